@@ -1,0 +1,535 @@
+//! Settings: every `ENV_` name, every default, and the one place that reads the environment.
+//!
+//! Does not open, bind or connect anything. All faults are collected and reported together, so that a
+//! newcomer repairs a deployment in one go and nothing is bound before the settings are sound.
+//!
+//! An empty value counts as unset, which is what `${NAME:-}` in a compose file produces.
+
+use std::{ffi::OsString, fmt, io, path::PathBuf, str::FromStr, time::Duration};
+
+use url::Url;
+
+use crate::http::origin::{AllowedOrigins, OriginFault};
+
+/// Names of the settings, as they stand in the environment and in `.env`.
+pub mod env {
+    /// Address to listen on. Default [`super::DEFAULT_HOST`].
+    pub const HOST: &str = "HOST";
+    /// Port to listen on; 0 takes any free one. Default [`super::DEFAULT_PORT`].
+    pub const PORT: &str = "PORT";
+    /// Comma-separated origins that are allowed besides the hub's own. Default none.
+    pub const FRONTEND_URL: &str = "FRONTEND_URL";
+    /// Present: multi-instance over this Redis. Absent: single instance.
+    pub const REDIS_URL: &str = "REDIS_URL";
+    /// First part of every Redis channel. Default [`super::DEFAULT_REDIS_PREFIX`].
+    pub const REDIS_PREFIX: &str = "REDIS_PREFIX";
+    /// Directory of a single instance's accounts and key. Default [`super::DEFAULT_DATA_DIR`].
+    pub const DATA_DIR: &str = "DATA_DIR";
+    /// HS256 key, at least [`super::MIN_JWT_SECRET_BYTES`] bytes. Default: generated once and stored.
+    pub const JWT_SECRET: &str = "JWT_SECRET";
+    /// Lifetime of a token in seconds. Default [`super::DEFAULT_JWT_EXPIRES_IN`].
+    pub const JWT_EXPIRES_IN: &str = "JWT_EXPIRES_IN";
+    /// Milliseconds between a pong and the next ping. Default [`super::DEFAULT_PING_INTERVAL`].
+    pub const PING_INTERVAL: &str = "PING_INTERVAL";
+    /// Milliseconds a client has to answer a ping. Default [`super::DEFAULT_PING_TIMEOUT`].
+    pub const PING_TIMEOUT: &str = "PING_TIMEOUT";
+    /// Milliseconds a probing WebSocket has to finish its upgrade. Default [`super::DEFAULT_UPGRADE_TIMEOUT`].
+    pub const UPGRADE_TIMEOUT: &str = "UPGRADE_TIMEOUT";
+    /// Milliseconds a client has to join a namespace. Default [`super::DEFAULT_CONNECT_TIMEOUT`].
+    pub const CONNECT_TIMEOUT: &str = "CONNECT_TIMEOUT";
+    /// Bytes in one message or polling body. Default [`super::DEFAULT_MAX_HTTP_BUFFER_SIZE`].
+    pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
+    /// Number of HTTP workers. Default: one per core.
+    pub const WORKERS: &str = "WORKERS";
+    /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
+    pub const RUST_LOG: &str = "RUST_LOG";
+}
+
+/// Default of [`env::HOST`]: every IPv4 interface.
+pub const DEFAULT_HOST: &str = "0.0.0.0";
+/// Default of [`env::PORT`].
+pub const DEFAULT_PORT: u16 = 3000;
+/// Default of [`env::REDIS_PREFIX`], as in the Node adapter.
+pub const DEFAULT_REDIS_PREFIX: &str = "socket.io";
+/// Default of [`env::DATA_DIR`].
+pub const DEFAULT_DATA_DIR: &str = "./data";
+/// Shortest accepted [`env::JWT_SECRET`]: the output size of HS256 (RFC 7518, 3.2).
+pub const MIN_JWT_SECRET_BYTES: usize = 32;
+/// Default of [`env::JWT_EXPIRES_IN`], in seconds.
+pub const DEFAULT_JWT_EXPIRES_IN: u64 = 3600;
+/// Default of [`env::PING_INTERVAL`], in milliseconds.
+pub const DEFAULT_PING_INTERVAL: u64 = 25_000;
+/// Default of [`env::PING_TIMEOUT`], in milliseconds.
+pub const DEFAULT_PING_TIMEOUT: u64 = 20_000;
+/// Default of [`env::UPGRADE_TIMEOUT`], in milliseconds.
+pub const DEFAULT_UPGRADE_TIMEOUT: u64 = 10_000;
+/// Default of [`env::CONNECT_TIMEOUT`], in milliseconds.
+pub const DEFAULT_CONNECT_TIMEOUT: u64 = 45_000;
+/// Default of [`env::MAX_HTTP_BUFFER_SIZE`], in bytes.
+pub const DEFAULT_MAX_HTTP_BUFFER_SIZE: usize = 1_000_000;
+/// Default of [`env::RUST_LOG`].
+pub const DEFAULT_LOG: &str = "info";
+
+/// Longest accepted duration setting: a year. It keeps timer arithmetic far from overflow.
+const MAX_MILLIS: u64 = 365 * 24 * 3600 * 1000;
+/// Largest accepted [`env::MAX_HTTP_BUFFER_SIZE`]: 1 GiB.
+const MAX_MAX_HTTP_BUFFER_SIZE: u64 = 1 << 30;
+/// Largest accepted [`env::WORKERS`].
+const MAX_WORKERS: u64 = 1024;
+
+/// Text that must not be printed: its `Debug` says nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Returns the text. The caller takes care that it reaches no log.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Where and how instances meet. Present only in multi-instance mode.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// `redis://` or `unix://` address; may hold a password.
+    pub url: Secret,
+    /// First part of every channel and key.
+    pub prefix: String,
+}
+
+/// Tokens.
+#[derive(Clone, Debug)]
+pub struct JwtConfig {
+    /// The HS256 key, or `None` to generate one and keep it in the store.
+    pub secret: Option<Secret>,
+    /// Lifetime of a token.
+    pub expires_in: Duration,
+}
+
+/// Time-outs and limits of Engine.IO and Socket.IO sessions.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// From a pong to the next ping.
+    pub ping_interval: Duration,
+    /// From a ping to the pong that it must get.
+    pub ping_timeout: Duration,
+    /// From a probing WebSocket's open to its `5`.
+    pub upgrade_timeout: Duration,
+    /// From the open packet to the first joined namespace.
+    pub connect_timeout: Duration,
+    /// Bytes in one message (WebSocket) or one body (polling).
+    pub max_payload: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_millis(DEFAULT_PING_INTERVAL),
+            ping_timeout: Duration::from_millis(DEFAULT_PING_TIMEOUT),
+            upgrade_timeout: Duration::from_millis(DEFAULT_UPGRADE_TIMEOUT),
+            connect_timeout: Duration::from_millis(DEFAULT_CONNECT_TIMEOUT),
+            max_payload: DEFAULT_MAX_HTTP_BUFFER_SIZE,
+        }
+    }
+}
+
+/// Everything that an instance is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Host name or address to listen on.
+    pub host: String,
+    /// Port to listen on; 0 takes any free one.
+    pub port: u16,
+    /// Origins allowed besides the hub's own.
+    pub allowed_origins: AllowedOrigins,
+    /// Present in multi-instance mode.
+    pub redis: Option<RedisConfig>,
+    /// Where a single instance keeps its accounts and its key.
+    pub data_dir: PathBuf,
+    /// Tokens.
+    pub jwt: JwtConfig,
+    /// Session time-outs and limits.
+    pub engine: EngineConfig,
+    /// HTTP workers.
+    pub workers: usize,
+    /// Log filter.
+    pub log_filter: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host: DEFAULT_HOST.to_owned(),
+            port: DEFAULT_PORT,
+            allowed_origins: AllowedOrigins::default(),
+            redis: None,
+            data_dir: PathBuf::from(DEFAULT_DATA_DIR),
+            jwt: JwtConfig {
+                secret: None,
+                expires_in: Duration::from_secs(DEFAULT_JWT_EXPIRES_IN),
+            },
+            engine: EngineConfig::default(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            log_filter: DEFAULT_LOG.to_owned(),
+        }
+    }
+}
+
+/// One setting that cannot be used. The texts say what to write instead; no value of a secret is shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The value is not UTF-8.
+    #[error("{name} is not valid UTF-8")]
+    NotUnicode {
+        /// Which setting.
+        name: &'static str,
+    },
+    /// The value is no whole number, or out of its range.
+    #[error("{name}={value:?} must be a whole number from {min} to {max}{unit}")]
+    Number {
+        /// Which setting.
+        name: &'static str,
+        /// What stood there.
+        value: String,
+        /// Smallest accepted value.
+        min: u64,
+        /// Largest accepted value.
+        max: u64,
+        /// " milliseconds" and the like, or nothing.
+        unit: &'static str,
+    },
+    /// One of the origins cannot be one.
+    #[error("FRONTEND_URL: {0}")]
+    Origin(#[from] OriginFault),
+    /// The Redis address has no meaning to us.
+    #[error("REDIS_URL must look like redis://[user:password@]host[:port][/db]: {reason}")]
+    RedisUrl {
+        /// What is wrong with it, without the value, which may hold a password.
+        reason: String,
+    },
+    /// The prefix would act as a pattern, or split channel names.
+    #[error("REDIS_PREFIX={value:?} must be 1 to 64 of the characters A-Z a-z 0-9 . _ : -")]
+    RedisPrefix {
+        /// What stood there.
+        value: String,
+    },
+    /// The key is too short to be safe.
+    #[error(
+        "JWT_SECRET must be at least {MIN_JWT_SECRET_BYTES} bytes and has {len}; make one with `openssl rand -hex 32`, or leave it unset"
+    )]
+    ShortSecret {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The log filter is not in `env_logger`'s grammar.
+    #[error("RUST_LOG={value:?} is not a log filter; write for example info or sockhop=debug")]
+    LogFilter {
+        /// What stood there.
+        value: String,
+    },
+    /// `.env` exists and cannot be read.
+    #[error(".env cannot be read: {reason}")]
+    DotEnv {
+        /// What the reader said; its texts name the line, and the line may hold a secret, so only the kind is kept.
+        reason: String,
+    },
+}
+
+/// All faults of the settings, together.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// At least one.
+    pub faults: Vec<Fault>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.faults.len() {
+            1 => write!(f, "a setting cannot be used:")?,
+            n => write!(f, "{n} settings cannot be used:")?,
+        }
+        for fault in &self.faults {
+            write!(f, "\n  - {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads `.env` of the working directory, if there is one, then the environment, which wins.
+    ///
+    /// # Errors
+    /// Every fault of every setting.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let dotenv_fault = match dotenv::from_path(".env") {
+            Ok(()) => None,
+            Err(dotenv::Error::Io(err)) if err.kind() == io::ErrorKind::NotFound => None,
+            Err(err) => Some(Fault::DotEnv { reason: dotenv_reason(&err) }),
+        };
+        let mut result = Self::from_lookup(|name| std::env::var_os(name));
+        if let Some(fault) = dotenv_fault {
+            match &mut result {
+                Ok(_) => return Err(ConfigError { faults: vec![fault] }),
+                Err(err) => err.faults.insert(0, fault),
+            }
+        }
+        result
+    }
+
+    /// Reads the settings through `lookup`, so that tests need no process environment.
+    ///
+    /// # Errors
+    /// Every fault of every setting.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let mut reader = Reader { lookup, faults: Vec::new() };
+        let defaults = Self::default();
+        let config = Self {
+            host: reader.text(env::HOST).unwrap_or(defaults.host),
+            port: reader.number(env::PORT, 0, u64::from(u16::MAX), "", DEFAULT_PORT),
+            allowed_origins: reader
+                .parsed(env::FRONTEND_URL, AllowedOrigins::from_str)
+                .unwrap_or_default(),
+            redis: reader.redis(),
+            data_dir: reader.text(env::DATA_DIR).map_or(defaults.data_dir, PathBuf::from),
+            jwt: JwtConfig {
+                secret: reader.parsed(env::JWT_SECRET, |text| match text.len() {
+                    len if len < MIN_JWT_SECRET_BYTES => Err(Fault::ShortSecret { len }),
+                    _ => Ok(Secret::new(text)),
+                }),
+                expires_in: Duration::from_secs(reader.number(
+                    env::JWT_EXPIRES_IN,
+                    1,
+                    MAX_MILLIS / 1000,
+                    " seconds",
+                    DEFAULT_JWT_EXPIRES_IN,
+                )),
+            },
+            engine: EngineConfig {
+                ping_interval: reader.millis(env::PING_INTERVAL, DEFAULT_PING_INTERVAL),
+                ping_timeout: reader.millis(env::PING_TIMEOUT, DEFAULT_PING_TIMEOUT),
+                upgrade_timeout: reader.millis(env::UPGRADE_TIMEOUT, DEFAULT_UPGRADE_TIMEOUT),
+                connect_timeout: reader.millis(env::CONNECT_TIMEOUT, DEFAULT_CONNECT_TIMEOUT),
+                max_payload: reader.number(
+                    env::MAX_HTTP_BUFFER_SIZE,
+                    1,
+                    MAX_MAX_HTTP_BUFFER_SIZE,
+                    " bytes",
+                    DEFAULT_MAX_HTTP_BUFFER_SIZE,
+                ),
+            },
+            workers: reader.number(env::WORKERS, 1, MAX_WORKERS, "", defaults.workers),
+            log_filter: reader
+                .parsed(env::RUST_LOG, |text| {
+                    match env_filter::Builder::new().try_parse(text) {
+                        Ok(_) => Ok(text.to_owned()),
+                        Err(_) => Err(Fault::LogFilter { value: text.to_owned() }),
+                    }
+                })
+                .unwrap_or(defaults.log_filter),
+        };
+        if reader.faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError { faults: reader.faults })
+        }
+    }
+}
+
+/// Names what is wrong with `.env` without its content.
+fn dotenv_reason(err: &dotenv::Error) -> String {
+    match err {
+        dotenv::Error::LineParse(_, position) => {
+            format!("a line is not NAME=value (fault at its character {position})")
+        }
+        dotenv::Error::Io(err) => err.to_string(),
+        _ => "it is not valid UTF-8".to_owned(),
+    }
+}
+
+/// Collects faults instead of stopping at the first.
+struct Reader<L> {
+    lookup: L,
+    faults: Vec<Fault>,
+}
+
+impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        let value = (self.lookup)(name)?;
+        match value.into_string() {
+            Ok(text) if text.trim().is_empty() => None,
+            Ok(text) => Some(text.trim().to_owned()),
+            Err(_) => {
+                self.faults.push(Fault::NotUnicode { name });
+                None
+            }
+        }
+    }
+
+    fn parsed<T, E: Into<Fault>>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.faults.push(fault.into());
+                None
+            }
+        }
+    }
+
+    fn number<T: TryFrom<u64>>(
+        &mut self,
+        name: &'static str,
+        min: u64,
+        max: u64,
+        unit: &'static str,
+        default: T,
+    ) -> T {
+        self.parsed(name, |text| {
+            u64::from_str(text)
+                .ok()
+                .filter(|number| (min..=max).contains(number))
+                .and_then(|number| T::try_from(number).ok())
+                .ok_or_else(|| Fault::Number { name, value: text.to_owned(), min, max, unit })
+        })
+        .unwrap_or(default)
+    }
+
+    fn millis(&mut self, name: &'static str, default: u64) -> Duration {
+        Duration::from_millis(self.number(name, 1, MAX_MILLIS, " milliseconds", default))
+    }
+
+    fn redis(&mut self) -> Option<RedisConfig> {
+        let prefix = self
+            .parsed(env::REDIS_PREFIX, |text| {
+                let sound = text.len() <= 64
+                    && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
+                if sound {
+                    Ok(text.to_owned())
+                } else {
+                    Err(Fault::RedisPrefix { value: text.to_owned() })
+                }
+            })
+            .unwrap_or_else(|| DEFAULT_REDIS_PREFIX.to_owned());
+        let url = self.parsed(env::REDIS_URL, |text| {
+            let reason = match Url::parse(text) {
+                Err(err) => err.to_string(),
+                Ok(url) => match url.scheme() {
+                    "redis" if url.host_str().is_none_or(str::is_empty) => {
+                        "the host is missing".to_owned()
+                    }
+                    "redis" | "redis+unix" | "unix" => return Ok(Secret::new(text)),
+                    "rediss" => "TLS (rediss://) is not supported yet".to_owned(),
+                    other => format!("the scheme is {other}://"),
+                },
+            };
+            Err(Fault::RedisUrl { reason })
+        })?;
+        Some(RedisConfig { url, prefix })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_lookup(|name| {
+            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn nothing_set_gives_the_documented_defaults() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.host, "0.0.0.0");
+        assert_eq!(config.port, 3000);
+        assert!(config.redis.is_none());
+        assert_eq!(config.data_dir, PathBuf::from("./data"));
+        assert!(config.jwt.secret.is_none());
+        assert_eq!(config.jwt.expires_in, Duration::from_secs(3600));
+        assert_eq!(config.engine.ping_interval, Duration::from_secs(25));
+        assert_eq!(config.engine.ping_timeout, Duration::from_secs(20));
+        assert_eq!(config.engine.upgrade_timeout, Duration::from_secs(10));
+        assert_eq!(config.engine.connect_timeout, Duration::from_secs(45));
+        assert_eq!(config.engine.max_payload, 1_000_000);
+        assert!(config.workers >= 1);
+        assert_eq!(config.log_filter, "info");
+    }
+
+    #[test]
+    fn an_empty_value_counts_as_unset() {
+        let config = read(&[(env::REDIS_URL, ""), (env::PORT, " "), (env::JWT_SECRET, "")]).unwrap();
+        assert!(config.redis.is_none());
+        assert_eq!(config.port, 3000);
+        assert!(config.jwt.secret.is_none());
+    }
+
+    #[test]
+    fn every_fault_is_named_in_one_message() {
+        let err = read(&[
+            (env::PORT, "70000"),
+            (env::FRONTEND_URL, "example.com"),
+            (env::REDIS_URL, "http://redis"),
+            (env::REDIS_PREFIX, "a*b"),
+            (env::JWT_SECRET, "short"),
+            (env::JWT_EXPIRES_IN, "1h"),
+            (env::PING_INTERVAL, "0"),
+            (env::MAX_HTTP_BUFFER_SIZE, "-1"),
+            (env::WORKERS, "0"),
+            (env::RUST_LOG, "sockhop=loud"),
+        ])
+        .unwrap_err();
+        let text = err.to_string();
+        assert!(text.starts_with("10 settings cannot be used:"), "{text}");
+        for name in [
+            env::PORT,
+            env::FRONTEND_URL,
+            env::REDIS_URL,
+            env::REDIS_PREFIX,
+            env::JWT_SECRET,
+            env::JWT_EXPIRES_IN,
+            env::PING_INTERVAL,
+            env::MAX_HTTP_BUFFER_SIZE,
+            env::WORKERS,
+            env::RUST_LOG,
+        ] {
+            assert!(text.contains(name), "{name} is missing in {text}");
+        }
+        assert!(!text.contains("short\""), "the secret's value must not be shown: {text}");
+    }
+
+    #[test]
+    fn secrets_have_no_debug_text() {
+        let config = read(&[
+            (env::JWT_SECRET, "0123456789abcdef0123456789abcdef"),
+            (env::REDIS_URL, "redis://user:hunter2@localhost"),
+        ])
+        .unwrap();
+        let debug = format!("{config:?}");
+        assert!(!debug.contains("hunter2") && !debug.contains("0123456789"), "{debug}");
+    }
+
+    #[test]
+    fn a_redis_url_with_a_bad_port_is_reported_without_its_password() {
+        let err = read(&[(env::REDIS_URL, "redis://u:hunter2@host:99999")]).unwrap_err();
+        assert!(err.to_string().contains("REDIS_URL"));
+        assert!(!err.to_string().contains("hunter2"));
+    }
+}

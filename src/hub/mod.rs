@@ -1,0 +1,3 @@
+//! One per instance.
+pub mod broadcast;
+pub mod messages;

@@ -1,0 +1,5 @@
+//! Sockhop.
+pub mod config;
+pub mod http;
+pub mod hub;
+pub mod socket_io;

@@ -1,0 +1,120 @@
+//! Names and ids of Socket.IO: namespace, room, socket id, `pid`.
+//!
+//! Pure. Newtypes, so that a room never stands where a namespace is meant. All are cheap to clone.
+//!
+//! Source: Socket.IO protocol v5; wire.md 1.2 (id alphabet and length), 4.2 (why a socket id has 20 characters).
+
+use std::{borrow::Borrow, fmt};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytestring::ByteString;
+
+/// Random bytes in a socket id; 15 of them are 20 characters of base64url.
+const SOCKET_ID_BYTES: usize = 15;
+
+macro_rules! text_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(ByteString);
+
+        impl $name {
+            /// Wraps `text`.
+            pub fn new(text: impl Into<ByteString>) -> Self {
+                Self(text.into())
+            }
+
+            /// Returns the text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({:?})"), &*self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(ByteString::from(text))
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(ByteString::from(text))
+            }
+        }
+    };
+}
+
+text_newtype! {
+    /// A namespace, with its leading slash: `/`, `/events`.
+    Namespace
+}
+
+text_newtype! {
+    /// A room of a namespace. Each socket is alone in the room that its id names.
+    Room
+}
+
+text_newtype! {
+    /// The public id of a client in one namespace: 20 characters of `[A-Za-z0-9_-]`, never the Engine.IO `sid`.
+    SocketId
+}
+
+impl Namespace {
+    /// Returns the main namespace, `/`.
+    pub fn main() -> Self {
+        Self(ByteString::from_static("/"))
+    }
+
+    /// Returns whether this is `/`, which is never written on the wire.
+    pub fn is_main(&self) -> bool {
+        self.as_str() == "/"
+    }
+}
+
+impl SocketId {
+    /// Returns a fresh id with 120 random bits.
+    ///
+    /// # Errors
+    /// The system's random source failed.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; SOCKET_ID_BYTES];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(ByteString::from(URL_SAFE_NO_PAD.encode(bytes))))
+    }
+
+    /// Returns the room in which this socket is alone.
+    pub fn room(&self) -> Room {
+        Room(self.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn socket_ids_have_twenty_characters_of_the_nodes_alphabet() {
+        let id = SocketId::random().unwrap();
+        assert_eq!(id.as_str().len(), 20);
+        assert!(id.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        assert_ne!(id, SocketId::random().unwrap());
+    }
+}
