@@ -1,5 +1,8 @@
 //! Sockhop.
 pub mod config;
+pub mod engine_io;
 pub mod http;
 pub mod hub;
+pub mod socket;
 pub mod socket_io;
+pub mod websocket;

@@ -1,3 +1,9 @@
-//! Socket.IO.
+//! Socket.IO v5: packets, arguments, ids. All pure: text and bytes in, value or error out.
+//!
+//! Knows neither transport nor actor. Source: Socket.IO protocol, revision 5.
+
 pub mod args;
+pub mod decoder;
+pub mod encode;
 pub mod ids;
+pub mod json;

@@ -1,0 +1,2 @@
+//! sockets
+pub mod outbox;

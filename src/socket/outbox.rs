@@ -1,0 +1,194 @@
+//! What waits to be written to one client, bounded in bytes.
+//!
+//! Plain struct: no actor, no stream. Holds shared messages, so a thousand slow clients of one broadcast hold its bytes
+//! once. Overflow is an error for the caller, who ends the session; nothing is dropped silently.
+
+use std::{collections::VecDeque, io::IoSlice, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::engine_io::{encoded::Encoded, payload::SEPARATOR};
+
+/// The backlog is over its limit: the client reads too slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("backlog of {len} bytes exceeds the limit of {limit} bytes")]
+pub struct Overflow {
+    /// Bytes that wait.
+    pub len: usize,
+    /// The limit.
+    pub limit: usize,
+}
+
+#[derive(Debug)]
+enum Item {
+    /// A message, in the form of either transport.
+    Message(Arc<Encoded>),
+    /// Bytes of the WebSocket layer: the 101, a pong, a close frame.
+    Raw(Bytes),
+}
+
+impl Item {
+    fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Message(encoded) => encoded.frames(),
+            Self::Raw(bytes) => bytes,
+        }
+    }
+}
+
+/// The queue of one client.
+#[derive(Debug)]
+pub struct Outbox {
+    items: VecDeque<Item>,
+    /// How much of the front item the kernel already has.
+    front_written: usize,
+    len_bytes: usize,
+    limit_bytes: usize,
+}
+
+impl Outbox {
+    /// Returns an empty outbox for at most `limit_bytes`; one message alone may exceed it.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { items: VecDeque::new(), front_written: 0, len_bytes: 0, limit_bytes }
+    }
+
+    /// Returns whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Returns whether so much waits that no more should be asked of this client.
+    pub fn is_congested(&self) -> bool {
+        self.len_bytes > self.limit_bytes / 2
+    }
+
+    /// Appends a message.
+    ///
+    /// # Errors
+    /// The backlog is over its limit. The message was appended all the same.
+    pub fn push(&mut self, message: Arc<Encoded>) -> Result<(), Overflow> {
+        self.push_item(Item::Message(message))
+    }
+
+    /// Appends bytes of the WebSocket layer.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_raw(&mut self, bytes: Bytes) -> Result<(), Overflow> {
+        self.push_item(Item::Raw(bytes))
+    }
+
+    fn push_item(&mut self, item: Item) -> Result<(), Overflow> {
+        let was_empty = self.items.is_empty();
+        self.len_bytes += item.bytes().len();
+        self.items.push_back(item);
+        if self.len_bytes > self.limit_bytes && !was_empty {
+            return Err(Overflow { len: self.len_bytes, limit: self.limit_bytes });
+        }
+        Ok(())
+    }
+
+    /// Takes every message as one polling payload.
+    pub fn take_payload(&mut self) -> Bytes {
+        self.len_bytes = 0;
+        self.front_written = 0;
+        let mut messages = self.items.drain(..).filter_map(|item| match item {
+            Item::Message(message) => Some(message),
+            Item::Raw(_) => None,
+        });
+        let Some(first) = messages.next() else { return Bytes::new() };
+        let Some(second) = messages.next() else { return first.polling().clone() };
+        let mut payload = BytesMut::from(&first.polling()[..]);
+        for message in std::iter::once(second).chain(messages) {
+            payload.extend_from_slice(&[SEPARATOR]);
+            payload.extend_from_slice(message.polling());
+        }
+        payload.freeze()
+    }
+
+    /// Fills `slices` with what is to be written next to a WebSocket and returns the filled part.
+    pub fn fill_slices<'s, 'a>(&'a self, slices: &'s mut [IoSlice<'a>]) -> &'s [IoSlice<'a>] {
+        let mut skip = self.front_written;
+        let mut num = 0;
+        for (slice, item) in slices.iter_mut().zip(&self.items) {
+            *slice = IoSlice::new(item.bytes().get(skip..).unwrap_or_default());
+            skip = 0;
+            num += 1;
+        }
+        slices.get(..num).unwrap_or_default()
+    }
+
+    /// Notes that the kernel took `len` bytes of what [`Self::fill_slices`] gave.
+    pub fn written(&mut self, len: usize) {
+        self.front_written += len;
+        while let Some(front) = self.items.front() {
+            let front_len = front.bytes().len();
+            if self.front_written < front_len {
+                break;
+            }
+            self.front_written -= front_len;
+            self.len_bytes -= front_len;
+            self.items.pop_front();
+        }
+        if self.items.is_empty() && self.items.capacity() > 32 {
+            // An idle client keeps no large queue from a busy moment.
+            self.items = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Arc<Encoded> {
+        Encoded::new(text, &[])
+    }
+
+    fn pending(outbox: &Outbox) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 8];
+        outbox.fill_slices(&mut slices).iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn partial_writes_go_on_where_they_stopped() {
+        let mut outbox = Outbox::new(1000);
+        outbox.push(message("4abc")).unwrap();
+        outbox.push(message("4de")).unwrap();
+        outbox.push_raw(Bytes::from_static(b"\x88\x00")).unwrap();
+        let all = b"\x81\x044abc\x81\x034de\x88\x00";
+        for cut in 0..=all.len() {
+            let mut copy = Outbox::new(1000);
+            copy.push(message("4abc")).unwrap();
+            copy.push(message("4de")).unwrap();
+            copy.push_raw(Bytes::from_static(b"\x88\x00")).unwrap();
+            copy.written(cut);
+            assert_eq!(pending(&copy), all[cut..], "after {cut} bytes");
+            copy.written(all.len() - cut);
+            assert!(copy.is_empty());
+            assert_eq!(copy.len_bytes, 0);
+        }
+    }
+
+    #[test]
+    fn a_payload_joins_all_messages_with_the_separator() {
+        let mut outbox = Outbox::new(1000);
+        outbox.push(message("4a")).unwrap();
+        assert_eq!(outbox.take_payload(), "4a");
+        outbox.push(message("4a")).unwrap();
+        outbox.push(Encoded::new("451-[]", &[Bytes::from_static(&[1])])).unwrap();
+        outbox.push(message("2")).unwrap();
+        assert_eq!(outbox.take_payload(), "4a\x1e451-[]\x1ebAQ==\x1e2");
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.take_payload(), "");
+    }
+
+    #[test]
+    fn overflow_is_told_but_a_lone_large_message_passes() {
+        let mut outbox = Outbox::new(10);
+        assert_eq!(outbox.push(message("4 a long message")), Ok(()));
+        assert_eq!(outbox.push(message("4")), Err(Overflow { len: 21, limit: 10 }));
+        outbox.written(21);
+        assert_eq!(outbox.push(message("4")), Ok(()));
+    }
+}

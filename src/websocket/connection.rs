@@ -1,0 +1,177 @@
+//! A WebSocket on its raw stream: the one file that reads and writes one.
+//!
+//! The stream comes from actix-http's upgrade hook, so nothing of the HTTP dispatcher and none of its buffers outlives
+//! the handshake. Reading goes through one scratch buffer per thread and an idle connection keeps no buffer at all;
+//! writing hands the outbox's shared frames to the kernel, many in one call.
+//!
+//! Does not know what a message means, and closes nothing by itself.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{io::AsyncWrite, net::TcpStream};
+
+use super::decoder::{Decoder, Incoming, ProtocolError};
+use crate::socket::outbox::Outbox;
+
+/// Most bytes that one read takes, and with them the most that can wait undecoded.
+const PORTION_BYTES: usize = 64 * 1024;
+
+/// Most slices in one vectored write; the kernel's limit is 1024.
+const MAX_SLICES: usize = 64;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PORTION_BYTES].into_boxed_slice());
+}
+
+/// Why nothing more can be received.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The peer ended the stream, without a close frame.
+    #[error("stream ended")]
+    Ended,
+    /// The stream broke.
+    #[error("stream broke")]
+    Io(#[source] io::Error),
+    /// The peer broke the protocol.
+    #[error("protocol breach")]
+    Protocol(#[source] ProtocolError),
+}
+
+/// A raw stream on its way from the worker that accepted it to the arbiter of its session.
+#[derive(Debug)]
+pub struct Handover {
+    stream: std::net::TcpStream,
+    unread: Bytes,
+}
+
+/// One WebSocket.
+#[derive(Debug)]
+pub struct Connection {
+    io: TcpStream,
+    decoder: Decoder,
+    unread: BytesMut,
+}
+
+impl Connection {
+    /// Takes over a stream after its handshake. `unread` is what the client sent behind it.
+    pub fn new(io: TcpStream, unread: BytesMut, max_payload: usize) -> Self {
+        Self { io, decoder: Decoder::new(max_payload), unread }
+    }
+
+    /// Detaches the stream from this thread's reactor. Only before anything was received.
+    ///
+    /// # Errors
+    /// The reactor would not let go of it.
+    pub fn hand_over(self) -> io::Result<Handover> {
+        Ok(Handover { stream: self.io.into_std()?, unread: self.unread.freeze() })
+    }
+
+    /// Attaches a stream to this thread's reactor.
+    ///
+    /// # Errors
+    /// The reactor would not take it.
+    pub fn take_over(handover: Handover, max_payload: usize) -> io::Result<Self> {
+        let io = TcpStream::from_std(handover.stream)?;
+        Ok(Self::new(io, BytesMut::from(handover.unread), max_payload))
+    }
+
+    /// Receives one portion and appends its messages to `messages`, which may be none.
+    ///
+    /// # Errors
+    /// Nothing more can be received; `messages` holds what came before.
+    pub fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        messages: &mut VecDeque<Incoming>,
+    ) -> Poll<Result<(), ReceiveError>> {
+        if !self.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.unread);
+            return Poll::Ready(self.decode(&mut unread, messages));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                ready!(self.io.poll_read_ready(cx)).map_err(ReceiveError::Io)?;
+                match self.io.try_read(scratch) {
+                    Ok(0) => return Poll::Ready(Err(ReceiveError::Ended)),
+                    Ok(len) => {
+                        let portion = scratch.get_mut(..len).unwrap_or_default();
+                        return Poll::Ready(self.decode(portion, messages));
+                    }
+                    Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(err) => return Poll::Ready(Err(ReceiveError::Io(err))),
+                }
+            }
+        })
+    }
+
+    fn decode(
+        &mut self,
+        mut portion: &mut [u8],
+        messages: &mut VecDeque<Incoming>,
+    ) -> Result<(), ReceiveError> {
+        while let Some(message) =
+            self.decoder.decode(&mut portion).map_err(ReceiveError::Protocol)?
+        {
+            messages.push_back(message);
+        }
+        Ok(())
+    }
+
+    /// Writes until the outbox is empty or the kernel takes no more.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbox: &mut Outbox,
+    ) -> Poll<io::Result<()>> {
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let filled = outbox.fill_slices(&mut slices);
+            match self.io.try_write_vectored(filled) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(len) => outbox.written(len),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.io.poll_write_ready(cx))?;
+                }
+                Err(err) => return Poll::Ready(Err(err)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the sending direction, so that the peer reads everything and then the end.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Reads and discards until the peer ends the stream.
+    ///
+    /// Closing a socket with unread input would reset it, and the peer might never read our close frame.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                if ready!(self.io.poll_read_ready(cx)).is_err() {
+                    return Poll::Ready(());
+                }
+                match self.io.try_read(scratch) {
+                    Ok(0) => return Poll::Ready(()),
+                    Ok(_) => {}
+                    Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return Poll::Ready(()),
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,12 @@
+//! WebSocket: the frames of RFC 6455, and the one file that holds a raw connection.
+//!
+//! The rest of the crate sees whole messages and shared frames; it could sit on another WebSocket library without
+//! noticing. `frame`, `decoder` and `close` are pure; `handshake` judges a request; `connection` owns the stream.
+//!
+//! No extension is negotiated (Socket.IO's default): reserved bits are an error.
+
+pub mod close;
+pub mod connection;
+pub mod decoder;
+pub mod frame;
+pub mod handshake;
