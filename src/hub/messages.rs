@@ -1,10 +1,86 @@
 //! The hub's door: every message that it takes, who sends it, and what comes back.
 
-use actix::Message;
+use std::sync::Arc;
 
-use super::broadcast::Broadcast;
+use actix::{Message, Recipient};
+
+use super::{broadcast::Broadcast, rooms::TooManyRooms};
+use crate::{
+    engine_io::encoded::Encoded,
+    socket_io::ids::{Namespace, Room, SocketId},
+};
+
+/// Adds a socket to its namespace. From the Socket actor, before it tells the client; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Register {
+    /// Which namespace it joined.
+    pub namespace: Namespace,
+    /// Its id there.
+    pub socket_id: SocketId,
+    /// What tells this membership from others of the same client.
+    pub join: JoinId,
+    /// Where its deliveries go.
+    pub recipient: Recipient<Deliver>,
+}
+
+/// Removes a socket from its namespace and its rooms. From the Socket actor, once; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Unregister {
+    /// Which namespace it left.
+    pub namespace: Namespace,
+    /// Its id there.
+    pub socket_id: SocketId,
+}
+
+/// Puts a socket into a room. From gateways.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), TooManyRooms>")]
+pub struct Join {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its id there.
+    pub socket_id: SocketId,
+    /// The room.
+    pub room: Room,
+}
+
+/// Takes a socket out of a room. From gateways; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Leave {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its id there.
+    pub socket_id: SocketId,
+    /// The room.
+    pub room: Room,
+}
+
+/// Delivers an event that originates at this instance, and publishes it unless it is local. From gateways, who await
+/// the answer, so that a flood waits at its source and not in the mailbox.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Originate(pub Broadcast);
 
 /// Delivers an event that another instance (or an emitter) published. From the RedisBridge; never published again.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Reinject(pub Broadcast);
+
+/// Tells one membership of a client from an earlier one of the same namespace; unique within the client's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinId(pub u32);
+
+/// Hands a message to a client. From the hub to the Socket actor; dropped there if that membership has ended.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Deliver {
+    /// For which membership.
+    pub join: JoinId,
+    /// The message, shared by all receivers.
+    pub message: Arc<Encoded>,
+    /// Whether a client that cannot take it at once goes without it.
+    pub volatile: bool,
+}

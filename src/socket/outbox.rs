@@ -88,6 +88,21 @@ impl Outbox {
         Ok(())
     }
 
+    /// Appends all of `later`, whose limit counts from now on. For a finished upgrade: what the probing WebSocket still
+    /// has to write comes first.
+    pub fn append(&mut self, later: Self) {
+        debug_assert_eq!(later.front_written, 0, "a polling outbox is never half written");
+        self.limit_bytes = later.limit_bytes;
+        self.len_bytes += later.len_bytes;
+        self.items.extend(later.items);
+    }
+
+    /// Drops what waits, save for a frame that is half written: cut off, it would garble what follows.
+    pub fn clear(&mut self) {
+        self.items.truncate(usize::from(self.front_written > 0));
+        self.len_bytes = self.items.iter().map(|item| item.bytes().len()).sum();
+    }
+
     /// Takes every message as one polling payload.
     pub fn take_payload(&mut self) -> Bytes {
         self.len_bytes = 0;
@@ -181,6 +196,32 @@ mod tests {
         assert_eq!(outbox.take_payload(), "4a\x1e451-[]\x1ebAQ==\x1e2");
         assert!(outbox.is_empty());
         assert_eq!(outbox.take_payload(), "");
+    }
+
+    #[test]
+    fn clearing_keeps_a_half_written_frame_alone() {
+        let mut outbox = Outbox::new(1000);
+        outbox.push(message("4abc")).unwrap();
+        outbox.push(message("4de")).unwrap();
+        outbox.written(1);
+        outbox.clear();
+        assert_eq!(pending(&outbox), b"\x044abc");
+        outbox.written(5);
+        outbox.push(message("4de")).unwrap();
+        outbox.clear();
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_puts_the_waiting_messages_behind_those_of_the_probe() {
+        let mut probe = Outbox::new(10);
+        probe.push(message("3probe")).unwrap();
+        probe.written(1);
+        let mut polling = Outbox::new(1000);
+        polling.push(message("4a")).unwrap();
+        probe.append(polling);
+        assert_eq!(pending(&probe), b"\x063probe\x81\x024a");
+        assert_eq!(probe.push(message("4 and the session's limit holds")), Ok(()));
     }
 
     #[test]

@@ -1,0 +1,284 @@
+//! Membership: namespace → room → sockets.
+//!
+//! Plain struct: no actor, no clock, no bytes. `H` is whatever reaches a socket. Joining, leaving and removing cost the
+//! same however many rooms and sockets there are; a selection costs what it selects.
+//!
+//! A socket is alone in the room that its id names. That room is not stored: it is the id itself.
+
+use std::collections::{HashMap, HashSet};
+
+use slab::Slab;
+
+use super::broadcast::Target;
+use crate::socket_io::ids::{Namespace, Room, SocketId};
+
+/// Most rooms that one socket may be in, its own not counted.
+pub const MAX_ROOMS_PER_SOCKET: usize = 10_000;
+
+/// The socket is in too many rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("socket is in {MAX_ROOMS_PER_SOCKET} rooms already")]
+pub struct TooManyRooms;
+
+#[derive(Debug)]
+struct Member<H> {
+    id: SocketId,
+    rooms: HashSet<Room>,
+    handle: H,
+}
+
+#[derive(Debug)]
+struct NamespaceRooms<H> {
+    members: Slab<Member<H>>,
+    by_id: HashMap<SocketId, usize>,
+    rooms: HashMap<Room, HashSet<usize>>,
+}
+
+impl<H> Default for NamespaceRooms<H> {
+    fn default() -> Self {
+        Self { members: Slab::new(), by_id: HashMap::new(), rooms: HashMap::new() }
+    }
+}
+
+/// Everyone who is connected to this instance.
+#[derive(Debug)]
+pub struct Rooms<H> {
+    namespaces: HashMap<Namespace, NamespaceRooms<H>>,
+}
+
+impl<H> Default for Rooms<H> {
+    fn default() -> Self {
+        Self { namespaces: HashMap::new() }
+    }
+}
+
+impl<H> Rooms<H> {
+    /// Adds a socket. If the id is there already, its handle is replaced and its rooms are kept.
+    pub fn insert(&mut self, namespace: &Namespace, id: SocketId, handle: H) {
+        let rooms = self.namespaces.entry(namespace.clone()).or_default();
+        match rooms.by_id.get(&id).and_then(|key| rooms.members.get_mut(*key)) {
+            Some(member) => member.handle = handle,
+            None => {
+                let member = Member { id: id.clone(), rooms: HashSet::new(), handle };
+                let key = rooms.members.insert(member);
+                rooms.by_id.insert(id, key);
+            }
+        }
+    }
+
+    /// Removes a socket from its namespace and all of its rooms. Returns whether it was there.
+    pub fn remove(&mut self, namespace: &Namespace, id: &SocketId) -> bool {
+        let Some(rooms) = self.namespaces.get_mut(namespace) else { return false };
+        let Some(key) = rooms.by_id.remove(id) else { return false };
+        for room in rooms.members.remove(key).rooms {
+            rooms.forget(&room, key);
+        }
+        if rooms.members.is_empty() {
+            self.namespaces.remove(namespace);
+        }
+        true
+    }
+
+    /// Puts a socket into a room. A socket that is gone is no error: it left meanwhile.
+    ///
+    /// # Errors
+    /// The socket is in [`MAX_ROOMS_PER_SOCKET`] rooms already.
+    pub fn join(
+        &mut self,
+        namespace: &Namespace,
+        id: &SocketId,
+        room: Room,
+    ) -> Result<(), TooManyRooms> {
+        let Some((rooms, key)) = self.find(namespace, id) else { return Ok(()) };
+        let Some(member) = rooms.members.get_mut(key) else { return Ok(()) };
+        if room.as_str() == id.as_str() || member.rooms.contains(&room) {
+            return Ok(());
+        }
+        if member.rooms.len() >= MAX_ROOMS_PER_SOCKET {
+            return Err(TooManyRooms);
+        }
+        member.rooms.insert(room.clone());
+        rooms.rooms.entry(room).or_default().insert(key);
+        Ok(())
+    }
+
+    /// Takes a socket out of a room.
+    pub fn leave(&mut self, namespace: &Namespace, id: &SocketId, room: &Room) {
+        let Some((rooms, key)) = self.find(namespace, id) else { return };
+        if rooms.members.get_mut(key).is_some_and(|member| member.rooms.remove(room)) {
+            rooms.forget(room, key);
+        }
+    }
+
+    fn find(
+        &mut self,
+        namespace: &Namespace,
+        id: &SocketId,
+    ) -> Option<(&mut NamespaceRooms<H>, usize)> {
+        let rooms = self.namespaces.get_mut(namespace)?;
+        let key = *rooms.by_id.get(id)?;
+        Some((rooms, key))
+    }
+
+    /// Returns how many sockets are connected, over all namespaces.
+    pub fn num_sockets(&self) -> usize {
+        self.namespaces.values().map(|rooms| rooms.members.len()).sum()
+    }
+
+    /// Calls `deliver` once for each socket that `target` selects.
+    pub fn select(&self, namespace: &Namespace, target: &Target, mut deliver: impl FnMut(&H)) {
+        let Some(rooms) = self.namespaces.get(namespace) else { return };
+        let is_excepted = |key: usize, member: &Member<H>| {
+            target.except.iter().any(|room| {
+                room.as_str() == member.id.as_str()
+                    || rooms.rooms.get(room).is_some_and(|members| members.contains(&key))
+            })
+        };
+        let mut deliver_to = |key: usize, member: &Member<H>| {
+            if target.except.is_empty() || !is_excepted(key, member) {
+                deliver(&member.handle);
+            }
+        };
+        match target.rooms.as_slice() {
+            [] => rooms.members.iter().for_each(|(key, member)| deliver_to(key, member)),
+            [room] => rooms.for_each_in(room, deliver_to),
+            several => {
+                let mut seen = HashSet::new();
+                for room in several {
+                    rooms.for_each_in(room, |key, member| {
+                        if seen.insert(key) {
+                            deliver_to(key, member);
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl<H> NamespaceRooms<H> {
+    /// Takes a key out of a room's set, and the set away with its last key.
+    fn forget(&mut self, room: &Room, key: usize) {
+        if let Some(members) = self.rooms.get_mut(room) {
+            members.remove(&key);
+            if members.is_empty() {
+                self.rooms.remove(room);
+            }
+        }
+    }
+
+    fn for_each_in(&self, room: &Room, mut call: impl FnMut(usize, &Member<H>)) {
+        let own = self.by_id.get(room.as_str()).copied();
+        let others = self.rooms.get(room).into_iter().flatten().copied();
+        for key in own.into_iter().chain(others) {
+            if let Some(member) = self.members.get(key) {
+                call(key, member);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat() -> Namespace {
+        "/chat".into()
+    }
+
+    /// a and b in red, b and c in blue, d in none.
+    fn rooms() -> Rooms<char> {
+        let mut rooms = Rooms::default();
+        for name in ['a', 'b', 'c', 'd'] {
+            rooms.insert(&chat(), id(name), name);
+        }
+        for (name, room) in [('a', "red"), ('b', "red"), ('b', "blue"), ('c', "blue")] {
+            rooms.join(&chat(), &id(name), room.into()).unwrap();
+        }
+        rooms
+    }
+
+    fn id(name: char) -> SocketId {
+        SocketId::from(format!("{name}-socket"))
+    }
+
+    fn select(rooms: &Rooms<char>, to: &[&str], except: &[&str]) -> String {
+        let target = Target {
+            rooms: to.iter().map(|room| Room::from(*room)).collect(),
+            except: except.iter().map(|room| Room::from(*room)).collect(),
+        };
+        let mut selected = Vec::new();
+        rooms.select(&chat(), &target, |name| selected.push(*name));
+        selected.sort_unstable();
+        selected.into_iter().collect()
+    }
+
+    #[test]
+    fn no_room_selects_all_and_several_select_their_union_once() {
+        let rooms = rooms();
+        assert_eq!(select(&rooms, &[], &[]), "abcd");
+        assert_eq!(select(&rooms, &["red"], &[]), "ab");
+        assert_eq!(select(&rooms, &["red", "blue"], &[]), "abc");
+        assert_eq!(select(&rooms, &["green"], &[]), "");
+    }
+
+    #[test]
+    fn excepted_rooms_are_left_out() {
+        let rooms = rooms();
+        assert_eq!(select(&rooms, &[], &["red"]), "cd");
+        assert_eq!(select(&rooms, &["red", "blue"], &["blue"]), "a");
+        assert_eq!(select(&rooms, &["red"], &["a-socket"]), "b");
+    }
+
+    #[test]
+    fn each_socket_is_in_the_room_that_its_id_names() {
+        let mut rooms = rooms();
+        assert_eq!(select(&rooms, &["d-socket"], &[]), "d");
+        rooms.join(&chat(), &id('d'), "d-socket".into()).unwrap();
+        assert_eq!(select(&rooms, &["d-socket"], &[]), "d");
+        rooms.join(&chat(), &id('a'), "d-socket".into()).unwrap();
+        assert_eq!(select(&rooms, &["d-socket"], &[]), "ad");
+        assert_eq!(select(&rooms, &[], &["d-socket"]), "bc");
+    }
+
+    #[test]
+    fn namespaces_do_not_see_each_other() {
+        let mut rooms = rooms();
+        rooms.insert(&"/other".into(), id('x'), 'x');
+        rooms.join(&"/other".into(), &id('x'), "red".into()).unwrap();
+        assert_eq!(select(&rooms, &["red"], &[]), "ab");
+        assert_eq!(rooms.num_sockets(), 5);
+    }
+
+    #[test]
+    fn nothing_stays_behind_when_everyone_left() {
+        let mut rooms = rooms();
+        rooms.leave(&chat(), &id('a'), &"red".into());
+        assert_eq!(select(&rooms, &["red"], &[]), "b");
+        assert!(rooms.remove(&chat(), &id('b')));
+        assert!(!rooms.remove(&chat(), &id('b')));
+        assert_eq!(select(&rooms, &["red", "blue"], &[]), "c");
+        for name in ['a', 'c', 'd'] {
+            rooms.remove(&chat(), &id(name));
+        }
+        assert!(rooms.namespaces.is_empty());
+    }
+
+    #[test]
+    fn a_socket_cannot_fill_the_memory_with_rooms() {
+        let mut rooms = rooms();
+        for n in 0..MAX_ROOMS_PER_SOCKET {
+            rooms.join(&chat(), &id('d'), format!("room {n}").into()).unwrap();
+        }
+        assert_eq!(rooms.join(&chat(), &id('d'), "one more".into()), Err(TooManyRooms));
+        assert_eq!(rooms.join(&chat(), &id('d'), "room 0".into()), Ok(()));
+    }
+
+    #[test]
+    fn joining_after_the_end_is_no_error_and_leaves_no_trace() {
+        let mut rooms = rooms();
+        rooms.remove(&chat(), &id('a'));
+        assert_eq!(rooms.join(&chat(), &id('a'), "red".into()), Ok(()));
+        assert_eq!(select(&rooms, &["red"], &[]), "b");
+    }
+}

@@ -1,0 +1,785 @@
+//! The Socket actor: one client session, from its handshake to its one end.
+//!
+//! Everything that concerns the client passes here: packets in, messages out, deadlines, handlers. One future, [`Drive`],
+//! is polled after the mailbox was drained, so all that is due at one moment leaves in one write.
+//!
+//! ```text
+//! mailbox (Deliver, Poll, Post, Upgrade, …) ──▶ outbox
+//! Drive: deadlines ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush     until nothing moves
+//! ```
+//! [`Socket::end`] is the only way to end a session.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll as Ready},
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use super::{
+    clock::{Clock, Due},
+    disconnect::{CloseReason, DisconnectReason},
+    handshake::Handshake,
+    membership::{Admission, DueAck, Membership},
+    messages::{Disconnect, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
+    outbox::Outbox,
+    polling::{FromPost, Polling},
+    sessions::{Session, Sessions},
+    websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, WebSocketTransport},
+};
+use crate::{
+    config::EngineConfig,
+    engine_io::{
+        encoded::{self, Encoded},
+        handshake::TransportName,
+        open,
+        packet::{Message, PROBE, Packet},
+        sid::{InstanceId, Sid},
+    },
+    gateways::{ConnectRequest, Event, Gateways, SocketRef},
+    hub::{
+        actor::Hub,
+        messages::{Deliver, JoinId, Register, Unregister},
+    },
+    socket_io::{
+        decoder::{Decoder, Packet as SioPacket},
+        encode,
+        ids::{Namespace, SocketId},
+    },
+    websocket::{close::CloseFrame, connection::Connection},
+};
+
+/// Bytes that may wait for one client before it is disconnected as a slow reader.
+pub const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
+const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
+
+/// Namespaces that one client may be waiting to join at a time before it is not read from.
+const MAX_ADMISSIONS: usize = 16;
+
+/// How long a polling client that was ended has to fetch the close packet.
+const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Rounds of [`Socket::drive`] before other tasks of the arbiter get their turn.
+const MAX_ROUNDS: usize = 64;
+
+/// Packets taken from one client in one round, so that its answers leave in between.
+const MAX_PACKETS_PER_ROUND: usize = 64;
+
+/// What every session of an instance shares.
+#[derive(Debug)]
+pub struct Services {
+    /// This instance.
+    pub instance: InstanceId,
+    /// Time-outs and limits.
+    pub config: EngineConfig,
+    /// The application.
+    pub gateways: Gateways,
+    /// Membership and broadcasts.
+    pub hub: Addr<Hub>,
+    /// Every session.
+    pub sessions: Sessions,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Polling(Polling),
+    WebSocket(WebSocketTransport),
+}
+
+/// How far the session's end has come.
+#[derive(Debug)]
+enum Phase {
+    Open,
+    /// Ended, but a polling client has yet to fetch this payload.
+    Closing(Bytes),
+    Closed,
+}
+
+/// One client session.
+pub struct Socket {
+    sid: Sid,
+    services: Arc<Services>,
+    handshake: Arc<Handshake>,
+    /// This actor's own address, known once it has started.
+    own: Option<(Addr<Self>, Arc<Session>)>,
+    phase: Phase,
+    transport: Transport,
+    probe: Option<Probe>,
+    outbox: Outbox,
+    decoder: Decoder,
+    admissions: Vec<Admission>,
+    memberships: Vec<Membership>,
+    next_join: u32,
+    clock: Clock,
+    timer: Pin<Box<Sleep>>,
+    /// Whether something that a handler sent is still in the mailbox; an ack must not overtake it.
+    is_mail_due: bool,
+}
+
+impl Socket {
+    /// Opens a session on polling. The caller writes the open packet, which it gets back with the `sid`'s actor running.
+    ///
+    /// # Errors
+    /// The system's random source failed.
+    pub fn open_polling(
+        services: &Arc<Services>,
+        handshake: Handshake,
+    ) -> Result<Bytes, getrandom::Error> {
+        let sid = Sid::random(services.instance)?;
+        let transport = Transport::Polling(Polling::default());
+        let outbox = Outbox::new(MAX_BACKLOG_BYTES);
+        Self::new(services, sid, handshake, transport, outbox).start();
+        Ok(Bytes::from(open::encode(&sid, &services.config, true)))
+    }
+
+    /// Opens a session on a WebSocket. `answer` is the 101, which leaves in one write with the open packet.
+    ///
+    /// # Errors
+    /// The system's random source failed.
+    pub fn open_websocket(
+        services: &Arc<Services>,
+        handshake: Handshake,
+        connection: Connection,
+        answer: Bytes,
+    ) -> Result<(), getrandom::Error> {
+        let sid = Sid::random(services.instance)?;
+        let mut outbox = Outbox::new(MAX_BACKLOG_BYTES);
+        let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
+        // Far below the limit.
+        _ = outbox.push_raw(answer);
+        _ = outbox.push(open);
+        let transport = Transport::WebSocket(WebSocketTransport::new(connection));
+        Self::new(services, sid, handshake, transport, outbox).start();
+        Ok(())
+    }
+
+    fn new(
+        services: &Arc<Services>,
+        sid: Sid,
+        handshake: Handshake,
+        transport: Transport,
+        outbox: Outbox,
+    ) -> Self {
+        let clock = Clock::new(Instant::now(), &services.config);
+        Self {
+            sid,
+            services: Arc::clone(services),
+            handshake: Arc::new(handshake),
+            own: None,
+            phase: Phase::Open,
+            transport,
+            probe: None,
+            outbox,
+            decoder: Decoder::new(services.config.max_payload),
+            admissions: Vec::new(),
+            memberships: Vec::new(),
+            next_join: 0,
+            clock,
+            timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
+            is_mail_due: false,
+        }
+    }
+
+    /// Does all that can be done now. Ready once the session is over.
+    fn drive(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
+        // The mailbox was drained before this was called.
+        self.is_mail_due = false;
+        for _ in 0..MAX_ROUNDS {
+            match self.phase {
+                Phase::Open => {}
+                Phase::Closing(_) => return self.timer.as_mut().poll(cx),
+                Phase::Closed => return Ready::Ready(()),
+            }
+            let mut moved = self.poll_timer(cx);
+            moved |= self.poll_admissions(cx);
+            moved |= self.poll_memberships(cx);
+            moved |= self.poll_input(cx);
+            moved |= self.poll_probe(cx);
+            moved |= self.flush(cx);
+            if !moved {
+                return Ready::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ready::Pending
+    }
+
+    // ---- deadlines ----
+
+    fn poll_timer(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let mut next = self.clock.next();
+        if let Some(probe) = &self.probe {
+            next = next.min(probe.deadline).min(probe.noop_at.unwrap_or(probe.deadline));
+        }
+        if self.timer.deadline() != next.into() {
+            self.timer.as_mut().reset(next.into());
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        let now = Instant::now();
+        match self.clock.due(now, &self.services.config) {
+            Some(Due::Ping) => self.push(encoded::ping()),
+            Some(Due::PingTimeout) => self.end(CloseReason::PingTimeout),
+            Some(Due::ConnectTimeout) => self.end(CloseReason::ConnectTimeout),
+            None => {}
+        }
+        if let Some(probe) = &mut self.probe {
+            if probe.deadline <= now {
+                self.drop_probe(&CloseFrame::BARE);
+            } else if probe.noop_at.is_some_and(|at| at <= now) {
+                probe.noop_at = Some(now + NOOP_INTERVAL);
+                self.release_poll();
+            }
+        }
+        true
+    }
+
+    // ---- admissions and handlers ----
+
+    fn poll_admissions(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let mut moved = false;
+        let mut at = 0;
+        while let Some(admission) = self.admissions.get_mut(at) {
+            let Ready::Ready(verdict) = admission.poll(cx) else {
+                at += 1;
+                continue;
+            };
+            moved = true;
+            let admission = self.admissions.swap_remove(at);
+            match verdict {
+                Ok(data) => self.join(admission, data),
+                Err(refusal) => self.push(encode::connect_error(
+                    admission.gateway.namespace(),
+                    &refusal.message,
+                    refusal.data.as_ref(),
+                )),
+            }
+        }
+        moved
+    }
+
+    /// The client becomes a member. Its CONNECT reply is queued before the hub can deliver anything.
+    fn join(&mut self, admission: Admission, data: serde_json::Value) {
+        let Some((addr, _)) = &self.own else { return };
+        let namespace = admission.gateway.namespace().clone();
+        let Ok(socket_id) = SocketId::random() else {
+            log::error!("the system's random source failed; closing a client");
+            return self.end(CloseReason::Gateway);
+        };
+        let join = JoinId(self.next_join);
+        self.next_join = self.next_join.wrapping_add(1);
+        let socket = SocketRef::new(crate::gateways::SocketParts {
+            id: socket_id.clone(),
+            namespace: namespace.clone(),
+            join,
+            instance: self.services.instance,
+            handshake: Arc::clone(&self.handshake),
+            data,
+            hub: self.services.hub.clone(),
+            deliver: addr.clone().recipient(),
+            disconnect: addr.clone().recipient(),
+        });
+        let register = Register {
+            namespace: namespace.clone(),
+            socket_id: socket_id.clone(),
+            join,
+            recipient: addr.clone().recipient(),
+        };
+        self.push(encode::connect(&namespace, &socket_id));
+        self.services.hub.do_send(register);
+        self.memberships.push(Membership::new(join, socket, admission.gateway));
+        self.clock.joined();
+    }
+
+    fn poll_memberships(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let mut moved = false;
+        let mut at = 0;
+        while let Some(membership) = self.memberships.get_mut(at) {
+            let outcome = membership.poll_next(cx);
+            self.is_mail_due |= membership.socket.take_has_sent();
+            let Ready::Ready(ack) = outcome else {
+                at += 1;
+                continue;
+            };
+            moved = true;
+            if let Some(DueAck { id, args }) = ack {
+                let message = encode::ack(membership.namespace(), id, &args);
+                let join = membership.join;
+                match (&self.own, self.is_mail_due) {
+                    // Behind what the handler sent before it answered.
+                    (Some((addr, _)), true) => {
+                        addr.do_send(Deliver { join, message, volatile: false });
+                    }
+                    _ => self.push(message),
+                }
+            }
+        }
+        moved
+    }
+
+    fn leave(&mut self, at: usize, reason: DisconnectReason) {
+        let membership = self.memberships.swap_remove(at);
+        self.services.hub.do_send(Unregister {
+            namespace: membership.namespace().clone(),
+            socket_id: membership.socket.id().clone(),
+        });
+        membership.wind_down(reason);
+    }
+
+    fn membership_of(&self, namespace: &Namespace) -> Option<usize> {
+        self.memberships.iter().position(|membership| membership.namespace() == namespace)
+    }
+
+    // ---- input ----
+
+    /// Returns whether the client should not be read from until handlers or its own reading caught up.
+    fn is_saturated(&self) -> bool {
+        self.outbox.is_congested()
+            || self.admissions.len() >= MAX_ADMISSIONS
+            || self.memberships.iter().any(Membership::is_saturated)
+    }
+
+    fn poll_input(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let mut moved = false;
+        if let Transport::Polling(polling) = &mut self.transport
+            && polling.poll_abort(cx)
+        {
+            self.end(CloseReason::Aborted);
+            return true;
+        }
+        for _ in 0..MAX_PACKETS_PER_ROUND {
+            if !matches!(self.phase, Phase::Open) || self.is_saturated() {
+                break;
+            }
+            match &mut self.transport {
+                Transport::Polling(polling) => match polling.poll_post(cx) {
+                    Ready::Pending => break,
+                    Ready::Ready(FromPost::Packet(Ok(packet))) => self.on_packet(packet),
+                    Ready::Ready(FromPost::Packet(Err(_))) => self.end(CloseReason::BadPacket),
+                    Ready::Ready(FromPost::TooLarge) => {}
+                    Ready::Ready(FromPost::Binary) => self.end(CloseReason::BinaryBody),
+                    Ready::Ready(FromPost::Aborted) => self.end(CloseReason::Aborted),
+                },
+                Transport::WebSocket(websocket) => match websocket.poll_next(cx) {
+                    Ready::Pending => break,
+                    Ready::Ready(FromWebSocket::Packet(packet)) => self.on_packet(packet),
+                    Ready::Ready(FromWebSocket::Pong(frame)) => {
+                        if let Err(overflow) = self.outbox.push_raw(frame) {
+                            self.end(CloseReason::SlowReader(overflow));
+                        }
+                    }
+                    Ready::Ready(FromWebSocket::End(reason)) => self.end(reason),
+                },
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn on_packet(&mut self, packet: Packet) {
+        let now = Instant::now();
+        match packet {
+            Packet::Pong(_) => self.clock.pong(now, &self.services.config),
+            Packet::Message(message) => {
+                self.clock.packet(now, &self.services.config);
+                self.on_message(message);
+            }
+            Packet::Ping(_) => self.end(CloseReason::ClientPing),
+            Packet::Close => self.end(CloseReason::ClosePacket),
+            // Only servers send these, or only a probing WebSocket: ignored, as in Node.
+            Packet::Open | Packet::Upgrade | Packet::Noop => {}
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match self.decoder.decode(message) {
+            Ok(Some(packet)) => self.on_socket_io(packet),
+            Ok(None) => {}
+            Err(error) => self.end(CloseReason::SocketIo(error)),
+        }
+    }
+
+    fn on_socket_io(&mut self, packet: SioPacket) {
+        match packet {
+            SioPacket::Connect { namespace, auth } => self.on_connect(namespace, auth),
+            SioPacket::Disconnect { namespace } => match self.membership_of(&namespace) {
+                Some(at) => self.leave(at, DisconnectReason::ClientNamespaceDisconnect),
+                None => self.end(CloseReason::OutOfTurn),
+            },
+            SioPacket::Event { namespace, ack, name, args } => {
+                let at = self.membership_of(&namespace);
+                match at.and_then(|at| self.memberships.get_mut(at)) {
+                    Some(membership) => membership.push(Event { name, args }, ack),
+                    None => self.end(CloseReason::OutOfTurn),
+                }
+            }
+            // Nothing asks clients for acks yet, so every id is an unknown one, which is ignored.
+            SioPacket::Ack { namespace, .. } => {
+                if self.membership_of(&namespace).is_none() {
+                    self.end(CloseReason::OutOfTurn);
+                }
+            }
+        }
+    }
+
+    fn on_connect(&mut self, namespace: Namespace, auth: Option<bytestring::ByteString>) {
+        let is_joining =
+            self.admissions.iter().any(|admission| *admission.gateway.namespace() == namespace);
+        if is_joining || self.membership_of(&namespace).is_some() {
+            return self.end(CloseReason::OutOfTurn);
+        }
+        match self.services.gateways.get(&namespace) {
+            None => self.push(encode::connect_error(&namespace, "Invalid namespace", None)),
+            Some(gateway) => {
+                let handshake = Arc::clone(&self.handshake);
+                let request = ConnectRequest { namespace, auth, handshake };
+                self.admissions.push(Admission::begin(Arc::clone(gateway), request));
+            }
+        }
+    }
+
+    // ---- the upgrade ----
+
+    /// Follows the probing WebSocket.
+    ///
+    /// ```text
+    /// client                      probing WebSocket     polling
+    ///   ── 2probe ────────────────────▶│
+    ///   ◀── 3probe ────────────────────│
+    ///   ◀── 6 (answers the parked GET, now and every 100 ms) ──│
+    ///   ── 5 ─────────────────────────▶│ becomes the transport; what waits is flushed to it
+    /// ```
+    fn poll_probe(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let Some(probe) = &mut self.probe else { return false };
+        if !probe.transport.flush(cx, &mut probe.outbox) {
+            self.probe = None;
+            return true;
+        }
+        match probe.transport.poll_next(cx) {
+            Ready::Pending => return false,
+            Ready::Ready(FromWebSocket::Packet(Packet::Ping(data))) if data == PROBE => {
+                probe.noop_at = Some(Instant::now() + NOOP_INTERVAL);
+                if probe.outbox.push(encoded::pong_probe()).is_err() {
+                    self.drop_probe(&CloseFrame::BARE);
+                }
+                self.release_poll();
+            }
+            Ready::Ready(FromWebSocket::Packet(Packet::Upgrade)) => self.finish_upgrade(),
+            Ready::Ready(FromWebSocket::Pong(frame)) => {
+                if probe.outbox.push_raw(frame).is_err() {
+                    self.drop_probe(&CloseFrame::BARE);
+                }
+            }
+            Ready::Ready(FromWebSocket::Packet(_)) => self.drop_probe(&CloseFrame::BARE),
+            Ready::Ready(FromWebSocket::End(reason)) => self.drop_probe(&reason.close_frame()),
+        }
+        true
+    }
+
+    /// Answers a parked GET with a noop, so that the client can stop polling.
+    fn release_poll(&mut self) {
+        if let Transport::Polling(polling) = &mut self.transport
+            && polling.is_parked()
+            && self.outbox.is_empty()
+        {
+            polling.answer(encoded::noop().polling().clone());
+        }
+    }
+
+    fn drop_probe(&mut self, frame: &CloseFrame) {
+        if let Some(probe) = self.probe.take() {
+            probe.transport.farewell(probe.outbox, frame);
+        }
+    }
+
+    fn finish_upgrade(&mut self) {
+        let Some(probe) = self.probe.take() else { return };
+        if let Transport::Polling(polling) = &mut self.transport {
+            // A client that obeys the protocol has neither under way now.
+            polling.answer(encoded::close().polling().clone());
+            polling.refuse_post();
+        }
+        let waiting = std::mem::replace(&mut self.outbox, probe.outbox);
+        self.outbox.append(waiting);
+        self.transport = Transport::WebSocket(probe.transport);
+        self.clock.upgraded(Instant::now(), &self.services.config);
+        if let Some((_, session)) = &self.own {
+            session.set_websocket();
+        }
+    }
+
+    // ---- output ----
+
+    fn push(&mut self, message: Arc<Encoded>) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        if let Err(overflow) = self.outbox.push(message) {
+            self.end(CloseReason::SlowReader(overflow));
+        }
+    }
+
+    /// Returns whether a volatile message could leave at once.
+    fn is_writable(&self) -> bool {
+        self.outbox.is_empty()
+            && match &self.transport {
+                Transport::Polling(polling) => polling.is_parked(),
+                Transport::WebSocket(_) => true,
+            }
+    }
+
+    /// Writes what it can. Returns whether that made a saturated client readable again.
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if self.outbox.is_empty() || !matches!(self.phase, Phase::Open) {
+            return false;
+        }
+        let was_congested = self.outbox.is_congested();
+        match &mut self.transport {
+            Transport::WebSocket(websocket) => {
+                if !websocket.flush(cx, &mut self.outbox) {
+                    self.end(CloseReason::Aborted);
+                    return true;
+                }
+            }
+            Transport::Polling(polling) if polling.is_parked() => {
+                polling.answer(self.outbox.take_payload());
+            }
+            Transport::Polling(_) => {}
+        }
+        was_congested && !self.outbox.is_congested()
+    }
+
+    // ---- the one end ----
+
+    /// Ends the session. Calling it again does nothing.
+    fn end(&mut self, reason: CloseReason) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        let kind = reason.kind();
+        log::debug!("session {:?} ended: {} ({})", self.sid, kind.as_str(), chain(&reason));
+        self.phase = Phase::Closed;
+        self.admissions.clear();
+        while !self.memberships.is_empty() {
+            self.leave(self.memberships.len() - 1, DisconnectReason::Closed(kind));
+        }
+        self.drop_probe(&CloseFrame::BARE);
+        let transport =
+            std::mem::replace(&mut self.transport, Transport::Polling(Polling::default()));
+        match transport {
+            Transport::WebSocket(websocket) => {
+                let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(0));
+                if !reason.drains() {
+                    outbox.clear();
+                }
+                websocket.farewell(outbox, &reason.close_frame());
+            }
+            Transport::Polling(polling) => self.end_polling(polling, &reason),
+        }
+        if matches!(self.phase, Phase::Closed) {
+            self.services.sessions.remove(&self.sid);
+        }
+    }
+
+    /// Tells a polling client: in its parked GET, or, if the server wanted the end, in its next one.
+    fn end_polling(&mut self, mut polling: Polling, reason: &CloseReason) {
+        match reason {
+            CloseReason::Overlap | CloseReason::Aborted => polling.refuse_post(),
+            _ => polling.finish_post(),
+        }
+        let last = match reason {
+            CloseReason::ClosePacket => encoded::noop(),
+            _ => encoded::close(),
+        };
+        if !reason.drains() {
+            polling.answer(last.polling().clone());
+            return;
+        }
+        let is_parked = polling.is_parked();
+        if self.outbox.is_empty() && !is_parked {
+            // As in Node: a noop stands before the close in a poll that came late.
+            _ = self.outbox.push(encoded::noop());
+        }
+        _ = self.outbox.push(last);
+        let payload = self.outbox.take_payload();
+        if !polling.answer(payload.clone()) {
+            self.phase = Phase::Closing(payload);
+            self.timer.as_mut().reset((Instant::now() + CLOSE_FETCH_TIMEOUT).into());
+        }
+    }
+}
+
+/// Returns an error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Drop for Socket {
+    /// A panic in this actor must not leave its session behind.
+    fn drop(&mut self) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
+        self.services.sessions.remove(&self.sid);
+        for membership in self.memberships.drain(..) {
+            self.services.hub.do_send(Unregister {
+                namespace: membership.namespace().clone(),
+                socket_id: membership.socket.id().clone(),
+            });
+        }
+    }
+}
+
+/// Polls [`Socket::drive`] within the actor's own task.
+struct Drive;
+
+impl ActorFuture<Socket> for Drive {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        socket: &mut Socket,
+        ctx: &mut Context<Socket>,
+        task: &mut TaskContext<'_>,
+    ) -> Ready<()> {
+        let over = socket.drive(task);
+        if over.is_ready() {
+            ctx.stop();
+        }
+        over
+    }
+}
+
+impl Actor for Socket {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let transport = match self.transport {
+            Transport::Polling(_) => TransportName::Polling,
+            Transport::WebSocket(_) => TransportName::WebSocket,
+        };
+        let addr = ctx.address();
+        let session = self.services.sessions.insert(self.sid, addr.clone(), transport);
+        self.own = Some((addr, session));
+        ctx.spawn(Drive);
+    }
+}
+
+impl Handler<Deliver> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, message: Deliver, _: &mut Self::Context) {
+        let is_member =
+            self.memberships.iter().any(|membership| membership.join == message.join);
+        if is_member && (!message.volatile || self.is_writable()) {
+            self.push(message.message);
+        }
+    }
+}
+
+impl Handler<Poll> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, Poll { reply }: Poll, ctx: &mut Self::Context) {
+        if let Phase::Closing(payload) = &mut self.phase {
+            // The client may be gone; then nobody needs the answer.
+            _ = reply.send(PollAnswer::Payload(std::mem::take(payload)));
+            self.phase = Phase::Closed;
+            self.services.sessions.remove(&self.sid);
+            ctx.stop();
+            return;
+        }
+        // A poll that crossed an upgrade finds no session on polling: dropping the reply says so.
+        let Transport::Polling(polling) = &mut self.transport else { return };
+        if let Err(second) = polling.park(reply) {
+            _ = second.send(PollAnswer::Refused);
+            self.end(CloseReason::Overlap);
+        }
+    }
+}
+
+impl Handler<Post> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, Post { body, reply }: Post, _: &mut Self::Context) {
+        let Transport::Polling(polling) = &mut self.transport else { return };
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        if let Err(second) = polling.begin_post(body, reply) {
+            _ = second.send(PostAnswer::Refused);
+            self.end(CloseReason::Overlap);
+        }
+    }
+}
+
+impl Handler<Upgrade> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, Upgrade { handover, answer }: Upgrade, _: &mut Self::Context) {
+        let config = &self.services.config;
+        let connection = match Connection::take_over(handover, config.max_payload) {
+            Ok(connection) => connection,
+            Err(err) => return log::warn!("a stream could not change its arbiter: {err}"),
+        };
+        let transport = WebSocketTransport::new(connection);
+        let mut outbox = Outbox::new(MAX_PROBE_BACKLOG_BYTES);
+        // The first item always fits.
+        _ = outbox.push_raw(answer);
+        let may_probe = matches!((&self.phase, &self.transport), (Phase::Open, Transport::Polling(_)));
+        if !may_probe || self.probe.is_some() {
+            return transport.farewell(outbox, &CloseFrame::BARE);
+        }
+        let deadline = Instant::now() + config.upgrade_timeout;
+        self.probe = Some(Probe { transport, outbox, deadline, noop_at: None });
+    }
+}
+
+impl Handler<Disconnect> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, message: Disconnect, _: &mut Self::Context) {
+        let Some(at) =
+            self.memberships.iter().position(|membership| membership.join == message.join)
+        else {
+            return;
+        };
+        if !message.whole_connection {
+            if let Some(membership) = self.memberships.get(at) {
+                let goodbye = encode::disconnect(membership.namespace());
+                self.leave(at, DisconnectReason::ServerNamespaceDisconnect);
+                self.push(goodbye);
+            }
+            return;
+        }
+        let goodbyes: Vec<_> =
+            self.memberships.iter().map(|m| encode::disconnect(m.namespace())).collect();
+        for goodbye in goodbyes {
+            self.push(goodbye);
+        }
+        self.end(CloseReason::Gateway);
+    }
+}
+
+impl Handler<Stop> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
+        self.end(CloseReason::Shutdown);
+    }
+}

@@ -1,0 +1,183 @@
+//! Heartbeat and connect time-out of one session.
+//!
+//! Plain struct: it is told the time and says what is due, so that tests need no waiting. The actor keeps one timer, for
+//! the earliest deadline.
+//!
+//! Rules: a ping `ping_interval` after the open packet, and again that long after each pong; the session ends if no pong
+//! came `ping_timeout` after a ping. While a pong is awaited, the first other packet starts that time-out anew, once.
+//! Source: Engine.IO protocol v4, "Heartbeat"; wire.md 1.7, 2.2.
+
+use std::time::Instant;
+
+use crate::config::EngineConfig;
+
+/// What the time demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Send a ping.
+    Ping,
+    /// The pong did not come: end the session.
+    PingTimeout,
+    /// No namespace was joined: end the session.
+    ConnectTimeout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heartbeat {
+    /// The next ping goes out then.
+    PingAt(Instant),
+    /// The pong must come before then.
+    PongBy { deadline: Instant, extended: bool },
+}
+
+/// The deadlines of one session.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    heartbeat: Heartbeat,
+    connect_by: Option<Instant>,
+}
+
+impl Clock {
+    /// Starts with the open packet.
+    pub fn new(now: Instant, config: &EngineConfig) -> Self {
+        Self {
+            heartbeat: Heartbeat::PingAt(now + config.ping_interval),
+            connect_by: Some(now + config.connect_timeout),
+        }
+    }
+
+    /// Returns the earliest deadline.
+    pub fn next(&self) -> Instant {
+        let heartbeat = match self.heartbeat {
+            Heartbeat::PingAt(at) => at,
+            Heartbeat::PongBy { deadline, .. } => deadline,
+        };
+        self.connect_by.map_or(heartbeat, |connect_by| heartbeat.min(connect_by))
+    }
+
+    /// Says what is due at `now`, one thing at a time. A ping that is due counts as sent.
+    pub fn due(&mut self, now: Instant, config: &EngineConfig) -> Option<Due> {
+        if self.connect_by.is_some_and(|deadline| deadline <= now) {
+            self.connect_by = None;
+            return Some(Due::ConnectTimeout);
+        }
+        match self.heartbeat {
+            Heartbeat::PingAt(at) if at <= now => {
+                let deadline = now + config.ping_timeout;
+                self.heartbeat = Heartbeat::PongBy { deadline, extended: false };
+                Some(Due::Ping)
+            }
+            Heartbeat::PongBy { deadline, .. } if deadline <= now => Some(Due::PingTimeout),
+            Heartbeat::PingAt(_) | Heartbeat::PongBy { .. } => None,
+        }
+    }
+
+    /// A pong came, asked for or not.
+    pub fn pong(&mut self, now: Instant, config: &EngineConfig) {
+        self.heartbeat = Heartbeat::PingAt(now + config.ping_interval);
+    }
+
+    /// Another packet came.
+    pub fn packet(&mut self, now: Instant, config: &EngineConfig) {
+        if let Heartbeat::PongBy { extended: false, .. } = self.heartbeat {
+            let deadline = now + config.ping_timeout;
+            self.heartbeat = Heartbeat::PongBy { deadline, extended: true };
+        }
+    }
+
+    /// The transport changed: a pong that is awaited gets its whole time again on the new one.
+    pub fn upgraded(&mut self, now: Instant, config: &EngineConfig) {
+        if let Heartbeat::PongBy { .. } = self.heartbeat {
+            let deadline = now + config.ping_timeout;
+            self.heartbeat = Heartbeat::PongBy { deadline, extended: false };
+        }
+    }
+
+    /// A namespace was joined: the connect time-out is over.
+    pub fn joined(&mut self) {
+        self.connect_by = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn config() -> EngineConfig {
+        EngineConfig {
+            ping_interval: Duration::from_millis(300),
+            ping_timeout: Duration::from_millis(200),
+            connect_timeout: Duration::from_millis(1000),
+            ..EngineConfig::default()
+        }
+    }
+
+    fn started() -> (Clock, impl Fn(u64) -> Instant) {
+        let start = Instant::now();
+        (Clock::new(start, &config()), move |ms| start + Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_ping_goes_out_after_the_interval_and_its_pong_starts_the_next() {
+        let (mut clock, at) = started();
+        clock.joined();
+        assert_eq!(clock.next(), at(300));
+        assert_eq!(clock.due(at(299), &config()), None);
+        assert_eq!(clock.due(at(300), &config()), Some(Due::Ping));
+        assert_eq!(clock.due(at(300), &config()), None);
+        clock.pong(at(350), &config());
+        assert_eq!(clock.next(), at(650));
+    }
+
+    #[test]
+    fn no_pong_ends_the_session_without_grace() {
+        let (mut clock, at) = started();
+        clock.joined();
+        assert_eq!(clock.due(at(300), &config()), Some(Due::Ping));
+        assert_eq!(clock.next(), at(500));
+        assert_eq!(clock.due(at(500), &config()), Some(Due::PingTimeout));
+    }
+
+    #[test]
+    fn the_first_other_packet_restarts_the_time_out_once() {
+        let (mut clock, at) = started();
+        clock.joined();
+        clock.packet(at(100), &config());
+        assert_eq!(clock.next(), at(300), "it does not delay a ping");
+        clock.due(at(300), &config());
+        clock.packet(at(450), &config());
+        assert_eq!(clock.next(), at(650));
+        clock.packet(at(600), &config());
+        assert_eq!(clock.next(), at(650));
+    }
+
+    #[test]
+    fn an_unsolicited_pong_restarts_the_interval() {
+        let (mut clock, at) = started();
+        clock.joined();
+        clock.pong(at(200), &config());
+        assert_eq!(clock.next(), at(500));
+    }
+
+    #[test]
+    fn an_upgrade_gives_an_awaited_pong_its_time_again() {
+        let (mut clock, at) = started();
+        clock.joined();
+        clock.upgraded(at(100), &config());
+        assert_eq!(clock.next(), at(300));
+        clock.due(at(300), &config());
+        clock.upgraded(at(400), &config());
+        assert_eq!(clock.next(), at(600));
+    }
+
+    #[test]
+    fn a_client_that_joins_nothing_is_ended() {
+        let quiet = EngineConfig { ping_interval: Duration::from_secs(25), ..config() };
+        let start = Instant::now();
+        let mut clock = Clock::new(start, &quiet);
+        let end = start + Duration::from_millis(1000);
+        assert_eq!(clock.next(), end);
+        assert_eq!(clock.due(end, &quiet), Some(Due::ConnectTimeout));
+    }
+}

@@ -1,0 +1,149 @@
+//! The polling transport of one session: at most one parked GET and one POST in flight.
+//!
+//! Only keeps and polls them; what a packet or an abort means is the actor's. Source: wire.md 1.4.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::messages::{Body, PollAnswer, PostAnswer};
+use crate::engine_io::{
+    packet::{Packet, PacketError},
+    payload::Payload,
+};
+
+/// A POST between its head and its answer.
+#[derive(Debug)]
+struct InFlight {
+    stage: Stage,
+    reply: oneshot::Sender<PostAnswer>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Its body is on the way.
+    Receiving(oneshot::Receiver<Body>),
+    /// Its packets are being dispatched.
+    Dispatching(Payload),
+}
+
+/// What a POST brought forth.
+#[derive(Debug)]
+pub(super) enum FromPost {
+    /// The next packet, or what is none.
+    Packet(Result<Packet, PacketError>),
+    /// The body was over the limit; the POST is over.
+    TooLarge,
+    /// The body was binary.
+    Binary,
+    /// The body broke off.
+    Aborted,
+}
+
+/// The transport.
+#[derive(Debug, Default)]
+pub(super) struct Polling {
+    parked: Option<oneshot::Sender<PollAnswer>>,
+    post: Option<InFlight>,
+}
+
+impl Polling {
+    /// Returns whether a GET waits, so that something can be written now.
+    pub(super) fn is_parked(&self) -> bool {
+        self.parked.is_some()
+    }
+
+    /// Parks a GET.
+    ///
+    /// # Errors
+    /// One is parked already; the new one is handed back.
+    pub(super) fn park(
+        &mut self,
+        reply: oneshot::Sender<PollAnswer>,
+    ) -> Result<(), oneshot::Sender<PollAnswer>> {
+        if self.parked.is_some() {
+            return Err(reply);
+        }
+        self.parked = Some(reply);
+        Ok(())
+    }
+
+    /// Answers the parked GET. Returns whether there was one that still listens.
+    pub(super) fn answer(&mut self, payload: Bytes) -> bool {
+        self.parked
+            .take()
+            .is_some_and(|parked| parked.send(PollAnswer::Payload(payload)).is_ok())
+    }
+
+    /// Returns whether the client gave up its parked GET.
+    pub(super) fn poll_abort(&mut self, cx: &mut Context<'_>) -> bool {
+        self.parked.as_mut().is_some_and(|parked| parked.poll_closed(cx).is_ready())
+    }
+
+    /// Begins a POST.
+    ///
+    /// # Errors
+    /// One is in flight already; the new one's reply is handed back.
+    pub(super) fn begin_post(
+        &mut self,
+        body: oneshot::Receiver<Body>,
+        reply: oneshot::Sender<PostAnswer>,
+    ) -> Result<(), oneshot::Sender<PostAnswer>> {
+        if self.post.is_some() {
+            return Err(reply);
+        }
+        self.post = Some(InFlight { stage: Stage::Receiving(body), reply });
+        Ok(())
+    }
+
+    /// Goes on with the POST in flight: one packet at a time, `ok` behind the last.
+    pub(super) fn poll_post(&mut self, cx: &mut Context<'_>) -> Poll<FromPost> {
+        loop {
+            let Some(post) = &mut self.post else { return Poll::Pending };
+            match &mut post.stage {
+                Stage::Receiving(body) => match Pin::new(body).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(Body::Whole(bytes))) => {
+                        post.stage = Stage::Dispatching(Payload::new(bytes));
+                    }
+                    Poll::Ready(Ok(Body::TooLarge)) => {
+                        self.post = None;
+                        return Poll::Ready(FromPost::TooLarge);
+                    }
+                    Poll::Ready(Ok(Body::Binary)) => {
+                        self.refuse_post();
+                        return Poll::Ready(FromPost::Binary);
+                    }
+                    Poll::Ready(Err(_)) => {
+                        self.post = None;
+                        return Poll::Ready(FromPost::Aborted);
+                    }
+                },
+                Stage::Dispatching(payload) => match payload.next() {
+                    Some(packet) => return Poll::Ready(FromPost::Packet(packet)),
+                    None => self.finish_post(),
+                },
+            }
+        }
+    }
+
+    /// Answers the POST in flight with `ok`: its packets were taken, whatever they led to.
+    pub(super) fn finish_post(&mut self) {
+        if let Some(InFlight { stage: Stage::Dispatching(_), reply }) = self.post.take() {
+            // The client may be gone; then nobody needs the answer.
+            _ = reply.send(PostAnswer::Ok);
+        }
+    }
+
+    /// Answers the POST in flight with a refusal.
+    pub(super) fn refuse_post(&mut self) {
+        if let Some(post) = self.post.take() {
+            _ = post.reply.send(PostAnswer::Refused);
+        }
+    }
+}

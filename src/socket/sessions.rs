@@ -1,0 +1,115 @@
+//! Who is here: every live session of this instance, by its `sid`.
+//!
+//! A request of a session can arrive at any worker; this is how it finds the session's actor. Shared by the workers; the
+//! lock is held for one look-up and never across an await.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use actix::Addr;
+use tokio::sync::watch;
+
+use super::actor::Socket;
+use crate::engine_io::{handshake::TransportName, sid::Sid};
+
+/// A session, as the HTTP layer sees it.
+#[derive(Debug)]
+pub struct Session {
+    /// Its actor.
+    pub addr: Addr<Socket>,
+    is_websocket: AtomicBool,
+}
+
+impl Session {
+    /// Returns the transport that it is on now.
+    pub fn transport(&self) -> TransportName {
+        if self.is_websocket.load(Ordering::Acquire) {
+            TransportName::WebSocket
+        } else {
+            TransportName::Polling
+        }
+    }
+
+    /// Notes a finished upgrade. Only the session's actor calls it.
+    pub(super) fn set_websocket(&self) {
+        self.is_websocket.store(true, Ordering::Release);
+    }
+}
+
+/// Every session of one instance.
+#[derive(Debug)]
+pub struct Sessions {
+    by_sid: Mutex<HashMap<Sid, Arc<Session>>>,
+    num_sessions: watch::Sender<usize>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { by_sid: Mutex::default(), num_sessions: watch::Sender::new(0) }
+    }
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Session>>> {
+        // A map is never left half-changed, so a panic elsewhere does not spoil it.
+        self.by_sid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a session that has just begun.
+    pub(super) fn insert(
+        &self,
+        sid: Sid,
+        addr: Addr<Socket>,
+        transport: TransportName,
+    ) -> Arc<Session> {
+        let is_websocket = AtomicBool::new(transport == TransportName::WebSocket);
+        let session = Arc::new(Session { addr, is_websocket });
+        let len = {
+            let mut sessions = self.lock();
+            sessions.insert(sid, Arc::clone(&session));
+            sessions.len()
+        };
+        self.num_sessions.send_replace(len);
+        session
+    }
+
+    /// Removes a session that has ended.
+    pub(super) fn remove(&self, sid: &Sid) {
+        let len = {
+            let mut sessions = self.lock();
+            sessions.remove(sid);
+            sessions.len()
+        };
+        self.num_sessions.send_replace(len);
+    }
+
+    /// Finds a session.
+    pub fn get(&self, sid: &Sid) -> Option<Arc<Session>> {
+        self.lock().get(sid).cloned()
+    }
+
+    /// Returns every session.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Returns how many sessions there are.
+    pub fn len(&self) -> usize {
+        *self.num_sessions.borrow()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the number of sessions as it changes.
+    pub fn watch(&self) -> watch::Receiver<usize> {
+        self.num_sessions.subscribe()
+    }
+}

@@ -1,0 +1,144 @@
+//! The WebSocket transport of one session, and the WebSocket that probes to become it.
+//!
+//! Turns WebSocket messages into Engine.IO packets; what they mean is the actor's. Source: wire.md 1.3, 1.5, 1.6.
+
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{disconnect::CloseReason, outbox::Outbox};
+use crate::{
+    engine_io::packet::{Message, Packet},
+    websocket::{
+        close::CloseFrame,
+        connection::{Connection, ReceiveError},
+        decoder::Incoming,
+        frame::{self, Opcode},
+    },
+};
+
+/// How long a closed WebSocket may take to read our close frame and end the stream.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How often a parked GET is released while a WebSocket probes.
+pub(super) const NOOP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a WebSocket brought forth.
+#[derive(Debug)]
+pub(super) enum FromWebSocket {
+    /// An Engine.IO packet.
+    Packet(Packet),
+    /// A ping of the WebSocket layer, whose pong is to be queued.
+    Pong(Bytes),
+    /// The end.
+    End(CloseReason),
+}
+
+/// One WebSocket and what it has received but not yet handled.
+#[derive(Debug)]
+pub(super) struct WebSocketTransport {
+    connection: Connection,
+    incoming: VecDeque<Incoming>,
+    failure: Option<ReceiveError>,
+}
+
+impl WebSocketTransport {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, incoming: VecDeque::new(), failure: None }
+    }
+
+    /// Returns what came next.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FromWebSocket> {
+        loop {
+            if let Some(message) = self.incoming.pop_front() {
+                if self.incoming.is_empty() && self.incoming.capacity() > 32 {
+                    self.incoming = VecDeque::new();
+                }
+                match message {
+                    Incoming::Text(text) => {
+                        return Poll::Ready(match Packet::decode(&text) {
+                            Ok(packet) => FromWebSocket::Packet(packet),
+                            Err(_) => FromWebSocket::End(CloseReason::BadPacket),
+                        });
+                    }
+                    // An empty binary frame is no packet either.
+                    Incoming::Binary(bytes) if bytes.is_empty() => {
+                        return Poll::Ready(FromWebSocket::End(CloseReason::BadPacket));
+                    }
+                    Incoming::Binary(bytes) => {
+                        let packet = Packet::Message(Message::Binary(bytes));
+                        return Poll::Ready(FromWebSocket::Packet(packet));
+                    }
+                    Incoming::Ping(payload) => {
+                        let mut pong = BytesMut::new();
+                        frame::put_header(&mut pong, Opcode::Pong, payload.len());
+                        pong.extend_from_slice(&payload);
+                        return Poll::Ready(FromWebSocket::Pong(pong.freeze()));
+                    }
+                    Incoming::Pong => {}
+                    Incoming::Close => {
+                        return Poll::Ready(FromWebSocket::End(CloseReason::PeerClosed));
+                    }
+                }
+                continue;
+            }
+            if let Some(failure) = self.failure.take() {
+                return Poll::Ready(FromWebSocket::End(match failure {
+                    ReceiveError::Ended => CloseReason::PeerClosed,
+                    ReceiveError::Io(_) => CloseReason::Aborted,
+                    ReceiveError::Protocol(error) => CloseReason::WebSocket(error),
+                }));
+            }
+            match self.connection.poll_receive(cx, &mut self.incoming) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(failure)) => self.failure = Some(failure),
+            }
+        }
+    }
+
+    /// Writes what it can. Returns whether the stream still stands.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> bool {
+        !matches!(self.connection.poll_flush(cx, outbox), Poll::Ready(Err(_)))
+    }
+
+    /// Sends what waits and a close frame, then gives the peer some time to end the stream.
+    ///
+    /// What fits the kernel's buffer is written before this returns; a task of its own sees to the rest.
+    pub(super) fn farewell(mut self, mut outbox: Outbox, frame: &CloseFrame) {
+        // Overflow or not: this is the last item.
+        _ = outbox.push_raw(frame.encode());
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Err(_)) = self.connection.poll_flush(&mut cx, &mut outbox) {
+            return;
+        }
+        let mut connection = self.connection;
+        actix_rt::spawn(async move {
+            let goodbye = async {
+                let flushed = std::future::poll_fn(|cx| connection.poll_flush(cx, &mut outbox)).await;
+                if flushed.is_ok()
+                    && std::future::poll_fn(|cx| connection.poll_shutdown(cx)).await.is_ok()
+                {
+                    std::future::poll_fn(|cx| connection.poll_discard(cx)).await;
+                }
+            };
+            // Whether it ended or not, the stream is dropped now.
+            _ = tokio::time::timeout(LINGER, goodbye).await;
+        });
+    }
+}
+
+/// A WebSocket that has not yet become the transport.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) transport: WebSocketTransport,
+    pub(super) outbox: Outbox,
+    /// When it must have sent its `5`.
+    pub(super) deadline: Instant,
+    /// When a parked GET is released next; `None` before the probe was answered.
+    pub(super) noop_at: Option<Instant>,
+}
