@@ -142,7 +142,10 @@ impl Accounts {
             username: username.to_owned(),
             password_hash,
         };
-        let user = User { id: account.id.clone(), username: account.username.clone() };
+        let user = User {
+            id: account.id.clone(),
+            username: account.username.clone(),
+        };
         self.inner.store.create(&key, account).await?;
         log::debug!("[Auth] registered user {}", user.id);
         self.grant(&token_key, user)
@@ -158,14 +161,31 @@ impl Accounts {
         // A name that no account can have costs the question all the same: its answer must not come sooner.
         let account = match &key {
             Some(key) => self.inner.store.find(key).await?,
-            None => self.inner.store.find(&UsernameKey::of_nobody()).await?.and(None),
+            None => self
+                .inner
+                .store
+                .find(&UsernameKey::of_nobody())
+                .await?
+                .and(None),
         };
-        let stored = account.as_ref().map(|account| account.password_hash.clone());
-        let matches = self.inner.passwords.verify(password.to_owned(), stored).await?;
+        let stored = account
+            .as_ref()
+            .map(|account| account.password_hash.clone());
+        let matches = self
+            .inner
+            .passwords
+            .verify(password.to_owned(), stored)
+            .await?;
         match account {
             Some(account) if matches => {
                 let token_key = self.token_key().await?;
-                self.grant(&token_key, User { id: account.id, username: account.username })
+                self.grant(
+                    &token_key,
+                    User {
+                        id: account.id,
+                        username: account.username,
+                    },
+                )
             }
             _ => Err(AuthError::InvalidCredentials),
         }
@@ -173,7 +193,9 @@ impl Accounts {
 
     /// Returns what verifies this instance's tokens, and those of all instances on the same store.
     pub fn verifier(&self) -> TokenVerifier {
-        TokenVerifier { keys: Arc::clone(&self.inner.keys) }
+        TokenVerifier {
+            keys: Arc::clone(&self.inner.keys),
+        }
     }
 
     /// Agrees with the store on the token key. Called on every (re)connection to Redis.
@@ -195,7 +217,10 @@ impl Accounts {
             Ok(key) => Ok(key),
             Err(err) => match self.inner.keys.current() {
                 Some(key) => {
-                    log::debug!("[Auth] the token key is used unconfirmed: {}", with_causes(&err));
+                    log::debug!(
+                        "[Auth] the token key is used unconfirmed: {}",
+                        with_causes(&err)
+                    );
                     Ok(key)
                 }
                 None => Err(err.into()),
@@ -207,7 +232,11 @@ impl Accounts {
         let access_token = token_key
             .sign(&user.id, &user.username, self.inner.expires_in)
             .map_err(AuthError::Sign)?;
-        Ok(Grant { access_token, expires_in: self.inner.expires_in.as_secs(), user })
+        Ok(Grant {
+            access_token,
+            expires_in: self.inner.expires_in.as_secs(),
+            user,
+        })
     }
 }
 
@@ -273,7 +302,10 @@ mod tests {
     const PASSWORD: &str = "correct horse";
 
     fn on_file(dir: &tempfile::TempDir) -> Config {
-        Config { data_dir: dir.path().join("data"), ..Config::default() }
+        Config {
+            data_dir: dir.path().join("data"),
+            ..Config::default()
+        }
     }
 
     fn on_redis(server: &RedisServer) -> Config {
@@ -298,13 +330,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
         let grant = accounts.register("Alice", PASSWORD).await.unwrap();
-        assert_eq!((grant.user.username.as_str(), grant.expires_in), ("Alice", 3600));
-        let identity = accounts.verifier().verify(grant.access_token.expose()).unwrap();
-        assert_eq!((&identity.user_id, &identity.username), (&grant.user.id, &grant.user.username));
+        assert_eq!(
+            (grant.user.username.as_str(), grant.expires_in),
+            ("Alice", 3600)
+        );
+        let identity = accounts
+            .verifier()
+            .verify(grant.access_token.expose())
+            .unwrap();
+        assert_eq!(
+            (&identity.user_id, &identity.username),
+            (&grant.user.id, &grant.user.username)
+        );
 
         let again = accounts.login("aLICE", PASSWORD).await.unwrap();
-        assert_eq!(again.user, grant.user, "the name as registered, whatever was typed");
-        assert!(accounts.verifier().verify(again.access_token.expose()).is_ok());
+        assert_eq!(
+            again.user, grant.user,
+            "the name as registered, whatever was typed"
+        );
+        assert!(
+            accounts
+                .verifier()
+                .verify(again.access_token.expose())
+                .is_ok()
+        );
     }
 
     #[actix_web::test]
@@ -329,9 +378,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
         accounts.register("alice", PASSWORD).await.unwrap();
-        for (username, password) in
-            [("alice", "wrong horse"), ("bob", PASSWORD), ("al\u{456}ce", PASSWORD), ("alice", "x")]
-        {
+        for (username, password) in [
+            ("alice", "wrong horse"),
+            ("bob", PASSWORD),
+            ("al\u{456}ce", PASSWORD),
+            ("alice", "x"),
+        ] {
             let result = accounts.login(username, password).await;
             assert!(
                 matches!(result, Err(AuthError::InvalidCredentials)),
@@ -349,8 +401,16 @@ mod tests {
         drop(accounts);
 
         let accounts = Accounts::open(&config).unwrap();
-        assert!(accounts.verifier().verify(grant.access_token.expose()).is_ok());
-        assert_eq!(accounts.login("alice", PASSWORD).await.unwrap().user, grant.user);
+        assert!(
+            accounts
+                .verifier()
+                .verify(grant.access_token.expose())
+                .is_ok()
+        );
+        assert_eq!(
+            accounts.login("alice", PASSWORD).await.unwrap().user,
+            grant.user
+        );
     }
 
     #[actix_web::test]
@@ -375,21 +435,31 @@ mod tests {
         let kept = store.shared_secret_blocking(&Secret::new("short"));
         assert!(matches!(kept, Err(StoreError::Corrupt { .. })));
         drop(store);
-        let Err(err) = Accounts::open(&config) else { panic!("opened with a short key") };
+        let Err(err) = Accounts::open(&config) else {
+            panic!("opened with a short key")
+        };
         assert!(matches!(err, OpenError::Corrupt { .. }), "{err:?}");
     }
 
     #[actix_web::test]
     async fn who_registers_at_one_instance_logs_in_at_the_other() {
         let server = RedisServer::start();
-        let (one, other) =
-            (Accounts::open(&on_redis(&server)).unwrap(), Accounts::open(&on_redis(&server)).unwrap());
+        let (one, other) = (
+            Accounts::open(&on_redis(&server)).unwrap(),
+            Accounts::open(&on_redis(&server)).unwrap(),
+        );
         let grant = one.register("alice", PASSWORD).await.unwrap();
         // `other` has not met Redis yet.
         let token = grant.access_token.expose();
-        assert_eq!(other.verifier().verify(token), Err(TokenError::KeyUnavailable));
+        assert_eq!(
+            other.verifier().verify(token),
+            Err(TokenError::KeyUnavailable)
+        );
         other.refresh_key().await.unwrap();
-        assert_eq!(other.verifier().verify(token).unwrap().user_id, grant.user.id);
+        assert_eq!(
+            other.verifier().verify(token).unwrap().user_id,
+            grant.user.id
+        );
 
         let grant = other.login("alice", PASSWORD).await.unwrap();
         assert!(one.verifier().verify(grant.access_token.expose()).is_ok());
@@ -398,17 +468,30 @@ mod tests {
     #[actix_web::test]
     async fn a_name_asked_for_at_two_instances_at_once_goes_to_one() {
         let server = RedisServer::start();
-        let (one, other) =
-            (Accounts::open(&on_redis(&server)).unwrap(), Accounts::open(&on_redis(&server)).unwrap());
-        let (first, second) =
-            tokio::join!(one.register("alice", PASSWORD), other.register("ALICE", PASSWORD));
+        let (one, other) = (
+            Accounts::open(&on_redis(&server)).unwrap(),
+            Accounts::open(&on_redis(&server)).unwrap(),
+        );
+        let (first, second) = tokio::join!(
+            one.register("alice", PASSWORD),
+            other.register("ALICE", PASSWORD)
+        );
         let (winner, loser) = match (first, second) {
             (Ok(winner), Err(loser)) | (Err(loser), Ok(winner)) => (winner, loser),
             both => panic!("{both:?}"),
         };
         assert!(matches!(loser, AuthError::Taken), "{loser:?}");
-        assert_eq!(one.login("alice", PASSWORD).await.unwrap().user, winner.user);
-        assert!(other.verifier().verify(winner.access_token.expose()).is_ok(), "one key for both");
+        assert_eq!(
+            one.login("alice", PASSWORD).await.unwrap().user,
+            winner.user
+        );
+        assert!(
+            other
+                .verifier()
+                .verify(winner.access_token.expose())
+                .is_ok(),
+            "one key for both"
+        );
     }
 
     #[actix_web::test]
@@ -416,13 +499,22 @@ mod tests {
         let mut server = RedisServer::start();
         server.kill();
         let accounts = Accounts::open(&on_redis(&server)).unwrap();
-        assert_eq!(accounts.verifier().verify("x"), Err(TokenError::KeyUnavailable));
+        assert_eq!(
+            accounts.verifier().verify("x"),
+            Err(TokenError::KeyUnavailable)
+        );
         for result in [
             accounts.register("alice", PASSWORD).await,
             accounts.login("alice", PASSWORD).await,
         ] {
             assert!(
-                matches!(result, Err(AuthError::Unavailable { store: StoreKind::Redis, .. })),
+                matches!(
+                    result,
+                    Err(AuthError::Unavailable {
+                        store: StoreKind::Redis,
+                        ..
+                    })
+                ),
                 "{result:?}"
             );
         }
@@ -431,7 +523,12 @@ mod tests {
         server.restart();
         // The key is fetched on the way, without the bridge.
         let grant = accounts.register("alice", PASSWORD).await.unwrap();
-        assert!(accounts.verifier().verify(grant.access_token.expose()).is_ok());
+        assert!(
+            accounts
+                .verifier()
+                .verify(grant.access_token.expose())
+                .is_ok()
+        );
     }
 
     #[actix_web::test]
@@ -441,14 +538,20 @@ mod tests {
         let grant = accounts.register("alice", PASSWORD).await.unwrap();
         let token = grant.access_token.expose();
         server.kill();
-        assert!(accounts.verifier().verify(token).is_ok(), "verifying asks no store");
+        assert!(
+            accounts.verifier().verify(token).is_ok(),
+            "verifying asks no store"
+        );
         assert!(accounts.refresh_key().await.is_err());
         server.restart();
         accounts.refresh_key().await.unwrap();
 
         let newcomer = Accounts::open(&on_redis(&server)).unwrap();
         newcomer.refresh_key().await.unwrap();
-        assert!(newcomer.verifier().verify(token).is_ok(), "the key is in Redis again");
+        assert!(
+            newcomer.verifier().verify(token).is_ok(),
+            "the key is in Redis again"
+        );
     }
 
     #[actix_web::test]

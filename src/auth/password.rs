@@ -108,7 +108,9 @@ impl Passwords {
         let place = match Arc::clone(&self.inner.places).try_acquire_owned() {
             Ok(place) => place,
             Err(TryAcquireError::NoPermits) => {
-                return Err(AuthError::Busy { retry_after: BUSY_RETRY_AFTER });
+                return Err(AuthError::Busy {
+                    retry_after: BUSY_RETRY_AFTER,
+                });
             }
             // Never closed; if it were, nothing would be hashed any more.
             Err(TryAcquireError::Closed) => return Err(AuthError::Hash(HashFault::CutShort)),
@@ -144,8 +146,12 @@ impl Inner {
     }
 
     fn verify(&self, password: &str, stored: &str) -> Result<bool, HashFault> {
-        let Ok(hash) = phc::PasswordHash::new(stored) else { return Err(HashFault::StoredHash) };
-        let Ok(params) = Params::try_from(&hash) else { return Err(HashFault::StoredHash) };
+        let Ok(hash) = phc::PasswordHash::new(stored) else {
+            return Err(HashFault::StoredHash);
+        };
+        let Ok(params) = Params::try_from(&hash) else {
+            return Err(HashFault::StoredHash);
+        };
         // The stored string says how much work to do, and the store may be a Redis that others write to.
         let bearable = hash.algorithm == Algorithm::Argon2id.ident()
             && params.m_cost() <= MEMORY_KIB * MAX_COST_FACTOR
@@ -172,7 +178,9 @@ fn dummy_hash(params: &Params) -> Result<String, getrandom::Error> {
     let hash = phc::PasswordHash {
         algorithm: Algorithm::Argon2id.ident(),
         version: Some(Version::V0x13.into()),
-        params: params.try_into().expect("our own parameters are well formed"),
+        params: params
+            .try_into()
+            .expect("our own parameters are well formed"),
         salt: Some(phc::Salt::new(salt).expect("16 bytes are the recommended length")),
         hash: Some(phc::Output::new(tag).expect("32 bytes are argon2's default length")),
     };
@@ -197,9 +205,22 @@ mod tests {
     async fn a_password_matches_its_own_hash_alone() {
         let passwords = Passwords::new().unwrap();
         let hash = passwords.hash("correct horse".into()).await.unwrap();
-        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert!(passwords.verify("correct horse".into(), Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify("correct hors".into(), Some(hash)).await.unwrap());
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{hash}"
+        );
+        assert!(
+            passwords
+                .verify("correct horse".into(), Some(hash.clone()))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !passwords
+                .verify("correct hors".into(), Some(hash))
+                .await
+                .unwrap()
+        );
     }
 
     #[actix_web::test]
@@ -217,7 +238,13 @@ mod tests {
             let hash = phc::PasswordHash::new(hash).unwrap();
             let params = Params::try_from(&hash).unwrap();
             let lengths = (hash.salt.unwrap().len(), hash.hash.unwrap().len());
-            (hash.algorithm, params.m_cost(), params.t_cost(), params.p_cost(), lengths)
+            (
+                hash.algorithm,
+                params.m_cost(),
+                params.t_cost(),
+                params.p_cost(),
+                lengths,
+            )
         };
         assert_eq!(cost(&real), cost(&passwords.inner.dummy));
         assert!(!passwords.verify("x".into(), None).await.unwrap());
@@ -264,14 +291,20 @@ mod tests {
         running.await.unwrap();
         let mut second = Box::pin(passwords.hash("second".into()));
         let mut context = Context::from_waker(Waker::noop());
-        assert!(second.as_mut().poll(&mut context).is_pending(), "one may wait");
+        assert!(
+            second.as_mut().poll(&mut context).is_pending(),
+            "one may wait"
+        );
         let third = passwords.hash("third".into()).await;
         assert!(matches!(third, Err(AuthError::Busy { .. })), "{third:?}");
 
         release.send(()).unwrap();
         first.await.unwrap().unwrap();
         second.await.unwrap();
-        passwords.hash("a place is free again".into()).await.unwrap();
+        passwords
+            .hash("a place is free again".into())
+            .await
+            .unwrap();
     }
 
     #[actix_web::test]
@@ -294,15 +327,23 @@ mod tests {
         running.await.unwrap();
         caller.abort();
         assert!(caller.await.unwrap_err().is_cancelled());
-        assert!(matches!(passwords.hash("x".into()).await, Err(AuthError::Busy { .. })));
+        assert!(matches!(
+            passwords.hash("x".into()).await,
+            Err(AuthError::Busy { .. })
+        ));
         release.send(()).unwrap();
-        let _place = Arc::clone(&passwords.inner.places).acquire_owned().await.unwrap();
+        let _place = Arc::clone(&passwords.inner.places)
+            .acquire_owned()
+            .await
+            .unwrap();
     }
 
     #[actix_web::test]
     async fn a_panic_is_answered_and_gives_its_place_back() {
         let passwords = cheap(1, 0);
-        let result = passwords.run(|_| -> Result<(), HashFault> { panic!("on purpose") }).await;
+        let result = passwords
+            .run(|_| -> Result<(), HashFault> { panic!("on purpose") })
+            .await;
         assert!(matches!(result, Err(AuthError::Hash(HashFault::CutShort))));
         passwords.hash("x".into()).await.unwrap();
     }

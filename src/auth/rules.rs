@@ -134,10 +134,13 @@ fn judge_username(username: &str) -> Result<(), FieldFault> {
         return Err(FieldFault::Forbidden { character });
     }
     match username.len() {
-        chars if chars < MIN_USERNAME_CHARS => {
-            Err(FieldFault::TooShort { min: MIN_USERNAME_CHARS, chars })
-        }
-        chars if chars > MAX_USERNAME_CHARS => Err(FieldFault::TooLong { max: MAX_USERNAME_CHARS }),
+        chars if chars < MIN_USERNAME_CHARS => Err(FieldFault::TooShort {
+            min: MIN_USERNAME_CHARS,
+            chars,
+        }),
+        chars if chars > MAX_USERNAME_CHARS => Err(FieldFault::TooLong {
+            max: MAX_USERNAME_CHARS,
+        }),
         _ => Ok(()),
     }
 }
@@ -147,13 +150,16 @@ fn judge_password(password: &str) -> Result<(), FieldFault> {
         return Err(FieldFault::Missing);
     }
     match password.chars().count() {
-        chars if chars < MIN_PASSWORD_CHARS => {
-            Err(FieldFault::TooShort { min: MIN_PASSWORD_CHARS, chars })
-        }
-        chars if chars > MAX_PASSWORD_CHARS => Err(FieldFault::TooLong { max: MAX_PASSWORD_CHARS }),
-        _ if password.len() > MAX_PASSWORD_BYTES => {
-            Err(FieldFault::TooManyBytes { max: MAX_PASSWORD_BYTES })
-        }
+        chars if chars < MIN_PASSWORD_CHARS => Err(FieldFault::TooShort {
+            min: MIN_PASSWORD_CHARS,
+            chars,
+        }),
+        chars if chars > MAX_PASSWORD_CHARS => Err(FieldFault::TooLong {
+            max: MAX_PASSWORD_CHARS,
+        }),
+        _ if password.len() > MAX_PASSWORD_BYTES => Err(FieldFault::TooManyBytes {
+            max: MAX_PASSWORD_BYTES,
+        }),
         _ => Ok(()),
     }
 }
@@ -162,11 +168,17 @@ fn judge_password(password: &str) -> Result<(), FieldFault> {
 ///
 /// # Errors
 /// What is wrong with each field.
-pub fn judge_registration(username: &str, password: &str) -> Result<UsernameKey, FieldErrors> {
+pub(super) fn judge_registration(
+    username: &str,
+    password: &str,
+) -> Result<UsernameKey, FieldErrors> {
     let password = judge_password(password).err();
     match (UsernameKey::new(username), password) {
         (Ok(key), None) => Ok(key),
-        (key, password) => Err(FieldErrors { username: key.err(), password }),
+        (key, password) => Err(FieldErrors {
+            username: key.err(),
+            password,
+        }),
     }
 }
 
@@ -177,18 +189,29 @@ pub fn judge_registration(username: &str, password: &str) -> Result<UsernameKey,
 ///
 /// # Errors
 /// What is wrong with each field. It says nothing about which accounts exist.
-pub fn judge_login(username: &str, password: &str) -> Result<Option<UsernameKey>, FieldErrors> {
+pub(super) fn judge_login(
+    username: &str,
+    password: &str,
+) -> Result<Option<UsernameKey>, FieldErrors> {
     let username_fault = match username.len() {
         0 => Some(FieldFault::Missing),
-        bytes if bytes > MAX_USERNAME_CHARS => {
-            Some(FieldFault::TooLong { max: MAX_USERNAME_CHARS })
-        }
+        bytes if bytes > MAX_USERNAME_CHARS => Some(FieldFault::TooLong {
+            max: MAX_USERNAME_CHARS,
+        }),
         _ => None,
     };
-    let password_fault =
-        judge_password(password).err().filter(|fault| !matches!(fault, FieldFault::TooShort { .. }));
-    let faults = FieldErrors { username: username_fault, password: password_fault };
-    if faults.is_empty() { Ok(UsernameKey::new(username).ok()) } else { Err(faults) }
+    let password_fault = judge_password(password)
+        .err()
+        .filter(|fault| !matches!(fault, FieldFault::TooShort { .. }));
+    let faults = FieldErrors {
+        username: username_fault,
+        password: password_fault,
+    };
+    if faults.is_empty() {
+        Ok(UsernameKey::new(username).ok())
+    } else {
+        Err(faults)
+    }
 }
 
 #[cfg(test)]
@@ -201,16 +224,28 @@ mod tests {
             assert!(UsernameKey::new(name).is_ok(), "{name}");
         }
         assert_eq!(UsernameKey::new(""), Err(FieldFault::Missing));
-        assert_eq!(UsernameKey::new("bo"), Err(FieldFault::TooShort { min: 3, chars: 2 }));
-        assert_eq!(UsernameKey::new(&"a".repeat(33)), Err(FieldFault::TooLong { max: 32 }));
+        assert_eq!(
+            UsernameKey::new("bo"),
+            Err(FieldFault::TooShort { min: 3, chars: 2 })
+        );
+        assert_eq!(
+            UsernameKey::new(&"a".repeat(33)),
+            Err(FieldFault::TooLong { max: 32 })
+        );
     }
 
     #[test]
     fn a_username_cannot_look_like_another_one() {
         // Cyrillic а, full-width ａ, zero-width space, right-to-left mark, combining accent, white space, controls.
-        for name in
-            ["p\u{430}ul", "\u{ff41}bc", "bob\u{200b}", "bob\u{200f}", "bo\u{301}b", "bob ", "b\0b"]
-        {
+        for name in [
+            "p\u{430}ul",
+            "\u{ff41}bc",
+            "bob\u{200b}",
+            "bob\u{200f}",
+            "bo\u{301}b",
+            "bob ",
+            "b\0b",
+        ] {
             assert!(
                 matches!(UsernameKey::new(name), Err(FieldFault::Forbidden { .. })),
                 "{name:?}"
@@ -234,12 +269,22 @@ mod tests {
     #[test]
     fn passwords_are_counted_in_characters_and_in_bytes() {
         assert_eq!(judge_password(""), Err(FieldFault::Missing));
-        assert_eq!(judge_password("1234567"), Err(FieldFault::TooShort { min: 8, chars: 7 }));
+        assert_eq!(
+            judge_password("1234567"),
+            Err(FieldFault::TooShort { min: 8, chars: 7 })
+        );
         assert_eq!(judge_password("12345678"), Ok(()));
         assert_eq!(judge_password("éééééééé"), Ok(()));
         assert_eq!(judge_password(&"x".repeat(128)), Ok(()));
-        assert_eq!(judge_password(&"🦀".repeat(128)), Ok(()), "128 characters of 4 bytes are 512");
-        assert_eq!(judge_password(&"x".repeat(129)), Err(FieldFault::TooLong { max: 128 }));
+        assert_eq!(
+            judge_password(&"🦀".repeat(128)),
+            Ok(()),
+            "128 characters of 4 bytes are 512"
+        );
+        assert_eq!(
+            judge_password(&"x".repeat(129)),
+            Err(FieldFault::TooLong { max: 128 })
+        );
     }
 
     #[test]
@@ -261,8 +306,15 @@ mod tests {
 
     #[test]
     fn a_login_is_refused_as_a_form_only_for_what_no_account_can_have_by_its_size() {
-        assert_eq!(judge_login("Bob", "x"), Ok(Some(UsernameKey::new("bob").unwrap())));
-        assert_eq!(judge_login("bob@x.example", "x"), Ok(None), "an unknown user, not a fault");
+        assert_eq!(
+            judge_login("Bob", "x"),
+            Ok(Some(UsernameKey::new("bob").unwrap()))
+        );
+        assert_eq!(
+            judge_login("bob@x.example", "x"),
+            Ok(None),
+            "an unknown user, not a fault"
+        );
         assert_eq!(judge_login("bo", "x"), Ok(None));
         assert!(judge_login("", "x").unwrap_err().username.is_some());
         assert!(judge_login("bob", "").unwrap_err().password.is_some());

@@ -126,7 +126,11 @@ impl KeyRing {
 
 impl SharedKey {
     fn current(&self) -> Option<Arc<TokenKey>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).key.clone()
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .key
+            .clone()
     }
 
     /// Returns what to offer to the store, and the number of this question.
@@ -197,6 +201,9 @@ mod tests {
         shared.adopt(Secret::new("new".repeat(20)), second);
         let key = shared.adopt(Secret::new("old".repeat(20)), first);
         assert_eq!(key.secret().expose(), "new".repeat(20));
-        assert_eq!(shared.current().unwrap().secret().expose(), "new".repeat(20));
+        assert_eq!(
+            shared.current().unwrap().secret().expose(),
+            "new".repeat(20)
+        );
     }
 }

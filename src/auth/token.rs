@@ -166,7 +166,9 @@ fn reason(kind: &ErrorKind) -> &'static str {
 
 /// Returns the seconds since 1970, or 0 on a clock before it (which makes every token last until it is set).
 fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// HMAC-SHA-256 with a key in it.
@@ -186,7 +188,13 @@ impl Hs256 {
 
 impl Signer<Vec<u8>> for Hs256 {
     fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
-        Ok(self.0.clone().chain_update(message).finalize().into_bytes().to_vec())
+        Ok(self
+            .0
+            .clone()
+            .chain_update(message)
+            .finalize()
+            .into_bytes()
+            .to_vec())
     }
 }
 
@@ -256,7 +264,10 @@ mod tests {
         let message = format!("{}.{}", part(header), part(claims));
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(message.as_bytes());
-        format!("{message}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+        format!(
+            "{message}.{}",
+            URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+        )
     }
 
     fn hs256() -> Value {
@@ -289,10 +300,18 @@ mod tests {
     fn a_token_speaks_for_whom_it_was_signed() {
         let key = key();
         let before = unix_now();
-        let identity = key.verify(key.sign("u1", "Alice", HOUR).unwrap().expose()).unwrap();
-        assert_eq!((identity.user_id.as_str(), identity.username.as_str()), ("u1", "Alice"));
+        let identity = key
+            .verify(key.sign("u1", "Alice", HOUR).unwrap().expose())
+            .unwrap();
+        assert_eq!(
+            (identity.user_id.as_str(), identity.username.as_str()),
+            ("u1", "Alice")
+        );
         assert!((before + 3600..=unix_now() + 3600).contains(&identity.expires_at));
-        assert!(key.verify(&token(&hs256(), &claims(), SECRET)).is_ok(), "made by hand");
+        assert!(
+            key.verify(&token(&hs256(), &claims(), SECRET)).is_ok(),
+            "made by hand"
+        );
     }
 
     #[test]
@@ -302,7 +321,11 @@ mod tests {
         assert_eq!(tag[..4], [0x5b, 0xdc, 0xc1, 0x46]);
         assert_eq!(tag[28..], [0x64, 0xec, 0x38, 0x43]);
         assert!(hs256.verify(b"what do ya want for nothing?", &tag).is_ok());
-        assert!(hs256.verify(b"what do ya want for nothing?", &tag[..31].to_vec()).is_err());
+        assert!(
+            hs256
+                .verify(b"what do ya want for nothing?", &tag[..31].to_vec())
+                .is_err()
+        );
     }
 
     #[test]
@@ -317,34 +340,54 @@ mod tests {
             format!("{message}.{flipped}{}", &tag[1..]),
             format!("{message}."),
             message.to_owned(),
-            format!("{}.{}.{tag}", part(&hs256()), part(&with("sub", json!("admin")))),
+            format!(
+                "{}.{}.{tag}",
+                part(&hs256()),
+                part(&with("sub", json!("admin")))
+            ),
         ] {
             assert_eq!(key.verify(&forged), Err(TokenError::Invalid), "{forged}");
         }
         for len in 0..good.len() {
-            assert_eq!(key.verify(&good[..len]), Err(TokenError::Invalid), "truncated at {len}");
+            assert_eq!(
+                key.verify(&good[..len]),
+                Err(TokenError::Invalid),
+                "truncated at {len}"
+            );
         }
     }
 
     #[test]
     fn the_header_does_not_choose_the_algorithm() {
         let key = key();
-        for alg in ["none", "None", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA", "", "hs256"] {
+        for alg in [
+            "none", "None", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA", "", "hs256",
+        ] {
             let header = json!({"alg": alg, "typ": "JWT"});
             // Once with our HS256 tag, as in the RS256/HS256 mix-up, and once without any.
             let signed = token(&header, &claims(), SECRET);
             let unsigned = format!("{}.", signed.rsplit_once('.').unwrap().0);
             assert_eq!(key.verify(&signed), Err(TokenError::Invalid), "{alg}");
-            assert_eq!(key.verify(&unsigned), Err(TokenError::Invalid), "{alg} unsigned");
+            assert_eq!(
+                key.verify(&unsigned),
+                Err(TokenError::Invalid),
+                "{alg} unsigned"
+            );
         }
-        assert_eq!(key.verify(&token(&json!({}), &claims(), SECRET)), Err(TokenError::Invalid));
+        assert_eq!(
+            key.verify(&token(&json!({}), &claims(), SECRET)),
+            Err(TokenError::Invalid)
+        );
     }
 
     #[test]
     fn no_key_comes_from_the_token() {
         let key = key();
         for (name, value) in [
-            ("jwk", json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode("attacker")})),
+            (
+                "jwk",
+                json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode("attacker")}),
+            ),
             ("jku", json!("https://evil.example/keys")),
             ("kid", json!("../../dev/null")),
             ("x5u", json!("https://evil.example/cert")),
@@ -359,7 +402,10 @@ mod tests {
     #[test]
     fn a_critical_extension_is_invalid() {
         let header = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
-        assert_eq!(key().verify(&token(&header, &claims(), SECRET)), Err(TokenError::Invalid));
+        assert_eq!(
+            key().verify(&token(&header, &claims(), SECRET)),
+            Err(TokenError::Invalid)
+        );
     }
 
     #[test]
@@ -377,7 +423,10 @@ mod tests {
         let key = key();
         for exp in [0, 1, unix_now() - 1] {
             let expired = with("exp", json!(exp));
-            assert_eq!(key.verify(&token(&hs256(), &expired, SECRET)), Err(TokenError::Expired));
+            assert_eq!(
+                key.verify(&token(&hs256(), &expired, SECRET)),
+                Err(TokenError::Expired)
+            );
             let forged = token(&hs256(), &expired, "attacker");
             assert_eq!(key.verify(&forged), Err(TokenError::Invalid));
         }
@@ -388,7 +437,11 @@ mod tests {
         let key = key();
         for name in ["exp", "iss", "sub", "username"] {
             let token = token(&hs256(), &without(name), SECRET);
-            assert_eq!(key.verify(&token), Err(TokenError::Invalid), "{name} missing");
+            assert_eq!(
+                key.verify(&token),
+                Err(TokenError::Invalid),
+                "{name} missing"
+            );
         }
         for (name, value) in [
             ("exp", json!("9999999999")),
@@ -405,7 +458,11 @@ mod tests {
             ("username", json!({})),
         ] {
             let token = token(&hs256(), &with(name, value.clone()), SECRET);
-            assert_eq!(key.verify(&token), Err(TokenError::Invalid), "{name} = {value}");
+            assert_eq!(
+                key.verify(&token),
+                Err(TokenError::Invalid),
+                "{name} = {value}"
+            );
         }
         let past = token(&hs256(), &with("nbf", json!(unix_now() - 600)), SECRET);
         assert!(key.verify(&past).is_ok());
@@ -415,20 +472,40 @@ mod tests {
     fn garbage_is_invalid() {
         let key = key();
         let deep = URL_SAFE_NO_PAD.encode("[".repeat(2000));
-        for garbage in
-            ["", ".", "..", "...", "a.b.c", "null", "Bearer x.y.z", "\0.\0.\0", "é.é.é", "=.=.="]
-        {
+        for garbage in [
+            "",
+            ".",
+            "..",
+            "...",
+            "a.b.c",
+            "null",
+            "Bearer x.y.z",
+            "\0.\0.\0",
+            "é.é.é",
+            "=.=.=",
+        ] {
             assert_eq!(key.verify(garbage), Err(TokenError::Invalid), "{garbage:?}");
         }
-        assert_eq!(key.verify(&format!("{deep}.{deep}.{deep}")), Err(TokenError::Invalid));
+        assert_eq!(
+            key.verify(&format!("{deep}.{deep}.{deep}")),
+            Err(TokenError::Invalid)
+        );
     }
 
     #[test]
     fn a_token_over_the_limit_is_invalid_even_if_genuine() {
         let key = key();
-        let big = token(&hs256(), &with("username", json!("x".repeat(100_000))), SECRET);
+        let big = token(
+            &hs256(),
+            &with("username", json!("x".repeat(100_000))),
+            SECRET,
+        );
         assert_eq!(key.verify(&big), Err(TokenError::Invalid));
-        let fits = token(&hs256(), &with("username", json!("x".repeat(2_000))), SECRET);
+        let fits = token(
+            &hs256(),
+            &with("username", json!("x".repeat(2_000))),
+            SECRET,
+        );
         assert!(fits.len() <= MAX_TOKEN_BYTES && key.verify(&fits).is_ok());
     }
 }

@@ -26,7 +26,7 @@ struct Body {
     error: &'static str,
     message: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fields: Option<FieldErrors>,
+    fields: Option<Box<FieldErrors>>,
 }
 
 impl ApiError {
@@ -38,7 +38,11 @@ impl ApiError {
     ) -> Self {
         Self {
             status,
-            body: Body { error: code, message: message.into(), fields: None },
+            body: Body {
+                error: code,
+                message: message.into(),
+                fields: None,
+            },
             allow: None,
             retry_after: None,
         }
@@ -47,7 +51,7 @@ impl ApiError {
     /// Names what is wrong with each field.
     #[must_use]
     pub fn with_fields(mut self, fields: FieldErrors) -> Self {
-        self.body.fields = Some(fields);
+        self.body.fields = Some(Box::new(fields));
         self
     }
 

@@ -38,13 +38,18 @@ impl fmt::Debug for Account {
 
 impl Account {
     fn to_json(&self) -> Result<Vec<u8>, StoreError> {
-        serde_json::to_vec(self)
-            .map_err(|err| StoreError::Corrupt { what: Item::Account, source: err.into() })
+        serde_json::to_vec(self).map_err(|err| StoreError::Corrupt {
+            what: Item::Account,
+            source: err.into(),
+        })
     }
 
     /// Reads what was found under `key`: anyone may have written it.
     fn from_json(json: &[u8], key: &UsernameKey) -> Result<Self, StoreError> {
-        let corrupt = |source: BoxError| StoreError::Corrupt { what: Item::Account, source };
+        let corrupt = |source: BoxError| StoreError::Corrupt {
+            what: Item::Account,
+            source,
+        };
         let account: Self = serde_json::from_slice(json).map_err(|err| {
             // The error's text may quote the hash; its place and kind are enough.
             corrupt(format!("{:?} fault at byte {}", err.classify(), err.column()).into())
@@ -61,7 +66,11 @@ fn checked_secret(text: &str) -> Result<Secret, StoreError> {
     if text.len() < MIN_JWT_SECRET_BYTES {
         return Err(StoreError::Corrupt {
             what: Item::Key,
-            source: format!("it has {} of at least {MIN_JWT_SECRET_BYTES} bytes", text.len()).into(),
+            source: format!(
+                "it has {} of at least {MIN_JWT_SECRET_BYTES} bytes",
+                text.len()
+            )
+            .into(),
         });
     }
     Ok(Secret::new(text))
@@ -168,8 +177,11 @@ mod tests {
 
     #[test]
     fn an_account_shows_no_hash() {
-        let account =
-            Account { id: "1".into(), username: "bob".into(), password_hash: "$argon2id$x".into() };
+        let account = Account {
+            id: "1".into(),
+            username: "bob".into(),
+            password_hash: "$argon2id$x".into(),
+        };
         assert!(!format!("{account:?}").contains("argon2"));
     }
 
@@ -186,13 +198,23 @@ mod tests {
             r#"{"id":"1","username":"b:ob","password_hash":"hunter2"}"#,
         ] {
             let err = Account::from_json(json.as_bytes(), &key).unwrap_err();
-            let StoreError::Corrupt { what: Item::Account, source } = err else {
+            let StoreError::Corrupt {
+                what: Item::Account,
+                source,
+            } = err
+            else {
                 panic!("{json}: {err:?}")
             };
-            assert!(!format!("{source} {source:?}").contains("hunter2"), "{source:?}");
+            assert!(
+                !format!("{source} {source:?}").contains("hunter2"),
+                "{source:?}"
+            );
         }
         let json = r#"{"id":"1","username":"Bob","password_hash":"x","later":"field"}"#;
-        assert_eq!(Account::from_json(json.as_bytes(), &key).unwrap().username, "Bob");
+        assert_eq!(
+            Account::from_json(json.as_bytes(), &key).unwrap().username,
+            "Bob"
+        );
     }
 
     #[test]
@@ -200,7 +222,10 @@ mod tests {
         for text in ["", "x", &"x".repeat(31)] {
             assert!(matches!(
                 checked_secret(text),
-                Err(StoreError::Corrupt { what: Item::Key, .. })
+                Err(StoreError::Corrupt {
+                    what: Item::Key,
+                    ..
+                })
             ));
         }
         assert!(checked_secret(&"x".repeat(32)).is_ok());

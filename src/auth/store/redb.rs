@@ -8,11 +8,14 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures_util::future::BoxFuture;
-use redb::{Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
+    TableDefinition,
+};
 
 use super::{Account, AccountStore, BoxError, Item, StoreError, StoreKind, checked_secret};
 use crate::{
@@ -33,10 +36,20 @@ const SECRETS: TableDefinition<'_, &str, &str> = TableDefinition::new("secrets")
 const JWT_SECRET: &str = "jwt-secret";
 
 /// Accounts in a file.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RedbStore {
-    database: Arc<Database>,
+    file: Arc<AccountsFile>,
 }
+
+struct AccountsFile {
+    open: Opener,
+    /// `None` after an error of the disk: redb then refuses all further work (`PreviousIo`) until the file is opened
+    /// again, which the next call does. Locked on blocking threads only, never while reading or writing.
+    database: Mutex<Option<Arc<Database>>>,
+}
+
+/// Opens the file; a test puts a failing disk in its place.
+type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 impl RedbStore {
     /// Opens the file in `dir`, and makes both if need be, for this user alone. Blocks; called at start.
@@ -44,71 +57,40 @@ impl RedbStore {
     /// # Errors
     /// Texts that say what to do.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        create_dir(dir)
-            .map_err(|source| OpenError::CreateDir { path: dir.to_owned(), source })?;
+        create_dir(dir).map_err(|source| OpenError::CreateDir {
+            path: dir.to_owned(),
+            source,
+        })?;
         let path = dir.join(FILE_NAME);
-        create_file(&path).map_err(|source| OpenError::Write { path: dir.to_owned(), source })?;
-        let database = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            // Without it redb trusts the file, and may panic later on a damaged one.
-            .set_check_integrity_on_open(true)
-            .create(&path)
-            .map_err(|err| open_error(err, dir, &path))?;
-        let store = Self { database: Arc::new(database) };
-        match store.create_tables(dir) {
-            Ok(()) => Ok(store),
-            Err(Fault::Corrupt(source)) => {
-                Err(OpenError::Corrupt { path, reason: source.to_string() })
+        create_file(&path).map_err(|source| OpenError::Write {
+            path: dir.to_owned(),
+            source,
+        })?;
+        let open = {
+            let path = path.clone();
+            Box::new(move || builder().create(&path))
+        };
+        let file = AccountsFile::open(open).map_err(|fault| match fault {
+            OpenFault::Open(err) => open_error(err, dir, &path),
+            OpenFault::Tables(Fault::Corrupt(source)) => OpenError::Corrupt {
+                path,
+                reason: source.to_string(),
+            },
+            OpenFault::Tables(Fault::Storage(source)) => {
+                let source = io::Error::other(source.to_string());
+                OpenError::Write {
+                    path: dir.to_owned(),
+                    source,
+                }
             }
-            Err(Fault::Storage(source)) => Err(OpenError::Write {
-                path: dir.to_owned(),
-                source: io::Error::other(source.to_string()),
-            }),
-        }
-    }
-
-    /// Makes the tables, so that a reader always finds them, and proves that the file can be written.
-    fn create_tables(&self, dir: &Path) -> Result<(), Fault> {
-        let transaction = self.begin_write()?;
-        transaction.open_table(ACCOUNTS)?;
-        transaction.open_table(SECRETS)?;
-        transaction.commit()?;
+        })?;
         // The file's name must be as durable as its content. Not every file system can, and the content is not at risk.
         if let Err(err) = File::open(dir).and_then(|dir| dir.sync_all()) {
             log::debug!("{dir:?} cannot be synced: {err}");
         }
-        Ok(())
-    }
-
-    fn begin_write(&self) -> Result<redb::WriteTransaction, Fault> {
-        let mut transaction = self.database.begin_write()?;
-        transaction
-            .set_durability(Durability::Immediate)
-            .map_err(|err| Fault::Storage(Box::new(err)))?;
-        Ok(transaction)
-    }
-
-    fn create_blocking(&self, key: &UsernameKey, json: &[u8]) -> Result<bool, Fault> {
-        let transaction = self.begin_write()?;
-        let is_new = {
-            let mut table = transaction.open_table(ACCOUNTS)?;
-            let taken = table.get(key.as_str())?.is_some();
-            if !taken {
-                table.insert(key.as_str(), json)?;
-            }
-            !taken
-        };
-        if is_new {
-            transaction.commit()?;
-        } else {
-            transaction.abort()?;
-        }
-        Ok(is_new)
-    }
-
-    fn find_blocking(&self, key: &UsernameKey) -> Result<Option<Vec<u8>>, Fault> {
-        let table = self.database.begin_read()?.open_table(ACCOUNTS)?;
-        Ok(table.get(key.as_str())?.map(|json| json.value().to_vec()))
+        Ok(Self {
+            file: Arc::new(file),
+        })
     }
 
     /// Does what [`AccountStore::shared_secret`] does, on the caller's thread. Called at start.
@@ -116,45 +98,144 @@ impl RedbStore {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub fn shared_secret_blocking(&self, candidate: &Secret) -> Result<Secret, StoreError> {
-        checked_secret(&self.secret_or(candidate).map_err(|fault| fault.of(Item::Key))?)
-    }
-
-    fn secret_or(&self, candidate: &Secret) -> Result<String, Fault> {
-        let kept = {
-            let table = self.database.begin_read()?.open_table(SECRETS)?;
-            table.get(JWT_SECRET)?.map(|secret| secret.value().to_owned())
-        };
-        if let Some(kept) = kept {
-            return Ok(kept);
-        }
-        let transaction = self.begin_write()?;
-        let kept = {
-            let mut table = transaction.open_table(SECRETS)?;
-            let kept = table.get(JWT_SECRET)?.map(|secret| secret.value().to_owned());
-            match kept {
-                Some(kept) => kept,
-                None => {
-                    table.insert(JWT_SECRET, candidate.expose())?;
-                    candidate.expose().to_owned()
-                }
-            }
-        };
-        transaction.commit()?;
-        Ok(kept)
+        let kept = self.file.with(|database| secret_or(database, candidate));
+        checked_secret(&kept.map_err(|fault| fault.of(Item::Key))?)
     }
 
     /// Runs `work` where it may block.
     async fn blocking<T: Send + 'static>(
         &self,
         item: Item,
-        work: impl FnOnce(&Self) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Database) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let store = self.clone();
-        match tokio::task::spawn_blocking(move || work(&store)).await {
+        let file = Arc::clone(&self.file);
+        match tokio::task::spawn_blocking(move || file.with(work)).await {
             Ok(result) => result.map_err(|fault| fault.of(item)),
             Err(err) => Err(Fault::Storage(Box::new(err)).of(item)),
         }
     }
+}
+
+enum OpenFault {
+    Open(DatabaseError),
+    Tables(Fault),
+}
+
+impl AccountsFile {
+    /// Opens the file and makes the tables, so that a reader always finds them. That also proves that it can be written.
+    fn open(open: Opener) -> Result<Self, OpenFault> {
+        let database = open().map_err(OpenFault::Open)?;
+        create_tables(&database).map_err(OpenFault::Tables)?;
+        Ok(Self {
+            open,
+            database: Mutex::new(Some(Arc::new(database))),
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
+        let database = self.database()?;
+        let result = work(&database);
+        if matches!(result, Err(Fault::Storage(_))) {
+            let mut current = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+            // Unless another call has opened it again already.
+            if current
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, &database))
+            {
+                *current = None;
+            }
+        }
+        result
+    }
+
+    /// Returns the open database. Opens it again if it broke; while an earlier call still holds the broken one, that
+    /// fails, and the next call tries again.
+    fn database(&self) -> Result<Arc<Database>, Fault> {
+        let mut current = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = current.as_ref() {
+            return Ok(Arc::clone(database));
+        }
+        let database = Arc::new((self.open)().map_err(|err| Fault::Storage(Box::new(err)))?);
+        log::info!("[Auth] the accounts file is open again after an error of the disk");
+        Ok(Arc::clone(current.insert(database)))
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder
+        .set_cache_size(CACHE_BYTES)
+        // Without it redb trusts the file, and may panic later on a damaged one.
+        .set_check_integrity_on_open(true);
+    builder
+}
+
+fn begin_write(database: &Database) -> Result<redb::WriteTransaction, Fault> {
+    let mut transaction = database.begin_write()?;
+    // The default, said aloud: a client may rely on what it was answered.
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(|err| Fault::Storage(Box::new(err)))?;
+    Ok(transaction)
+}
+
+fn create_tables(database: &Database) -> Result<(), Fault> {
+    let transaction = begin_write(database)?;
+    transaction.open_table(ACCOUNTS)?;
+    transaction.open_table(SECRETS)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Returns whether `key` was free.
+fn insert_account(database: &Database, key: &UsernameKey, json: &[u8]) -> Result<bool, Fault> {
+    let transaction = begin_write(database)?;
+    let is_free = {
+        let mut table = transaction.open_table(ACCOUNTS)?;
+        let is_free = table.get(key.as_str())?.is_none();
+        if is_free {
+            table.insert(key.as_str(), json)?;
+        }
+        is_free
+    };
+    if is_free {
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
+    Ok(is_free)
+}
+
+fn find_account(database: &Database, key: &UsernameKey) -> Result<Option<Vec<u8>>, Fault> {
+    let table = database.begin_read()?.open_table(ACCOUNTS)?;
+    Ok(table.get(key.as_str())?.map(|json| json.value().to_vec()))
+}
+
+/// Returns the key that is kept; keeps `candidate` if there is none.
+fn secret_or(database: &Database, candidate: &Secret) -> Result<String, Fault> {
+    {
+        // A look first, since a write transaction waits for the others.
+        let table = database.begin_read()?.open_table(SECRETS)?;
+        if let Some(secret) = table.get(JWT_SECRET)? {
+            return Ok(secret.value().to_owned());
+        }
+    }
+    let transaction = begin_write(database)?;
+    let kept = {
+        let mut table = transaction.open_table(SECRETS)?;
+        let kept = table
+            .get(JWT_SECRET)?
+            .map(|secret| secret.value().to_owned());
+        match kept {
+            Some(kept) => kept,
+            None => {
+                table.insert(JWT_SECRET, candidate.expose())?;
+                candidate.expose().to_owned()
+            }
+        }
+    };
+    transaction.commit()?;
+    Ok(kept)
 }
 
 impl AccountStore for RedbStore {
@@ -166,10 +247,16 @@ impl AccountStore for RedbStore {
         Box::pin(async move {
             let json = account.to_json()?;
             let key = key.clone();
-            let is_new = self
-                .blocking(Item::Account, move |store| store.create_blocking(&key, &json))
+            let is_free = self
+                .blocking(Item::Account, move |database| {
+                    insert_account(database, &key, &json)
+                })
                 .await?;
-            if is_new { Ok(()) } else { Err(StoreError::Taken) }
+            if is_free {
+                Ok(())
+            } else {
+                Err(StoreError::Taken)
+            }
         })
     }
 
@@ -179,16 +266,20 @@ impl AccountStore for RedbStore {
     ) -> BoxFuture<'a, Result<Option<Account>, StoreError>> {
         Box::pin(async move {
             let asked = key.clone();
-            let json =
-                self.blocking(Item::Account, move |store| store.find_blocking(&asked)).await?;
+            let json = self
+                .blocking(Item::Account, move |database| {
+                    find_account(database, &asked)
+                })
+                .await?;
             json.map(|json| Account::from_json(&json, key)).transpose()
         })
     }
 
     fn shared_secret(&self, candidate: Secret) -> BoxFuture<'_, Result<Secret, StoreError>> {
         Box::pin(async move {
-            let kept =
-                self.blocking(Item::Key, move |store| store.secret_or(&candidate)).await?;
+            let kept = self
+                .blocking(Item::Key, move |database| secret_or(database, &candidate))
+                .await?;
             checked_secret(&kept)
         })
     }
@@ -204,7 +295,10 @@ impl Fault {
     fn of(self, what: Item) -> StoreError {
         match self {
             Self::Corrupt(source) => StoreError::Corrupt { what, source },
-            Self::Storage(source) => StoreError::Unavailable { store: StoreKind::File, source },
+            Self::Storage(source) => StoreError::Unavailable {
+                store: StoreKind::File,
+                source,
+            },
         }
     }
 }
@@ -224,12 +318,19 @@ impl<E: Into<redb::Error>> From<E> for Fault {
 }
 
 fn open_error(err: DatabaseError, dir: &Path, path: &Path) -> OpenError {
-    let corrupt =
-        |reason: String| OpenError::Corrupt { path: path.to_owned(), reason };
-    let write = |source| OpenError::Write { path: PathBuf::from(dir), source };
+    let corrupt = |reason: String| OpenError::Corrupt {
+        path: path.to_owned(),
+        reason,
+    };
+    let write = |source| OpenError::Write {
+        path: PathBuf::from(dir),
+        source,
+    };
     match err {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            OpenError::InUse { path: dir.to_owned() }
+            OpenError::InUse {
+                path: dir.to_owned(),
+            }
         }
         // redb's way to say that the file does not begin as its files do, or ends too early.
         DatabaseError::Storage(StorageError::Io(source))
@@ -249,7 +350,10 @@ fn open_error(err: DatabaseError, dir: &Path, path: &Path) -> OpenError {
 #[cfg(unix)]
 fn create_dir(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
 }
 
 #[cfg(not(unix))]
@@ -271,6 +375,10 @@ fn create_file(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use redb::{StorageBackend, backends::FileBackend};
+
     use super::*;
 
     fn account(username: &str) -> Account {
@@ -301,7 +409,10 @@ mod tests {
         assert_eq!(store.find(&key("bOB")).await.unwrap(), Some(account("Bob")));
         assert_eq!(store.find(&key("alice")).await.unwrap(), None);
         assert_eq!(store.shared_secret(secret("b")).await.unwrap(), secret("a"));
-        assert_eq!(store.shared_secret_blocking(&secret("c")).unwrap(), secret("a"));
+        assert_eq!(
+            store.shared_secret_blocking(&secret("c")).unwrap(),
+            secret("a")
+        );
     }
 
     #[actix_web::test]
@@ -316,6 +427,110 @@ mod tests {
         assert_eq!(usize::from(first.is_ok()) + usize::from(second.is_ok()), 1);
         let loser = first.and(second).unwrap_err();
         assert!(matches!(loser, StoreError::Taken), "{loser:?}");
+    }
+
+    #[actix_web::test]
+    async fn what_was_answered_is_in_the_file_without_a_clean_close() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(dir.path()).unwrap();
+        store.create(&key("bob"), account("bob")).await.unwrap();
+        store.shared_secret(secret("a")).await.unwrap();
+        // What a `kill -9` leaves behind: the file as it is while the database is open.
+        let after = tempfile::tempdir().unwrap();
+        fs::copy(dir.path().join(FILE_NAME), after.path().join(FILE_NAME)).unwrap();
+        let after = RedbStore::open(after.path()).unwrap();
+        assert_eq!(after.find(&key("bob")).await.unwrap(), Some(account("bob")));
+        assert_eq!(after.shared_secret(secret("b")).await.unwrap(), secret("a"));
+    }
+
+    /// A disk that can run full.
+    #[derive(Debug)]
+    struct Disk {
+        file: FileBackend,
+        is_full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            match self.is_full.load(Ordering::SeqCst) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.file.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.file.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()?;
+            self.file.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.file.write(offset, data)
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_disk_that_was_full_serves_again_once_it_has_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let is_full = Arc::new(AtomicBool::new(false));
+        let open = {
+            let is_full = Arc::clone(&is_full);
+            Box::new(move || {
+                create_file(&path)?;
+                let file = OpenOptions::new().read(true).write(true).open(&path)?;
+                let file = FileBackend::new(file)?;
+                builder().create_with_backend(Disk {
+                    file,
+                    is_full: Arc::clone(&is_full),
+                })
+            })
+        };
+        let Ok(file) = AccountsFile::open(open) else {
+            panic!("cannot be opened")
+        };
+        let store = RedbStore {
+            file: Arc::new(file),
+        };
+        store.create(&key("alice"), account("alice")).await.unwrap();
+
+        is_full.store(true, Ordering::SeqCst);
+        for _ in 0..2 {
+            let result = store.create(&key("bob"), account("bob")).await;
+            assert!(
+                matches!(
+                    result,
+                    Err(StoreError::Unavailable {
+                        store: StoreKind::File,
+                        ..
+                    })
+                ),
+                "{result:?}"
+            );
+        }
+
+        is_full.store(false, Ordering::SeqCst);
+        assert_eq!(
+            store.find(&key("alice")).await.unwrap(),
+            Some(account("alice"))
+        );
+        store.create(&key("bob"), account("bob")).await.unwrap();
+        assert_eq!(store.find(&key("bob")).await.unwrap(), Some(account("bob")));
     }
 
     #[cfg(unix)]
@@ -335,10 +550,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        let err = RedbStore::open(&file.join("data")).unwrap_err();
+        let Err(err) = RedbStore::open(&file.join("data")) else {
+            panic!("opened")
+        };
         assert!(matches!(err, OpenError::CreateDir { .. }), "{err:?}");
         let text = err.to_string();
-        assert!(text.starts_with("DATA_DIR=") && text.contains("set DATA_DIR elsewhere"), "{text}");
+        assert!(
+            text.starts_with("DATA_DIR=") && text.contains("set DATA_DIR elsewhere"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -346,17 +566,24 @@ mod tests {
         // A directory in the file's place, since permissions do not stop a test that runs as root.
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(FILE_NAME)).unwrap();
-        let err = RedbStore::open(dir.path()).unwrap_err();
+        let Err(err) = RedbStore::open(dir.path()) else {
+            panic!("opened")
+        };
         assert!(matches!(err, OpenError::Write { .. }), "{err:?}");
         let text = err.to_string();
-        assert!(text.contains("cannot be written") && text.contains("make it writable"), "{text}");
+        assert!(
+            text.contains("cannot be written") && text.contains("make it writable"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_second_instance_is_told_who_is_in_its_way() {
         let dir = tempfile::tempdir().unwrap();
         let _first = RedbStore::open(dir.path()).unwrap();
-        let err = RedbStore::open(dir.path()).unwrap_err();
+        let Err(err) = RedbStore::open(dir.path()) else {
+            panic!("opened")
+        };
         assert!(matches!(err, OpenError::InUse { .. }), "{err:?}");
         let text = err.to_string();
         assert!(text.contains("another instance uses DATA_DIR=") && text.contains("REDIS_URL"));
@@ -368,9 +595,14 @@ mod tests {
         let path = dir.path().join(FILE_NAME);
         for content in ["hello".to_owned(), "x".repeat(100_000)] {
             fs::write(&path, &content).unwrap();
-            let err = RedbStore::open(dir.path()).unwrap_err();
+            let Err(err) = RedbStore::open(dir.path()) else {
+                panic!("opened")
+            };
             assert!(matches!(err, OpenError::Corrupt { .. }), "{err:?}");
-            assert!(err.to_string().contains("restore it from a backup"), "{err}");
+            assert!(
+                err.to_string().contains("restore it from a backup"),
+                "{err}"
+            );
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
     }

@@ -37,7 +37,10 @@ pub struct TimeOuts {
 
 impl Default for TimeOuts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(2), response: Duration::from_secs(2) }
+        Self {
+            connect: Duration::from_secs(2),
+            response: Duration::from_secs(2),
+        }
     }
 }
 
@@ -100,7 +103,11 @@ impl RedisStore {
         if let Some((_, err)) = link.failed.as_ref().filter(|(failed, _)| *failed >= asked) {
             return Err(err.clone());
         }
-        match self.client.get_multiplexed_async_connection_with_config(&self.config).await {
+        match self
+            .client
+            .get_multiplexed_async_connection_with_config(&self.config)
+            .await
+        {
             Ok(connection) => {
                 link.generation += 1;
                 link.connection = Some(connection.clone());
@@ -181,8 +188,15 @@ impl AccountStore for RedisStore {
             // The first of two tries may have been done and its answer lost: then the account there is ours. Its id is
             // random, so no other account has it.
             let is_ours = was_repeated
-                && self.get_account(key).await?.is_some_and(|there| there.id == account.id);
-            if is_ours { Ok(()) } else { Err(StoreError::Taken) }
+                && self
+                    .get_account(key)
+                    .await?
+                    .is_some_and(|there| there.id == account.id);
+            if is_ours {
+                Ok(())
+            } else {
+                Err(StoreError::Taken)
+            }
         })
     }
 
@@ -228,12 +242,18 @@ fn reply<T: FromRedisValue>(
     match redis::from_redis_value(value) {
         Ok(value) => Ok(value),
         // The client's text would quote the value.
-        Err(_) => Err(StoreError::Corrupt { what, source: "Redis answered another type".into() }),
+        Err(_) => Err(StoreError::Corrupt {
+            what,
+            source: "Redis answered another type".into(),
+        }),
     }
 }
 
 fn unavailable(source: impl Into<super::BoxError>) -> StoreError {
-    StoreError::Unavailable { store: StoreKind::Redis, source: source.into() }
+    StoreError::Unavailable {
+        store: StoreKind::Redis,
+        source: source.into(),
+    }
 }
 
 #[cfg(test)]
@@ -244,8 +264,10 @@ mod tests {
     use crate::config::DEFAULT_REDIS_PREFIX;
 
     fn store_at(url: &str) -> RedisStore {
-        let config =
-            RedisConfig { url: Secret::new(url), prefix: DEFAULT_REDIS_PREFIX.to_owned() };
+        let config = RedisConfig {
+            url: Secret::new(url),
+            prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+        };
         RedisStore::new(&config, TimeOuts::default()).unwrap()
     }
 
@@ -268,7 +290,13 @@ mod tests {
     #[track_caller]
     fn assert_unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) {
         assert!(
-            matches!(result, Err(StoreError::Unavailable { store: StoreKind::Redis, .. })),
+            matches!(
+                result,
+                Err(StoreError::Unavailable {
+                    store: StoreKind::Redis,
+                    ..
+                })
+            ),
             "{result:?}"
         );
     }
@@ -294,11 +322,16 @@ mod tests {
         let store = store_at(&server.url());
         store.create(&bob(), account("1")).await.unwrap();
         store.shared_secret(secret("a")).await.unwrap();
-        let mut connection = Client::open(server.url()).unwrap().get_connection().unwrap();
-        let mut keys: Vec<String> =
-            redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+        let mut connection = Client::open(server.url())
+            .unwrap()
+            .get_connection()
+            .unwrap();
+        let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
         keys.sort();
-        assert_eq!(keys, ["socket.io:sockhop:jwt-secret", "socket.io:sockhop:user:bob"]);
+        assert_eq!(
+            keys,
+            ["socket.io:sockhop:jwt-secret", "socket.io:sockhop:user:bob"]
+        );
         for key in keys {
             let ttl: i64 = redis::cmd("TTL").arg(key).query(&mut connection).unwrap();
             assert_eq!(ttl, -1);
@@ -328,10 +361,17 @@ mod tests {
         assert_unavailable(store.find(&bob()).await);
         assert_unavailable(store.create(&bob(), account("2")).await);
         assert_unavailable(store.shared_secret(secret("a")).await);
-        assert!(asked.elapsed() < TimeOuts::default().connect, "refused at once");
+        assert!(
+            asked.elapsed() < TimeOuts::default().connect,
+            "refused at once"
+        );
 
         server.restart();
-        assert_eq!(store.find(&bob()).await.unwrap(), None, "it comes back empty");
+        assert_eq!(
+            store.find(&bob()).await.unwrap(),
+            None,
+            "it comes back empty"
+        );
     }
 
     #[actix_web::test]
@@ -354,35 +394,72 @@ mod tests {
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
         };
         let short = Duration::from_millis(100);
-        let store =
-            RedisStore::new(&config, TimeOuts { connect: short, response: short }).unwrap();
+        let store = RedisStore::new(
+            &config,
+            TimeOuts {
+                connect: short,
+                response: short,
+            },
+        )
+        .unwrap();
         let key = bob();
         let asked = Instant::now();
         let calls = (0..50).map(|_| store.find(&key));
         for found in futures_util::future::join_all(calls).await {
             assert_unavailable(found);
         }
-        assert!(asked.elapsed() < 50 * short, "callers waited one after another");
+        assert!(
+            asked.elapsed() < 50 * short,
+            "callers waited one after another"
+        );
     }
 
     #[actix_web::test]
     async fn what_others_wrote_under_our_keys_is_corrupt_or_unavailable_but_never_used() {
         let server = RedisServer::start();
         let store = store_at(&server.url());
-        let mut connection = Client::open(server.url()).unwrap().get_connection().unwrap();
+        let mut connection = Client::open(server.url())
+            .unwrap()
+            .get_connection()
+            .unwrap();
         let mut set = |key: &str, value: &str| {
-            redis::cmd("SET").arg(key).arg(value).exec(&mut connection).unwrap();
+            redis::cmd("SET")
+                .arg(key)
+                .arg(value)
+                .exec(&mut connection)
+                .unwrap();
         };
         set("socket.io:sockhop:user:bob", "not json");
         set("socket.io:sockhop:jwt-secret", "");
         let found = store.find(&bob()).await;
-        assert!(matches!(found, Err(StoreError::Corrupt { what: Item::Account, .. })), "{found:?}");
+        assert!(
+            matches!(
+                found,
+                Err(StoreError::Corrupt {
+                    what: Item::Account,
+                    ..
+                })
+            ),
+            "{found:?}"
+        );
         let key = store.shared_secret(secret("a")).await;
-        assert!(matches!(key, Err(StoreError::Corrupt { what: Item::Key, .. })), "{key:?}");
+        assert!(
+            matches!(
+                key,
+                Err(StoreError::Corrupt {
+                    what: Item::Key,
+                    ..
+                })
+            ),
+            "{key:?}"
+        );
         let created = store.create(&bob(), account("1")).await;
         assert!(matches!(created, Err(StoreError::Taken)), "{created:?}");
 
-        redis::cmd("DEL").arg("socket.io:sockhop:user:bob").exec(&mut connection).unwrap();
+        redis::cmd("DEL")
+            .arg("socket.io:sockhop:user:bob")
+            .exec(&mut connection)
+            .unwrap();
         redis::cmd("SADD")
             .arg("socket.io:sockhop:user:bob")
             .arg("x")
@@ -397,7 +474,9 @@ mod tests {
             url: Secret::new("http://user:hunter2@localhost"),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
         };
-        let Err(err) = RedisStore::new(&config, TimeOuts::default()) else { panic!("accepted") };
+        let Err(err) = RedisStore::new(&config, TimeOuts::default()) else {
+            panic!("accepted")
+        };
         assert!(!format!("{err} {err:?}").contains("hunter2"), "{err:?}");
     }
 }

@@ -24,7 +24,11 @@ impl RedisServer {
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..MAX_TRIES {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
             if let Some(child) = spawn(port, &dir) {
                 return Self { child, port, dir };
             }
@@ -60,7 +64,15 @@ impl Drop for RedisServer {
 /// Returns the server once it takes connections, or `None` if it ended before.
 fn spawn(port: u16, dir: &tempfile::TempDir) -> Option<Child> {
     let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+        ])
         .arg(dir.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -77,5 +89,7 @@ fn spawn(port: u16, dir: &tempfile::TempDir) -> Option<Child> {
 }
 
 fn wait_until_ready(log: &mut BufReader<ChildStdout>) -> bool {
-    log.lines().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"))
+    log.lines()
+        .map_while(Result::ok)
+        .any(|line| line.contains("Ready to accept connections"))
 }
