@@ -1,4 +1,5 @@
 //! Sockhop.
+pub mod auth;
 pub mod config;
 pub mod engine_io;
 pub mod http;

@@ -1,2 +1,4 @@
 //! HTTP.
+pub mod auth;
+pub mod error;
 pub mod origin;

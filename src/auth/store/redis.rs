@@ -1,0 +1,482 @@
+//! Accounts of all instances, in their Redis.
+//!
+//! Keys: `<prefix>:sockhop:user:<name in lower case>` holds an account's JSON, `<prefix>:sockhop:jwt-secret` the token
+//! key. Neither expires; a Redis that evicts keys under memory pressure (`maxmemory-policy allkeys-*`) would forget
+//! users.
+//!
+//! Connects at the first call, never at start. All calls share one connection; after any error it is replaced,
+//! and a call that met a connection gone stale tries once more on a new one. A Redis that is down is an answer
+//! (`Unavailable`) within [`TimeOuts`], not a wait: callers that came while a connection was being tried get the
+//! answer of that try.
+//!
+//! Its own connection, apart from the bridge's, so that neither waits behind the other.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
+    aio::{ConnectionLike as _, MultiplexedConnection},
+};
+use tokio::sync::Mutex;
+
+use super::{Account, AccountStore, Item, StoreError, StoreKind, checked_secret};
+use crate::{
+    auth::{error::OpenError, rules::UsernameKey},
+    config::{RedisConfig, Secret},
+};
+
+/// How long Redis may take.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeOuts {
+    /// To let us in: name look-up, TCP, AUTH and SELECT.
+    pub connect: Duration,
+    /// To answer a command.
+    pub response: Duration,
+}
+
+impl Default for TimeOuts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            response: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Accounts in Redis.
+pub struct RedisStore {
+    client: Client,
+    config: AsyncConnectionConfig,
+    /// Bound of one try as a whole, connecting included.
+    deadline: Duration,
+    prefix: String,
+    /// Held while connecting, so that all callers wait for one try.
+    link: Mutex<Link>,
+}
+
+#[derive(Default)]
+struct Link {
+    connection: Option<MultiplexedConnection>,
+    /// Counts connections, so that a late error of an old one does not take down its successor.
+    generation: u64,
+    /// When connecting failed last, and why.
+    failed: Option<(Instant, RedisError)>,
+}
+
+impl RedisStore {
+    /// Prepares the store; connects to nothing.
+    ///
+    /// # Errors
+    /// The client does not understand the address.
+    pub fn new(config: &RedisConfig, time_outs: TimeOuts) -> Result<Self, OpenError> {
+        let client = Client::open(config.url.expose()).map_err(|err| OpenError::RedisUrl {
+            // Without the detail, which may quote the address and its password.
+            reason: format!("{:?}", err.kind()),
+        })?;
+        Ok(Self {
+            client,
+            config: AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(time_outs.connect))
+                .set_response_timeout(Some(time_outs.response)),
+            deadline: time_outs.connect + time_outs.response,
+            prefix: format!("{}:sockhop", config.prefix),
+            link: Mutex::default(),
+        })
+    }
+
+    fn user_key(&self, key: &UsernameKey) -> String {
+        format!("{}:user:{}", self.prefix, key.as_str())
+    }
+
+    fn secret_key(&self) -> String {
+        format!("{}:jwt-secret", self.prefix)
+    }
+
+    /// Returns the shared connection, its generation, and whether it was there before.
+    async fn connection(&self) -> RedisResult<(MultiplexedConnection, u64, bool)> {
+        let asked = Instant::now();
+        let mut link = self.link.lock().await;
+        if let Some(connection) = &link.connection {
+            return Ok((connection.clone(), link.generation, true));
+        }
+        if let Some((_, err)) = link.failed.as_ref().filter(|(failed, _)| *failed >= asked) {
+            return Err(err.clone());
+        }
+        match self
+            .client
+            .get_multiplexed_async_connection_with_config(&self.config)
+            .await
+        {
+            Ok(connection) => {
+                link.generation += 1;
+                link.connection = Some(connection.clone());
+                Ok((connection, link.generation, false))
+            }
+            Err(err) => {
+                link.failed = Some((Instant::now(), err.clone()));
+                Err(err)
+            }
+        }
+    }
+
+    async fn discard(&self, generation: u64) {
+        let mut link = self.link.lock().await;
+        if link.generation == generation {
+            link.connection = None;
+        }
+    }
+
+    /// Sends `commands`; returns their replies and whether they were sent twice.
+    async fn replies(&self, commands: &Pipeline) -> Result<(Vec<Value>, bool), StoreError> {
+        let mut is_repeat = false;
+        loop {
+            let attempt = self.attempt(commands);
+            let (err, may_repeat) = match tokio::time::timeout(self.deadline, attempt).await {
+                Ok(Ok(replies)) => return Ok((replies, is_repeat)),
+                Ok(Err(failed)) => failed,
+                Err(elapsed) => return Err(unavailable(elapsed)),
+            };
+            if !may_repeat || is_repeat {
+                return Err(unavailable(err));
+            }
+            is_repeat = true;
+        }
+    }
+
+    /// On an error says also whether a new connection promises better: the old one was dropped while idle.
+    async fn attempt(&self, commands: &Pipeline) -> Result<Vec<Value>, (RedisError, bool)> {
+        let (mut connection, generation, was_idle) =
+            self.connection().await.map_err(|err| (err, false))?;
+        let count = commands.len();
+        let outcome = connection.req_packed_commands(commands, 0, count).await;
+        match outcome.and_then(|replies| replies.into_iter().map(Value::extract_error).collect()) {
+            Ok(replies) => Ok(replies),
+            Err(err) => {
+                // Whatever it was: a demoted master (READONLY), a full Redis (OOM) or a broken pipe all heal by
+                // a new connection or not at all, and errors are rare.
+                self.discard(generation).await;
+                let may_repeat = was_idle && err.is_connection_dropped();
+                Err((err, may_repeat))
+            }
+        }
+    }
+
+    async fn get_account(&self, key: &UsernameKey) -> Result<Option<Account>, StoreError> {
+        let mut commands = Pipeline::with_capacity(1);
+        commands.add_command(get(&self.user_key(key)));
+        let (replies, _) = self.replies(&commands).await?;
+        let json: Option<Vec<u8>> = reply(replies, 0, Item::Account)?;
+        json.map(|json| Account::from_json(&json, key)).transpose()
+    }
+}
+
+impl AccountStore for RedisStore {
+    fn create<'a>(
+        &'a self,
+        key: &'a UsernameKey,
+        account: Account,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut commands = Pipeline::with_capacity(1);
+            commands.add_command(set_if_absent(&self.user_key(key), &account.to_json()?));
+            let (replies, was_repeated) = self.replies(&commands).await?;
+            let set: Option<String> = reply(replies, 0, Item::Account)?;
+            if set.is_some() {
+                return Ok(());
+            }
+            // The first of two tries may have been done and its answer lost: then the account there is ours. Its id is
+            // random, so no other account has it.
+            let is_ours = was_repeated
+                && self
+                    .get_account(key)
+                    .await?
+                    .is_some_and(|there| there.id == account.id);
+            if is_ours {
+                Ok(())
+            } else {
+                Err(StoreError::Taken)
+            }
+        })
+    }
+
+    fn find<'a>(
+        &'a self,
+        key: &'a UsernameKey,
+    ) -> BoxFuture<'a, Result<Option<Account>, StoreError>> {
+        Box::pin(self.get_account(key))
+    }
+
+    fn shared_secret(&self, candidate: Secret) -> BoxFuture<'_, Result<Secret, StoreError>> {
+        Box::pin(async move {
+            let key = self.secret_key();
+            let mut commands = Pipeline::with_capacity(2);
+            commands.add_command(set_if_absent(&key, candidate.expose().as_bytes()));
+            commands.add_command(get(&key));
+            let (replies, _) = self.replies(&commands).await?;
+            let secret: String = reply(replies, 1, Item::Key)?;
+            checked_secret(&secret)
+        })
+    }
+}
+
+fn set_if_absent(key: &str, value: &[u8]) -> Cmd {
+    let mut command = redis::cmd("SET");
+    command.arg(key).arg(value).arg("NX");
+    command
+}
+
+fn get(key: &str) -> Cmd {
+    let mut command = redis::cmd("GET");
+    command.arg(key);
+    command
+}
+
+/// Takes one reply as a `T`.
+fn reply<T: FromRedisValue>(
+    replies: Vec<Value>,
+    index: usize,
+    what: Item,
+) -> Result<T, StoreError> {
+    let value = replies.into_iter().nth(index).unwrap_or(Value::Nil);
+    match redis::from_redis_value(value) {
+        Ok(value) => Ok(value),
+        // The client's text would quote the value.
+        Err(_) => Err(StoreError::Corrupt {
+            what,
+            source: "Redis answered another type".into(),
+        }),
+    }
+}
+
+fn unavailable(source: impl Into<super::BoxError>) -> StoreError {
+    StoreError::Unavailable {
+        store: StoreKind::Redis,
+        source: source.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::{super::redis_server::RedisServer, *};
+    use crate::config::DEFAULT_REDIS_PREFIX;
+
+    fn store_at(url: &str) -> RedisStore {
+        let config = RedisConfig {
+            url: Secret::new(url),
+            prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+        };
+        RedisStore::new(&config, TimeOuts::default()).unwrap()
+    }
+
+    fn account(id: &str) -> Account {
+        Account {
+            id: id.to_owned(),
+            username: "Bob".to_owned(),
+            password_hash: "$argon2id$".to_owned(),
+        }
+    }
+
+    fn bob() -> UsernameKey {
+        UsernameKey::new("bob").unwrap()
+    }
+
+    fn secret(fill: &str) -> Secret {
+        Secret::new(fill.repeat(64))
+    }
+
+    #[track_caller]
+    fn assert_unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) {
+        assert!(
+            matches!(
+                result,
+                Err(StoreError::Unavailable {
+                    store: StoreKind::Redis,
+                    ..
+                })
+            ),
+            "{result:?}"
+        );
+    }
+
+    #[actix_web::test]
+    async fn what_one_instance_keeps_another_finds() {
+        let server = RedisServer::start();
+        let (one, other) = (store_at(&server.url()), store_at(&server.url()));
+        assert_eq!(one.find(&bob()).await.unwrap(), None);
+        one.create(&bob(), account("1")).await.unwrap();
+        assert_eq!(other.find(&bob()).await.unwrap(), Some(account("1")));
+        let again = other.create(&bob(), account("2")).await;
+        assert!(matches!(again, Err(StoreError::Taken)), "{again:?}");
+        assert_eq!(one.find(&bob()).await.unwrap(), Some(account("1")));
+
+        assert_eq!(one.shared_secret(secret("a")).await.unwrap(), secret("a"));
+        assert_eq!(other.shared_secret(secret("b")).await.unwrap(), secret("a"));
+    }
+
+    #[actix_web::test]
+    async fn the_keys_are_the_documented_ones_and_do_not_expire() {
+        let server = RedisServer::start();
+        let store = store_at(&server.url());
+        store.create(&bob(), account("1")).await.unwrap();
+        store.shared_secret(secret("a")).await.unwrap();
+        let mut connection = Client::open(server.url())
+            .unwrap()
+            .get_connection()
+            .unwrap();
+        let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+        keys.sort();
+        assert_eq!(
+            keys,
+            ["socket.io:sockhop:jwt-secret", "socket.io:sockhop:user:bob"]
+        );
+        for key in keys {
+            let ttl: i64 = redis::cmd("TTL").arg(key).query(&mut connection).unwrap();
+            assert_eq!(ttl, -1);
+        }
+    }
+
+    #[actix_web::test]
+    async fn calls_at_once_share_one_connection() {
+        let server = RedisServer::start();
+        let store = store_at(&server.url());
+        let key = bob();
+        let calls = (0..20).map(|_| store.find(&key));
+        for found in futures_util::future::join_all(calls).await {
+            assert_eq!(found.unwrap(), None);
+        }
+        assert_eq!(store.link.lock().await.generation, 1);
+    }
+
+    #[actix_web::test]
+    async fn a_redis_that_is_down_is_an_answer_and_its_return_is_noticed() {
+        let mut server = RedisServer::start();
+        let store = store_at(&server.url());
+        store.create(&bob(), account("1")).await.unwrap();
+
+        server.kill();
+        let asked = Instant::now();
+        assert_unavailable(store.find(&bob()).await);
+        assert_unavailable(store.create(&bob(), account("2")).await);
+        assert_unavailable(store.shared_secret(secret("a")).await);
+        assert!(
+            asked.elapsed() < TimeOuts::default().connect,
+            "refused at once"
+        );
+
+        server.restart();
+        assert_eq!(
+            store.find(&bob()).await.unwrap(),
+            None,
+            "it comes back empty"
+        );
+    }
+
+    #[actix_web::test]
+    async fn a_redis_that_restarts_between_two_calls_fails_neither() {
+        let mut server = RedisServer::start();
+        let store = store_at(&server.url());
+        assert_eq!(store.find(&bob()).await.unwrap(), None);
+        server.kill();
+        server.restart();
+        store.create(&bob(), account("1")).await.unwrap();
+        assert_eq!(store.find(&bob()).await.unwrap(), Some(account("1")));
+    }
+
+    #[actix_web::test]
+    async fn a_redis_that_does_not_answer_is_unavailable_in_time_for_all_who_wait() {
+        // Accepts into its backlog, says nothing.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = RedisConfig {
+            url: Secret::new(format!("redis://{}", listener.local_addr().unwrap())),
+            prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+        };
+        let short = Duration::from_millis(100);
+        let store = RedisStore::new(
+            &config,
+            TimeOuts {
+                connect: short,
+                response: short,
+            },
+        )
+        .unwrap();
+        let key = bob();
+        let asked = Instant::now();
+        let calls = (0..50).map(|_| store.find(&key));
+        for found in futures_util::future::join_all(calls).await {
+            assert_unavailable(found);
+        }
+        assert!(
+            asked.elapsed() < 50 * short,
+            "callers waited one after another"
+        );
+    }
+
+    #[actix_web::test]
+    async fn what_others_wrote_under_our_keys_is_corrupt_or_unavailable_but_never_used() {
+        let server = RedisServer::start();
+        let store = store_at(&server.url());
+        let mut connection = Client::open(server.url())
+            .unwrap()
+            .get_connection()
+            .unwrap();
+        let mut set = |key: &str, value: &str| {
+            redis::cmd("SET")
+                .arg(key)
+                .arg(value)
+                .exec(&mut connection)
+                .unwrap();
+        };
+        set("socket.io:sockhop:user:bob", "not json");
+        set("socket.io:sockhop:jwt-secret", "");
+        let found = store.find(&bob()).await;
+        assert!(
+            matches!(
+                found,
+                Err(StoreError::Corrupt {
+                    what: Item::Account,
+                    ..
+                })
+            ),
+            "{found:?}"
+        );
+        let key = store.shared_secret(secret("a")).await;
+        assert!(
+            matches!(
+                key,
+                Err(StoreError::Corrupt {
+                    what: Item::Key,
+                    ..
+                })
+            ),
+            "{key:?}"
+        );
+        let created = store.create(&bob(), account("1")).await;
+        assert!(matches!(created, Err(StoreError::Taken)), "{created:?}");
+
+        redis::cmd("DEL")
+            .arg("socket.io:sockhop:user:bob")
+            .exec(&mut connection)
+            .unwrap();
+        redis::cmd("SADD")
+            .arg("socket.io:sockhop:user:bob")
+            .arg("x")
+            .exec(&mut connection)
+            .unwrap();
+        assert_unavailable(store.find(&bob()).await);
+    }
+
+    #[test]
+    fn an_address_is_refused_without_showing_its_password() {
+        let config = RedisConfig {
+            url: Secret::new("http://user:hunter2@localhost"),
+            prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+        };
+        let Err(err) = RedisStore::new(&config, TimeOuts::default()) else {
+            panic!("accepted")
+        };
+        assert!(!format!("{err} {err:?}").contains("hunter2"), "{err:?}");
+    }
+}
