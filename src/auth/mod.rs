@@ -261,6 +261,11 @@ pub struct TokenVerifier {
 }
 
 impl TokenVerifier {
+    /// Returns whether a key is known, so that tokens can be judged at all.
+    pub fn has_key(&self) -> bool {
+        self.keys.current().is_some()
+    }
+
     /// Returns whom `token` speaks for.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 use std::{
     collections::VecDeque,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -20,9 +20,6 @@ use crate::{
         frame::{self, Opcode},
     },
 };
-
-/// How long a closed WebSocket may take to read our close frame and end the stream.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// How often a parked GET is released while a WebSocket probes.
 pub(super) const NOOP_INTERVAL: Duration = Duration::from_millis(100);
@@ -106,29 +103,9 @@ impl WebSocketTransport {
         !matches!(self.connection.poll_flush(cx, outbox), Poll::Ready(Err(_)))
     }
 
-    /// Sends what waits and a close frame, then gives the peer some time to end the stream.
-    ///
-    /// What fits the kernel's buffer is written before this returns; a task of its own sees to the rest.
-    pub(super) fn farewell(mut self, mut outbox: Outbox, frame: &CloseFrame) {
-        // Overflow or not: this is the last item.
-        _ = outbox.push_raw(frame.encode());
-        let mut cx = Context::from_waker(Waker::noop());
-        if let Poll::Ready(Err(_)) = self.connection.poll_flush(&mut cx, &mut outbox) {
-            return;
-        }
-        let mut connection = self.connection;
-        actix_rt::spawn(async move {
-            let goodbye = async {
-                let flushed = std::future::poll_fn(|cx| connection.poll_flush(cx, &mut outbox)).await;
-                if flushed.is_ok()
-                    && std::future::poll_fn(|cx| connection.poll_shutdown(cx)).await.is_ok()
-                {
-                    std::future::poll_fn(|cx| connection.poll_discard(cx)).await;
-                }
-            };
-            // Whether it ended or not, the stream is dropped now.
-            _ = tokio::time::timeout(LINGER, goodbye).await;
-        });
+    /// Says goodbye and lets go; see [`Connection::farewell`].
+    pub(super) fn farewell(self, outbox: Outbox, frame: &CloseFrame) {
+        self.connection.farewell(outbox, frame);
     }
 }
 

@@ -9,15 +9,19 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
+    future::poll_fn,
     io::{self, IoSlice},
-    pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use super::decoder::{Decoder, Incoming, ProtocolError};
+use super::{
+    close::CloseFrame,
+    decoder::{Decoder, Incoming, ProtocolError},
+};
 use crate::socket::outbox::Outbox;
 
 /// Most bytes that one read takes, and with them the most that can wait undecoded.
@@ -25,6 +29,9 @@ const PORTION_BYTES: usize = 64 * 1024;
 
 /// Most slices in one vectored write; the kernel's limit is 1024.
 const MAX_SLICES: usize = 64;
+
+/// How long a closed connection may take to read our close frame and end the stream.
+const LINGER: Duration = Duration::from_secs(2);
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PORTION_BYTES].into_boxed_slice());
@@ -148,18 +155,33 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends the sending direction, so that the peer reads everything and then the end.
+    /// Sends what waits and a close frame, then gives the peer some time to end the stream.
     ///
-    /// # Errors
-    /// The stream broke.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    /// What fits the kernel's buffer is written before this returns; a task of its own sees to the rest.
+    pub fn farewell(mut self, mut outbox: Outbox, frame: &CloseFrame) {
+        // Overflow or not: this is the last item.
+        _ = outbox.push_raw(frame.encode());
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Err(_)) = self.poll_flush(&mut cx, &mut outbox) {
+            return;
+        }
+        actix_rt::spawn(async move {
+            let goodbye = async {
+                if poll_fn(|cx| self.poll_flush(cx, &mut outbox)).await.is_ok()
+                    && self.io.shutdown().await.is_ok()
+                {
+                    poll_fn(|cx| self.poll_discard(cx)).await;
+                }
+            };
+            // Whether it ended or not, the stream is dropped now.
+            _ = tokio::time::timeout(LINGER, goodbye).await;
+        });
     }
 
     /// Reads and discards until the peer ends the stream.
     ///
     /// Closing a socket with unread input would reset it, and the peer might never read our close frame.
-    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 if ready!(self.io.poll_read_ready(cx)).is_err() {

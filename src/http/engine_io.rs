@@ -1,0 +1,271 @@
+//! Engine.IO over HTTP: the handshake and the polling of a session.
+//!
+//! Translates requests into messages for the Socket actor and its answers into responses; decides nothing about a session.
+//! Source: wire.md 1.1 (checks), 1.4 (answers).
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, StatusCode, header},
+    web,
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use tokio::sync::oneshot;
+
+use super::client_bundle;
+use crate::{
+    engine_io::{
+        handshake::{Facts, HandshakeError, Query, SessionFact, TransportName, verify},
+        sid::Sid,
+    },
+    socket::{
+        actor::{Services, Socket},
+        handshake::Handshake,
+        messages::{Body, Poll, PollAnswer, Post, PostAnswer},
+        sessions::Session,
+    },
+};
+
+/// How long the body of a POST may take to arrive; after that it counts as aborted.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Adds the route: everything below `/socket.io/`, as in Node. `/socket.io` without the slash is not ours.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.route("/socket.io/{tail:.*}", web::to(engine_io));
+}
+
+async fn engine_io(
+    services: web::Data<Arc<Services>>,
+    tail: web::Path<String>,
+    request: HttpRequest,
+    body: web::Payload,
+) -> HttpResponse {
+    if request.method() == Method::GET
+        && let Some(file) = client_bundle::answer(&request, &tail)
+    {
+        return file;
+    }
+    let query = Query::parse(request.query_string());
+    let session = find(&services, &query);
+    let facts = facts(&query, session.as_deref(), &request, false);
+    if let Err(error) = verify(&facts) {
+        return refuse(error);
+    }
+    match (session, request.method()) {
+        (None, _) => open(&services, &request, &query),
+        (Some(session), &Method::GET) => poll(&session).await,
+        (Some(session), &Method::POST) => post(&services, &session, &request, body).await,
+        // As in Node: the session stays.
+        (Some(_), _) => HttpResponse::InternalServerError().finish(),
+    }
+}
+
+/// Finds the session that a query names.
+pub(super) fn find(services: &Services, query: &Query) -> Option<Arc<Session>> {
+    services.sessions.get(&Sid::parse(query.sid.as_deref()?)?)
+}
+
+/// Gathers what the rules judge.
+pub(super) fn facts(
+    query: &Query,
+    session: Option<&Session>,
+    request: &impl Head,
+    is_upgrade: bool,
+) -> Facts {
+    Facts {
+        transport: query.transport,
+        origin_is_legal: request
+            .headers()
+            .get(header::ORIGIN)
+            .is_none_or(|origin| origin.to_str().is_ok()),
+        session: match (&query.sid, session) {
+            (None, _) => SessionFact::None,
+            (Some(_), None) => SessionFact::Unknown,
+            (Some(_), Some(session)) => SessionFact::On(session.transport()),
+        },
+        is_upgrade,
+        is_get: request.method() == Method::GET,
+        is_eio4: query.is_eio4,
+    }
+}
+
+/// What a request of either kind, plain or upgrade, has in common.
+pub(super) trait Head {
+    fn method(&self) -> &Method;
+    fn headers(&self) -> &header::HeaderMap;
+    fn target(&self) -> String;
+    fn peer(&self) -> Option<std::net::SocketAddr>;
+
+    /// Returns what a session keeps of the request that opened it.
+    fn handshake(&self, query: &Query) -> Handshake {
+        let headers = self
+            .headers()
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        Handshake::new(
+            self.peer().map(|peer| peer.ip().to_string()).unwrap_or_default(),
+            self.target(),
+            headers,
+            &query.pairs,
+        )
+    }
+}
+
+impl Head for HttpRequest {
+    fn method(&self) -> &Method {
+        HttpRequest::method(self)
+    }
+
+    fn headers(&self) -> &header::HeaderMap {
+        HttpRequest::headers(self)
+    }
+
+    fn target(&self) -> String {
+        self.uri().to_string()
+    }
+
+    fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.peer_addr()
+    }
+}
+
+impl Head for actix_http::Request {
+    fn method(&self) -> &Method {
+        actix_http::Request::method(self)
+    }
+
+    fn headers(&self) -> &header::HeaderMap {
+        actix_http::Request::headers(self)
+    }
+
+    fn target(&self) -> String {
+        self.uri().to_string()
+    }
+
+    fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.peer_addr()
+    }
+}
+
+fn refuse(error: HandshakeError) -> HttpResponse {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    HttpResponse::build(status)
+        .json(serde_json::json!({ "code": error.code(), "message": error.to_string() }))
+}
+
+fn empty_400() -> HttpResponse {
+    HttpResponse::BadRequest().finish()
+}
+
+fn payload(bytes: Bytes) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; charset=UTF-8"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(bytes)
+}
+
+fn open(services: &Arc<Services>, request: &HttpRequest, query: &Query) -> HttpResponse {
+    debug_assert_eq!(query.transport, Some(TransportName::Polling), "verified before");
+    match Socket::open_polling(services, request.handshake(query)) {
+        Ok(open) => payload(open),
+        Err(err) => {
+            log::error!("a session cannot be opened: {err}");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
+}
+
+/// If the client goes away, actix drops this future and with it the receiver, which tells the actor.
+async fn poll(session: &Session) -> HttpResponse {
+    let (reply, answer) = oneshot::channel();
+    session.addr.do_send(Poll { reply });
+    match answer.await {
+        Ok(PollAnswer::Payload(bytes)) => payload(bytes),
+        Ok(PollAnswer::Refused) => empty_400(),
+        Err(_) => refuse(HandshakeError::SessionIdUnknown),
+    }
+}
+
+async fn post(
+    services: &Services,
+    session: &Session,
+    request: &HttpRequest,
+    body: web::Payload,
+) -> HttpResponse {
+    let (body_sender, body_receiver) = oneshot::channel();
+    let (reply, mut answer) = oneshot::channel();
+    session.addr.do_send(Post { body: body_receiver, reply });
+    if is_binary(request) {
+        _ = body_sender.send(Body::Binary);
+    } else {
+        let read = tokio::select! {
+            // Refused while its body was still on the way: a second POST ended the session.
+            answer = &mut answer => return post_answer(answer.ok()),
+            read = read(request, body, services.config.max_payload) => read,
+        };
+        match read {
+            Ok(bytes) => _ = body_sender.send(Body::Whole(bytes)),
+            Err(BodyError::TooLarge) => {
+                _ = body_sender.send(Body::TooLarge);
+                return HttpResponse::PayloadTooLarge().finish();
+            }
+            Err(BodyError::Broken) => {
+                drop(body_sender);
+                return empty_400();
+            }
+        }
+    }
+    post_answer(answer.await.ok())
+}
+
+fn post_answer(answer: Option<PostAnswer>) -> HttpResponse {
+    match answer {
+        Some(PostAnswer::Ok) => HttpResponse::Ok()
+            .insert_header((header::CONTENT_TYPE, "text/html"))
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .body("ok"),
+        Some(PostAnswer::Refused) => empty_400(),
+        None => refuse(HandshakeError::SessionIdUnknown),
+    }
+}
+
+fn is_binary(request: &HttpRequest) -> bool {
+    request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/octet-stream"))
+}
+
+enum BodyError {
+    TooLarge,
+    Broken,
+}
+
+/// Reads a body, and stops at the limit before anything beyond it is kept.
+async fn read(
+    request: &HttpRequest,
+    mut body: web::Payload,
+    limit: usize,
+) -> Result<Bytes, BodyError> {
+    let claimed = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if claimed.is_some_and(|len| len > limit as u64) {
+        return Err(BodyError::TooLarge);
+    }
+    let all = async {
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|_| BodyError::Broken)?;
+            if bytes.len() + chunk.len() > limit {
+                return Err(BodyError::TooLarge);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.freeze())
+    };
+    tokio::time::timeout(BODY_TIMEOUT, all).await.unwrap_or(Err(BodyError::Broken))
+}

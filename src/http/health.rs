@@ -1,0 +1,77 @@
+//! `GET /healthz` and `GET /readyz`: for balancers, orchestrators, and people.
+//!
+//! `healthz` says that the process answers. `readyz` says whether clients should be sent here: not while the instance is
+//! stopping, nor before it knows the key that it checks tokens with. An outage of Redis alone does not take an instance
+//! out of service, since all instances would go at once; it is told in `redis`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use actix_web::{HttpResponse, http::header, web};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::{auth::Accounts, redis_bridge::BusStatus, socket::actor::Services};
+
+/// What the two routes report.
+#[derive(Debug)]
+pub struct Health {
+    /// Sessions and instance id.
+    pub services: Arc<Services>,
+    /// Present in multi-instance mode.
+    pub bus: Option<watch::Receiver<BusStatus>>,
+    /// Set when the instance begins to stop.
+    pub is_stopping: AtomicBool,
+}
+
+#[derive(Serialize)]
+struct Ready<'a> {
+    name: &'static str,
+    version: &'static str,
+    instance: &'a str,
+    mode: &'static str,
+    ready: bool,
+    /// Why not, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    redis: Option<BusStatus>,
+    connections: usize,
+}
+
+/// Adds the routes.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.route("/healthz", web::get().to(healthz)).route("/readyz", web::get().to(readyz));
+}
+
+async fn healthz() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(serde_json::json!({ "status": "ok" }))
+}
+
+async fn readyz(health: web::Data<Health>, accounts: web::Data<Accounts>) -> HttpResponse {
+    let reason = if health.is_stopping.load(Ordering::Relaxed) {
+        Some("the instance is stopping")
+    } else if !accounts.verifier().has_key() {
+        Some("the token key is in Redis, which has not answered yet")
+    } else {
+        None
+    };
+    let redis = health.bus.as_ref().map(|bus| bus.borrow().clone());
+    let mut response = match reason {
+        None => HttpResponse::Ok(),
+        Some(_) => HttpResponse::ServiceUnavailable(),
+    };
+    response.insert_header((header::CACHE_CONTROL, "no-store")).json(Ready {
+        name: "sockhop",
+        version: env!("CARGO_PKG_VERSION"),
+        instance: health.services.instance.as_str(),
+        mode: if redis.is_some() { "cluster" } else { "single" },
+        ready: reason.is_none(),
+        reason,
+        redis,
+        connections: health.services.sessions.len(),
+    })
+}

@@ -1,0 +1,97 @@
+//! How connections become requests: actix-server's workers, actix-http's HTTP/1, actix-web's routes.
+//!
+//! It is put together here, and not by actix-web's `HttpServer`, for one hook that the latter hides: a WebSocket upgrade gets
+//! the raw stream, so an open WebSocket costs no HTTP dispatcher and none of its buffers.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use actix_http::HttpService;
+use actix_server::{Server, ServerBuilder};
+use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
+use actix_web::{App, dev::AppConfig, middleware::from_fn};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{
+    cors,
+    routes::{self, Shared},
+    upgrade::upgrade,
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// How long an idle HTTP connection is kept: longer than Traefik (90 s) keeps its own, so that a balancer never sends a
+/// request into a connection that is just being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(95);
+
+/// How long the head of a request may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a finished connection may take to close.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// HTTP connections per worker, upgraded ones not counted; more wait to be accepted.
+const MAX_CONNECTIONS_PER_WORKER: usize = 25_000;
+
+/// How long requests in flight may take to end when the server stops, in seconds.
+const SHUTDOWN_TIMEOUT_SECS: u64 = 2;
+
+/// Binds `host:port`. Port 0 takes a free one.
+///
+/// # Errors
+/// The name does not resolve, or none of its addresses can be bound; the last fault.
+pub fn bind(host: &str, port: u16) -> io::Result<std::net::TcpListener> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for addr in std::net::ToSocketAddrs::to_socket_addrs(&(host, port))? {
+        match bind_addr(addr) {
+            Ok(listener) => return Ok(listener),
+            Err(err) => last = err,
+        }
+    }
+    Err(last)
+}
+
+fn bind_addr(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for connections of the last run to be forgotten.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Serves `listener` with `workers` workers. The caller drives the server.
+///
+/// # Errors
+/// The listener cannot be used.
+pub fn serve(listener: std::net::TcpListener, workers: usize, shared: Shared) -> io::Result<Server> {
+    let builder: ServerBuilder = Server::build()
+        .workers(workers)
+        .max_concurrent_connections(MAX_CONNECTIONS_PER_WORKER)
+        .shutdown_timeout(SHUTDOWN_TIMEOUT_SECS)
+        .disable_signals();
+    let builder = builder.listen("http", listener, move || {
+        let routes = shared.clone();
+        let app = App::new()
+            .configure(|config| routes::configure(config, &routes))
+            .wrap(from_fn(cors::apply));
+        let services = shared.services.clone();
+        let origins = shared.origins.clone();
+        HttpService::build()
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(HEAD_TIMEOUT)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            // A client that went away must abort its parked poll.
+            .h1_allow_half_closed(false)
+            .tcp_nodelay(true)
+            .upgrade(fn_service(move |(request, framed)| {
+                upgrade(services.clone(), origins.clone(), request, framed)
+            }))
+            .h1(map_config(app, |_| AppConfig::default()))
+            .tcp()
+            .map_err(|err| log::debug!("connection: {err}"))
+    })?;
+    Ok(builder.run())
+}

@@ -1,0 +1,122 @@
+//! WebSocket upgrades: takes the raw stream over from actix-http and hands it to a session.
+//!
+//! Comes before actix-web's routes, so it judges path and origin itself, by the same rules. A refusal is plain HTTP with
+//! the reason as its text, and then the end of the stream: wire.md 1.1.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use actix_codec::Framed;
+use actix_http::{Request, h1};
+use actix_web::http::{StatusCode, header::HeaderMap};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{
+    cors,
+    engine_io::{Head as _, facts, find},
+    origin::AllowedOrigins,
+};
+use crate::{
+    engine_io::handshake::{HandshakeError, Query, TransportName, verify},
+    socket::{
+        actor::{Services, Socket},
+        messages::Upgrade,
+        outbox::Outbox,
+    },
+    websocket::{close::CloseFrame, connection::Connection, handshake},
+};
+
+/// How long a refused client may take to read why.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Handles one upgrade request.
+///
+/// # Errors
+/// None: whatever is wrong is told to the client.
+pub async fn upgrade(
+    services: Arc<Services>,
+    policy: AllowedOrigins,
+    request: Request,
+    framed: Framed<TcpStream, h1::Codec>,
+) -> Result<(), Infallible> {
+    let parts = framed.into_parts();
+    let mut stream = parts.io;
+    let answer = match judge(&services, &policy, &request) {
+        Ok(answer) => answer,
+        Err((status, text)) => {
+            // In a task of its own, so that the connection's HTTP state is not kept for it.
+            actix_rt::spawn(async move {
+                _ = tokio::time::timeout(LINGER, refuse(&mut stream, status, &text)).await;
+            });
+            return Ok(());
+        }
+    };
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
+    let session = find(&services, &query);
+    match (session, query.transport) {
+        (Some(session), _) => match connection.hand_over() {
+            Ok(handover) => session.addr.do_send(Upgrade { handover, answer }),
+            Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
+        },
+        (None, Some(TransportName::WebSocket)) => {
+            let handshake = request.handshake(&query);
+            if let Err(err) = Socket::open_websocket(&services, handshake, connection, answer) {
+                log::error!("a session cannot be opened: {err}");
+            }
+        }
+        // A new session on polling cannot begin with an upgrade: Node answers 101 and closes.
+        (None, _) => {
+            let mut outbox = Outbox::new(answer.len());
+            // The first item always fits.
+            _ = outbox.push_raw(answer);
+            connection.farewell(outbox, &CloseFrame::BARE);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the 101, or why there is none.
+fn judge(
+    services: &Services,
+    policy: &AllowedOrigins,
+    request: &Request,
+) -> Result<bytes::Bytes, (StatusCode, String)> {
+    if !request.path().starts_with("/socket.io/") {
+        return Err((StatusCode::NOT_FOUND, "WebSockets are served below /socket.io/".to_owned()));
+    }
+    let origin = request.headers().get(actix_web::http::header::ORIGIN);
+    let host = request.headers().get(actix_web::http::header::HOST);
+    let verdict = policy.judge(origin.map(|o| o.as_bytes()), host.map(|h| h.as_bytes()));
+    if !verdict.is_allowed() {
+        return Err((StatusCode::FORBIDDEN, cors::refusal_text(origin)));
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let session = find(services, &query);
+    verify(&facts(&query, session.as_deref(), request, true)).map_err(refusal)?;
+    let mut extra = HeaderMap::new();
+    cors::add_headers(&mut extra, verdict, origin);
+    handshake::accept(request.head(), &extra.into())
+        .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+fn refusal(error: HandshakeError) -> (StatusCode, String) {
+    (StatusCode::BAD_REQUEST, error.to_string())
+}
+
+/// Writes the refusal and waits for the client to end the stream; unread input would reset it.
+async fn refuse(stream: &mut TcpStream, status: StatusCode, text: &str) {
+    let answer = format!(
+        "HTTP/1.1 {} {}\r\nConnection: close\r\nContent-type: text/html\r\nContent-Length: {}\r\n\r\n{text}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        text.len()
+    );
+    if stream.write_all(answer.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut scratch = [0; 1024];
+    while stream.read(&mut scratch).await.is_ok_and(|len| len > 0) {}
+}

@@ -1,0 +1,26 @@
+//! The log: where it goes and how a line looks.
+
+use std::io::Write as _;
+
+use env_logger::{Builder, Target};
+
+/// Sends log lines that pass `filter` to standard error. A second call in one process does nothing.
+pub fn init(filter: &str) {
+    let result = Builder::new()
+        .parse_filters(filter)
+        .target(Target::Stderr)
+        .format(|out, record| {
+            let style = out.default_level_style(record.level());
+            writeln!(
+                out,
+                "{} {style}{:<5}{style:#} {}",
+                out.timestamp_millis(),
+                record.level(),
+                record.args()
+            )
+        })
+        .try_init();
+    if result.is_err() {
+        log::debug!("the log is set up already");
+    }
+}
