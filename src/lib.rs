@@ -1,4 +1,5 @@
 //! Sockhop.
+pub mod adapter;
 pub mod config;
 pub mod http;
 pub mod hub;
