@@ -1,1 +1,51 @@
+//! The bridge: carries broadcasts between this instance's hub and the other instances, over Redis.
+//!
+//! It decides nothing about who receives what (the hub does) and knows no byte of the messages (`adapter` does). The
+//! hub hands a broadcast over and never waits; while Redis is away, local clients notice nothing.
+//!
+//! ```text
+//! Hub ──Publish──▶ RedisBridge ──▶ queue ──▶ publish ──▶ PUBLISH … PUBLISH   one connection, one batch at a time
+//!                  (actor.rs)  (outgoing.rs)      ╲
+//!                                                  link.rs: connects, resubscribes, publishes, listens, waits, again
+//!                                                 ╱
+//! Hub ◀─Reinject── listen ◀─────────────────────────── PSUBSCRIBE <prefix>#<nsp>#*   another connection
+//! ```
+//! What is promised: messages of one instance arrive in the order in which it published them, each at most once. What
+//! is published while Redis is away waits, bounded in bytes and age; what was under way when a connection broke may
+//! or may not have arrived and is not sent again. All that is lost is counted ([`BridgeStats`]) and logged.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `messages` | what the bridge can be told |
+//! | `actor` | the actor: encodes, queues, stops |
+//! | `link` | the life of the connections |
+//! | `outgoing`, `queue` | what waits to be published, and the door to it |
+//! | `status` | what `/readyz` and the log say about it |
+//! | `bus` | what a bus can do; `redis_bus` is Redis, and the only file that knows its client; `memory_bus` is for tests |
+//! | `read_gate` | keeps the client from reading faster than we listen |
+//! | `backoff` | how long to wait before the next attempt |
+//!
+//! Source: @socket.io/redis-adapter 8.3 (`createAdapter`); wire.md 3, 10.5, 10.19.
+
+mod actor;
+mod backoff;
+mod link;
+#[cfg(test)]
+mod memory_bus;
+mod outgoing;
+mod queue;
+mod read_gate;
+mod redis_bus;
+#[cfg(test)]
+#[path = "../../test/integration/support/redis_server.rs"]
+mod redis_server;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub mod bus;
 pub mod messages;
+
+pub use actor::{FLUSH_TIMEOUT, RedisBridge};
+pub use redis_bus::RedisBus;
+pub use status::{BridgeStats, BusStatus, StatsSnapshot};

@@ -1,0 +1,261 @@
+//! The broadcast message: `[uid, {type, data, nsp}, {rooms, except, flags}]`.
+//!
+//! Pure. Written strictly, byte for byte as the Node adapter does, because a Node server that cannot read one message
+//! hears no other any more. Read with the tolerance that senders in use need (no `nsp`, no or nil `rooms`, `except`
+//! and `flags`, numbers for rooms and event names, unknown keys), and nothing beyond it.
+//!
+//! Source: @socket.io/redis-adapter 8.3 (`RedisAdapter.broadcast`, `onmessage`), @socket.io/redis-emitter 5.1;
+//! wire.md 3.2, 3.7, 5, 10.15.
+
+use bytes::Bytes;
+use rmp::encode::ByteBuf;
+
+use super::{
+    DecodeError, EncodeError,
+    reader::{Reader, Token},
+    to_json::{number_text, read_event},
+    to_msgpack::{write_args, write_array_len, write_bool, write_map_len, write_str, write_uint},
+    uid::Uid,
+};
+use crate::{
+    hub::broadcast::{Broadcast, Flags, Target},
+    socket_io::{
+        args::Args,
+        ids::{Namespace, Room},
+    },
+};
+
+/// The packet type of every broadcast, binary or not: EVENT. Type 5 breaks Node's encoder.
+const EVENT: u64 = 2;
+/// Most binary values in one event; clients refuse more than 10.
+pub const MAX_ATTACHMENTS: usize = 1000;
+/// Most rooms in `rooms`, and in `except`. A room costs the sender one byte and us a hundred.
+pub const MAX_ROOMS: usize = 65_536;
+
+/// Writes `broadcast` as the instance `uid` publishes it.
+///
+/// # Errors
+/// The arguments are not what [`Args`] promises, or too deep or too long for the wire.
+pub fn encode(uid: &Uid, broadcast: &Broadcast) -> Result<Bytes, EncodeError> {
+    let mut buf = ByteBuf::with_capacity(broadcast.args.len_bytes() + 96);
+    let out = &mut buf;
+    write_array_len(out, 3)?;
+    write_str(out, uid.as_str())?;
+
+    write_map_len(out, 3)?;
+    write_str(out, "type")?;
+    write_uint(out, EVENT);
+    write_str(out, "data")?;
+    write_args(out, &broadcast.args)?;
+    write_str(out, "nsp")?;
+    write_str(out, broadcast.namespace.as_str())?;
+
+    let Target { rooms, except } = &broadcast.target;
+    write_map_len(out, 3)?;
+    for (key, rooms) in [("rooms", rooms), ("except", except)] {
+        write_str(out, key)?;
+        write_array_len(out, rooms.len())?;
+        for room in rooms {
+            write_str(out, room.as_str())?;
+        }
+    }
+    write_str(out, "flags")?;
+    // `local` is not here: what is local is not published.
+    let Flags {
+        volatile,
+        local: _,
+        compress,
+    } = broadcast.flags;
+    write_map_len(out, usize::from(volatile) + usize::from(compress.is_some()))?;
+    if volatile {
+        write_str(out, "volatile")?;
+        write_bool(out, true);
+    }
+    if let Some(compress) = compress {
+        write_str(out, "compress")?;
+        write_bool(out, compress);
+    }
+    Ok(Bytes::from(buf.into_vec()))
+}
+
+/// A message of which only the sender has been read, which is all that one's own echo needs.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    uid: &'a [u8],
+    rest: Reader<'a>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads who sent `message`.
+    ///
+    /// # Errors
+    /// It is no array of three that begins with a text.
+    pub fn open(message: &'a Bytes) -> Result<Self, DecodeError> {
+        let mut rest = Reader::new(message);
+        if rest.token()? != Token::Array(3) {
+            return Err(DecodeError::Arity);
+        }
+        match rest.token()? {
+            Token::Str(uid) => Ok(Self { uid, rest }),
+            _ => Err(DecodeError::Uid),
+        }
+    }
+
+    /// Returns whether the instance `uid` sent it.
+    pub fn is_from(&self, uid: &Uid) -> bool {
+        self.uid == uid.as_str().as_bytes()
+    }
+
+    /// Returns the sender, mended if it is no UTF-8. An emitter calls itself `emitter`.
+    pub fn uid(&self) -> String {
+        String::from_utf8_lossy(self.uid).into_owned()
+    }
+
+    /// Reads the rest.
+    ///
+    /// # Errors
+    /// Anything that no sender in use writes; see [`DecodeError`].
+    pub fn decode(self) -> Result<Broadcast, DecodeError> {
+        let mut reader = self.rest;
+        let (namespace, args) = read_packet(&mut reader)?;
+        let (target, flags) = read_options(&mut reader)?;
+        reader.end()?;
+        Ok(Broadcast {
+            namespace,
+            target,
+            flags,
+            args,
+        })
+    }
+}
+
+/// Reads `{type, data, nsp}`.
+fn read_packet(reader: &mut Reader<'_>) -> Result<(Namespace, Args), DecodeError> {
+    let mut is_event = false;
+    let mut args = None;
+    let mut namespace = Namespace::main();
+    for_each_key(reader, DecodeError::Packet { key: "" }, |key, reader| {
+        match key {
+            b"type" => match reader.token()? {
+                Token::Uint(EVENT) => is_event = true,
+                Token::Uint(number) => return Err(DecodeError::PacketType { number }),
+                _ => return Err(DecodeError::Packet { key: "type" }),
+            },
+            b"data" => args = Some(read_event(reader)?),
+            b"nsp" => match reader.token()? {
+                Token::Str(text) => namespace = Namespace::from(text_of(text)),
+                Token::Nil => {}
+                _ => return Err(DecodeError::Packet { key: "nsp" }),
+            },
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    if !is_event {
+        return Err(DecodeError::Packet { key: "type" });
+    }
+    Ok((namespace, args.ok_or(DecodeError::Packet { key: "data" })?))
+}
+
+/// Reads `{rooms, except, flags}`.
+fn read_options(reader: &mut Reader<'_>) -> Result<(Target, Flags), DecodeError> {
+    let mut target = Target::default();
+    let mut flags = Flags::default();
+    for_each_key(reader, DecodeError::Options { key: "" }, |key, reader| {
+        match key {
+            b"rooms" => target.rooms = read_rooms(reader, "rooms")?,
+            b"except" => target.except = read_rooms(reader, "except")?,
+            b"flags" => flags = read_flags(reader)?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok((target, flags))
+}
+
+fn read_rooms(reader: &mut Reader<'_>, key: &'static str) -> Result<Vec<Room>, DecodeError> {
+    let len = match reader.token()? {
+        Token::Array(len) => len,
+        Token::Nil => return Ok(Vec::new()),
+        _ => return Err(DecodeError::Options { key }),
+    };
+    if len > MAX_ROOMS {
+        return Err(DecodeError::Rooms { max: MAX_ROOMS });
+    }
+    let mut rooms = Vec::new();
+    for _ in 0..len {
+        // JavaScript has rooms named by numbers; they are compared as text.
+        rooms.push(match reader.token()? {
+            Token::Str(text) => Room::from(text_of(text)),
+            Token::Uint(number) => Room::from(number.to_string()),
+            Token::Int(number) => Room::from(number.to_string()),
+            Token::Float(number) => match number_text(number, &mut ryu_js::Buffer::new()) {
+                Some(text) => Room::from(text),
+                None => return Err(DecodeError::Options { key }),
+            },
+            _ => return Err(DecodeError::Options { key }),
+        });
+    }
+    Ok(rooms)
+}
+
+fn read_flags(reader: &mut Reader<'_>) -> Result<Flags, DecodeError> {
+    let mut flags = Flags::default();
+    let mut bookmark = *reader;
+    if bookmark.token()? == Token::Nil {
+        *reader = bookmark;
+        return Ok(flags);
+    }
+    for_each_key(
+        reader,
+        DecodeError::Options { key: "flags" },
+        |key, reader| {
+            match key {
+                b"volatile" => flags.volatile = read_flag(reader, "volatile")?.unwrap_or(false),
+                b"compress" => flags.compress = read_flag(reader, "compress")?,
+                // `timeout` and `expectSingleResponse` belong to requests; `local` never travels.
+                _ => reader.skip()?,
+            }
+            Ok(())
+        },
+    )?;
+    Ok(flags)
+}
+
+fn read_flag(reader: &mut Reader<'_>, key: &'static str) -> Result<Option<bool>, DecodeError> {
+    match reader.token()? {
+        Token::Bool(value) => Ok(Some(value)),
+        Token::Nil => Ok(None),
+        _ => Err(DecodeError::Options { key }),
+    }
+}
+
+/// Reads a map; `read` takes the value that belongs to each key. Keys that are no text cannot be known ones.
+fn for_each_key<'a>(
+    reader: &mut Reader<'a>,
+    no_map: DecodeError,
+    mut read: impl FnMut(&[u8], &mut Reader<'a>) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let Token::Map(len) = reader.token()? else {
+        return Err(no_map);
+    };
+    for _ in 0..len {
+        let mut bookmark = *reader;
+        if let Token::Str(key) = bookmark.token()? {
+            *reader = bookmark;
+            read(key, reader)?;
+        } else {
+            reader.skip()?;
+            reader.skip()?;
+        }
+    }
+    Ok(())
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

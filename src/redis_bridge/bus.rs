@@ -1,0 +1,118 @@
+//! What a bus can do: carry bytes on named channels from each instance to all.
+//!
+//! Knows neither Redis nor what the bytes mean. A link is a pair of connections that live and die together: one to
+//! publish on, one to listen on. Both keep an eye on their health: a connection on which nothing comes back is an
+//! error from [`Publisher::ping`] or [`Subscriber::next`] within seconds.
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+
+/// Bytes on their way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// Where to publish.
+    pub channel: String,
+    /// What.
+    pub payload: Bytes,
+}
+
+/// Bytes that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    /// The pattern through which they were heard; none if by a channel's plain name.
+    pub pattern: Option<String>,
+    /// Where they were published: any bytes.
+    pub channel: Bytes,
+    /// What: any bytes.
+    pub payload: Bytes,
+}
+
+/// How a batch went that reached the bus.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// How many messages of the batch the bus refused.
+    pub num_refused: usize,
+    /// Why, for the last of them.
+    pub reason: Option<String>,
+}
+
+/// Why a bus cannot be used. Its text never holds a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// The address cannot be understood.
+    #[error("address cannot be used: {reason}")]
+    Address {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No connection could be made.
+    #[error("cannot connect: {reason}")]
+    Connect {
+        /// What the system said.
+        reason: String,
+    },
+    /// Nothing came back in time.
+    #[error("no answer within {} ms", after.as_millis())]
+    TimedOut {
+        /// How long it was given.
+        after: Duration,
+    },
+    /// The connection ended.
+    #[error("connection lost: {reason}")]
+    Lost {
+        /// How.
+        reason: String,
+    },
+    /// The bus answers, but not as we need it: a wrong password, no permission, still loading.
+    #[error("refused: {reason}")]
+    Refused {
+        /// Its own words.
+        reason: String,
+    },
+    /// A message is too long to be taken in.
+    #[error("a message of more than {max_bytes} bytes came in")]
+    TooLong {
+        /// The limit.
+        max_bytes: usize,
+    },
+}
+
+/// A place where links can be had.
+pub trait Bus: Send + Unpin + 'static {
+    /// The half of a link that publishes.
+    type Publisher: Publisher;
+    /// The half that listens.
+    type Subscriber: Subscriber;
+
+    /// Returns where it is, for people: `host:port`, without user or password.
+    fn place(&self) -> String;
+
+    /// Makes both connections. Answers within seconds, whatever the other side does.
+    fn connect(
+        &self,
+    ) -> impl Future<Output = Result<(Self::Publisher, Self::Subscriber), BusError>>;
+}
+
+/// The half of a link that publishes.
+pub trait Publisher: 'static {
+    /// Publishes a batch, in its order; comes back when the bus has answered for each message. After an error it is
+    /// unknown which of them went out.
+    fn publish(
+        &mut self,
+        batch: Vec<Outbound>,
+    ) -> impl Future<Output = Result<Published, BusError>>;
+
+    /// Makes sure that the other side is there.
+    fn ping(&mut self) -> impl Future<Output = Result<(), BusError>>;
+}
+
+/// The half of a link that listens.
+pub trait Subscriber: 'static {
+    /// Subscribes to patterns, all at once; comes back when each is in force.
+    fn psubscribe(&mut self, patterns: &[&str]) -> impl Future<Output = Result<(), BusError>>;
+
+    /// Waits for the next message; while nobody calls this, no more than a bounded number of bytes is taken in.
+    /// May be dropped while it waits: nothing is lost.
+    fn next(&mut self) -> impl Future<Output = Result<Inbound, BusError>>;
+}

@@ -1,0 +1,113 @@
+//! The door between the actor, which fills the outgoing queue, and the link, which empties it.
+//!
+//! Both run on one arbiter, so the lock is never waited for; it is there because the actor is built on another one.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use tokio::sync::Notify;
+
+use super::{bus::Outbound, outgoing::Outgoing, status::BridgeStats};
+
+/// The outgoing queue with its two bells.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    stats: Arc<BridgeStats>,
+    /// Rings when something has come in.
+    filled: Notify,
+    /// Rings when the last message has been answered for.
+    drained: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    outgoing: Outgoing,
+    is_closed: bool,
+}
+
+impl Queue {
+    /// Returns a door to `outgoing`; what it drops is counted in `stats`.
+    pub(super) fn new(outgoing: Outgoing, stats: Arc<BridgeStats>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                outgoing,
+                is_closed: false,
+            }),
+            stats,
+            filled: Notify::new(),
+            drained: Notify::new(),
+        }
+    }
+
+    /// Takes a message, if the queue is not closed.
+    pub(super) fn push(&self, message: Outbound) {
+        self.with(|state| {
+            if state.is_closed {
+                state.outgoing.count_dropped();
+            } else {
+                state.outgoing.push(Instant::now(), message);
+            }
+        });
+        self.filled.notify_one();
+    }
+
+    /// Counts a message that could not be written.
+    pub(super) fn count_dropped(&self) {
+        self.with(|state| state.outgoing.count_dropped());
+    }
+
+    /// Waits until something is there, and takes as much of it as one batch holds. May be dropped while it waits.
+    pub(super) async fn next_batch(&self) -> Vec<Outbound> {
+        loop {
+            let batch = self.with(|state| state.outgoing.take_batch(Instant::now()));
+            if !batch.is_empty() {
+                return batch;
+            }
+            // A ring between the look and the wait is kept: there is one waiter.
+            self.filled.notified().await;
+        }
+    }
+
+    /// The bus has answered for the batch.
+    pub(super) fn settle(&self, num_refused: usize) {
+        self.with(|state| state.outgoing.settle(num_refused));
+    }
+
+    /// The connection broke, perhaps with a batch under way.
+    pub(super) fn abandon(&self) {
+        self.with(|state| state.outgoing.abandon());
+    }
+
+    /// Takes nothing in any more.
+    pub(super) fn close(&self) {
+        self.with(|state| state.is_closed = true);
+    }
+
+    /// Waits until nothing waits and nothing is under way. For one waiter.
+    pub(super) async fn drained(&self) {
+        while !self.with(|state| state.outgoing.is_drained()) {
+            self.drained.notified().await;
+        }
+    }
+
+    /// Returns how many messages have been dropped since the beginning.
+    pub(super) fn num_dropped(&self) -> u64 {
+        self.with(|state| state.outgoing.num_dropped())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        // Nothing panics in there; if it did, the queue would still be one.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work(&mut state);
+        self.stats
+            .num_dropped
+            .store(state.outgoing.num_dropped(), Relaxed);
+        if state.outgoing.is_drained() {
+            self.drained.notify_one();
+        }
+        result
+    }
+}

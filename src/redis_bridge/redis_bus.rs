@@ -1,0 +1,325 @@
+//! The bus that is Redis: the only file that knows its client.
+//!
+//! Two connections in RESP2: one publishes, in pipelines, one is subscribed. We make the sockets ourselves, because the
+//! client's subscriber reads as fast as Redis sends; see `read_gate`. The client's own reconnecting is not used:
+//! `link` must resubscribe before it publishes, and count what is lost.
+//!
+//! Redis Cluster, Sentinel and TLS are not here yet.
+//!
+//! Source: Redis 7 "Pub/Sub", "RESP"; wire.md 10.5, 10.14, 10.21.
+
+use std::{
+    error::Error,
+    fmt::Write,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Msg, Pipeline, ProtocolVersion,
+    RedisConnectionInfo, RedisError, RedisResult, Value,
+    aio::{MultiplexedConnection, PubSub, PubSubSink, PubSubStream},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    select,
+    time::{self, Instant, Sleep},
+};
+
+use super::{
+    bus::{Bus, BusError, Inbound, Outbound, Published, Publisher, Subscriber},
+    link::PING_INTERVAL,
+    read_gate::Gate,
+};
+use crate::config::Secret;
+
+/// How long both connections may take to stand: name look-up, TCP, password.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long Redis may take to answer. With [`PING_INTERVAL`] of silence before (twice, for a subscriber that has just
+/// received something), a Redis that has become a black hole is noticed in less than 5 s.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Longest message that is taken in. Redis itself carries up to 512 MiB; nobody sends that for a good reason.
+pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// One Redis.
+#[derive(Clone, Debug)]
+pub struct RedisBus {
+    addr: ConnectionAddr,
+    login: RedisConnectionInfo,
+}
+
+impl RedisBus {
+    /// Returns the Redis at `url` (`redis://[user:password@]host[:port][/db]`, `unix:///path`).
+    ///
+    /// # Errors
+    /// [`BusError::Address`].
+    pub fn new(url: &Secret) -> Result<Self, BusError> {
+        let client = Client::open(url.expose()).map_err(|err| BusError::Address {
+            reason: err.category().to_owned(),
+        })?;
+        let info = client.get_connection_info();
+        if let ConnectionAddr::TcpTls { .. } = info.addr() {
+            return Err(BusError::Address {
+                reason: "TLS is not supported yet".to_owned(),
+            });
+        }
+        let login = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP2);
+        Ok(Self {
+            addr: info.addr().clone(),
+            login,
+        })
+    }
+
+    async fn open(&self) -> Result<Box<dyn Socket>, BusError> {
+        let connect_error = |err: io::Error| BusError::Connect {
+            reason: err.to_string(),
+        };
+        Ok(match &self.addr {
+            ConnectionAddr::Tcp(host, port) => {
+                let socket = TcpStream::connect((host.as_str(), *port))
+                    .await
+                    .map_err(connect_error)?;
+                socket.set_nodelay(true).map_err(connect_error)?;
+                Box::new(socket)
+            }
+            ConnectionAddr::Unix(path) => {
+                Box::new(UnixStream::connect(path).await.map_err(connect_error)?)
+            }
+            // `new` lets no other kind through.
+            _ => {
+                return Err(BusError::Address {
+                    reason: "unknown kind of address".to_owned(),
+                });
+            }
+        })
+    }
+
+    async fn publisher(&self) -> Result<RedisPublisher, BusError> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let socket = self.open().await?;
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&self.login, socket, config)
+                .await
+                .map_err(bus_error)?;
+        // Ends when the connection is dropped.
+        tokio::spawn(driver);
+        Ok(RedisPublisher { connection })
+    }
+
+    async fn subscriber(&self) -> Result<RedisSubscriber, BusError> {
+        let (socket, gate) = Gate::new(self.open().await?);
+        let (sink, stream) = PubSub::new(&self.login, socket)
+            .await
+            .map_err(bus_error)?
+            .split();
+        Ok(RedisSubscriber {
+            sink,
+            stream,
+            num_read_at_tick: gate.num_read(),
+            gate,
+            timer: Box::pin(time::sleep(PING_INTERVAL)),
+            ping: None,
+            num_read_at_message: 0,
+        })
+    }
+}
+
+impl Bus for RedisBus {
+    type Publisher = RedisPublisher;
+    type Subscriber = RedisSubscriber;
+
+    fn place(&self) -> String {
+        self.addr.to_string()
+    }
+
+    async fn connect(&self) -> Result<(RedisPublisher, RedisSubscriber), BusError> {
+        let both = async { Ok((self.publisher().await?, self.subscriber().await?)) };
+        within(CONNECT_TIMEOUT, both).await
+    }
+}
+
+/// What both kinds of sockets can do.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// The connection that publishes.
+#[derive(Debug)]
+pub struct RedisPublisher {
+    connection: MultiplexedConnection,
+}
+
+impl Publisher for RedisPublisher {
+    async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
+        let mut pipeline = Pipeline::with_capacity(batch.len());
+        for Outbound { channel, payload } in &batch {
+            pipeline
+                .add_command(publish(channel, payload))
+                .ignore_errors();
+        }
+        let answers: Vec<RedisResult<Value>> = pipeline
+            .query_async(&mut self.connection)
+            .await
+            .map_err(bus_error)?;
+        let mut published = Published::default();
+        for err in answers.into_iter().filter_map(Result::err) {
+            published.num_refused += 1;
+            published.reason = Some(chain(&err));
+        }
+        Ok(published)
+    }
+
+    async fn ping(&mut self) -> Result<(), BusError> {
+        let ping = Cmd::ping();
+        let answer = ping.query_async::<Value>(&mut self.connection);
+        within(RESPONSE_TIMEOUT, async {
+            answer.await.map(drop).map_err(bus_error)
+        })
+        .await
+    }
+}
+
+fn publish(channel: &str, payload: &Bytes) -> Cmd {
+    let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 7);
+    command.arg("PUBLISH").arg(channel).arg(&payload[..]);
+    command
+}
+
+/// The connection that listens.
+pub struct RedisSubscriber {
+    sink: PubSubSink,
+    stream: PubSubStream,
+    gate: Arc<Gate>,
+    /// Looks after [`PING_INTERVAL`], or when a ping's answer is due.
+    timer: Pin<Box<Sleep>>,
+    num_read_at_tick: u64,
+    ping: Option<Pong>,
+    num_read_at_message: u64,
+}
+
+/// The answer to a ping under way.
+type Pong = Pin<Box<dyn Future<Output = RedisResult<()>>>>;
+
+impl Subscriber for RedisSubscriber {
+    async fn psubscribe(&mut self, patterns: &[&str]) -> Result<(), BusError> {
+        // One command: Redis confirms all before it sends a message, so the gate cannot shut the confirmations out.
+        let done = async { self.sink.psubscribe(patterns).await.map_err(bus_error) };
+        within(RESPONSE_TIMEOUT, done).await
+    }
+
+    async fn next(&mut self) -> Result<Inbound, BusError> {
+        loop {
+            let answered = async {
+                match &mut self.ping {
+                    Some(pong) => pong.as_mut().await,
+                    None => std::future::pending().await,
+                }
+            };
+            select! {
+                biased;
+                message = next_message(&mut self.stream) => {
+                    let lost = || BusError::Lost { reason: "closed by Redis".to_owned() };
+                    self.num_read_at_message = self.gate.num_read();
+                    return inbound(&message.ok_or_else(lost)?);
+                }
+                // Only reached with the client's queue empty: what was let through is a message that is not whole.
+                () = self.gate.closed() => {
+                    let num_partial = self.gate.num_read() - self.num_read_at_message;
+                    if num_partial > MAX_MESSAGE_BYTES as u64 {
+                        return Err(BusError::TooLong { max_bytes: MAX_MESSAGE_BYTES });
+                    }
+                    self.gate.open();
+                }
+                answer = answered => {
+                    self.ping = None;
+                    answer.map_err(bus_error)?;
+                }
+                () = self.timer.as_mut() => self.tick()?,
+            }
+        }
+    }
+}
+
+impl RedisSubscriber {
+    /// Pings after silence, gives up after unanswered pings.
+    fn tick(&mut self) -> Result<(), BusError> {
+        let num_read = self.gate.num_read();
+        // Whatever came in shows that Redis is there, be it our answer or not: while the hub keeps us from reading,
+        // the answer may be stuck behind messages.
+        let is_silent = num_read == self.num_read_at_tick;
+        self.num_read_at_tick = num_read;
+        let next_look = if !is_silent {
+            PING_INTERVAL
+        } else if self.ping.is_some() {
+            return Err(BusError::TimedOut {
+                after: RESPONSE_TIMEOUT,
+            });
+        } else {
+            let mut sink = self.sink.clone();
+            self.ping = Some(Box::pin(
+                async move { sink.ping::<Value>().await.map(drop) },
+            ));
+            RESPONSE_TIMEOUT
+        };
+        self.timer.as_mut().reset(Instant::now() + next_look);
+        Ok(())
+    }
+}
+
+/// Waits for the next message; `None` when the connection has ended.
+async fn next_message(stream: &mut PubSubStream) -> Option<Msg> {
+    poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
+}
+
+fn inbound(message: &Msg) -> Result<Inbound, BusError> {
+    Ok(Inbound {
+        pattern: message.get_pattern().map_err(bus_error)?,
+        channel: message.get_channel::<Vec<u8>>().map_err(bus_error)?.into(),
+        payload: Bytes::copy_from_slice(message.get_payload_bytes()),
+    })
+}
+
+/// Gives up on `work` after `limit`.
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, BusError>>,
+) -> Result<T, BusError> {
+    match time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(BusError::TimedOut { after: limit }),
+    }
+}
+
+/// Sorts the client's errors.
+fn bus_error(err: RedisError) -> BusError {
+    let reason = chain(&err);
+    if err.is_timeout() {
+        return BusError::TimedOut {
+            after: RESPONSE_TIMEOUT,
+        };
+    }
+    match err.kind() {
+        ErrorKind::Io | ErrorKind::Parse => BusError::Lost { reason },
+        _ => BusError::Refused { reason },
+    }
+}
+
+/// Returns an error's text with its causes. Redis names users in some of its answers, but never a password.
+fn chain(err: &RedisError) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ": {err}");
+        cause = err.source();
+    }
+    text
+}

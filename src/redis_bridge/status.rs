@@ -1,0 +1,90 @@
+//! How the bridge is: for `/readyz`, for the log, for tests.
+//!
+//! Counts only; it decides nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::Serialize;
+
+/// Whether other instances can be reached. JSON: `{"state":"down","reason":"…"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum BusStatus {
+    /// The first attempt has not ended yet.
+    #[default]
+    Connecting,
+    /// Both connections stand and every subscription is in force.
+    Up,
+    /// Other instances cannot be reached; it is tried again and again.
+    Down {
+        /// Why, without address or password.
+        reason: String,
+    },
+}
+
+/// What the bridge has done since it began. Shared, cheap, never reset.
+#[derive(Debug, Default)]
+pub struct BridgeStats {
+    pub(super) num_published: AtomicU64,
+    pub(super) num_dropped: AtomicU64,
+    pub(super) num_reinjected: AtomicU64,
+    pub(super) num_own_echoes: AtomicU64,
+    pub(super) num_foreign: AtomicU64,
+    pub(super) num_malformed: AtomicU64,
+    pub(super) num_links: AtomicU64,
+}
+
+/// [`BridgeStats`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StatsSnapshot {
+    /// Broadcasts that Redis has taken.
+    pub num_published: u64,
+    /// Broadcasts that were lost on their way out: overflow, age, refused, or under way when a connection broke.
+    pub num_dropped: u64,
+    /// Broadcasts of others, handed to the hub.
+    pub num_reinjected: u64,
+    /// Our own broadcasts, come back.
+    pub num_own_echoes: u64,
+    /// Messages for a namespace that is not the one subscribed to.
+    pub num_foreign: u64,
+    /// Messages that could not be read.
+    pub num_malformed: u64,
+    /// How often a connection has been established.
+    pub num_links: u64,
+}
+
+impl BridgeStats {
+    /// Returns the counts as they are now.
+    pub fn snapshot(&self) -> StatsSnapshot {
+        StatsSnapshot {
+            num_published: self.num_published.load(Relaxed),
+            num_dropped: self.num_dropped.load(Relaxed),
+            num_reinjected: self.num_reinjected.load(Relaxed),
+            num_own_echoes: self.num_own_echoes.load(Relaxed),
+            num_foreign: self.num_foreign.load(Relaxed),
+            num_malformed: self.num_malformed.load(Relaxed),
+            num_links: self.num_links.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_reads_well_as_json() {
+        for (status, json) in [
+            (BusStatus::Connecting, r#"{"state":"connecting"}"#),
+            (BusStatus::Up, r#"{"state":"up"}"#),
+            (
+                BusStatus::Down {
+                    reason: "why".into(),
+                },
+                r#"{"state":"down","reason":"why"}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&status).unwrap(), json);
+        }
+    }
+}

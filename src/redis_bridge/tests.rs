@@ -1,0 +1,734 @@
+//! Tests of the bridge: the real actor over a bus in memory, then over a real `redis-server`.
+//!
+//! A probe stands in the hub's place. Nothing sleeps for an event: each is awaited, with a limit that only a failure
+//! reaches.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Addr, Context, Handler, ResponseFuture};
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    BridgeStats, BusStatus, FLUSH_TIMEOUT, RedisBridge, StatsSnapshot,
+    bus::{Bus, BusError},
+    memory_bus::{Deed, MemoryBus},
+    messages::{Publish, Stop},
+    redis_bus::{MAX_MESSAGE_BYTES, RedisBus},
+    redis_server::RedisServer,
+};
+use crate::{
+    adapter::{message, uid::Uid},
+    config::{RedisConfig, Secret},
+    hub::{
+        broadcast::{Broadcast, Flags, Target},
+        messages::Reinject,
+    },
+    socket_io::{
+        args::Args,
+        ids::{Namespace, Room},
+    },
+};
+
+/// What no event takes, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    let event = tokio::time::timeout(PATIENCE, event);
+    event
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not happen"))
+}
+
+/// Stands in the hub's place.
+struct Probe {
+    heard: mpsc::UnboundedSender<Broadcast>,
+    /// Takes no message while this is false.
+    is_open: watch::Receiver<bool>,
+    num_waiting: Arc<AtomicUsize>,
+}
+
+impl Actor for Probe {
+    type Context = Context<Self>;
+}
+
+impl Handler<Reinject> for Probe {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Reinject(broadcast): Reinject, _ctx: &mut Self::Context) -> Self::Result {
+        let _ = self.heard.send(broadcast);
+        self.num_waiting.fetch_add(1, SeqCst);
+        let mut is_open = self.is_open.clone();
+        Box::pin(async move {
+            let _ = is_open.wait_for(|is_open| *is_open).await;
+        })
+    }
+}
+
+/// An instance without a hub: a bridge and its probe.
+struct Instance<B: Bus> {
+    bridge: Addr<RedisBridge<B>>,
+    heard: mpsc::UnboundedReceiver<Broadcast>,
+    hub: watch::Sender<bool>,
+    num_waiting: Arc<AtomicUsize>,
+    status: watch::Receiver<BusStatus>,
+    stats: Arc<BridgeStats>,
+    num_connected: Arc<AtomicUsize>,
+}
+
+const NAMESPACES: [&str; 2] = ["/", "/events"];
+
+impl<B: Bus> Instance<B> {
+    fn over(bus: B) -> Self {
+        let (sender, heard) = mpsc::unbounded_channel();
+        let (hub, is_open) = watch::channel(true);
+        let num_waiting = Arc::new(AtomicUsize::new(0));
+        let probe = Probe {
+            heard: sender,
+            is_open,
+            num_waiting: num_waiting.clone(),
+        }
+        .start();
+        let num_connected = Arc::new(AtomicUsize::new(0));
+        let count = num_connected.clone();
+        let bridge = RedisBridge::over(
+            bus,
+            "socket.io",
+            Uid::random().unwrap(),
+            NAMESPACES.map(Namespace::from).to_vec(),
+            probe.recipient(),
+            Arc::new(move || {
+                count.fetch_add(1, SeqCst);
+            }),
+        );
+        let (status, stats) = (bridge.status(), bridge.stats());
+        let bridge = bridge.start();
+        Self {
+            bridge,
+            heard,
+            hub,
+            num_waiting,
+            status,
+            stats,
+            num_connected,
+        }
+    }
+
+    async fn up(mut self) -> Self {
+        self.until(|status| *status == BusStatus::Up).await;
+        self
+    }
+
+    async fn until(&mut self, is: impl Fn(&BusStatus) -> bool) {
+        soon("the status", self.status.wait_for(is)).await.unwrap();
+    }
+
+    async fn until_down(&mut self) {
+        self.until(|status| matches!(status, BusStatus::Down { .. }))
+            .await;
+    }
+
+    /// Counts make no sound, so this looks at every turn of the arbiter.
+    async fn until_stats(&self, are: impl Fn(&StatsSnapshot) -> bool) {
+        let counted = async {
+            while !are(&self.stats.snapshot()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the count", counted).await;
+    }
+
+    fn publish(&self, broadcast: &Broadcast) {
+        self.bridge.do_send(Publish(Arc::new(broadcast.clone())));
+    }
+
+    async fn hears(&mut self) -> Broadcast {
+        soon("an event", self.heard.recv()).await.unwrap()
+    }
+
+    /// Makes sure that nothing is on its way to the probe: what others publish now comes next.
+    async fn hears_next(&mut self, from: &Self, broadcast: &Broadcast) {
+        from.publish(broadcast);
+        assert_eq!(self.hears().await, *broadcast);
+    }
+}
+
+fn event(name: &str) -> Broadcast {
+    let args = Args::from_parts(format!("[\"{name}\"]").into(), vec![]);
+    Broadcast::to_all(Namespace::from("/events"), args)
+}
+
+fn full_of_everything() -> Broadcast {
+    let json =
+        r#"["b",{"_placeholder":true,"num":0},5,"é",{"k":[null,{"_placeholder":true,"num":1}]}]"#;
+    let attachments = vec![Bytes::from_static(&[0, 255, 1]), Bytes::new()];
+    Broadcast {
+        namespace: Namespace::main(),
+        target: Target {
+            rooms: vec![Room::from("a#*b")],
+            except: vec![Room::from("x")],
+        },
+        flags: Flags {
+            volatile: true,
+            local: false,
+            compress: Some(false),
+        },
+        args: Args::from_parts(json.into(), attachments),
+    }
+}
+
+fn config(server: &RedisServer) -> RedisBus {
+    RedisBus::new(&Secret::new(server.url())).unwrap()
+}
+
+#[actix::test]
+async fn broadcasts_cross_and_own_echoes_do_not() {
+    let bus = MemoryBus::new();
+    let a = Instance::over(bus.clone()).up().await;
+    let mut b = Instance::over(bus.clone()).up().await;
+    let local = Broadcast {
+        flags: Flags {
+            local: true,
+            ..Flags::default()
+        },
+        ..event("local")
+    };
+    let nowhere = Broadcast {
+        namespace: Namespace::from("/other"),
+        ..event("nowhere")
+    };
+    for broadcast in [&local, &nowhere, &event("one"), &full_of_everything()] {
+        a.publish(broadcast);
+    }
+    assert_eq!(b.hears().await, event("one"));
+    assert_eq!(b.hears().await, full_of_everything());
+    let mut a = a;
+    a.hears_next(&b, &event("two")).await;
+    assert_eq!(a.stats.snapshot().num_own_echoes, 2);
+    assert_eq!(a.num_connected.load(SeqCst), 1);
+}
+
+#[actix::test]
+async fn what_gathers_while_redis_answers_goes_out_as_one_batch_in_order() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::over(bus.clone()).up().await;
+    let mut listener = Instance::over(bus.clone()).up().await;
+    bus.set_answering(false);
+    instance.publish(&event("0"));
+    assert_eq!(listener.hears().await, event("0"));
+    for number in 1..=200 {
+        instance.publish(&event(&number.to_string()));
+    }
+    // Its turn in the mailbox comes after theirs.
+    let late = instance.bridge.send(Publish(Arc::new(event("201"))));
+    soon("the mailbox", late).await.unwrap();
+    bus.set_answering(true);
+    for number in 1..=201 {
+        assert_eq!(listener.hears().await, event(&number.to_string()));
+    }
+    let batches: Vec<usize> = bus
+        .journal()
+        .into_iter()
+        .filter_map(|deed| match deed {
+            Deed::Published(batch) => Some(batch.len()),
+            Deed::Subscribed(_) => None,
+        })
+        .collect();
+    assert_eq!(batches, [1, 201]);
+    instance.until(|status| *status == BusStatus::Up).await;
+}
+
+#[actix::test]
+async fn after_an_outage_it_subscribes_before_it_publishes_what_waited() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::over(bus.clone()).up().await;
+    bus.set_up(false);
+    instance.until_down().await;
+    instance.publish(&event("waits"));
+    soon(
+        "the mailbox",
+        instance.bridge.send(Publish(Arc::new(event("too")))),
+    )
+    .await
+    .unwrap();
+    let num_deeds = bus.journal().len();
+    bus.set_up(true);
+    instance.until(|status| *status == BusStatus::Up).await;
+    soon("the end", instance.bridge.send(Stop)).await.unwrap();
+    let patterns = vec!["socket.io#/#*".to_owned(), "socket.io#/events#*".to_owned()];
+    let since = bus.journal().split_off(num_deeds);
+    assert_eq!(since[0], Deed::Subscribed(patterns));
+    let Deed::Published(batch) = &since[1] else {
+        panic!("{since:?}")
+    };
+    assert_eq!((batch.len(), since.len()), (2, 2));
+    assert_eq!(instance.num_connected.load(SeqCst), 2);
+}
+
+#[actix::test]
+async fn what_is_no_broadcast_for_us_is_skipped_and_counted() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::over(bus.clone()).up().await;
+    let uid = Uid::random().unwrap();
+    let good = message::encode(&uid, &event("good")).unwrap();
+    let foreign = Broadcast {
+        namespace: Namespace::from("/other"),
+        ..event("foreign")
+    };
+    bus.publish("socket.io#/events#", "");
+    bus.publish("socket.io#/events#", "garbage");
+    bus.publish("socket.io#/events#", &b"\x93\xa1a\xdf\xff\xff\xff\xff"[..]);
+    bus.publish("socket.io#/events#", [&good[..], b"\xc0"].concat());
+    bus.publish("socket.io#/events#room-without-end", good.clone());
+    bus.publish(
+        "socket.io#/events#",
+        message::encode(&uid, &foreign).unwrap(),
+    );
+    bus.publish("socket.io#/events#", good);
+    assert_eq!(instance.hears().await, event("good"));
+    let stats = instance.stats.snapshot();
+    assert_eq!(
+        (stats.num_malformed, stats.num_foreign, stats.num_reinjected),
+        (5, 1, 1)
+    );
+}
+
+#[actix::test]
+async fn a_slow_hub_stops_the_listening() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::over(bus.clone()).up().await;
+    instance.hub.send_replace(false);
+    let message = message::encode(&Uid::random().unwrap(), &event("e")).unwrap();
+    for _ in 0..1000 {
+        bus.publish("socket.io#/events#", message.clone());
+    }
+    for _ in 0..64 {
+        assert_eq!(instance.hears().await, event("e"));
+    }
+    // The bridge waits for the hub's answer to the 64th. It still publishes and takes messages meanwhile.
+    let mut other = Instance::over(bus.clone()).up().await;
+    other.hears_next(&instance, &event("still")).await;
+    assert_eq!(instance.num_waiting.load(SeqCst), 64);
+    assert_eq!(instance.stats.snapshot().num_reinjected, 64);
+    instance.hub.send_replace(true);
+    for _ in 64..1000 {
+        assert_eq!(instance.hears().await, event("e"));
+    }
+}
+
+#[actix::test]
+async fn the_end_waits_for_the_last_events_but_not_for_ever() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    bus.set_answering(false);
+    instance.publish(&event("last"));
+    let start = Instant::now();
+    soon("the end", instance.bridge.send(Stop)).await.unwrap();
+    assert!(start.elapsed() >= FLUSH_TIMEOUT, "{:?}", start.elapsed());
+    let Some(Deed::Published(batch)) = bus.journal().pop() else {
+        panic!("nothing was published")
+    };
+    assert_eq!(batch.len(), 1);
+
+    // Without a connection there is nothing to wait for.
+    bus.set_up(false);
+    let mut instance = Instance::over(bus.clone());
+    instance.until_down().await;
+    instance.publish(&event("never"));
+    let start = Instant::now();
+    soon("the end", instance.bridge.send(Stop)).await.unwrap();
+    assert!(start.elapsed() < FLUSH_TIMEOUT, "{:?}", start.elapsed());
+}
+
+#[actix::test]
+async fn it_ends_when_the_hub_is_gone() {
+    let bus = MemoryBus::new();
+    let (sender, heard) = mpsc::unbounded_channel();
+    let (_hub, is_open) = watch::channel(true);
+    let probe = Probe {
+        heard: sender,
+        is_open,
+        num_waiting: Arc::default(),
+    };
+    // An address whose actor has never lived on: the arbiter that would run it is gone.
+    let arbiter = actix::Arbiter::new();
+    let probe = Probe::start_in_arbiter(&arbiter.handle(), move |_| probe);
+    arbiter.stop();
+    arbiter.join().unwrap();
+    drop(heard);
+    let bridge = RedisBridge::over(
+        bus.clone(),
+        "socket.io",
+        Uid::random().unwrap(),
+        vec![Namespace::main()],
+        probe.recipient(),
+        Arc::new(|| {}),
+    );
+    let mut status = bridge.status();
+    let bridge = bridge.start();
+    soon(
+        "the link",
+        status.wait_for(|status| *status == BusStatus::Up),
+    )
+    .await
+    .unwrap();
+    let uid = Uid::random().unwrap();
+    let broadcast = Broadcast {
+        namespace: Namespace::main(),
+        ..event("e")
+    };
+    bus.publish("socket.io#/#", message::encode(&uid, &broadcast).unwrap());
+    // The link, and the status with it, is dropped with the actor.
+    soon("the end", async { while status.changed().await.is_ok() {} }).await;
+    assert!(bridge.send(Stop).await.is_err());
+}
+
+#[actix::test]
+async fn two_instances_hear_each_other_over_redis() {
+    let server = RedisServer::start();
+    let mut a = Instance::over(config(&server)).up().await;
+    let mut b = Instance::over(config(&server)).up().await;
+    b.hears_next(&a, &event("to b")).await;
+    b.hears_next(&a, &full_of_everything()).await;
+    a.hears_next(&b, &event("to a")).await;
+    // Each event once: what a published came back to it and was not heard again.
+    assert_eq!(a.stats.snapshot().num_own_echoes, 2);
+    for number in 0..5000 {
+        a.publish(&event(&number.to_string()));
+    }
+    for number in 0..5000 {
+        assert_eq!(b.hears().await, event(&number.to_string()));
+    }
+    assert_eq!(a.stats.snapshot().num_dropped, 0);
+}
+
+#[actix::test]
+async fn a_message_longer_than_what_is_read_ahead_crosses() {
+    let server = RedisServer::start();
+    let a = Instance::over(config(&server)).up().await;
+    let mut b = Instance::over(config(&server)).up().await;
+    let json = "[\"big\",{\"_placeholder\":true,\"num\":0}]";
+    let attachment = Bytes::from(vec![42; 3_000_000]);
+    let big = Broadcast {
+        args: Args::from_parts(json.into(), vec![attachment]),
+        ..event("")
+    };
+    for _ in 0..3 {
+        b.hears_next(&a, &big).await;
+    }
+    b.hears_next(&a, &event("small")).await;
+}
+
+#[actix::test]
+async fn a_slow_hub_lets_redis_wait_and_is_not_taken_for_a_dead_redis() {
+    let server = RedisServer::start();
+    let a = Instance::over(config(&server)).up().await;
+    let mut b = Instance::over(config(&server)).up().await;
+    b.hub.send_replace(false);
+    let json = format!("[\"{}\"]", "x".repeat(10_000));
+    let fat = Broadcast {
+        args: Args::from_parts(json.into(), vec![]),
+        ..event("")
+    };
+    // 24 MB, which no socket buffer holds, in portions that the outgoing queue does.
+    for portion in 1..=6 {
+        for _ in 0..400 {
+            a.publish(&fat);
+        }
+        a.until_stats(|stats| stats.num_published == portion * 400)
+            .await;
+    }
+    for _ in 0..20 {
+        b.hears().await;
+    }
+    // Longer than it takes to give up on a silent Redis. This is the duration itself, not an event awaited by guess.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(
+        b.num_waiting.load(SeqCst) < 100,
+        "the hub was handed more than it took"
+    );
+    let clients = server.command(&[b"CLIENT", b"LIST", b"TYPE", b"pubsub"]);
+    let clients = String::from_utf8(clients).unwrap();
+    let held_back = clients
+        .split_whitespace()
+        .filter_map(|field| field.strip_prefix("omem="));
+    let held_back: u64 = held_back
+        .map(|bytes| bytes.parse::<u64>().unwrap())
+        .max()
+        .unwrap();
+    assert!(
+        held_back > 5_000_000,
+        "Redis holds {held_back} bytes back: the rest has been read"
+    );
+    b.hub.send_replace(true);
+    for _ in 20..2400 {
+        assert_eq!(b.hears().await, fat);
+    }
+    assert_eq!(b.stats.snapshot().num_links, 1);
+}
+
+#[actix::test]
+async fn a_message_that_is_too_long_costs_the_link_not_the_instance() {
+    let unlimited = ["--client-output-buffer-limit", "pubsub", "0", "0", "0"];
+    let server = RedisServer::start_with(&unlimited);
+    let mut a = Instance::over(config(&server)).up().await;
+    let payload = vec![0xc0; MAX_MESSAGE_BYTES + (2 << 20)];
+    assert_eq!(
+        server.command(&[b"PUBLISH", b"socket.io#/#", &payload]),
+        b":1\r\n"
+    );
+    let too_long = BusError::TooLong {
+        max_bytes: MAX_MESSAGE_BYTES,
+    }
+    .to_string();
+    a.until(|status| {
+        *status
+            == BusStatus::Down {
+                reason: too_long.clone(),
+            }
+    })
+    .await;
+    a.until(|status| *status == BusStatus::Up).await;
+    let b = Instance::over(config(&server)).up().await;
+    a.hears_next(&b, &event("after")).await;
+}
+
+#[actix::test]
+async fn events_cross_again_after_redis_was_killed() {
+    let mut server = RedisServer::start();
+    let mut a = Instance::over(config(&server)).up().await;
+    let mut b = Instance::over(config(&server)).up().await;
+    b.hears_next(&a, &event("before")).await;
+
+    server.kill();
+    a.until_down().await;
+    b.until_down().await;
+    a.publish(&event("meanwhile 1"));
+    a.publish(&event("meanwhile 2"));
+
+    server.restart_on_same_port();
+    // Who comes back first publishes first: only what both hear is certain.
+    a.until(|status| *status == BusStatus::Up).await;
+    b.until(|status| *status == BusStatus::Up).await;
+    a.publish(&event("after"));
+    let mut heard = vec![b.hears().await];
+    while *heard.last().unwrap() != event("after") {
+        heard.push(b.hears().await);
+    }
+    assert!(
+        [
+            &[event("meanwhile 1"), event("meanwhile 2"), event("after")][..],
+            &[event("after")]
+        ]
+        .contains(&&heard[..]),
+        "{heard:?}"
+    );
+    a.hears_next(&b, &event("back")).await;
+    assert_eq!(
+        (a.num_connected.load(SeqCst), b.num_connected.load(SeqCst)),
+        (2, 2)
+    );
+    assert_eq!(a.stats.snapshot().num_dropped, 0);
+}
+
+#[actix::test]
+async fn what_waited_reaches_whoever_listens_when_redis_is_back() {
+    let mut server = RedisServer::start();
+    let mut a = Instance::over(config(&server)).up().await;
+    server.kill();
+    a.until_down().await;
+    for number in 0..100 {
+        a.publish(&event(&number.to_string()));
+    }
+    soon(
+        "the mailbox",
+        a.bridge.send(Publish(Arc::new(event("100")))),
+    )
+    .await
+    .unwrap();
+    // Held here until the listener stands: a cannot connect before the server runs on its port.
+    server.restart_on_same_port();
+    let mut b = Instance::over(config(&server));
+    b.until(|status| *status == BusStatus::Up).await;
+    a.until(|status| *status == BusStatus::Up).await;
+    a.until_stats(|stats| stats.num_published == 101).await;
+    assert_eq!(a.stats.snapshot().num_dropped, 0);
+    // Whether b stood first is chance; that the order holds and the newest arrives is not.
+    a.publish(&event("101"));
+    let mut last = None;
+    while last != Some(101) {
+        let heard = b.hears().await;
+        let text = heard.args.json().trim_matches(['[', ']', '"']).to_owned();
+        let number: i32 = text.parse().unwrap();
+        assert!(
+            last.is_none_or(|last| number == last + 1),
+            "{number} after {last:?}"
+        );
+        last = Some(number);
+    }
+}
+
+#[actix::test]
+async fn redis_may_be_down_at_the_start() {
+    let mut server = RedisServer::reserve();
+    let mut a = Instance::over(config(&server));
+    a.until_down().await;
+    let BusStatus::Down { reason } = a.status.borrow().clone() else {
+        panic!("it is not down")
+    };
+    assert!(reason.starts_with("cannot connect"), "{reason}");
+    assert_eq!(a.num_connected.load(SeqCst), 0);
+    server.restart_on_same_port();
+    a.until(|status| *status == BusStatus::Up).await;
+    let mut b = Instance::over(config(&server)).up().await;
+    b.hears_next(&a, &event("first")).await;
+}
+
+#[actix::test]
+async fn a_redis_that_became_a_black_hole_is_noticed_within_five_seconds() {
+    let server = RedisServer::start();
+    let mut a = Instance::over(config(&server)).up().await;
+    let mut b = Instance::over(config(&server)).up().await;
+    b.hears_next(&a, &event("before")).await;
+    server.freeze();
+    let start = Instant::now();
+    a.until_down().await;
+    b.until_down().await;
+    let took = start.elapsed();
+    server.thaw();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    a.until(|status| *status == BusStatus::Up).await;
+    b.until(|status| *status == BusStatus::Up).await;
+    b.hears_next(&a, &event("after")).await;
+}
+
+#[actix::test]
+async fn garbage_on_redis_is_skipped() {
+    let server = RedisServer::start();
+    let a = Instance::over(config(&server)).up().await;
+    let mut b = Instance::over(config(&server)).up().await;
+    let huge_claim = b"\x93\xa1a\xdd\x20\x00\x00\x00";
+    for (channel, payload) in [
+        (&b"socket.io#/events#"[..], &b"garbage"[..]),
+        (b"socket.io#/events#", b""),
+        (b"socket.io#/events#", huge_claim),
+        (b"socket.io#/events#\xff\xfe#", b"\xc1"),
+        (b"socket.io#/events#room#", &[0x91; 100_000]),
+    ] {
+        // `:2`: both instances were sent it.
+        assert_eq!(server.command(&[b"PUBLISH", channel, payload]), b":2\r\n");
+    }
+    b.hears_next(&a, &event("after")).await;
+    assert_eq!(b.stats.snapshot().num_malformed, 5);
+    assert_eq!(b.stats.snapshot().num_links, 1);
+}
+
+#[actix::test]
+async fn a_killed_subscription_comes_back() {
+    let server = RedisServer::start();
+    let a = Instance::over(config(&server)).up().await;
+    let mut b = Instance::over(config(&server)).up().await;
+    assert_eq!(
+        server.command(&[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]),
+        b":2\r\n"
+    );
+    b.until_down().await;
+    b.until(|status| *status == BusStatus::Up).await;
+    let mut a = a;
+    a.until(|status| *status == BusStatus::Up).await;
+    b.hears_next(&a, &event("after")).await;
+}
+
+#[actix::test]
+async fn a_wrong_password_is_said_without_showing_it() {
+    let server = RedisServer::start_with(&["--requirepass", "sesame"]);
+    let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}", server.port());
+    let bus = RedisBus::new(&Secret::new(url("hunter2"))).unwrap();
+    assert_eq!(bus.place(), format!("127.0.0.1:{}", server.port()));
+    let mut a = Instance::over(bus);
+    a.until_down().await;
+    let BusStatus::Down { reason } = a.status.borrow().clone() else {
+        panic!("it is not down")
+    };
+    assert!(
+        reason.contains("assword") && !reason.contains("hunter2"),
+        "{reason}"
+    );
+    Instance::over(RedisBus::new(&Secret::new(url("sesame"))).unwrap())
+        .up()
+        .await;
+}
+
+#[actix::test]
+async fn refused_events_are_counted_and_do_not_break_the_link() {
+    // An ACL user that may hear everything and say nothing.
+    let rules = [
+        "muted",
+        "on",
+        ">pw",
+        "allchannels",
+        "~*",
+        "+@all",
+        "-publish",
+    ];
+    let server = RedisServer::start_with(&[&["--user"][..], &rules].concat());
+    let url = format!("redis://muted:pw@127.0.0.1:{}", server.port());
+    let bus = RedisBus::new(&Secret::new(url));
+    let a = Instance::over(bus.unwrap()).up().await;
+    a.publish(&event("refused"));
+    a.until_stats(|stats| stats.num_dropped == 1).await;
+    let payload = message::encode(&Uid::random().unwrap(), &event("heard")).unwrap();
+    let mut a = a;
+    assert_eq!(
+        server.command(&[b"PUBLISH", b"socket.io#/events#", &payload]),
+        b":1\r\n"
+    );
+    assert_eq!(a.hears().await, event("heard"));
+    assert_eq!(a.stats.snapshot().num_links, 1);
+}
+
+#[actix::test]
+async fn the_bridge_is_built_from_the_settings() {
+    let server = RedisServer::start();
+    let (sender, _heard) = mpsc::unbounded_channel();
+    let (_hub, is_open) = watch::channel(true);
+    let probe = Probe {
+        heard: sender,
+        is_open,
+        num_waiting: Arc::default(),
+    }
+    .start();
+    let new = |url: &str| {
+        let config = RedisConfig {
+            url: Secret::new(url),
+            prefix: "other".to_owned(),
+        };
+        let uid = Uid::random().unwrap();
+        let hub = probe.clone().recipient();
+        RedisBridge::new(&config, uid, vec![Namespace::main()], hub, Arc::new(|| {}))
+    };
+    assert!(new("http://127.0.0.1").is_err());
+    let bridge = new(&server.url()).unwrap();
+    let mut status = bridge.status();
+    // It is built on one arbiter and runs on another.
+    let arbiter = actix::Arbiter::new();
+    let bridge = RedisBridge::start_in_arbiter(&arbiter.handle(), move |_| bridge);
+    soon(
+        "the link",
+        status.wait_for(|status| *status == BusStatus::Up),
+    )
+    .await
+    .unwrap();
+    let count = server.command(&[b"PUBSUB", b"NUMPAT"]);
+    assert_eq!(count, b":1\r\n");
+    assert_eq!(server.command(&[b"PUBLISH", b"other#/#", b"x"]), b":1\r\n");
+    soon("the end", bridge.send(Stop)).await.unwrap();
+    arbiter.stop();
+    arbiter.join().unwrap();
+}
