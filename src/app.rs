@@ -36,7 +36,7 @@ use actix_web::web;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    adapter::Uid,
+    adapter::uid::Uid,
     auth::{Accounts, OpenError, with_causes},
     config::Config,
     engine_io::sid::InstanceId,

@@ -1,18 +1,51 @@
-//! Sockhop.
-<<<<<<< HEAD
-pub mod auth;
-=======
+//! Sockhop: the Socket.IO server that you run, not write; and, below `main.rs`, a library to build one with.
+//!
+//! ```text
+//! client ──▶ http / websocket ──▶ engine_io ──▶ socket_io ──▶ socket ──▶ gateways ──▶ hub ──▶ socket … ──▶ clients
+//!                                                                                     │ ▲
+//!                                                                                     ▼ │
+//!                                                                               redis_bridge ◀═ adapter ═▶ Redis
+//! ```
+//!
+//! The rooms, in reading order:
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | [`config`] | settings: the only reader of the environment |
+//! | [`app`] | starts an instance and stops it |
+//! | [`http`] | routes, origins, polling requests, upgrades, accounts, page |
+//! | [`websocket`] | RFC 6455; the only owner of a raw stream |
+//! | [`engine_io`] | packets, payloads, handshake rules: pure |
+//! | [`socket_io`] | packets, arguments, ids: pure |
+//! | [`socket`] | one actor per client session |
+//! | [`gateways`] | what an application does per namespace and event |
+//! | [`hub`] | one actor per instance: rooms and broadcasts |
+//! | [`adapter`] | the wire between instances: pure |
+//! | [`redis_bridge`] | one actor per instance: Redis |
+//! | [`auth`] | accounts, passwords, tokens |
+//!
+//! Invariants, written as absences:
+//! - nothing but `http` and `websocket` knows actix-http or actix-web;
+//! - nothing but `redis_bridge::redis_bus` and `auth::store::redis` knows the Redis client;
+//! - nothing but `adapter` knows channel names and MessagePack;
+//! - nothing but `hub` knows who is in which room, and sockets never address each other;
+//! - gateways see events and rooms, never frames;
+//! - nothing blocks an arbiter, and every queue has a bound with a name.
+//!
+//! Protocols: [Engine.IO 4](https://socket.io/docs/v4/engine-io-protocol/),
+//! [Socket.IO 5](https://socket.io/docs/v4/socket-io-protocol/), [RFC 6455](https://www.rfc-editor.org/rfc/rfc6455).
+
 pub mod adapter;
->>>>>>> bridge
+pub mod app;
+pub mod auth;
 pub mod config;
 pub mod engine_io;
 pub mod gateways;
+pub mod healthcheck;
 pub mod http;
 pub mod hub;
 pub mod redis_bridge;
-<<<<<<< HEAD
 pub mod socket;
-=======
->>>>>>> bridge
 pub mod socket_io;
+pub mod telemetry;
 pub mod websocket;

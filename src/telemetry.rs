@@ -3,10 +3,13 @@
 use std::io::Write as _;
 
 use env_logger::{Builder, Target};
+use log::LevelFilter;
 
 /// Sends log lines that pass `filter` to standard error. A second call in one process does nothing.
 pub fn init(filter: &str) {
     let result = Builder::new()
+        // What it says at its start is said better by the application; a filter that names it still wins.
+        .filter_module("actix_server", LevelFilter::Warn)
         .parse_filters(filter)
         .target(Target::Stderr)
         .format(|out, record| {

@@ -51,6 +51,12 @@ pub struct Accounts {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Accounts").finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     store: Box<dyn AccountStore>,
     passwords: Passwords,

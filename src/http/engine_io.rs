@@ -133,19 +133,19 @@ impl Head for HttpRequest {
 
 impl Head for actix_http::Request {
     fn method(&self) -> &Method {
-        actix_http::Request::method(self)
+        &self.head().method
     }
 
     fn headers(&self) -> &header::HeaderMap {
-        actix_http::Request::headers(self)
+        &self.head().headers
     }
 
     fn target(&self) -> String {
-        self.uri().to_string()
+        self.head().uri.to_string()
     }
 
     fn peer(&self) -> Option<std::net::SocketAddr> {
-        self.peer_addr()
+        self.head().peer_addr
     }
 }
 

@@ -6,7 +6,6 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    future::Future as _,
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
