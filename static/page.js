@@ -360,7 +360,7 @@
     if (expired) say($('token-life'), 'The token has expired: log in again.');
     else if (tokenRefused) say($('token-life'), 'The hub refused this token: log in again.');
     else say($('token-life'), entry.expiresAt ? `The token is good for ${span(left)}.` : '');
-    say($('token-masked'), entry.token.length > 20 ? `${entry.token.slice(0, 6)}••••••${entry.token.slice(-4)}` : '••••••');
+    say($('token-masked'), entry.token.length > 20 ? `${entry.token.slice(0, 6)}••••${entry.token.slice(-4)}` : '••••••');
   }
 
   async function copyToken() {

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 
 import { chromium } from 'playwright-core';
 
-import { PASSWORD, PATIENCE, newUsername } from '../support/hub.mjs';
+import { PASSWORD, PATIENCE, atEnd, newUsername } from '../support/hub.mjs';
 
 export * from '../support/hub.mjs';
 
@@ -37,7 +37,7 @@ export class TestPage {
   /** Opens `url` in a fresh context, which ends with the test. */
   static async open(t, browser, url, options = {}) {
     const context = await browser.newContext(options);
-    t.after(() => context.close());
+    atEnd(t, () => context.close());
     context.setDefaultTimeout(PATIENCE);
     const opened = new TestPage(await context.newPage());
     await opened.page.goto(url);

@@ -4,8 +4,8 @@
  * Node built-ins only, so that test/client and test/browser share it. Everything that is started here listens on a free
  * port of 127.0.0.1, works in a directory of its own, and ends with the test that started it.
  *
- * Environment: `SOCKHOP_BIN` (default: target/debug/sockhop; anything that behaves alike will do) and `PATIENCE`, a
- * factor for slow machines by which every waiting time is multiplied.
+ * Environment: `SOCKHOP_BIN` (default: target/debug/sockhop; anything that behaves alike will do), `PATIENCE`, a
+ * factor for slow machines by which every waiting time is multiplied, and `SHOW_LOGS`, to see what the hubs print.
  */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -61,6 +61,31 @@ async function within(ms, promise, what) {
   }
 }
 
+const cleanups = new WeakMap();
+
+/**
+ * Runs `cleanup` when the test ends, the last registered first: a client leaves before its hub stops, and a directory
+ * goes after the process that writes to it. (`t.after` alone runs them the other way round.)
+ */
+export function atEnd(t, cleanup) {
+  if (!cleanups.has(t)) {
+    const stack = [];
+    cleanups.set(t, stack);
+    t.after(async () => {
+      const faults = [];
+      while (stack.length) {
+        try {
+          await stack.pop()();
+        } catch (fault) {
+          faults.push(fault);
+        }
+      }
+      if (faults.length) throw new AggregateError(faults, 'clean-up failed');
+    });
+  }
+  cleanups.get(t).push(cleanup);
+}
+
 /** Waits until `probe` returns something truthy, and returns that. What it throws meanwhile is told when time is up. */
 export async function eventually(probe, what = 'the condition', ms = PATIENCE) {
   const deadline = performance.now() + ms;
@@ -74,7 +99,7 @@ export async function eventually(probe, what = 'the condition', ms = PATIENCE) {
       last = error;
     }
     if (performance.now() > deadline) {
-      throw new Error(`${what} did not come about within ${ms} ms`, last && { cause: last });
+      throw new Error(`${typeof what === 'function' ? what() : what}: not within ${ms} ms`, last && { cause: last });
     }
     await new Promise((resolve) => { setTimeout(resolve, 20); });
   }
@@ -82,7 +107,7 @@ export async function eventually(probe, what = 'the condition', ms = PATIENCE) {
 
 async function temporaryDirectory(t) {
   const directory = await mkdtemp(path.join(tmpdir(), 'sockhop-'));
-  t.after(() => rm(directory, { recursive: true, force: true }));
+  atEnd(t, () => rm(directory, { recursive: true, force: true }));
   return directory;
 }
 
@@ -198,7 +223,7 @@ export const newUsername = () => `user${randomBytes(4).toString('hex')}`;
 export async function startHub(t, env = {}) {
   const directory = await temporaryDirectory(t);
   const hub = new Hub(directory, env);
-  t.after(async () => {
+  atEnd(t, async () => {
     if (hub.process) await hub.stop();
     if (process.env.SHOW_LOGS) console.error(`--- log of ${hub.url}\n${hub.log}`);
   });
@@ -258,7 +283,7 @@ async function ping(port) {
 /** Starts a Redis server of the test's own. */
 export async function startRedis(t) {
   const redis = new Redis(await temporaryDirectory(t), await freePort());
-  t.after(() => redis.process && redis.kill());
+  atEnd(t, () => redis.process && redis.kill());
   return redis.start();
 }
 
@@ -286,7 +311,7 @@ export async function startStatic(t, root = ROOT) {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  t.after(() => {
+  atEnd(t, () => {
     server.closeAllConnections();
     server.close();
   });
