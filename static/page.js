@@ -140,7 +140,7 @@
   let server = '';
   /** This page's own origin, when a hub serves it. */
   let ownHub = null;
-  /** What the last look at the hub found: `{kind, tone, text}`. */
+  /** What the last look at the hub found: `{kind, tone, text}`; kind is idle, ready, unready, none, origin, other or mixed. */
   let health = { kind: 'idle', tone: 'idle', text: 'Not asked yet.' };
   let looking = null;
   let lookedAt = -Infinity;
@@ -184,6 +184,9 @@
     try {
       const { status, body } = await readyz(origin);
       if (body) return judgeReadiness(body);
+      if ([502, 503, 504].includes(status)) {
+        return { kind: 'none', tone: 'bad', text: `A proxy answers at ${origin} (HTTP ${status}), but no hub behind it does. Are the instances running?` };
+      }
       return {
         kind: 'other',
         tone: 'bad',
