@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import { TestPage, eventually, newUsername, startBrowser, startHub, startStatic } from './support.mjs';
+import { TestPage, eventually, newUsername, startBrowser, startHub, startRedis, startStatic } from './support.mjs';
 
 describe('the test page', () => {
   let browser;
@@ -278,6 +278,27 @@ describe('the test page', () => {
       await page.verdict('3 of 3 received');
       await page.sees(/^Unchanged/);
       assert.equal(await page.page.locator('#connect-problem').textContent(), '');
+    });
+  });
+
+  describe('in a cluster', () => {
+    test('says that it is one, and when its Redis is gone: events still reach this instance’s clients', async (t) => {
+      const redis = await startRedis(t);
+      const hub = await startHub(t, { REDIS_URL: redis.url });
+      const page = await open(t, hub.url);
+      await page.sees(/Instance .+, cluster mode\. Ready/);
+      await page.register();
+      await page.connect();
+      await redis.kill();
+      await eventually(async () => (await hub.readyz()).redis.state === 'down', 'Redis is down');
+      await page.button('Check').click();
+      await page.sees('It does not reach its Redis');
+      await page.send();
+      await page.verdict('3 of 3 received');
+      await redis.start();
+      await eventually(async () => (await hub.readyz()).redis.state === 'up', 'Redis is up');
+      await page.button('Check').click();
+      await page.sees('cluster mode. Ready');
     });
   });
 

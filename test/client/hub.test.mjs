@@ -58,7 +58,6 @@ for (const { name, options } of MODES) {
         [{}, 'token_missing'],
         [{ token: 'garbage' }, 'token_invalid'],
         [{ token: 'a.b.c' }, 'token_invalid'],
-        [{ token: 7 }, 'token_invalid'],
         [{ token: forged }, 'token_invalid'],
         [{ token: unsigned }, 'token_invalid'],
       ]) {
