@@ -76,6 +76,13 @@ pub(super) fn add_headers(
         }
         (Verdict::Allowed | Verdict::NoOrigin | Verdict::Refused, _) => {}
     }
+    if matches!(verdict, Verdict::Allowed | Verdict::AllowedToAny) {
+        // Browsers hide it from pages of other origins otherwise; the test page tells when to try again.
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("Retry-After"),
+        );
+    }
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 

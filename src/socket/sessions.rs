@@ -69,23 +69,18 @@ impl Sessions {
     ) -> Arc<Session> {
         let is_websocket = AtomicBool::new(transport == TransportName::WebSocket);
         let session = Arc::new(Session { addr, is_websocket });
-        let len = {
-            let mut sessions = self.lock();
-            sessions.insert(sid, Arc::clone(&session));
-            sessions.len()
-        };
-        self.num_sessions.send_replace(len);
+        let mut sessions = self.lock();
+        sessions.insert(sid, Arc::clone(&session));
+        // Told while the lock is held, or two workers could tell their counts in the wrong order.
+        self.num_sessions.send_replace(sessions.len());
         session
     }
 
     /// Removes a session that has ended.
     pub(super) fn remove(&self, sid: &Sid) {
-        let len = {
-            let mut sessions = self.lock();
-            sessions.remove(sid);
-            sessions.len()
-        };
-        self.num_sessions.send_replace(len);
+        let mut sessions = self.lock();
+        sessions.remove(sid);
+        self.num_sessions.send_replace(sessions.len());
     }
 
     /// Finds a session.

@@ -62,10 +62,6 @@ impl WebSocketTransport {
                             Err(_) => FromWebSocket::End(CloseReason::BadPacket),
                         });
                     }
-                    // An empty binary frame is no packet either.
-                    Incoming::Binary(bytes) if bytes.is_empty() => {
-                        return Poll::Ready(FromWebSocket::End(CloseReason::BadPacket));
-                    }
                     Incoming::Binary(bytes) => {
                         let packet = Packet::Message(Message::Binary(bytes));
                         return Poll::Ready(FromWebSocket::Packet(packet));

@@ -9,7 +9,7 @@ use crate::support::{
 
 #[actix_rt::test]
 async fn a_registered_user_logs_in() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let body = r#"{"username":"Ada","password":"correct horse"}"#;
     let answer = post_json(server.addr, "/auth/register", body).await;
     assert_eq!(answer.status, 201);
@@ -28,7 +28,7 @@ async fn a_registered_user_logs_in() {
 
 #[actix_rt::test]
 async fn unknown_user_and_wrong_password_get_the_same_answer() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let body = r#"{"username":"ada","password":"correct horse"}"#;
     post_json(server.addr, "/auth/register", body).await;
     let wrong =
@@ -41,11 +41,11 @@ async fn unknown_user_and_wrong_password_get_the_same_answer() {
 
 #[actix_rt::test]
 async fn bad_input_is_answered_with_what_to_do() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let long = "x".repeat(600);
     for (body, status, error) in [
         ("{", 400, "invalid_json"),
-        ("[]", 400, "invalid_json"),
+        ("[]", 400, "invalid_fields"),
         ("{}", 400, "invalid_fields"),
         (r#"{"username":"ada"}"#, 400, "invalid_fields"),
         (r#"{"username":7,"password":"correct horse"}"#, 400, "invalid_fields"),
@@ -72,7 +72,7 @@ async fn bad_input_is_answered_with_what_to_do() {
 
 #[actix_rt::test]
 async fn a_flood_of_registrations_is_bounded_and_does_not_stop_events() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let token = server.token().await;
     let mut client = WebSocket::join_events(server.addr, &token).await;
     let flood: Vec<_> = (0..200)

@@ -14,7 +14,7 @@ async fn in_test(server: &TestServer) -> WebSocket {
 
 #[actix_rt::test]
 async fn a_test_event_reaches_all_clients_unchanged_sender_included() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let token = server.token().await;
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -37,7 +37,7 @@ async fn a_test_event_reaches_all_clients_unchanged_sender_included() {
 
 #[actix_rt::test]
 async fn a_test_event_keeps_its_attachments_and_is_acked_if_asked() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let token = server.token().await;
     let mut sender = WebSocket::join_events(server.addr, &token).await;
     let mut other = WebSocket::join_events(server.addr, &token).await;
@@ -55,22 +55,25 @@ async fn a_test_event_keeps_its_attachments_and_is_acked_if_asked() {
 
 #[actix_rt::test]
 async fn an_echo_acks_its_arguments() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let token = server.token().await;
     let mut client = WebSocket::join_events(server.addr, &token).await;
     client.send(r#"42/events,1["echo",{"a":[5.0]},"x"]"#).await;
     assert_eq!(client.text().await, r#"43/events,1[{"a":[5.0]},"x"]"#);
     client.send(r#"42/events,2["echo"]"#).await;
     assert_eq!(client.text().await, "43/events,2[]");
-    client.send(r#"451-/events,3["echo",{"_placeholder":true,"num":0}]"#).await;
-    client.send_binary(&[9]).await;
-    assert_eq!(client.text().await, r#"461-/events,3[{"_placeholder":true,"num":0}]"#);
-    assert_eq!(client.next().await, Frame::Binary(vec![9]));
+    // An empty attachment is an attachment.
+    for attachment in [&[9][..], &[]] {
+        client.send(r#"451-/events,3["echo",{"_placeholder":true,"num":0}]"#).await;
+        client.send_binary(attachment).await;
+        assert_eq!(client.text().await, r#"461-/events,3[{"_placeholder":true,"num":0}]"#);
+        assert_eq!(client.next().await, Frame::Binary(attachment.to_vec()));
+    }
 }
 
 #[actix_rt::test]
 async fn pollers_and_websockets_get_the_same_event() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let mut websocket = in_test(&server).await;
     let poller = Poller::open(server.addr).await;
     poller.ok("40/test,").await;
@@ -85,7 +88,7 @@ async fn pollers_and_websockets_get_the_same_event() {
 
 #[actix_rt::test]
 async fn what_a_handler_sends_comes_before_its_ack() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let mut client = in_test(&server).await;
     for n in 0..50 {
         client.send(&format!(r#"42/test,{n}["emit-then-ack",{n}]"#)).await;
@@ -103,7 +106,7 @@ async fn what_a_handler_sends_comes_before_its_ack() {
 
 #[actix_rt::test]
 async fn one_clients_events_are_handled_in_the_order_sent() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let mut client = in_test(&server).await;
     client.send(r#"42/test,1["slow",1]"#).await;
     client.send(r#"42/test,2["quick",2]"#).await;
@@ -113,7 +116,7 @@ async fn one_clients_events_are_handled_in_the_order_sent() {
 
 #[actix_rt::test]
 async fn a_handler_that_never_ends_stops_nobody_else() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let mut stuck = WebSocket::join_main(server.addr).await;
     stuck.send("40/test,").await;
     stuck.text().await;
@@ -129,7 +132,7 @@ async fn a_handler_that_never_ends_stops_nobody_else() {
 
 #[actix_rt::test]
 async fn a_client_that_outruns_its_handlers_is_held_back_not_dropped() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let mut client = in_test(&server).await;
     for n in 0..200 {
         client.send(&format!(r#"42/test,{n}["slow",{n}]"#)).await;
@@ -143,7 +146,7 @@ async fn a_client_that_outruns_its_handlers_is_held_back_not_dropped() {
 
 #[actix_rt::test]
 async fn a_handler_that_panics_or_fails_ends_nothing_but_its_call() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let mut client = in_test(&server).await;
     client.send(r#"42/test,1["panic"]"#).await;
     assert_eq!(
@@ -166,7 +169,7 @@ async fn a_handler_that_panics_or_fails_ends_nothing_but_its_call() {
 
 #[actix_rt::test]
 async fn a_room_gets_what_is_sent_to_it() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let mut inside = in_test(&server).await;
     let mut outside = in_test(&server).await;
     inside.send(r#"42/test,1["join"]"#).await;
@@ -179,14 +182,14 @@ async fn a_room_gets_what_is_sent_to_it() {
 
 #[actix_rt::test]
 async fn large_messages_go_both_ways_on_both_transports() {
-    let server = TestServer::start();
+    let server = TestServer::start_wide();
     let long = "x".repeat(900_000);
     let mut websocket = in_test(&server).await;
     websocket.send(&format!(r#"42/test,1["quick","{long}"]"#)).await;
-    assert_eq!(websocket.text().await.len(), long.len() + 14);
+    assert_eq!(websocket.text().await, format!(r#"43/test,1["{long}"]"#));
     let poller = Poller::open(server.addr).await;
     poller.ok("40/test,").await;
     poller.payload().await;
     poller.ok(&format!(r#"42/test,1["quick","{long}"]"#)).await;
-    assert_eq!(poller.payload().await.len(), long.len() + 14);
+    assert_eq!(poller.payload().await, format!(r#"43/test,1["{long}"]"#));
 }

@@ -40,6 +40,7 @@ async fn a_listed_origin_is_allowed_and_told_so() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), Some("http://page.example:5500"));
     assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
+    assert_eq!(answer.header("access-control-expose-headers"), Some("Retry-After"));
     assert_eq!(answer.header("vary"), Some("Origin"));
     let error = http::send(server.addr, "GET", "/socket.io/?EIO=4", &[origin], b"").await;
     assert_eq!(error.status, 400);

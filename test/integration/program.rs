@@ -89,7 +89,6 @@ async fn sigterm_tells_the_clients_and_ends_in_good_order() {
     let mut websocket = WebSocket::open(program.addr).await;
     let poller = Poller::open(program.addr).await;
     let parked = poller.begin_get().await;
-    poller.ok("6").await;
     program.signal("-TERM");
     websocket.assert_closed().await;
     assert_eq!(parked.answer().await.text(), "1");

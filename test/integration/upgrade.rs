@@ -27,7 +27,6 @@ async fn a_session_moves_to_the_websocket() {
     let server = TestServer::start();
     let poller = Poller::join_main(server.addr).await;
     let parked = poller.begin_get().await;
-    poller.ok("6").await;
     let mut websocket = probing(&poller).await;
     websocket.send("2probe").await;
     assert_eq!(websocket.text().await, "3probe");
