@@ -42,7 +42,9 @@ pub fn gateway(verifier: TokenVerifier) -> Gateway {
             socket.originate(broadcast).await?;
             Ok(Reply::Value(json!({ "ok": true })))
         })
-        .on("echo", |_, event| async move { Ok(Reply::Args(event.payload())) })
+        .on("echo", |_, event| async move {
+            Ok(Reply::Args(event.payload()))
+        })
 }
 
 #[derive(Deserialize)]
@@ -52,12 +54,19 @@ struct Auth {
 
 /// Returns the token that the client brought; the payload's wins over the header's.
 fn token(request: &ConnectRequest) -> Option<String> {
-    let auth = request.auth.as_ref().and_then(|auth| serde_json::from_str::<Auth>(auth).ok());
-    auth.and_then(|auth| auth.token).filter(|token| !token.is_empty()).or_else(|| {
-        let header = request.handshake.header("authorization")?;
-        let (scheme, token) = header.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-    })
+    let auth = request
+        .auth
+        .as_ref()
+        .and_then(|auth| serde_json::from_str::<Auth>(auth).ok());
+    auth.and_then(|auth| auth.token)
+        .filter(|token| !token.is_empty())
+        .or_else(|| {
+            let header = request.handshake.header("authorization")?;
+            let (scheme, token) = header.split_once(' ')?;
+            scheme
+                .eq_ignore_ascii_case("bearer")
+                .then(|| token.trim().to_owned())
+        })
 }
 
 fn admit(verifier: &TokenVerifier, request: &ConnectRequest) -> Result<serde_json::Value, Refusal> {
@@ -73,5 +82,8 @@ fn admit(verifier: &TokenVerifier, request: &ConnectRequest) -> Result<serde_jso
 }
 
 fn unauthorized(code: &str) -> Refusal {
-    Refusal { message: "Unauthorized".to_owned(), data: Some(json!({ "code": code })) }
+    Refusal {
+        message: "Unauthorized".to_owned(),
+        data: Some(json!({ "code": code })),
+    }
 }

@@ -82,7 +82,10 @@ pub struct HandlerError {
 impl HandlerError {
     /// Puts an error together.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     /// What a client is told of a handler that panicked.
@@ -201,8 +204,9 @@ impl Gateway {
         F: Fn(SocketRef, DisconnectReason) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + 'static,
     {
-        self.on_disconnect =
-            Some(Arc::new(move |socket, reason| call(socket, reason).boxed_local()));
+        self.on_disconnect = Some(Arc::new(move |socket, reason| {
+            call(socket, reason).boxed_local()
+        }));
         self
     }
 
@@ -226,7 +230,9 @@ impl Gateway {
         F: Fn(SocketRef, Event) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Reply, HandlerError>> + 'static,
     {
-        self.on_other = Some(Arc::new(move |socket, event| handle(socket, event).boxed_local()));
+        self.on_other = Some(Arc::new(move |socket, event| {
+            handle(socket, event).boxed_local()
+        }));
         self
     }
 
@@ -271,7 +277,8 @@ pub struct Gateways {
 impl Gateways {
     /// Adds a gateway. A second one of the same namespace replaces the first.
     pub fn add(&mut self, gateway: Gateway) {
-        self.by_namespace.insert(gateway.namespace.clone(), Arc::new(gateway));
+        self.by_namespace
+            .insert(gateway.namespace.clone(), Arc::new(gateway));
     }
 
     /// Returns the gateway of a namespace.

@@ -62,7 +62,12 @@ pub struct SocketRef {
 
 impl SocketRef {
     pub(crate) fn new(parts: SocketParts) -> Self {
-        Self { inner: Arc::new(Inner { parts, has_sent: AtomicBool::new(false) }) }
+        Self {
+            inner: Arc::new(Inner {
+                parts,
+                has_sent: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// Returns the id: 20 characters, known to clients, different in each namespace.
@@ -119,7 +124,8 @@ impl SocketRef {
         values: &[impl Serialize],
     ) -> Result<(), HandlerError> {
         let args = Args::event(name, values)?;
-        self.originate(Broadcast::to_all(self.inner.parts.namespace.clone(), args)).await?;
+        self.originate(Broadcast::to_all(self.inner.parts.namespace.clone(), args))
+            .await?;
         Ok(())
     }
 
@@ -128,8 +134,10 @@ impl SocketRef {
     /// # Errors
     /// The instance is stopping.
     pub async fn originate(&self, broadcast: Broadcast) -> Result<(), Gone> {
+        let delivered = self.inner.parts.hub.send(Originate(broadcast)).await;
+        // Noted behind the hub's answer: by then the sender's own copy is in its mailbox, perhaps not yet taken out.
         self.note_sending();
-        self.inner.parts.hub.send(Originate(broadcast)).await.map_err(|_| Gone)
+        delivered.or(Err(Gone))
     }
 
     /// Puts this socket into a room.
@@ -147,7 +155,7 @@ impl SocketRef {
             .hub
             .send(message)
             .await
-            .map_err(|_| Gone)?
+            .or(Err(Gone))?
             .map_err(|err| HandlerError::new("too_many_rooms", err.to_string()))
     }
 
@@ -161,14 +169,17 @@ impl SocketRef {
             socket_id: self.inner.parts.id.clone(),
             room: room.into(),
         };
-        self.inner.parts.hub.send(message).await.map_err(|_| Gone)?;
+        self.inner.parts.hub.send(message).await.or(Err(Gone))?;
         Ok(())
     }
 
     /// Ends this membership, or the client's whole connection, with all of its namespaces.
     pub fn disconnect(&self, whole_connection: bool) {
         self.note_sending();
-        self.inner.parts.disconnect.do_send(Disconnect { join: self.inner.parts.join, whole_connection });
+        self.inner.parts.disconnect.do_send(Disconnect {
+            join: self.inner.parts.join,
+            whole_connection,
+        });
     }
 
     /// What is sent here arrives by way of a mailbox; an ack must not overtake it.

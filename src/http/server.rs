@@ -66,7 +66,11 @@ fn bind_addr(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
 ///
 /// # Errors
 /// The listener cannot be used.
-pub fn serve(listener: std::net::TcpListener, workers: usize, shared: Shared) -> io::Result<Server> {
+pub fn serve(
+    listener: std::net::TcpListener,
+    workers: usize,
+    shared: Shared,
+) -> io::Result<Server> {
     let builder: ServerBuilder = Server::build()
         .workers(workers)
         .max_concurrent_connections(MAX_CONNECTIONS_PER_WORKER)

@@ -21,7 +21,6 @@ use super::{
     memory_bus::{Deed, MemoryBus},
     messages::{Publish, Stop},
     redis_bus::{MAX_MESSAGE_BYTES, RedisBus},
-    redis_server::RedisServer,
 };
 use crate::{
     adapter::{message, uid::Uid},
@@ -30,6 +29,7 @@ use crate::{
         broadcast::{Broadcast, Flags, Target},
         messages::Reinject,
     },
+    redis_server::RedisServer,
     socket_io::{
         args::Args,
         ids::{Namespace, Room},

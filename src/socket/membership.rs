@@ -85,7 +85,13 @@ pub(super) struct Membership {
 impl Membership {
     /// Begins with the gateway's `on_connect`.
     pub(super) fn new(join: JoinId, socket: SocketRef, gateway: Arc<Gateway>) -> Self {
-        Self { join, socket, gateway, queue: VecDeque::from([Job::Connected]), running: None }
+        Self {
+            join,
+            socket,
+            gateway,
+            queue: VecDeque::from([Job::Connected]),
+            running: None,
+        }
     }
 
     /// Returns the namespace.
@@ -108,9 +114,14 @@ impl Membership {
         loop {
             if let Some((running, ack)) = &mut self.running {
                 let ack = *ack;
-                let Poll::Ready(outcome) = running.as_mut().poll(cx) else { return Poll::Pending };
+                let Poll::Ready(outcome) = running.as_mut().poll(cx) else {
+                    return Poll::Pending;
+                };
                 self.running = None;
-                return Poll::Ready(ack.map(|id| DueAck { id, args: ack_args(outcome) }));
+                return Poll::Ready(ack.map(|id| DueAck {
+                    id,
+                    args: ack_args(outcome),
+                }));
             }
             let Some(job) = self.queue.pop_front() else {
                 if self.queue.capacity() > MAX_QUEUED_EVENTS / 4 {
@@ -127,11 +138,19 @@ impl Membership {
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
     /// half-written.
     pub(super) fn wind_down(self, reason: DisconnectReason) {
-        let Self { socket, gateway, queue, running, .. } = self;
+        let Self {
+            socket,
+            gateway,
+            queue,
+            running,
+            ..
+        } = self;
         let on_disconnect = {
             let gateway = Arc::clone(&gateway);
             let socket = socket.clone();
-            guard("disconnect", &socket.clone(), move || gateway.call_on_disconnect(socket, reason))
+            guard("disconnect", &socket.clone(), move || {
+                gateway.call_on_disconnect(socket, reason)
+            })
         };
         if running.is_none() && queue.is_empty() && on_disconnect.is_none() {
             return;
@@ -153,11 +172,7 @@ impl Membership {
 }
 
 /// Calls the handler of a job. `None` if there is none.
-fn start(
-    gateway: &Arc<Gateway>,
-    socket: &SocketRef,
-    job: Job,
-) -> Option<(Running, Option<AckId>)> {
+fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<(Running, Option<AckId>)> {
     match job {
         Job::Connected => {
             let gateway = Arc::clone(gateway);
@@ -196,7 +211,9 @@ fn guard<T: 'static>(
         AssertUnwindSafe(future)
             .catch_unwind()
             .map(move |outcome| {
-                outcome.map_err(|panic| log_panic(&what, &namespace, &*panic)).ok()
+                outcome
+                    .map_err(|panic| log_panic(&what, &namespace, &*panic))
+                    .ok()
             })
             .boxed_local(),
     )

@@ -50,7 +50,10 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { by_sid: Mutex::default(), num_sessions: watch::Sender::new(0) }
+        Self {
+            by_sid: Mutex::default(),
+            num_sessions: watch::Sender::new(0),
+        }
     }
 }
 

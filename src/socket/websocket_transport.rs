@@ -45,7 +45,11 @@ pub(super) struct WebSocketTransport {
 
 impl WebSocketTransport {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, incoming: VecDeque::new(), failure: None }
+        Self {
+            connection,
+            incoming: VecDeque::new(),
+            failure: None,
+        }
     }
 
     /// Returns what came next.

@@ -53,12 +53,17 @@ impl Args {
     /// # Errors
     /// A value does not serialise to JSON.
     pub fn ack(values: &[impl Serialize]) -> Result<Self, serde_json::Error> {
-        Ok(Self::from_parts(serde_json::to_string(values)?.into(), Vec::new()))
+        Ok(Self::from_parts(
+            serde_json::to_string(values)?.into(),
+            Vec::new(),
+        ))
     }
 
     /// Returns the elements behind the first: what an event carries beside its name.
     pub fn without_name(&self) -> Self {
-        let first = json::check_array(&self.json).ok().and_then(|array| array.first);
+        let first = json::check_array(&self.json)
+            .ok()
+            .and_then(|array| array.first);
         let json = first.map_or_else(
             || ByteString::from_static("[]"),
             |first| {
@@ -69,7 +74,10 @@ impl Args {
                 ByteString::from(format!("[{tail}"))
             },
         );
-        Self { json, attachments: self.attachments.clone() }
+        Self {
+            json,
+            attachments: self.attachments.clone(),
+        }
     }
 
     /// Adds the attachments that arrived behind the text.
@@ -109,7 +117,10 @@ mod tests {
     fn the_name_is_cut_off_and_the_rest_keeps_its_text() {
         for (json, rest) in [
             (r#"["echo"]"#, "[]"),
-            (r#"["echo",5.0,{"b":1,"a":[ ]}]"#, r#"[5.0,{"b":1,"a":[ ]}]"#),
+            (
+                r#"["echo",5.0,{"b":1,"a":[ ]}]"#,
+                r#"[5.0,{"b":1,"a":[ ]}]"#,
+            ),
             (r#" [ "e,\"]" , 1 ] "#, "[ 1 ] "),
             ("[7,8]", "[8]"),
         ] {

@@ -23,7 +23,10 @@ async fn a_registered_user_logs_in() {
     assert_eq!(answer.json()["user"]["id"], id);
     WebSocket::join_events(server.addr, answer.json()["access_token"].as_str().unwrap()).await;
     let again = post_json(server.addr, "/auth/register", body).await;
-    assert_eq!((again.status, &again.json()["error"]), (409, &"username_taken".into()));
+    assert_eq!(
+        (again.status, &again.json()["error"]),
+        (409, &"username_taken".into())
+    );
 }
 
 #[actix_rt::test]
@@ -31,10 +34,18 @@ async fn unknown_user_and_wrong_password_get_the_same_answer() {
     let server = TestServer::start_wide();
     let body = r#"{"username":"ada","password":"correct horse"}"#;
     post_json(server.addr, "/auth/register", body).await;
-    let wrong =
-        post_json(server.addr, "/auth/login", r#"{"username":"ada","password":"wrong horse"}"#).await;
-    let unknown =
-        post_json(server.addr, "/auth/login", r#"{"username":"bob","password":"wrong horse"}"#).await;
+    let wrong = post_json(
+        server.addr,
+        "/auth/login",
+        r#"{"username":"ada","password":"wrong horse"}"#,
+    )
+    .await;
+    let unknown = post_json(
+        server.addr,
+        "/auth/login",
+        r#"{"username":"bob","password":"wrong horse"}"#,
+    )
+    .await;
     assert_eq!((wrong.status, unknown.status), (401, 401));
     assert_eq!(wrong.body, unknown.body);
 }
@@ -48,17 +59,41 @@ async fn bad_input_is_answered_with_what_to_do() {
         ("[]", 400, "invalid_fields"),
         ("{}", 400, "invalid_fields"),
         (r#"{"username":"ada"}"#, 400, "invalid_fields"),
-        (r#"{"username":7,"password":"correct horse"}"#, 400, "invalid_fields"),
-        (r#"{"username":"a","password":"correct horse"}"#, 400, "invalid_fields"),
-        (r#"{"username":"аda","password":"correct horse"}"#, 400, "invalid_fields"),
-        (r#"{"username":"ada","password":"short"}"#, 400, "invalid_fields"),
-        (&format!(r#"{{"username":"ada","password":"{long}"}}"#), 400, "invalid_fields"),
+        (
+            r#"{"username":7,"password":"correct horse"}"#,
+            400,
+            "invalid_fields",
+        ),
+        (
+            r#"{"username":"a","password":"correct horse"}"#,
+            400,
+            "invalid_fields",
+        ),
+        (
+            r#"{"username":"аda","password":"correct horse"}"#,
+            400,
+            "invalid_fields",
+        ),
+        (
+            r#"{"username":"ada","password":"short"}"#,
+            400,
+            "invalid_fields",
+        ),
+        (
+            &format!(r#"{{"username":"ada","password":"{long}"}}"#),
+            400,
+            "invalid_fields",
+        ),
         (&"x".repeat(100_000), 413, "body_too_large"),
     ] {
         let answer = post_json(server.addr, "/auth/register", body).await;
         let json = answer.json();
         let shown = &body[..body.len().min(60)];
-        assert_eq!((answer.status, json["error"].as_str()), (status, Some(error)), "{shown}");
+        assert_eq!(
+            (answer.status, json["error"].as_str()),
+            (status, Some(error)),
+            "{shown}"
+        );
         assert!(json["message"].as_str().unwrap().len() > 10, "{json}");
         if error == "invalid_fields" {
             assert!(!json["fields"].as_object().unwrap().is_empty(), "{json}");
@@ -112,7 +147,10 @@ async fn a_flood_of_registrations_is_bounded_and_does_not_stop_events() {
         }
     })
     .await;
-    assert!(counts.contains_key(&201) && counts.contains_key(&429), "{counts:?}");
+    assert!(
+        counts.contains_key(&201) && counts.contains_key(&429),
+        "{counts:?}"
+    );
     assert_eq!(counts.len(), 2, "{counts:?}");
     assert!(num_echoes > 10, "events must flow meanwhile: {num_echoes}");
 }

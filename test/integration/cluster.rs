@@ -10,9 +10,14 @@ use crate::support::{
     within,
 };
 
+/// Waits until the instance says so of its Redis; once it is up, until the token key has come, too.
 async fn await_redis(server: &TestServer, state: &str) {
     within(state, async {
-        while http::get(server.addr, "/readyz").await.json()["redis"]["state"] != state {
+        loop {
+            let ready = http::get(server.addr, "/readyz").await.json();
+            if ready["redis"]["state"] == state && (state != "up" || ready["ready"] == true) {
+                break;
+            }
             tokio::task::yield_now().await;
         }
     })
@@ -21,7 +26,10 @@ async fn await_redis(server: &TestServer, state: &str) {
 
 /// Two instances that see each other.
 async fn pair(redis: &RedisServer) -> (TestServer, TestServer) {
-    let pair = (TestServer::on_redis(&redis.url()), TestServer::on_redis(&redis.url()));
+    let pair = (
+        TestServer::on_redis(&redis.url()),
+        TestServer::on_redis(&redis.url()),
+    );
     await_redis(&pair.0, "up").await;
     await_redis(&pair.1, "up").await;
     pair
@@ -54,7 +62,10 @@ async fn events_cross_in_order_without_doubles_and_unchanged() {
     let mut a = WebSocket::join_events(one.addr, &token).await;
     let mut b = WebSocket::join_events(two.addr, &token).await;
     for n in 0..200 {
-        a.send(&format!(r#"42/events,["test-event",{n},{{"é":[null,1.5,"x"]}}]"#)).await;
+        a.send(&format!(
+            r#"42/events,["test-event",{n},{{"é":[null,1.5,"x"]}}]"#
+        ))
+        .await;
     }
     for client in [&mut a, &mut b] {
         for n in 0..200 {
@@ -64,7 +75,8 @@ async fn events_cross_in_order_without_doubles_and_unchanged() {
             );
         }
     }
-    b.send(r#"451-/events,["test-event",{"x":{"_placeholder":true,"num":0}}]"#).await;
+    b.send(r#"451-/events,["test-event",{"x":{"_placeholder":true,"num":0}}]"#)
+        .await;
     b.send_binary(&[0, 1, 254, 255]).await;
     for client in [&mut a, &mut b] {
         assert_eq!(
@@ -80,14 +92,23 @@ async fn who_registers_at_one_instance_logs_in_at_the_other() {
     let redis = RedisServer::start();
     let (one, two) = pair(&redis).await;
     let body = r#"{"username":"ada","password":"correct horse"}"#;
-    assert_eq!(post_json(one.addr, "/auth/register", body).await.status, 201);
+    assert_eq!(
+        post_json(one.addr, "/auth/register", body).await.status,
+        201
+    );
     let login = post_json(two.addr, "/auth/login", body).await;
     assert_eq!(login.status, 200);
     let token = login.json()["access_token"].as_str().unwrap().to_owned();
     WebSocket::join_events(one.addr, &token).await;
-    assert_eq!(post_json(two.addr, "/auth/register", body).await.status, 409);
+    assert_eq!(
+        post_json(two.addr, "/auth/register", body).await.status,
+        409
+    );
     let ready = http::get(one.addr, "/readyz").await.json();
-    assert_eq!((&ready["mode"], &ready["redis"]), (&json!("cluster"), &json!({ "state": "up" })));
+    assert_eq!(
+        (&ready["mode"], &ready["redis"]),
+        (&json!("cluster"), &json!({ "state": "up" }))
+    );
 }
 
 #[actix_rt::test]
@@ -105,9 +126,21 @@ async fn redis_may_be_killed_and_come_back_under_traffic() {
         assert_eq!(a.text().await, event, "local delivery never stops");
     }
     await_redis(&one, "down").await;
-    let answer = post_json(one.addr, "/auth/login", r#"{"username":"x1234","password":"correct horse"}"#).await;
-    assert_eq!((answer.status, &answer.json()["error"]), (503, &json!("accounts_unavailable")));
-    assert_eq!(http::get(one.addr, "/readyz").await.status, 200, "it still takes clients");
+    let answer = post_json(
+        one.addr,
+        "/auth/login",
+        r#"{"username":"x1234","password":"correct horse"}"#,
+    )
+    .await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]),
+        (503, &json!("accounts_unavailable"))
+    );
+    assert_eq!(
+        http::get(one.addr, "/readyz").await.status,
+        200,
+        "it still takes clients"
+    );
     WebSocket::join_events(one.addr, &token).await;
     redis.restart_on_same_port();
     await_redis(&one, "up").await;
@@ -128,7 +161,11 @@ async fn an_instance_starts_without_redis_and_joins_when_it_comes() {
     assert!(reply.contains(r#""code":"auth_unavailable""#), "{reply}");
     let mut main = WebSocket::join_main(one.addr).await;
     main.send(r#"42["message",1]"#).await;
-    assert_eq!(main.text().await, r#"42["message-back",1]"#, "open namespaces work");
+    assert_eq!(
+        main.text().await,
+        r#"42["message-back",1]"#,
+        "open namespaces work"
+    );
     redis.restart_on_same_port();
     await_redis(&one, "up").await;
     let two = TestServer::on_redis(&redis.url());
@@ -171,4 +208,40 @@ async fn a_stopped_instance_leaves_the_other_whole() {
     await_redis(&third, "up").await;
     let mut c = WebSocket::join_events(third.addr, &token).await;
     await_crossing(&mut c, &mut b, "third").await;
+}
+
+#[actix_rt::test]
+async fn what_others_publish_arrives_and_garbage_does_no_harm() {
+    let redis = RedisServer::start();
+    let (one, _two) = pair(&redis).await;
+    let token = one.token().await;
+    let mut a = WebSocket::join_events(one.addr, &token).await;
+    let publish = |payload: &[u8]| {
+        redis.command(&[b"PUBLISH", b"socket.io#/events#", payload]);
+    };
+    for garbage in [
+        b"".as_slice(),
+        b"garbage",
+        b"{}",
+        b"\xc1",
+        b"\x93",
+        b"\x93\xa7emitter",
+        // A map, an array and a string that claim four gigabytes.
+        b"\x93\xa7emitter\xdf\xff\xff\xff\xff",
+        b"\x93\xa7emitter\xdd\xff\xff\xff\xff",
+        b"\x93\xdb\xff\xff\xff\xff",
+        &[0x91; 100_000],
+    ] {
+        publish(garbage);
+    }
+    // ["emitter", {type: 2, data: ["hello", bin 01], nsp: "/events"}, {rooms: [], flags: {}, except: []}]
+    publish(
+        b"\x93\xa7emitter\x83\xa4type\x02\xa4data\x92\xa5hello\xc4\x01\x01\xa3nsp\xa7/events\
+          \x83\xa5rooms\x90\xa5flags\x80\xa6except\x90",
+    );
+    assert_eq!(
+        a.text().await,
+        r#"451-/events,["hello",{"_placeholder":true,"num":0}]"#
+    );
+    assert_eq!(a.next().await, Frame::Binary(vec![1]));
 }

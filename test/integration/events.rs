@@ -41,7 +41,8 @@ async fn a_test_event_keeps_its_attachments_and_is_acked_if_asked() {
     let token = server.token().await;
     let mut sender = WebSocket::join_events(server.addr, &token).await;
     let mut other = WebSocket::join_events(server.addr, &token).await;
-    let json = r#"["test-event",{"_placeholder":true,"num":1},{"x":{"_placeholder":true,"num":0}}]"#;
+    let json =
+        r#"["test-event",{"_placeholder":true,"num":1},{"x":{"_placeholder":true,"num":0}}]"#;
     sender.send(&format!("452-/events,7{json}")).await;
     sender.send_binary(&[1, 2]).await;
     sender.send_binary(&[3]).await;
@@ -50,7 +51,11 @@ async fn a_test_event_keeps_its_attachments_and_is_acked_if_asked() {
         assert_eq!(client.next().await, Frame::Binary(vec![1, 2]));
         assert_eq!(client.next().await, Frame::Binary(vec![3]));
     }
-    assert_eq!(sender.text().await, r#"43/events,7[{"ok":true}]"#, "the event comes before its ack");
+    assert_eq!(
+        sender.text().await,
+        r#"43/events,7[{"ok":true}]"#,
+        "the event comes before its ack"
+    );
 }
 
 #[actix_rt::test]
@@ -64,9 +69,14 @@ async fn an_echo_acks_its_arguments() {
     assert_eq!(client.text().await, "43/events,2[]");
     // An empty attachment is an attachment.
     for attachment in [&[9][..], &[]] {
-        client.send(r#"451-/events,3["echo",{"_placeholder":true,"num":0}]"#).await;
+        client
+            .send(r#"451-/events,3["echo",{"_placeholder":true,"num":0}]"#)
+            .await;
         client.send_binary(attachment).await;
-        assert_eq!(client.text().await, r#"461-/events,3[{"_placeholder":true,"num":0}]"#);
+        assert_eq!(
+            client.text().await,
+            r#"461-/events,3[{"_placeholder":true,"num":0}]"#
+        );
         assert_eq!(client.next().await, Frame::Binary(attachment.to_vec()));
     }
 }
@@ -79,11 +89,16 @@ async fn pollers_and_websockets_get_the_same_event() {
     poller.ok("40/test,").await;
     poller.payload().await;
     let parked = poller.begin_get().await;
-    websocket.send(r#"451-/test,["broadcast-then-ack",{"_placeholder":true,"num":0}]"#).await;
+    websocket
+        .send(r#"451-/test,["broadcast-then-ack",{"_placeholder":true,"num":0}]"#)
+        .await;
     websocket.send_binary(&[1, 2, 3, 4]).await;
     let expected = r#"451-/test,["broadcast-then-ack",{"_placeholder":true,"num":0}]"#;
     assert_eq!(websocket.text().await, expected);
-    assert_eq!(parked.answer().await.text(), format!("{expected}\u{1e}bAQIDBA=="));
+    assert_eq!(
+        parked.answer().await.text(),
+        format!("{expected}\u{1e}bAQIDBA==")
+    );
 }
 
 #[actix_rt::test]
@@ -91,15 +106,24 @@ async fn what_a_handler_sends_comes_before_its_ack() {
     let server = TestServer::start_wide();
     let mut client = in_test(&server).await;
     for n in 0..50 {
-        client.send(&format!(r#"42/test,{n}["emit-then-ack",{n}]"#)).await;
-        client.send(&format!(r#"42/test,1{n:03}["quick",{n}]"#)).await;
-        client.send(&format!(r#"42/test,2{n:03}["broadcast-then-ack",{n}]"#)).await;
+        client
+            .send(&format!(r#"42/test,{n}["emit-then-ack",{n}]"#))
+            .await;
+        client
+            .send(&format!(r#"42/test,1{n:03}["quick",{n}]"#))
+            .await;
+        client
+            .send(&format!(r#"42/test,2{n:03}["broadcast-then-ack",{n}]"#))
+            .await;
     }
     for n in 0..50 {
         assert_eq!(client.text().await, r#"42/test,["first",1]"#);
         assert_eq!(client.text().await, format!("43/test,{n}[{n}]"));
         assert_eq!(client.text().await, format!("43/test,1{n:03}[{n}]"));
-        assert_eq!(client.text().await, format!(r#"42/test,["broadcast-then-ack",{n}]"#));
+        assert_eq!(
+            client.text().await,
+            format!(r#"42/test,["broadcast-then-ack",{n}]"#)
+        );
         assert_eq!(client.text().await, format!("43/test,2{n:03}[{n}]"));
     }
 }
@@ -121,7 +145,9 @@ async fn a_handler_that_never_ends_stops_nobody_else() {
     stuck.send("40/test,").await;
     stuck.text().await;
     stuck.send(r#"42/test,1["never"]"#).await;
-    stuck.send(r#"42["message","other namespaces of the same client go on"]"#).await;
+    stuck
+        .send(r#"42["message","other namespaces of the same client go on"]"#)
+        .await;
     assert!(stuck.text().await.starts_with("42[\"message-back\""));
     let mut other = in_test(&server).await;
     other.send(r#"42/test,1["quick",1]"#).await;
@@ -177,7 +203,11 @@ async fn a_room_gets_what_is_sent_to_it() {
     outside.send(r#"42/test,["to-room",1]"#).await;
     assert_eq!(inside.text().await, r#"42/test,["to-room",1]"#);
     outside.send(r#"42/test,2["quick"]"#).await;
-    assert_eq!(outside.text().await, "43/test,2[]", "who is not in the room gets nothing");
+    assert_eq!(
+        outside.text().await,
+        "43/test,2[]",
+        "who is not in the room gets nothing"
+    );
 }
 
 #[actix_rt::test]
@@ -185,7 +215,9 @@ async fn large_messages_go_both_ways_on_both_transports() {
     let server = TestServer::start_wide();
     let long = "x".repeat(900_000);
     let mut websocket = in_test(&server).await;
-    websocket.send(&format!(r#"42/test,1["quick","{long}"]"#)).await;
+    websocket
+        .send(&format!(r#"42/test,1["quick","{long}"]"#))
+        .await;
     assert_eq!(websocket.text().await, format!(r#"43/test,1["{long}"]"#));
     let poller = Poller::open(server.addr).await;
     poller.ok("40/test,").await;

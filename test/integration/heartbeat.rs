@@ -2,11 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{
-    http::Poller,
-    server::TestServer,
-    websocket::WebSocket,
-};
+use crate::support::{http::Poller, server::TestServer, websocket::WebSocket};
 
 /// The times of the official conformance suites.
 fn quick() -> TestServer {
@@ -24,7 +20,10 @@ async fn a_websocket_gets_a_ping_after_each_pong() {
     for _ in 0..3 {
         let since = Instant::now();
         assert_eq!(websocket.text().await, "2");
-        assert!(since.elapsed() > Duration::from_millis(200), "not before the interval");
+        assert!(
+            since.elapsed() > Duration::from_millis(200),
+            "not before the interval"
+        );
         websocket.send("3").await;
     }
 }

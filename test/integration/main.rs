@@ -15,6 +15,12 @@
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected must fail"
+)]
+
 mod accounts;
 mod cluster;
 mod events;

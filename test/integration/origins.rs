@@ -20,7 +20,9 @@ async fn upgrade_status(server: &TestServer, origin: &str) -> String {
     let request = upgrade_request("/socket.io/?EIO=4&transport=websocket", &[&origin]);
     let mut pending = Pending::send(server.addr, &request).await;
     let mut got = vec![0; 2048];
-    let len = within("an answer", pending.stream.read(&mut got)).await.unwrap();
+    let len = within("an answer", pending.stream.read(&mut got))
+        .await
+        .unwrap();
     String::from_utf8_lossy(&got[..len]).into_owned()
 }
 
@@ -29,7 +31,11 @@ async fn the_hubs_own_origin_is_allowed_without_a_list() {
     let server = with_list("");
     let answer = http::send(server.addr, "GET", POLLING, &["Origin: http://hub"], b"").await;
     assert_eq!(answer.status, 200);
-    assert!(upgrade_status(&server, "http://hub").await.starts_with("HTTP/1.1 101"));
+    assert!(
+        upgrade_status(&server, "http://hub")
+            .await
+            .starts_with("HTTP/1.1 101")
+    );
 }
 
 #[actix_rt::test]
@@ -38,13 +44,25 @@ async fn a_listed_origin_is_allowed_and_told_so() {
     let origin = "Origin: http://page.example:5500";
     let answer = http::send(server.addr, "GET", POLLING, &[origin], b"").await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("access-control-allow-origin"), Some("http://page.example:5500"));
-    assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
-    assert_eq!(answer.header("access-control-expose-headers"), Some("Retry-After"));
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        Some("http://page.example:5500")
+    );
+    assert_eq!(
+        answer.header("access-control-allow-credentials"),
+        Some("true")
+    );
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        Some("Retry-After")
+    );
     assert_eq!(answer.header("vary"), Some("Origin"));
     let error = http::send(server.addr, "GET", "/socket.io/?EIO=4", &[origin], b"").await;
     assert_eq!(error.status, 400);
-    assert!(error.header("access-control-allow-origin").is_some(), "errors can be read too");
+    assert!(
+        error.header("access-control-allow-origin").is_some(),
+        "errors can be read too"
+    );
     let upgraded = upgrade_status(&server, "http://page.example:5500").await;
     assert!(upgraded.starts_with("HTTP/1.1 101"), "{upgraded}");
     assert!(
@@ -56,20 +74,33 @@ async fn a_listed_origin_is_allowed_and_told_so() {
 #[actix_rt::test]
 async fn any_other_origin_is_refused_over_http_and_websocket() {
     let server = with_list("https://example.com");
-    for origin in ["https://evil-example.com", "https://example.com.evil.com", "null", "http://hub:81"] {
+    for origin in [
+        "https://evil-example.com",
+        "https://example.com.evil.com",
+        "null",
+        "http://hub:81",
+    ] {
         let header = format!("Origin: {origin}");
         let answer = http::send(server.addr, "GET", POLLING, &[&header], b"").await;
         assert_eq!(answer.status, 403, "{origin}");
         let json = answer.json();
         assert_eq!(json["code"], 4);
         let message = json["message"].as_str().unwrap();
-        assert!(message.contains(origin) && message.contains("FRONTEND_URL"), "{message}");
+        assert!(
+            message.contains(origin) && message.contains("FRONTEND_URL"),
+            "{message}"
+        );
         assert_eq!(answer.header("access-control-allow-origin"), None);
-        let answer =
-            http::send(server.addr, "POST", "/auth/login", &[&header], b"{}").await;
-        assert_eq!((answer.status, &answer.json()["error"]), (403, &"origin_refused".into()));
+        let answer = http::send(server.addr, "POST", "/auth/login", &[&header], b"{}").await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]),
+            (403, &"origin_refused".into())
+        );
         let upgrade = upgrade_status(&server, origin).await;
-        assert!(upgrade.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{origin}: {upgrade}");
+        assert!(
+            upgrade.starts_with("HTTP/1.1 403 Forbidden\r\n"),
+            "{origin}: {upgrade}"
+        );
         assert!(upgrade.contains("FRONTEND_URL"), "{upgrade}");
     }
 }
@@ -91,22 +122,39 @@ async fn a_preflight_is_answered_for_allowed_origins_only() {
     };
     let allowed = ask("http://page.example").await;
     assert_eq!(allowed.status, 204);
-    assert_eq!(allowed.header("access-control-allow-origin"), Some("http://page.example"));
+    assert_eq!(
+        allowed.header("access-control-allow-origin"),
+        Some("http://page.example")
+    );
     assert_eq!(
         allowed.header("access-control-allow-methods"),
         Some("GET,HEAD,PUT,PATCH,POST,DELETE")
     );
-    assert_eq!(allowed.header("access-control-allow-headers"), Some("content-type"));
+    assert_eq!(
+        allowed.header("access-control-allow-headers"),
+        Some("content-type")
+    );
     assert_eq!(ask("http://other.example").await.status, 403);
 }
 
 #[actix_rt::test]
 async fn a_star_allows_everyone_but_no_credentials() {
     let server = with_list("*");
-    let answer = http::send(server.addr, "GET", POLLING, &["Origin: https://any.example"], b"").await;
+    let answer = http::send(
+        server.addr,
+        "GET",
+        POLLING,
+        &["Origin: https://any.example"],
+        b"",
+    )
+    .await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     assert_eq!(answer.header("access-control-allow-credentials"), None);
-    assert!(upgrade_status(&server, "https://any.example").await.starts_with("HTTP/1.1 101"));
+    assert!(
+        upgrade_status(&server, "https://any.example")
+            .await
+            .starts_with("HTTP/1.1 101")
+    );
 }
 
 #[actix_rt::test]

@@ -21,7 +21,10 @@ async fn a_get_is_held_until_there_is_something() {
     poller.ok(r#"42["message",1]"#).await;
     let answer = parked.answer().await;
     assert_eq!(answer.text(), r#"42["message-back",1]"#);
-    assert_eq!(answer.header("content-type"), Some("text/plain; charset=UTF-8"));
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; charset=UTF-8")
+    );
     assert_eq!(answer.header("cache-control"), Some("no-store"));
 }
 
@@ -110,9 +113,13 @@ async fn a_client_that_aborts_its_post_ends_the_session() {
 async fn a_body_over_the_limit_is_refused_and_the_session_survives() {
     let server = TestServer::with(|config| config.engine.max_payload = 1000);
     let poller = Poller::join_main(server.addr).await;
-    let answer = poller.post(&format!("42[\"message\",\"{}\"]", "x".repeat(1000))).await;
+    let answer = poller
+        .post(&format!("42[\"message\",\"{}\"]", "x".repeat(1000)))
+        .await;
     assert_eq!((answer.status, answer.text()), (413, ""));
-    poller.ok(&format!("42[\"message\",\"{}\"]", "x".repeat(1000 - 16))).await;
+    poller
+        .ok(&format!("42[\"message\",\"{}\"]", "x".repeat(1000 - 16)))
+        .await;
     assert!(poller.payload().await.starts_with("42[\"message-back\""));
 }
 
@@ -120,7 +127,10 @@ async fn a_body_over_the_limit_is_refused_and_the_session_survives() {
 async fn an_endless_chunked_body_is_cut_at_the_limit() {
     let server = TestServer::with(|config| config.engine.max_payload = 1000);
     let poller = Poller::join_main(server.addr).await;
-    let head = format!("POST {} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n", poller.target);
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n",
+        poller.target
+    );
     let mut pending = Pending::send(server.addr, head.as_bytes()).await;
     let chunk = [b"200\r\n".as_slice(), &[b'6'; 512], b"\r\n"].concat();
     for _ in 0..2 {
@@ -151,7 +161,9 @@ async fn packets_before_a_bad_one_are_handled() {
     let (mut listener, _) = listener;
     poller.ok("40/test,").await;
     assert!(poller.payload().await.starts_with("40/test,"));
-    poller.ok("42/test,[\"broadcast-then-ack\",1]\u{1e}abc\u{1e}42/test,[\"broadcast-then-ack\",2]").await;
+    poller
+        .ok("42/test,[\"broadcast-then-ack\",1]\u{1e}abc\u{1e}42/test,[\"broadcast-then-ack\",2]")
+        .await;
     assert_eq!(listener.text().await, r#"42/test,["broadcast-then-ack",1]"#);
     server.await_connections(1).await;
 }
@@ -178,7 +190,9 @@ async fn a_ping_of_the_client_ends_the_session() {
 async fn packets_that_only_servers_send_are_ignored() {
     let server = TestServer::start();
     let poller = Poller::join_main(server.addr).await;
-    poller.ok("0\u{1e}5\u{1e}6\u{1e}3\u{1e}42[\"message\",1]").await;
+    poller
+        .ok("0\u{1e}5\u{1e}6\u{1e}3\u{1e}42[\"message\",1]")
+        .await;
     assert_eq!(poller.payload().await, r#"42["message-back",1]"#);
 }
 
@@ -207,7 +221,10 @@ async fn what_still_waits_comes_before_the_close() {
     let poller = Poller::open(server.addr).await;
     poller.ok("40/nowhere,").await;
     poller.ok("4abc").await;
-    assert_eq!(poller.payload().await, "44/nowhere,{\"message\":\"Invalid namespace\"}\u{1e}1");
+    assert_eq!(
+        poller.payload().await,
+        "44/nowhere,{\"message\":\"Invalid namespace\"}\u{1e}1"
+    );
     poller.assert_gone().await;
 }
 
@@ -217,7 +234,10 @@ async fn invalid_utf8_is_replaced() {
     let poller = Poller::join_main(server.addr).await;
     let answer = http::post(server.addr, &poller.target, b"42[\"message\",\"a\xffb\"]").await;
     assert_eq!(answer.status, 200);
-    assert_eq!(poller.payload().await, "42[\"message-back\",\"a\u{fffd}b\"]");
+    assert_eq!(
+        poller.payload().await,
+        "42[\"message-back\",\"a\u{fffd}b\"]"
+    );
 }
 
 #[actix_rt::test]
@@ -226,7 +246,11 @@ async fn a_megabyte_of_separators_or_noops_costs_nothing() {
     let poller = Poller::join_main(server.addr).await;
     let noops = "6\u{1e}".repeat(499_999) + "6";
     within("half a million noops", poller.ok(&noops)).await;
-    within("a million separators", poller.ok(&"\u{1e}".repeat(1_000_000))).await;
+    within(
+        "a million separators",
+        poller.ok(&"\u{1e}".repeat(1_000_000)),
+    )
+    .await;
     poller.assert_gone().await;
     Poller::join_main(server.addr).await;
 }
@@ -252,7 +276,9 @@ async fn the_large_buffer_is_delivered_in_one_payload() {
     while all.len() < 100 {
         all.extend(poller.payload().await.split('\u{1e}').map(str::to_owned));
     }
-    let expected: Vec<_> = (0..100).map(|n| format!("42[\"message-back\",{n}]")).collect();
+    let expected: Vec<_> = (0..100)
+        .map(|n| format!("42[\"message-back\",{n}]"))
+        .collect();
     assert_eq!(all, expected);
     assert_eq!(json!(all.len()), json!(100));
 }

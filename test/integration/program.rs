@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::support::{
-    http::{Poller, post_json},
+    http::{self, Poller, post_json},
     program::{Program, command, run},
     websocket::WebSocket,
 };
@@ -11,7 +11,12 @@ use crate::support::{
 #[test]
 fn every_bad_setting_is_named_in_one_message() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = [("PORT", "99999"), ("JWT_SECRET", "short"), ("FRONTEND_URL", "nonsense"), ("PING_TIMEOUT", "-1")];
+    let settings = [
+        ("PORT", "99999"),
+        ("JWT_SECRET", "short"),
+        ("FRONTEND_URL", "nonsense"),
+        ("PING_TIMEOUT", "-1"),
+    ];
     let (status, text) = run(command(dir.path(), &settings));
     assert!(!status.success());
     assert!(text.contains("4 settings cannot be used"), "{text}");
@@ -27,7 +32,10 @@ fn a_broken_dotenv_is_told_without_its_content() {
     std::fs::write(dir.path().join(".env"), "PORT=0\nJWT_SECRET 'hunter2\n").unwrap();
     let (status, text) = run(command(dir.path(), &[]));
     assert!(!status.success());
-    assert!(text.contains(".env cannot be read") && !text.contains("hunter2"), "{text}");
+    assert!(
+        text.contains(".env cannot be read") && !text.contains("hunter2"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -37,7 +45,10 @@ fn a_port_in_use_is_told_with_the_way_out() {
     let port = taken.local_addr().unwrap().port().to_string();
     let (status, text) = run(command(dir.path(), &[("PORT", &port)]));
     assert!(!status.success());
-    assert!(text.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{text}");
+    assert!(
+        text.contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        "{text}"
+    );
     assert!(text.contains("set PORT"), "{text}");
 }
 
@@ -58,7 +69,10 @@ fn a_data_dir_in_use_by_another_instance_is_told_with_the_way_out() {
     let _first = Program::start(dir.path(), &[]);
     let (status, text) = run(command(dir.path(), &[]));
     assert!(!status.success());
-    assert!(text.contains("DATA_DIR") && text.contains("REDIS_URL"), "{text}");
+    assert!(
+        text.contains("DATA_DIR") && text.contains("REDIS_URL"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -66,9 +80,9 @@ fn the_log_says_which_mode_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let single = Program::start(dir.path(), &[]);
     assert!(
-        single
-            .log
-            .contains("[EventsGateway] REDIS_URL not configured. Running in single-instance mode\n"),
+        single.log.contains(
+            "[EventsGateway] REDIS_URL not configured. Running in single-instance mode\n"
+        ),
         "{}",
         single.log
     );
@@ -85,16 +99,25 @@ fn the_log_says_which_mode_it_is() {
 #[actix_rt::test]
 async fn sigterm_tells_the_clients_and_ends_in_good_order() {
     let dir = tempfile::tempdir().unwrap();
-    let program = Program::start(dir.path(), &[]);
+    // With one worker the poll is parked before the signal is handled.
+    let program = Program::start(dir.path(), &[("WORKERS", "1")]);
     let mut websocket = WebSocket::open(program.addr).await;
     let poller = Poller::open(program.addr).await;
     let parked = poller.begin_get().await;
+    assert_eq!(
+        http::get(program.addr, "/healthz").await.status,
+        200,
+        "a turn of the worker"
+    );
     program.signal("-TERM");
     websocket.assert_closed().await;
     assert_eq!(parked.answer().await.text(), "1");
     let (status, log) = program.wait();
     assert!(status.success(), "{status}: {log}");
-    assert!(log.contains("SIGTERM") && log.contains("2 clients were told"), "{log}");
+    assert!(
+        log.contains("SIGTERM") && log.contains("2 clients were told"),
+        "{log}"
+    );
 }
 
 #[actix_rt::test]
@@ -108,7 +131,10 @@ async fn accounts_and_tokens_survive_kill_9() {
     program.signal("-KILL");
     program.wait();
     let program = Program::start(dir.path(), &[]);
-    assert_eq!(post_json(program.addr, "/auth/login", body).await.status, 200);
+    assert_eq!(
+        post_json(program.addr, "/auth/login", body).await.status,
+        200
+    );
     WebSocket::join_events(program.addr, &token).await;
 }
 

@@ -30,8 +30,16 @@ async fn a_session_moves_to_the_websocket() {
     let mut websocket = probing(&poller).await;
     websocket.send("2probe").await;
     assert_eq!(websocket.text().await, "3probe");
-    assert_eq!(parked.answer().await.text(), "6", "a parked poll is released");
-    assert_eq!(poller.payload().await, "6", "and so is one that comes later");
+    assert_eq!(
+        parked.answer().await.text(),
+        "6",
+        "a parked poll is released"
+    );
+    assert_eq!(
+        poller.payload().await,
+        "6",
+        "and so is one that comes later"
+    );
     websocket.send("5").await;
     websocket.send(r#"42["message",1]"#).await;
     assert_eq!(websocket.text().await, r#"42["message-back",1]"#);
@@ -133,7 +141,10 @@ async fn a_session_that_was_born_on_a_websocket_takes_no_second() {
     let open = first.text().await;
     let sid = open.split('"').nth(3).unwrap();
     let target = format!("/socket.io/?EIO=4&transport=websocket&sid={sid}");
-    WebSocket::connect(server.addr, &target).await.assert_closed().await;
+    WebSocket::connect(server.addr, &target)
+        .await
+        .assert_closed()
+        .await;
     first.send("40").await;
     assert!(first.text().await.starts_with("40"));
 }

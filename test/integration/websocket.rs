@@ -14,10 +14,18 @@ async fn text_and_binary_messages_are_answered_in_kind() {
     let server = TestServer::start();
     let mut websocket = joined(&server).await;
     websocket.send(r#"42["message",1,"2",{"3":[true]}]"#).await;
-    assert_eq!(websocket.text().await, r#"42["message-back",1,"2",{"3":[true]}]"#);
-    websocket.send(r#"451-["message",{"_placeholder":true,"num":0}]"#).await;
+    assert_eq!(
+        websocket.text().await,
+        r#"42["message-back",1,"2",{"3":[true]}]"#
+    );
+    websocket
+        .send(r#"451-["message",{"_placeholder":true,"num":0}]"#)
+        .await;
     websocket.send_binary(&[1, 2, 3, 4]).await;
-    assert_eq!(websocket.text().await, r#"451-["message-back",{"_placeholder":true,"num":0}]"#);
+    assert_eq!(
+        websocket.text().await,
+        r#"451-["message-back",{"_placeholder":true,"num":0}]"#
+    );
     assert_eq!(websocket.next().await, Frame::Binary(vec![1, 2, 3, 4]));
 }
 
@@ -25,7 +33,9 @@ async fn text_and_binary_messages_are_answered_in_kind() {
 async fn a_binary_message_may_come_as_base64_text() {
     let server = TestServer::start();
     let mut websocket = joined(&server).await;
-    websocket.send(r#"451-["message",{"_placeholder":true,"num":0}]"#).await;
+    websocket
+        .send(r#"451-["message",{"_placeholder":true,"num":0}]"#)
+        .await;
     websocket.send("bAQIDBA==").await;
     websocket.text().await;
     assert_eq!(websocket.next().await, Frame::Binary(vec![1, 2, 3, 4]));
@@ -34,7 +44,17 @@ async fn a_binary_message_may_come_as_base64_text() {
 #[actix_rt::test]
 async fn bad_packets_end_the_connection_without_a_status() {
     let server = TestServer::start();
-    for text in ["abc", "", "4", "4abc", "2", "1", "4{", "42{}", "42abc[\"message-with-ack\"]"] {
+    for text in [
+        "abc",
+        "",
+        "4",
+        "4abc",
+        "2",
+        "1",
+        "4{",
+        "42{}",
+        "42abc[\"message-with-ack\"]",
+    ] {
         let mut websocket = joined(&server).await;
         websocket.send(text).await;
         websocket.assert_closed().await;
@@ -55,7 +75,10 @@ async fn a_message_over_the_limit_is_told_its_size_and_the_limit() {
     websocket.send(&"4".repeat(1001)).await;
     let (code, reason) = websocket.closed().await;
     assert_eq!(code, Some(1009));
-    assert_eq!(reason, "message of at least 1001 bytes exceeds the limit of 1000 bytes");
+    assert_eq!(
+        reason,
+        "message of at least 1001 bytes exceeds the limit of 1000 bytes"
+    );
     let mut websocket = joined(&server).await;
     let text = format!("42[\"message\",\"{}\"]", "x".repeat(1000 - 15 - 2));
     websocket.send(&text).await;
@@ -78,7 +101,10 @@ async fn breaches_of_rfc_6455_get_their_close_code() {
         (frame(0x88, &999_u16.to_be_bytes()), 1002),
         (claim, 1002),
         (frame(0x81, b"42[\"\xff\"]"), 1007),
-        ([frame(0x01, b"4\xe2\x82"), frame(0x80, b"x")].concat(), 1007),
+        (
+            [frame(0x01, b"4\xe2\x82"), frame(0x80, b"x")].concat(),
+            1007,
+        ),
     ] {
         let mut websocket = joined(&server).await;
         websocket.write(&bytes).await;
@@ -150,7 +176,10 @@ async fn a_client_that_reads_nothing_is_held_back_and_then_let_go_without_harm_t
         reader.send(&event).await;
         assert_eq!(reader.text().await, event);
         rounds += 1;
-        assert!(rounds < 1000, "a client that reads nothing must not be served for ever");
+        assert!(
+            rounds < 1000,
+            "a client that reads nothing must not be served for ever"
+        );
     }
     drop(deaf);
 }

@@ -20,7 +20,10 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -59,11 +62,22 @@ async fn read_answer(stream: &mut TcpStream) -> Answer {
             break at + 4;
         }
         let read = stream.read_buf(&mut bytes).await.unwrap();
-        assert!(read > 0, "the connection ended within {:?}", String::from_utf8_lossy(&bytes));
+        assert!(
+            read > 0,
+            "the connection ended within {:?}",
+            String::from_utf8_lossy(&bytes)
+        );
     };
     let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
     let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
     let headers: Vec<_> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
@@ -77,7 +91,11 @@ async fn read_answer(stream: &mut TcpStream) -> Answer {
         let read = stream.read_buf(&mut body).await.unwrap();
         assert!(read > 0, "the connection ended within the body");
     }
-    Answer { status, headers, body }
+    Answer {
+        status,
+        headers,
+        body,
+    }
 }
 
 /// Puts a request together; `headers` are whole lines.
@@ -102,7 +120,10 @@ pub(crate) async fn send(
     headers: &[&str],
     body: &[u8],
 ) -> Answer {
-    Pending::send(addr, &request(method, target, headers, body)).await.answer().await
+    Pending::send(addr, &request(method, target, headers, body))
+        .await
+        .answer()
+        .await
 }
 
 pub(crate) async fn get(addr: SocketAddr, target: &str) -> Answer {
@@ -110,11 +131,25 @@ pub(crate) async fn get(addr: SocketAddr, target: &str) -> Answer {
 }
 
 pub(crate) async fn post(addr: SocketAddr, target: &str, body: &[u8]) -> Answer {
-    send(addr, "POST", target, &["Content-Type: text/plain;charset=UTF-8"], body).await
+    send(
+        addr,
+        "POST",
+        target,
+        &["Content-Type: text/plain;charset=UTF-8"],
+        body,
+    )
+    .await
 }
 
 pub(crate) async fn post_json(addr: SocketAddr, target: &str, body: &str) -> Answer {
-    send(addr, "POST", target, &["Content-Type: application/json"], body.as_bytes()).await
+    send(
+        addr,
+        "POST",
+        target,
+        &["Content-Type: application/json"],
+        body.as_bytes(),
+    )
+    .await
 }
 
 /// A session on polling, in raw payloads.
@@ -132,7 +167,11 @@ impl Poller {
         let open: serde_json::Value =
             serde_json::from_str(answer.text().strip_prefix('0').unwrap()).unwrap();
         let sid = open["sid"].as_str().unwrap().to_owned();
-        Self { addr, target: format!("/socket.io/?EIO=4&transport=polling&sid={sid}"), sid }
+        Self {
+            addr,
+            target: format!("/socket.io/?EIO=4&transport=polling&sid={sid}"),
+            sid,
+        }
     }
 
     /// Opens a session and joins `/`.

@@ -50,13 +50,21 @@ impl Program {
                 break tail.split(' ').next().unwrap().trim().parse().unwrap();
             }
         };
-        Self { child, stderr, addr, log }
+        Self {
+            child,
+            stderr,
+            addr,
+            log,
+        }
     }
 
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").arg(name).arg(self.child.id().to_string()).status().unwrap();
+        let status = Command::new("kill")
+            .arg(name)
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 

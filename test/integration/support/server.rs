@@ -35,7 +35,10 @@ impl TestServer {
     pub(crate) fn on_redis(url: &str) -> Self {
         let url = Secret::new(url);
         Self::with(|config| {
-            config.redis = Some(RedisConfig { url, prefix: "socket.io".to_owned() });
+            config.redis = Some(RedisConfig {
+                url,
+                prefix: "socket.io".to_owned(),
+            });
             config.workers = 2;
         })
     }
@@ -61,7 +64,12 @@ impl TestServer {
             });
         });
         let addr = is_started.recv().expect("the instance must start");
-        Self { addr, stop: Some(stop), thread: Some(thread), _data: data }
+        Self {
+            addr,
+            stop: Some(stop),
+            thread: Some(thread),
+            _data: data,
+        }
     }
 
     /// Registers a fresh user and returns its token.
@@ -77,7 +85,9 @@ impl TestServer {
 
     /// Returns how many sessions the instance has.
     pub(crate) async fn num_connections(&self) -> u64 {
-        http::get(self.addr, "/readyz").await.json()["connections"].as_u64().unwrap()
+        http::get(self.addr, "/readyz").await.json()["connections"]
+            .as_u64()
+            .unwrap()
     }
 
     /// Waits until the instance has this many sessions.
@@ -135,7 +145,9 @@ fn main_gateway() -> Gateway {
             socket.emit_args(&back);
             Ok(Reply::Empty)
         })
-        .on("message-with-ack", |_, event| async move { Ok(Reply::Args(event.payload())) })
+        .on("message-with-ack", |_, event| async move {
+            Ok(Reply::Args(event.payload()))
+        })
 }
 
 /// `/custom`, likewise.
@@ -167,19 +179,25 @@ fn test_gateway() -> Gateway {
             }
         })
         .on("panic", |_, _| async move { panic!("a test wants this") })
-        .on("fail", |_, _| async move { Err(HandlerError::new("teapot", "I am one.")) })
+        .on("fail", |_, _| async move {
+            Err(HandlerError::new("teapot", "I am one."))
+        })
         .on("never", |_, _| async move { std::future::pending().await })
         .on("slow", |_, event| async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok(Reply::Args(event.payload()))
         })
-        .on("quick", |_, event| async move { Ok(Reply::Args(event.payload())) })
+        .on("quick", |_, event| async move {
+            Ok(Reply::Args(event.payload()))
+        })
         .on("emit-then-ack", |socket, event| async move {
             socket.emit("first", &[1])?;
             Ok(Reply::Args(event.payload()))
         })
         .on("broadcast-then-ack", |socket, event| async move {
-            socket.originate(Broadcast::to_all("/test".into(), event.args().clone())).await?;
+            socket
+                .originate(Broadcast::to_all("/test".into(), event.args().clone()))
+                .await?;
             Ok(Reply::Args(event.payload()))
         })
         .on("join", |socket, _| async move {

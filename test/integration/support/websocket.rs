@@ -44,7 +44,10 @@ impl WebSocket {
     /// Opens a WebSocket at a target that must be upgraded.
     pub(crate) async fn connect(addr: SocketAddr, target: &str) -> Self {
         let mut stream = TcpStream::connect(addr).await.unwrap();
-        stream.write_all(&upgrade_request(target, &[])).await.unwrap();
+        stream
+            .write_all(&upgrade_request(target, &[]))
+            .await
+            .unwrap();
         let mut unread = Vec::new();
         let head_len = within("a 101", async {
             loop {
@@ -90,7 +93,12 @@ impl WebSocket {
         let auth = serde_json::json!({ "token": token }).to_string();
         let (mut websocket, reply) = Self::join(addr, "/events", &auth).await;
         assert!(reply.starts_with(r#"40/events,{"sid":""#), "{reply}");
-        assert!(websocket.text().await.starts_with(r#"42/events,["instance",{"id":"#));
+        assert!(
+            websocket
+                .text()
+                .await
+                .starts_with(r#"42/events,["instance",{"id":"#)
+        );
         websocket
     }
 
@@ -173,18 +181,31 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     bytes.extend_from_slice(&mask);
-    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
     bytes
 }
 
 /// Reads one whole frame off the front, if there is one. The server never fragments.
 fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
-    let [first, second, ..] = *bytes else { return None };
+    let [first, second, ..] = *bytes else {
+        return None;
+    };
     assert_eq!(first & 0x70, 0, "reserved bits");
     assert_eq!(second & 0x80, 0, "a server must not mask");
     let (len, head) = match second {
-        126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap())), 4),
-        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap()) as usize, 10),
+        126 => (
+            usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap())),
+            4,
+        ),
+        127 => (
+            u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap()) as usize,
+            10,
+        ),
         len => (usize::from(len), 2),
     };
     let payload = bytes.get(head..head + len)?.to_vec();
