@@ -26,7 +26,7 @@ use super::{
     disconnect::{CloseReason, DisconnectReason},
     handshake::Handshake,
     membership::{Admission, DueAck, Membership},
-    messages::{Disconnect, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
+    messages::{Disconnect, EmitWithAck, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
     outbox::Outbox,
     polling::{FromPost, Polling},
     sessions::{Session, Sessions},
@@ -47,7 +47,7 @@ use crate::{
         messages::{Deliver, JoinId, Register, Unregister},
     },
     socket_io::{
-        decoder::{Decoder, Packet as SioPacket},
+        decoder::{AckId, Decoder, Packet as SioPacket},
         encode,
         ids::{Namespace, SocketId},
     },
@@ -119,6 +119,7 @@ pub struct Socket {
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
     next_join: u32,
+    next_ack: u64,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
     /// Whether something that a handler sent is still in the mailbox; an ack must not overtake it.
@@ -192,6 +193,7 @@ impl Socket {
                 admissions: Vec::new(),
                 memberships: Vec::new(),
                 next_join: 0,
+                next_ack: 0,
                 clock,
                 timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
                 is_mail_due: false,
@@ -298,6 +300,7 @@ impl Socket {
             data,
             hub: self.services.hub.clone(),
             deliver: self.own.clone().recipient(),
+            emit_with_ack: self.own.clone().recipient(),
             disconnect: self.own.clone().recipient(),
         });
         let register = Register {
@@ -317,16 +320,20 @@ impl Socket {
         let mut moved = false;
         let mut at = 0;
         while let Some(membership) = self.memberships.get_mut(at) {
-            let outcome = membership.poll_next(cx);
-            self.is_mail_due |= membership.socket.take_has_sent();
-            let Ready::Ready(ack) = outcome else {
+            let Ready::Ready(ack) = membership.poll_next(cx) else {
                 at += 1;
                 continue;
             };
             moved = true;
-            if let Some(DueAck { id, args }) = ack {
+            if let Some(DueAck {
+                id,
+                args,
+                is_behind_mail,
+            }) = ack
+            {
                 let message = encode::ack(membership.namespace(), id, &args);
                 let join = membership.join;
+                self.is_mail_due |= is_behind_mail;
                 if self.is_mail_due {
                     // Behind what the handler sent before it answered.
                     self.own.do_send(Deliver {
@@ -445,10 +452,15 @@ impl Socket {
                     None => self.end(CloseReason::OutOfTurn),
                 }
             }
-            // Nothing asks clients for acks yet, so every id is an unknown one, which is ignored.
-            SioPacket::Ack { namespace, .. } => {
-                if self.membership_of(&namespace).is_none() {
-                    self.end(CloseReason::OutOfTurn);
+            SioPacket::Ack {
+                namespace,
+                id,
+                args,
+            } => {
+                let at = self.membership_of(&namespace);
+                match at.and_then(|at| self.memberships.get_mut(at)) {
+                    Some(membership) => membership.acknowledge(id, args),
+                    None => self.end(CloseReason::OutOfTurn),
                 }
             }
         }
@@ -794,6 +806,27 @@ impl Handler<Upgrade> for Socket {
             deadline,
             noop_at: None,
         });
+    }
+}
+
+impl Handler<EmitWithAck> for Socket {
+    type Result = ();
+
+    /// Dropping `reply` tells whoever awaits it that no ack will come.
+    fn handle(&mut self, EmitWithAck { join, args, reply }: EmitWithAck, _: &mut Self::Context) {
+        let Some(membership) = self
+            .memberships
+            .iter_mut()
+            .find(|membership| membership.join == join)
+        else {
+            return;
+        };
+        let id = AckId(self.next_ack);
+        self.next_ack = self.next_ack.wrapping_add(1);
+        if membership.await_ack(id, reply) {
+            let message = encode::event(membership.namespace(), Some(id), &args);
+            self.push(message);
+        }
     }
 }
 
