@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::disconnect::DisconnectReason;
 use crate::{
-    gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef},
+    gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef, mail},
     hub::messages::JoinId,
     socket_io::{args::Args, decoder::AckId, ids::Namespace},
 };
@@ -169,7 +169,7 @@ impl Membership {
                     ack, has_waited, ..
                 } = self.running.remove(at);
                 self.is_connecting = false;
-                let is_behind_mail = self.socket.take_has_sent() | has_waited;
+                let is_behind_mail = mail::take() | has_waited;
                 return Poll::Ready(ack.map(|id| DueAck {
                     id,
                     args: ack_args(outcome),
