@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 use super::{
     clock::{Clock, Due},
     disconnect::{CloseReason, DisconnectReason},
+    endpoint::{Endpoint, Layer},
     handshake::Handshake,
     membership::{Admission, DueAck, Membership},
     messages::{Disconnect, EmitWithAck, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
@@ -85,6 +86,8 @@ pub struct Services {
     pub hub: Addr<Hub>,
     /// Every session.
     pub sessions: Sessions,
+    /// The paths that speak Engine.IO.
+    pub endpoints: Vec<Endpoint>,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,7 @@ enum Phase {
 pub struct Socket {
     sid: Sid,
     services: Arc<Services>,
+    layer: Layer,
     handshake: Arc<Handshake>,
     /// What the HTTP layer sees of this session.
     session: Arc<Session>,
@@ -133,12 +137,13 @@ impl Socket {
     /// The system's random source failed.
     pub fn open_polling(
         services: &Arc<Services>,
+        layer: Layer,
         handshake: Handshake,
     ) -> Result<Bytes, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let transport = Transport::Polling(Polling::default());
         let outbox = Outbox::new(MAX_BACKLOG_BYTES);
-        Self::begin(services, sid, handshake, transport, outbox);
+        Self::begin(services, sid, layer, handshake, transport, outbox);
         Ok(Bytes::from(open::encode(&sid, &services.config, true)))
     }
 
@@ -148,6 +153,7 @@ impl Socket {
     /// The system's random source failed.
     pub fn open_websocket(
         services: &Arc<Services>,
+        layer: Layer,
         handshake: Handshake,
         connection: Connection,
         answer: Bytes,
@@ -159,7 +165,7 @@ impl Socket {
         _ = outbox.push_raw(answer);
         _ = outbox.push(open);
         let transport = Transport::WebSocket(WebSocketTransport::new(connection));
-        Self::begin(services, sid, handshake, transport, outbox);
+        Self::begin(services, sid, layer, handshake, transport, outbox);
         Ok(())
     }
 
@@ -168,6 +174,7 @@ impl Socket {
     fn begin(
         services: &Arc<Services>,
         sid: Sid,
+        layer: Layer,
         handshake: Handshake,
         transport: Transport,
         outbox: Outbox,
@@ -176,12 +183,17 @@ impl Socket {
             Transport::Polling(_) => TransportName::Polling,
             Transport::WebSocket(_) => TransportName::WebSocket,
         };
-        let clock = Clock::new(Instant::now(), &services.config);
+        let mut clock = Clock::new(Instant::now(), &services.config);
+        if let Layer::Bare(_) = layer {
+            // There is no namespace that could be joined.
+            clock.joined();
+        }
         Self::create(|ctx| {
             let own = ctx.address();
             Self {
                 sid,
                 services: Arc::clone(services),
+                layer,
                 handshake: Arc::new(handshake),
                 session: services.sessions.insert(sid, own.clone(), name),
                 own,
@@ -426,6 +438,14 @@ impl Socket {
     }
 
     fn on_message(&mut self, message: Message) {
+        if let Layer::Bare(answer) = &self.layer {
+            match answer(message) {
+                Some(Message::Text(text)) => self.push(Encoded::new(&format!("4{text}"), &[])),
+                Some(Message::Binary(bytes)) => self.push(Encoded::binary(&bytes)),
+                None => {}
+            }
+            return;
+        }
         match self.decoder.decode(message) {
             Ok(Some(packet)) => self.on_socket_io(packet),
             Ok(None) => {}
