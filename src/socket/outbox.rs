@@ -9,11 +9,15 @@ use bytes::{Bytes, BytesMut};
 
 use crate::engine_io::{encoded::Encoded, payload::SEPARATOR};
 
+/// What an entry takes beside its bytes, about: its place in the queue and an allocation. Without it two-byte pongs to a
+/// client that reads nothing would take fifty times the limit.
+const ITEM_BYTES: usize = 64;
+
 /// The backlog is over its limit: the client reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("backlog of {len} bytes exceeds the limit of {limit} bytes")]
 pub struct Overflow {
-    /// Bytes that wait.
+    /// Bytes that wait, and what they take beside themselves.
     pub len: usize,
     /// The limit.
     pub limit: usize,
@@ -34,6 +38,11 @@ impl Item {
             Self::Raw(bytes) => bytes,
         }
     }
+
+    /// Returns how much of the limit it takes.
+    fn cost(&self) -> usize {
+        ITEM_BYTES + self.bytes().len()
+    }
 }
 
 /// The queue of one client.
@@ -47,7 +56,8 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Returns an empty outbox for at most `limit_bytes`; one message alone may exceed it.
+    /// Returns an empty outbox for at most `limit_bytes`, [`ITEM_BYTES`] for each message included; one message alone
+    /// may exceed it.
     pub fn new(limit_bytes: usize) -> Self {
         Self {
             items: VecDeque::new(),
@@ -85,7 +95,7 @@ impl Outbox {
 
     fn push_item(&mut self, item: Item) -> Result<(), Overflow> {
         let was_empty = self.items.is_empty();
-        self.len_bytes += item.bytes().len();
+        self.len_bytes += item.cost();
         self.items.push_back(item);
         if self.len_bytes > self.limit_bytes && !was_empty {
             return Err(Overflow {
@@ -111,7 +121,7 @@ impl Outbox {
     /// Drops what waits, save for a frame that is half written: cut off, it would garble what follows.
     pub fn clear(&mut self) {
         self.items.truncate(usize::from(self.front_written > 0));
-        self.len_bytes = self.items.iter().map(|item| item.bytes().len()).sum();
+        self.len_bytes = self.items.iter().map(Item::cost).sum();
     }
 
     /// Takes every message as one polling payload.
@@ -157,7 +167,7 @@ impl Outbox {
                 break;
             }
             self.front_written -= front_len;
-            self.len_bytes -= front_len;
+            self.len_bytes -= front.cost();
             self.items.pop_front();
         }
         if self.items.is_empty() && self.items.capacity() > 32 {
@@ -249,12 +259,27 @@ mod tests {
     }
 
     #[test]
+    fn many_small_messages_overflow_by_what_they_take_not_by_their_bytes_alone() {
+        let mut outbox = Outbox::new(100 * ITEM_BYTES);
+        let pong = || Bytes::from_static(b"\x8a\x00");
+        let taken = (0..)
+            .take_while(|_| outbox.push_raw(pong()).is_ok())
+            .count();
+        assert!((90..100).contains(&taken), "{taken}");
+        outbox.written(2 * (taken + 1));
+        assert_eq!(outbox.len_bytes, 0);
+    }
+
+    #[test]
     fn overflow_is_told_but_a_lone_large_message_passes() {
         let mut outbox = Outbox::new(10);
         assert_eq!(outbox.push(message("4 a long message")), Ok(()));
         assert_eq!(
             outbox.push(message("4")),
-            Err(Overflow { len: 21, limit: 10 })
+            Err(Overflow {
+                len: 2 * ITEM_BYTES + 21,
+                limit: 10
+            })
         );
         outbox.written(21);
         assert_eq!(outbox.push(message("4")), Ok(()));
