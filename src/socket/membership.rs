@@ -1,7 +1,7 @@
 //! One namespace that a client joined: its events wait here and are handled one after the other.
 //!
-//! Runs handlers, but sends nothing: outcomes go back to the actor. The queue is bounded by [`MAX_QUEUED_EVENTS`]: a
-//! client whose handlers are behind is not read from until they caught up.
+//! Runs handlers, but sends nothing: outcomes go back to the actor. The queue is bounded by [`MAX_QUEUED_EVENTS`] and
+//! [`MAX_QUEUED_BYTES`]: a client whose handlers are behind is not read from until they caught up.
 
 use std::{
     any::Any,
@@ -23,6 +23,9 @@ use crate::{
 
 /// Events of one client that may wait in one namespace before no more are read.
 const MAX_QUEUED_EVENTS: usize = 64;
+
+/// Bytes of arguments that may wait in one namespace before no more events are read; the last event may exceed it.
+const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 
 /// A client whose wish to join is being judged.
 pub(super) struct Admission {
@@ -64,6 +67,15 @@ enum Job {
     Event { event: Event, ack: Option<AckId> },
 }
 
+impl Job {
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Connected => 0,
+            Self::Event { event, .. } => event.args.len_bytes(),
+        }
+    }
+}
+
 type Running = LocalBoxFuture<'static, Result<Reply, HandlerError>>;
 
 /// An ack that is due.
@@ -79,6 +91,7 @@ pub(super) struct Membership {
     pub(super) socket: SocketRef,
     gateway: Arc<Gateway>,
     queue: VecDeque<Job>,
+    queued_bytes: usize,
     running: Option<(Running, Option<AckId>)>,
 }
 
@@ -90,6 +103,7 @@ impl Membership {
             socket,
             gateway,
             queue: VecDeque::from([Job::Connected]),
+            queued_bytes: 0,
             running: None,
         }
     }
@@ -101,12 +115,14 @@ impl Membership {
 
     /// Queues an event.
     pub(super) fn push(&mut self, event: Event, ack: Option<AckId>) {
-        self.queue.push_back(Job::Event { event, ack });
+        let job = Job::Event { event, ack };
+        self.queued_bytes += job.len_bytes();
+        self.queue.push_back(job);
     }
 
     /// Returns whether no more events should be read from the client.
     pub(super) fn is_saturated(&self) -> bool {
-        self.queue.len() >= MAX_QUEUED_EVENTS
+        self.queue.len() >= MAX_QUEUED_EVENTS || self.queued_bytes >= MAX_QUEUED_BYTES
     }
 
     /// Runs handlers until one must wait or nothing is left. Returns each call that ended, with the ack that it owes.
@@ -129,6 +145,7 @@ impl Membership {
                 }
                 return Poll::Pending;
             };
+            self.queued_bytes -= job.len_bytes();
             self.running = start(&self.gateway, &self.socket, job);
         }
     }
