@@ -6,6 +6,7 @@
 //! | `polling` | GET, POST, and every way in which they go wrong |
 //! | `websocket` | frames, and how a WebSocket ends |
 //! | `upgrade` | from polling to WebSocket, with its races |
+//! | `hostile` | what strangers send to do harm: answers, and memory that stays bounded |
 //! | `heartbeat` | pings, pongs, and their absence |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
@@ -26,6 +27,7 @@ mod cluster;
 mod events;
 mod handshake;
 mod heartbeat;
+mod hostile;
 mod namespaces;
 mod origins;
 mod pages;

@@ -152,6 +152,23 @@ pub(crate) async fn post_json(addr: SocketAddr, target: &str, body: &str) -> Ans
     .await
 }
 
+/// Returns how many sessions the instance has.
+pub(crate) async fn num_connections(addr: SocketAddr) -> u64 {
+    get(addr, "/readyz").await.json()["connections"]
+        .as_u64()
+        .unwrap()
+}
+
+/// Waits until the instance has this many sessions.
+pub(crate) async fn await_connections(addr: SocketAddr, expected: u64) {
+    within("number of connections", async {
+        while num_connections(addr).await != expected {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// A session on polling, in raw payloads.
 pub(crate) struct Poller {
     pub(crate) addr: SocketAddr,

@@ -88,19 +88,12 @@ impl TestServer {
 
     /// Returns how many sessions the instance has.
     pub(crate) async fn num_connections(&self) -> u64 {
-        http::get(self.addr, "/readyz").await.json()["connections"]
-            .as_u64()
-            .unwrap()
+        http::num_connections(self.addr).await
     }
 
     /// Waits until the instance has this many sessions.
     pub(crate) async fn await_connections(&self, expected: u64) {
-        super::within("number of connections", async {
-            while self.num_connections().await != expected {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        http::await_connections(self.addr, expected).await;
     }
 
     /// Asks it to stop, without waiting.
