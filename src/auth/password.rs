@@ -276,7 +276,7 @@ mod tests {
         let passwords = cheap(1, 1);
         let (release, gate) = mpsc::channel::<()>();
         let (began, running) = tokio::sync::oneshot::channel();
-        let first = actix_web::rt::spawn({
+        let first = actix_rt::spawn({
             let passwords = passwords.clone();
             async move {
                 passwords
@@ -312,7 +312,7 @@ mod tests {
         let passwords = cheap(1, 0);
         let (release, gate) = mpsc::channel::<()>();
         let (began, running) = tokio::sync::oneshot::channel();
-        let caller = actix_web::rt::spawn({
+        let caller = actix_rt::spawn({
             let passwords = passwords.clone();
             async move {
                 passwords

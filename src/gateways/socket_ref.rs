@@ -4,7 +4,7 @@
 //! Hub by their messages alone.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -80,7 +80,8 @@ struct Inner {
     join: JoinId,
     instance: InstanceId,
     handshake: Arc<Handshake>,
-    data: Mutex<Value>,
+    /// JSON text: a tree of it would take several times as much, in every socket.
+    data: Mutex<Box<str>>,
     hub: Addr<Hub>,
     deliver: Recipient<Deliver>,
     emit_with_ack: Recipient<EmitWithAck>,
@@ -114,7 +115,7 @@ impl SocketRef {
                 join,
                 instance,
                 handshake,
-                data: Mutex::new(data),
+                data: Mutex::new(data.to_string().into()),
                 hub,
                 deliver,
                 emit_with_ack,
@@ -145,7 +146,7 @@ impl SocketRef {
 
     /// Returns what the application remembers of this socket: at first what `authorize` returned.
     pub fn data(&self) -> Value {
-        self.with_data(|data| data.clone())
+        parse_data(&self.lock_data())
     }
 
     /// Reads `data` as a type of the application's own.
@@ -153,19 +154,25 @@ impl SocketRef {
     /// # Errors
     /// It is not of this type.
     pub fn data_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        T::deserialize(self.data())
+        serde_json::from_str(&self.lock_data())
     }
 
     /// Changes what the application remembers of this socket. It is plain JSON, because it is what goes along when a
     /// session moves to another instance.
     pub fn with_data<T>(&self, change: impl FnOnce(&mut Value) -> T) -> T {
-        change(
-            &mut self
-                .inner
-                .data
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        let mut text = self.lock_data();
+        let mut data = parse_data(&text);
+        let result = change(&mut data);
+        *text = data.to_string().into();
+        result
+    }
+
+    fn lock_data(&self) -> MutexGuard<'_, Box<str>> {
+        // Replaced as a whole, so a panic elsewhere does not spoil it.
+        self.inner
+            .data
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends an event to this client alone. A client that left gets nothing, and that is no error.
@@ -281,4 +288,8 @@ impl SocketRef {
             whole_connection,
         });
     }
+}
+
+fn parse_data(text: &str) -> Value {
+    serde_json::from_str(text).expect("it was written from a value")
 }

@@ -26,7 +26,7 @@ use super::{
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
-    membership::{self, Admission, DueAck, Membership},
+    membership::{self, Admission, Done, Membership},
     messages::{Disconnect, EmitWithAck, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
     outbox::Outbox,
     polling::{FromPost, Polling},
@@ -140,8 +140,10 @@ pub struct Socket {
     next_ack: u64,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
-    /// Whether something that a handler sent is still in the mailbox; an ack must not overtake it.
+    /// Whether something that a handler sent may still be in the mailbox: nothing must overtake it.
     is_mail_due: bool,
+    /// Whether a handler came to its end since the last pong was due.
+    have_handlers_moved: bool,
 }
 
 impl Socket {
@@ -222,6 +224,7 @@ impl Socket {
                 clock,
                 timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
                 is_mail_due: false,
+                have_handlers_moved: false,
             }
         });
     }
@@ -270,8 +273,11 @@ impl Socket {
         let now = Instant::now();
         let config = &self.services.config;
         match self.clock.due(now, config) {
-            // Its pong may lie unread because we did not read: it gets its time again.
-            Some(Due::PingTimeout) if self.are_handlers_behind() => {
+            // Its pong may lie unread because we did not read: it gets its time again, as long as handlers come to an end. If
+            // none does, nobody could tell a client that waits from one that is gone.
+            Some(Due::PingTimeout)
+                if self.are_handlers_behind() && std::mem::take(&mut self.have_handlers_moved) =>
+            {
                 self.clock.reading_resumed(now, config);
             }
             Some(Due::Ping) => self.push(encoded::ping()),
@@ -351,34 +357,40 @@ impl Socket {
         self.clock.joined();
     }
 
+    /// Lets handlers run, until one has sent something: that comes back by way of the mailbox, and what it says (that the
+    /// client is to be thrown out, for one) holds for the next handler.
     fn poll_memberships(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let mut moved = false;
         let mut at = 0;
-        while let Some(membership) = self.memberships.get_mut(at) {
-            let Ready::Ready(ack) = membership.poll_next(cx) else {
+        while !self.is_mail_due
+            && let Some(membership) = self.memberships.get_mut(at)
+        {
+            let Ready::Ready(Done {
+                ack,
+                is_behind_mail,
+            }) = membership.poll_next(cx)
+            else {
                 at += 1;
                 continue;
             };
             moved = true;
-            if let Some(DueAck {
-                id,
-                args,
-                is_behind_mail,
-            }) = ack
-            {
-                let message = encode::ack(membership.namespace(), id, &args);
-                let join = membership.join;
-                self.is_mail_due |= is_behind_mail;
-                if self.is_mail_due {
-                    // Behind what the handler sent before it answered.
+            self.have_handlers_moved = true;
+            let join = membership.join;
+            let ack = ack.map(|(id, args)| encode::ack(membership.namespace(), id, &args));
+            if is_behind_mail {
+                self.is_mail_due = true;
+                cx.waker().wake_by_ref();
+            }
+            match ack {
+                Some(message) if is_behind_mail => {
                     self.own.do_send(Deliver {
                         join,
                         message,
                         volatile: false,
                     });
-                } else {
-                    self.push(message);
                 }
+                Some(message) => self.push(message),
+                None => {}
             }
         }
         moved

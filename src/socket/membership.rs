@@ -99,12 +99,12 @@ struct Running {
     has_waited: bool,
 }
 
-/// An ack that is due.
+/// A handler that came to its end.
 #[derive(Debug)]
-pub(super) struct DueAck {
-    pub(super) id: AckId,
-    pub(super) args: Args,
-    /// Whether something that its handler sent may still be in the client's mailbox.
+pub(super) struct Done {
+    /// The ack that it owes.
+    pub(super) ack: Option<(AckId, Args)>,
+    /// Whether something that it sent may still be in the client's mailbox.
     pub(super) is_behind_mail: bool,
 }
 
@@ -186,8 +186,8 @@ impl Membership {
         }
     }
 
-    /// Runs handlers until all must wait or nothing is left. Returns each call that ended, with the ack that it owes.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<DueAck>> {
+    /// Runs handlers until all must wait or nothing is left. Returns each one that ended.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         loop {
             let mut at = 0;
             while let Some(running) = self.running.get_mut(at) {
@@ -201,11 +201,10 @@ impl Membership {
                 } = self.running.remove(at);
                 self.is_connecting = false;
                 let is_behind_mail = mail::take() | has_waited;
-                return Poll::Ready(ack.map(|id| DueAck {
-                    id,
-                    args: ack_args(outcome),
+                return Poll::Ready(Done {
+                    ack: ack.map(|id| (id, ack_args(outcome))),
                     is_behind_mail,
-                }));
+                });
             }
             let limit = if self.is_connecting {
                 1

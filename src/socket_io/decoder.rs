@@ -11,7 +11,6 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde_json::Value;
 
 use super::{
     args::Args,
@@ -304,28 +303,17 @@ fn event_name(first: &str) -> Result<ByteString, DecodeError> {
 
 /// Checks that every placeholder names an attachment, and every attachment is named once.
 fn check_placeholders(json: &str, num_attachments: usize) -> Result<(), DecodeError> {
-    fn walk(value: &Value, seen: &mut [bool]) -> Result<(), DecodeError> {
-        match value {
-            Value::Array(items) => items.iter().try_for_each(|item| walk(item, seen)),
-            Value::Object(map) if map.get("_placeholder") == Some(&Value::Bool(true)) => {
-                let slot = map
-                    .get("num")
-                    .and_then(Value::as_u64)
-                    .and_then(|num| usize::try_from(num).ok())
-                    .and_then(|num| seen.get_mut(num))
-                    .ok_or(DecodeError::Placeholder)?;
-                if std::mem::replace(slot, true) {
-                    return Err(DecodeError::Placeholder);
-                }
-                Ok(())
-            }
-            Value::Object(map) => map.values().try_for_each(|item| walk(item, seen)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    let mut seen = vec![false; num_attachments];
+    for placeholder in json::placeholders(json) {
+        let slot = placeholder
+            .num
+            .and_then(|num| num.parse::<usize>().ok())
+            .and_then(|num| seen.get_mut(num))
+            .ok_or(DecodeError::Placeholder)?;
+        if std::mem::replace(slot, true) {
+            return Err(DecodeError::Placeholder);
         }
     }
-    let value: Value = serde_json::from_str(json).or(Err(DecodeError::Placeholder))?;
-    let mut seen = vec![false; num_attachments];
-    walk(&value, &mut seen)?;
     if seen.contains(&false) {
         Err(DecodeError::Placeholder)
     } else {

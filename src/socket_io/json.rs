@@ -109,6 +109,121 @@ pub fn check_array(text: &str) -> Result<Array<'_>, JsonError> {
     Ok(array)
 }
 
+/// One object of the form `{"_placeholder":true,"num":…}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placeholder<'a> {
+    /// Text of `num`, if it is a scalar.
+    pub num: Option<&'a str>,
+}
+
+/// An array or object that has been entered.
+#[derive(Default)]
+struct Entered<'a> {
+    is_object: bool,
+    /// Name of the member whose value comes next.
+    key: Option<Key>,
+    is_placeholder: bool,
+    num: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Placeholder,
+    Num,
+    Other,
+}
+
+/// Finds the placeholders of valid JSON text, without building a tree: what a text event may hold, a binary one may hold
+/// too. Of a repeated member the last counts, as in JavaScript.
+pub fn placeholders(text: &str) -> Vec<Placeholder<'_>> {
+    let mut found = Vec::new();
+    let mut entered: Vec<Entered<'_>> = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.bytes().next() {
+        let (token, tail) = rest.split_at(token_len(rest));
+        rest = tail;
+        match first {
+            b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' => {}
+            b'[' | b'{' => {
+                if let Some(outer) = entered.last_mut() {
+                    outer.take_value(None);
+                }
+                entered.push(Entered {
+                    is_object: first == b'{',
+                    ..Entered::default()
+                });
+            }
+            b']' | b'}' => {
+                if let Some(Entered {
+                    is_placeholder: true,
+                    num,
+                    ..
+                }) = entered.pop()
+                {
+                    found.push(Placeholder { num });
+                }
+            }
+            _ => match entered.last_mut() {
+                Some(object) if object.is_object && object.key.is_none() => {
+                    object.key = Some(Key::read(token));
+                }
+                Some(outer) => outer.take_value(Some(token)),
+                None => {}
+            },
+        }
+    }
+    found
+}
+
+impl<'a> Entered<'a> {
+    /// Takes the value of the member whose name came last; `None` for an array or object.
+    fn take_value(&mut self, scalar: Option<&'a str>) {
+        match self.key.take() {
+            Some(Key::Placeholder) => self.is_placeholder = scalar == Some("true"),
+            Some(Key::Num) => self.num = scalar,
+            Some(Key::Other) | None => {}
+        }
+    }
+}
+
+impl Key {
+    /// Reads a member's name, quotes included.
+    fn read(token: &str) -> Self {
+        let name = match token.contains('\\') {
+            true => serde_json::from_str::<String>(token).unwrap_or_default(),
+            false => token.trim_matches('"').to_owned(),
+        };
+        match name.as_str() {
+            "_placeholder" => Self::Placeholder,
+            "num" => Self::Num,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Returns how long the token at the front of valid JSON is; one for white space and punctuation.
+fn token_len(rest: &str) -> usize {
+    let mut bytes = rest.bytes().enumerate();
+    match bytes.next() {
+        Some((_, b'"')) => {
+            let mut escaped = false;
+            for (at, byte) in bytes {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => return at + 1,
+                    _ => {}
+                }
+            }
+            rest.len()
+        }
+        Some((_, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' | b'[' | b']' | b'{' | b'}')) => 1,
+        _ => bytes
+            .find(|(_, byte)| b" \t\n\r,:[]{}".contains(byte))
+            .map_or(rest.len(), |(at, _)| at),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +266,42 @@ mod tests {
         assert!(check_object(r#"{"token":"x"}"#).is_ok());
         for text in ["", "[]", "null", "\"x\"", "{", "{}x"] {
             assert_eq!(check_object(text), Err(JsonError::Invalid), "{text}");
+        }
+    }
+
+    #[test]
+    fn placeholders_are_found_wherever_they_stand() {
+        let nums = |text| -> Vec<Option<&str>> {
+            placeholders(text)
+                .into_iter()
+                .map(|placeholder| placeholder.num)
+                .collect()
+        };
+        for (text, expected) in [
+            (r#"["x",{"_placeholder":true,"num":0}]"#, vec![Some("0")]),
+            (
+                r#"["x",{ "num" : 12 , "_placeholder" : true }]"#,
+                vec![Some("12")],
+            ),
+            (
+                r#"["x",{"a":[{"_placeholder":true,"num":1}]},{"_placeholder":true,"num":0}]"#,
+                vec![Some("1"), Some("0")],
+            ),
+            (r#"["_placeholder",true,"num",0]"#, vec![]),
+            (
+                r#"["{\"_placeholder\":true}",{"_placeholder":false,"num":0},{"_placeholder":1}]"#,
+                vec![],
+            ),
+            (r#"[{"_placeholder":true,"num":{"num":3}}]"#, vec![None]),
+            (r#"[{"_placeholder":true}]"#, vec![None]),
+            (
+                r#"[{"_placeholder":true,"num":0,"num":"1","x":"\ud800"},1e400]"#,
+                vec![Some("\"1\"")],
+            ),
+            (r#"[{"\u005fplaceholder":true,"num":0}]"#, vec![Some("0")]),
+            (r#"[{"a":"_placeholder","b":true,"num":0}]"#, vec![]),
+        ] {
+            assert_eq!(nums(text), expected, "{text}");
         }
     }
 }

@@ -239,3 +239,19 @@ async fn a_request_for_another_upgrade_is_served_as_plain_http() {
     .await;
     assert_eq!(answer.status, 200);
 }
+
+#[actix_rt::test]
+async fn a_head_that_a_session_would_have_to_keep_is_limited() {
+    let server = TestServer::start();
+    let header = format!("X-Large: {}", "x".repeat(16 * 1024));
+    let target = "/socket.io/?EIO=4&transport=polling";
+    let answer = http::send(server.addr, "GET", target, &[&header], b"").await;
+    assert_eq!(answer.status, 431);
+    let upgrade = upgrade_request("/socket.io/?EIO=4&transport=websocket", &[&header]);
+    let answer = Pending::send(server.addr, &upgrade).await.answer().await;
+    assert_eq!(answer.status, 431);
+    // What belongs to a session keeps nothing of its head.
+    let poller = Poller::open(server.addr).await;
+    let answer = http::send(server.addr, "POST", &poller.target, &[&header], b"6").await;
+    assert_eq!(answer.status, 200);
+}

@@ -10,6 +10,7 @@
 //! | `heartbeat` | pings, pongs, and their absence |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
+//! | `handlers` | what a client meets when handlers are slow, busy, or done with it |
 //! | `origins` | which pages may use the hub, over HTTP and WebSocket |
 //! | `accounts` | registering and logging in over HTTP, under load too |
 //! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
@@ -26,6 +27,7 @@
 mod accounts;
 mod cluster;
 mod events;
+mod handlers;
 mod handshake;
 mod heartbeat;
 mod hostile;

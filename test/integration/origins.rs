@@ -165,3 +165,18 @@ async fn the_page_itself_may_be_read_from_anywhere() {
         assert_eq!(answer.status, 200, "{path}");
     }
 }
+
+#[actix_rt::test]
+async fn an_encoded_path_does_not_get_around_the_policy() {
+    let server = with_list("");
+    let origin = "Origin: http://evil.example";
+    for path in [
+        "/%73ocket.io/?EIO=4&transport=polling",
+        "/socket%2eio/?EIO=4&transport=polling",
+    ] {
+        let answer = http::send(server.addr, "GET", path, &[origin], b"").await;
+        assert!(matches!(answer.status, 403 | 404), "{path}: {answer:?}");
+    }
+    let answer = http::send(server.addr, "POST", "/%61uth/login", &[origin], b"{}").await;
+    assert!(matches!(answer.status, 403 | 404), "{answer:?}");
+}

@@ -47,18 +47,32 @@ impl TestServer {
 
     /// Starts one with changed settings.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::of(change, |app| {
+            app.with_accounts()
+                .unwrap()
+                .gateway(conformance::main_gateway())
+                .gateway(conformance::custom_gateway())
+                .gateway(test_gateway())
+        })
+    }
+
+    /// Starts one with one gateway, a test's own.
+    pub(crate) fn of_gateway(gateway: Gateway) -> Self {
+        Self::of(|_| {}, |app| app.gateway(gateway))
+    }
+
+    /// Starts one with changed settings and an application of the test's own.
+    pub(crate) fn of(
+        change: impl FnOnce(&mut Config),
+        build: impl FnOnce(App) -> App + Send + 'static,
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut config = config(data.path());
         change(&mut config);
         let (started, is_started) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let app = App::new(config)
-                .with_accounts()
-                .unwrap()
-                .gateway(conformance::main_gateway())
-                .gateway(conformance::custom_gateway())
-                .gateway(test_gateway());
+            let app = build(App::new(config));
             actix::System::new().block_on(async {
                 let running = app.start().await.unwrap();
                 started.send(running.addr()).unwrap();
@@ -94,6 +108,11 @@ impl TestServer {
     /// Waits until the instance has this many sessions.
     pub(crate) async fn await_connections(&self, expected: u64) {
         http::await_connections(self.addr, expected).await;
+    }
+
+    /// Stops it and waits until it has stopped.
+    pub(crate) fn stop(self) {
+        drop(self);
     }
 
     /// Asks it to stop, without waiting.
