@@ -31,6 +31,8 @@ test('clients land on both instances, and one event reaches all, its sender incl
   assert.deepEqual([...counts.keys()].sort(), [...instances.keys()].sort());
   for (const count of counts.values()) assert.ok(count >= 2, `evenly, more or less: ${[...counts.values()]}`);
   await joined(sockets);
+  // Stickiness would come as a cookie.
+  assert.equal((await fetch(`${traefik.url}/readyz`)).headers.get('set-cookie'), null);
 
   const payload = { text: 'grüße, 🙂', bytes: Buffer.from([0, 255]) };
   for (const socket of sockets) await ask(socket, 'test-event', payload);
@@ -71,6 +73,7 @@ describe('when an instance goes away', () => {
 
       assert.deepEqual(await leave(instances.get(gone)), expected);
       await gathered(sockets, left);
+      t.diagnostic(`attempts that failed on the way: ${sockets.flatMap(({ errors }) => errors).length}`);
       for (const socket of moved) assert.deepEqual(socket.disconnects, ['transport close']);
       for (const socket of stayed) assert.deepEqual(socket.disconnects, []);
       for (const socket of sockets) await ask(socket, 'test-event', 'after');
