@@ -20,14 +20,15 @@ fn main() {
     // A directory is watched with all that is below it, so a later `npm ci` is noticed.
     println!("cargo::rerun-if-changed=static");
     println!("cargo::rerun-if-changed=build.rs");
-    let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    let out = env::var("OUT_DIR").expect("cargo sets it");
+    let root = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let out = env::var_os("OUT_DIR").expect("cargo sets it");
     let manifest = fs::read_to_string(Path::new(&root).join("static/package.json"))
         .expect("static/package.json pins the client's version");
     let manifest: serde_json::Value =
         serde_json::from_str(&manifest).expect("static/package.json is JSON");
-    let version = manifest["dependencies"]["socket.io-client"]
-        .as_str()
+    let version = manifest
+        .pointer("/dependencies/socket.io-client")
+        .and_then(serde_json::Value::as_str)
         .expect("static/package.json depends on socket.io-client");
     let dist = Path::new(&root).join("static/node_modules/socket.io-client/dist");
     let mut files = String::new();

@@ -44,11 +44,7 @@ use crate::{
     http::{health::Health, routes::Shared, server},
     hub::actor::{ConnectBridge, Hub},
     redis_bridge::{self, RedisBridge},
-    socket::{
-        actor::Services,
-        messages::Stop,
-        sessions::Sessions,
-    },
+    socket::{actor::Services, messages::Stop, sessions::Sessions},
 };
 
 /// How long clients may take to be told that the instance is stopping.
@@ -86,7 +82,9 @@ fn listen_advice(source: &io::Error) -> &'static str {
         io::ErrorKind::AddrInUse => {
             "stop the program that uses it, or set PORT to another port (0 takes any free one)"
         }
-        io::ErrorKind::PermissionDenied => "set PORT to 1024 or above, or grant the right to bind it",
+        io::ErrorKind::PermissionDenied => {
+            "set PORT to 1024 or above, or grant the right to bind it"
+        }
         _ => "set HOST to an address of this machine, for example 0.0.0.0",
     }
 }
@@ -108,7 +106,11 @@ impl App {
         let accounts = Accounts::open(&config)?;
         let mut gateways = Gateways::default();
         gateways.add(events::gateway(accounts.verifier()));
-        Ok(Self { config, accounts, gateways })
+        Ok(Self {
+            config,
+            accounts,
+            gateways,
+        })
     }
 
     /// Adds a gateway. One for `/events` replaces the built-in one.
@@ -123,11 +125,18 @@ impl App {
     /// # Errors
     /// See [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, accounts, gateways } = self;
+        let Self {
+            config,
+            accounts,
+            gateways,
+        } = self;
         let instance = InstanceId::random()?;
-        let listener = server::bind(&config.host, config.port).map_err(|source| {
-            StartError::Listen { host: config.host.clone(), port: config.port, source }
-        })?;
+        let listener =
+            server::bind(&config.host, config.port).map_err(|source| StartError::Listen {
+                host: config.host.clone(),
+                port: config.port,
+                source,
+            })?;
         let addr = listener.local_addr().map_err(StartError::Workers)?;
 
         let hub_arbiter = Arbiter::new();
@@ -186,7 +195,14 @@ impl App {
                 log::error!("the server ended: {err}");
             }
         });
-        Ok(Running { addr, services, health, server: server_handle, hub_arbiter, bridge })
+        Ok(Running {
+            addr,
+            services,
+            health,
+            server: server_handle,
+            hub_arbiter,
+            bridge,
+        })
     }
 }
 
@@ -198,7 +214,10 @@ fn refresh_key_on_connect(accounts: &Accounts) -> Arc<dyn Fn() + Send + Sync> {
         let accounts = accounts.clone();
         actix_rt::spawn(async move {
             if let Err(err) = accounts.refresh_key().await {
-                log::warn!("the token key cannot be read from Redis: {}", with_causes(&err));
+                log::warn!(
+                    "the token key cannot be read from Redis: {}",
+                    with_causes(&err)
+                );
             }
         });
     })
@@ -242,7 +261,10 @@ impl Running {
 
     /// Serves until SIGTERM or SIGINT, then stops in order.
     pub async fn run_until_signal(self) {
-        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let signals = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        );
         match signals {
             (Ok(mut terminate), Ok(mut interrupt)) => {
                 let name = tokio::select! {
@@ -270,10 +292,15 @@ impl Running {
             session.addr.do_send(Stop);
         }
         let mut watch = self.services.sessions.watch();
-        let drained =
-            tokio::time::timeout(DRAIN_TIMEOUT, watch.wait_for(|num_sessions| *num_sessions == 0));
+        let drained = tokio::time::timeout(
+            DRAIN_TIMEOUT,
+            watch.wait_for(|num_sessions| *num_sessions == 0),
+        );
         if drained.await.is_err() {
-            log::warn!("{} clients could not be told in time", self.services.sessions.len());
+            log::warn!(
+                "{} clients could not be told in time",
+                self.services.sessions.len()
+            );
         }
         if let Some((arbiter, bridge)) = &self.bridge {
             // Fails only if the bridge has ended already.
@@ -282,6 +309,9 @@ impl Running {
         }
         self.server.stop(true).await;
         self.hub_arbiter.stop();
-        log::info!("stopped after {} ms; {num_sessions} clients were told", began.elapsed().as_millis());
+        log::info!(
+            "stopped after {} ms; {num_sessions} clients were told",
+            began.elapsed().as_millis()
+        );
     }
 }

@@ -277,12 +277,18 @@ impl Config {
         let dotenv_fault = match dotenv::from_path(".env") {
             Ok(()) => None,
             Err(dotenv::Error::Io(err)) if err.kind() == io::ErrorKind::NotFound => None,
-            Err(err) => Some(Fault::DotEnv { reason: dotenv_reason(&err) }),
+            Err(err) => Some(Fault::DotEnv {
+                reason: dotenv_reason(&err),
+            }),
         };
         let mut result = Self::from_lookup(|name| std::env::var_os(name));
         if let Some(fault) = dotenv_fault {
             match &mut result {
-                Ok(_) => return Err(ConfigError { faults: vec![fault] }),
+                Ok(_) => {
+                    return Err(ConfigError {
+                        faults: vec![fault],
+                    });
+                }
                 Err(err) => err.faults.insert(0, fault),
             }
         }
@@ -294,7 +300,10 @@ impl Config {
     /// # Errors
     /// Every fault of every setting.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let mut reader = Reader { lookup, faults: Vec::new() };
+        let mut reader = Reader {
+            lookup,
+            faults: Vec::new(),
+        };
         let defaults = Self::default();
         let config = Self {
             host: reader.text(env::HOST).unwrap_or(defaults.host),
@@ -303,7 +312,9 @@ impl Config {
                 .parsed(env::FRONTEND_URL, AllowedOrigins::from_str)
                 .unwrap_or_default(),
             redis: reader.redis(),
-            data_dir: reader.text(env::DATA_DIR).map_or(defaults.data_dir, PathBuf::from),
+            data_dir: reader
+                .text(env::DATA_DIR)
+                .map_or(defaults.data_dir, PathBuf::from),
             jwt: JwtConfig {
                 secret: reader.parsed(env::JWT_SECRET, |text| match text.len() {
                     len if len < MIN_JWT_SECRET_BYTES => Err(Fault::ShortSecret { len }),
@@ -335,7 +346,9 @@ impl Config {
                 .parsed(env::RUST_LOG, |text| {
                     match env_filter::Builder::new().try_parse(text) {
                         Ok(_) => Ok(text.to_owned()),
-                        Err(_) => Err(Fault::LogFilter { value: text.to_owned() }),
+                        Err(_) => Err(Fault::LogFilter {
+                            value: text.to_owned(),
+                        }),
                     }
                 })
                 .unwrap_or(defaults.log_filter),
@@ -343,7 +356,9 @@ impl Config {
         if reader.faults.is_empty() {
             Ok(config)
         } else {
-            Err(ConfigError { faults: reader.faults })
+            Err(ConfigError {
+                faults: reader.faults,
+            })
         }
     }
 }
@@ -406,7 +421,13 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
                 .ok()
                 .filter(|number| (min..=max).contains(number))
                 .and_then(|number| T::try_from(number).ok())
-                .ok_or_else(|| Fault::Number { name, value: text.to_owned(), min, max, unit })
+                .ok_or_else(|| Fault::Number {
+                    name,
+                    value: text.to_owned(),
+                    min,
+                    max,
+                    unit,
+                })
         })
         .unwrap_or(default)
     }
@@ -419,11 +440,15 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
         let prefix = self
             .parsed(env::REDIS_PREFIX, |text| {
                 let sound = text.len() <= 64
-                    && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
+                    && text
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
                 if sound {
                     Ok(text.to_owned())
                 } else {
-                    Err(Fault::RedisPrefix { value: text.to_owned() })
+                    Err(Fault::RedisPrefix {
+                        value: text.to_owned(),
+                    })
                 }
             })
             .unwrap_or_else(|| DEFAULT_REDIS_PREFIX.to_owned());
@@ -451,7 +476,9 @@ mod tests {
 
     fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Config::from_lookup(|name| {
-            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+            vars.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| OsString::from(value))
         })
     }
 
@@ -475,7 +502,12 @@ mod tests {
 
     #[test]
     fn an_empty_value_counts_as_unset() {
-        let config = read(&[(env::REDIS_URL, ""), (env::PORT, " "), (env::JWT_SECRET, "")]).unwrap();
+        let config = read(&[
+            (env::REDIS_URL, ""),
+            (env::PORT, " "),
+            (env::JWT_SECRET, ""),
+        ])
+        .unwrap();
         assert!(config.redis.is_none());
         assert_eq!(config.port, 3000);
         assert!(config.jwt.secret.is_none());
@@ -512,7 +544,10 @@ mod tests {
         ] {
             assert!(text.contains(name), "{name} is missing in {text}");
         }
-        assert!(!text.contains("short\""), "the secret's value must not be shown: {text}");
+        assert!(
+            !text.contains("short\""),
+            "the secret's value must not be shown: {text}"
+        );
     }
 
     #[test]
@@ -523,7 +558,10 @@ mod tests {
         ])
         .unwrap();
         let debug = format!("{config:?}");
-        assert!(!debug.contains("hunter2") && !debug.contains("0123456789"), "{debug}");
+        assert!(
+            !debug.contains("hunter2") && !debug.contains("0123456789"),
+            "{debug}"
+        );
     }
 
     #[test]

@@ -49,3 +49,8 @@ pub mod socket;
 pub mod socket_io;
 pub mod telemetry;
 pub mod websocket;
+
+// A real Redis for the tests of several rooms, the same that the integration tests use.
+#[cfg(test)]
+#[path = "../test/integration/support/redis_server.rs"]
+mod redis_server;

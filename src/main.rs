@@ -46,7 +46,9 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     actix::System::new().block_on(async {
         let running = app.start().await?;
         if !client_bundle::is_built_in() {
-            log::info!("built without the client bundle; /socket.io/socket.io.js redirects to the CDN");
+            log::info!(
+                "built without the client bundle; /socket.io/socket.io.js redirects to the CDN"
+            );
         }
         log::info!(
             "Sockhop {} is listening on {} (open it in a browser for the test page)",
@@ -59,7 +61,10 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Prints an error with its causes: it may come before the log is set up.
-#[allow(clippy::print_stderr, reason = "a failed start must be seen whatever the log filter says")]
+#[allow(
+    clippy::print_stderr,
+    reason = "a failed start must be seen whatever the log filter says"
+)]
 fn fail(err: &dyn std::error::Error) -> ExitCode {
     eprint!("sockhop: {err}");
     let mut source = err.source();

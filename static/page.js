@@ -140,7 +140,7 @@
   let server = '';
   /** This page's own origin, when a hub serves it. */
   let ownHub = null;
-  /** What the last look at the hub found: `{kind, tone, text}`. */
+  /** What the last look at the hub found: `{kind, tone, text}`; kind is idle, ready, unready, none, origin, other or mixed. */
   let health = { kind: 'idle', tone: 'idle', text: 'Not asked yet.' };
   let looking = null;
   let lookedAt = -Infinity;
@@ -184,6 +184,9 @@
     try {
       const { status, body } = await readyz(origin);
       if (body) return judgeReadiness(body);
+      if ([502, 503, 504].includes(status)) {
+        return { kind: 'none', tone: 'bad', text: `A proxy answers at ${origin} (HTTP ${status}), but no hub behind it does. Are the instances running?` };
+      }
       return {
         kind: 'other',
         tone: 'bad',
@@ -218,16 +221,16 @@
   function judgeReadiness(body) {
     const cluster = body.mode === 'cluster';
     const who = `Instance ${body.instance}, ${cluster ? 'cluster' : 'single-instance'} mode`;
-    const redisDown = cluster && (body.redis === false || body.redis === 'down');
-    if (redisDown) {
+    if (body.ready === false) {
+      const why = body.reason ? ` ${sentence(body.reason)}` : '';
+      return { kind: 'unready', tone: 'warn', text: `${who}. It takes no clients at the moment.${why}` };
+    }
+    if (cluster && body.redis && body.redis.state !== 'up') {
       return {
         kind: 'ready',
         tone: 'warn',
-        text: `${who}. Its Redis is down: events reach the clients of this instance only, until Redis is back.`,
+        text: `${who}. It does not reach its Redis: until it does, events go to the clients of this instance only.`,
       };
-    }
-    if (body.ready === false) {
-      return { kind: 'unready', tone: 'warn', text: `${who}. It is not ready to take clients yet.` };
     }
     return { kind: 'ready', tone: 'good', text: `${who}. Ready${body.version ? `, version ${body.version}` : ''}.` };
   }

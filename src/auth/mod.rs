@@ -304,11 +304,11 @@ pub(crate) fn with_causes(err: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        store::{StoreKind, redis_server::RedisServer},
-        *,
+    use super::{store::StoreKind, *};
+    use crate::{
+        config::{DEFAULT_REDIS_PREFIX, RedisConfig},
+        redis_server::RedisServer,
     };
-    use crate::config::{DEFAULT_REDIS_PREFIX, RedisConfig};
 
     const PASSWORD: &str = "correct horse";
 
@@ -531,7 +531,7 @@ mod tests {
         }
         assert!(accounts.refresh_key().await.is_err());
 
-        server.restart();
+        server.restart_on_same_port();
         // The key is fetched on the way, without the bridge.
         let grant = accounts.register("alice", PASSWORD).await.unwrap();
         assert!(
@@ -554,7 +554,7 @@ mod tests {
             "verifying asks no store"
         );
         assert!(accounts.refresh_key().await.is_err());
-        server.restart();
+        server.restart_on_same_port();
         accounts.refresh_key().await.unwrap();
 
         let newcomer = Accounts::open(&on_redis(&server)).unwrap();
@@ -571,7 +571,7 @@ mod tests {
         let old = Accounts::open(&on_redis(&server)).unwrap();
         old.refresh_key().await.unwrap();
         server.kill();
-        server.restart();
+        server.restart_on_same_port();
         let new = Accounts::open(&on_redis(&server)).unwrap();
         let grant = new.register("alice", PASSWORD).await.unwrap();
         let token = grant.access_token.expose();

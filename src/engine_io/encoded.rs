@@ -31,8 +31,12 @@ pub struct Encoded {
 impl Encoded {
     /// Encodes a text packet (its type digit included) and the binary messages that follow it.
     pub fn new(text: &str, attachments: &[Bytes]) -> Arc<Self> {
-        let capacity = frame::MAX_SERVER_HEADER_BYTES + text.len()
-            + attachments.iter().map(|a| frame::MAX_SERVER_HEADER_BYTES + a.len()).sum::<usize>();
+        let capacity = frame::MAX_SERVER_HEADER_BYTES
+            + text.len()
+            + attachments
+                .iter()
+                .map(|a| frame::MAX_SERVER_HEADER_BYTES + a.len())
+                .sum::<usize>();
         let mut frames = BytesMut::with_capacity(capacity);
         let mut put = |opcode, payload: &[u8]| {
             frame::put_header(&mut frames, opcode, payload.len());
@@ -42,7 +46,12 @@ impl Encoded {
         };
         let text = put(Opcode::Text, text.as_bytes());
         let attachments = attachments.iter().map(|a| put(Opcode::Binary, a)).collect();
-        Arc::new(Self { frames: frames.freeze(), text, attachments, polling: OnceLock::new() })
+        Arc::new(Self {
+            frames: frames.freeze(),
+            text,
+            attachments,
+            polling: OnceLock::new(),
+        })
     }
 
     /// Returns the WebSocket frames.
@@ -107,9 +116,10 @@ mod tests {
 
     #[test]
     fn frames_and_payload_say_the_same() {
-        let encoded = Encoded::new("451-[\"x\",{\"_placeholder\":true,\"num\":0}]", &[
-            Bytes::from_static(&[1, 2, 3, 4]),
-        ]);
+        let encoded = Encoded::new(
+            "451-[\"x\",{\"_placeholder\":true,\"num\":0}]",
+            &[Bytes::from_static(&[1, 2, 3, 4])],
+        );
         let text = b"451-[\"x\",{\"_placeholder\":true,\"num\":0}]";
         let mut frames = vec![0x81, text.len() as u8];
         frames.extend_from_slice(text);

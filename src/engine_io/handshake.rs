@@ -38,12 +38,6 @@ pub struct Query {
     pub pairs: Vec<(String, String)>,
 }
 
-impl Default for TransportName {
-    fn default() -> Self {
-        Self::Polling
-    }
-}
-
 impl Query {
     /// Reads a query string.
     pub fn parse(query: &str) -> Self {
@@ -203,35 +197,54 @@ mod tests {
         facts.is_get = true;
         assert_eq!(verify(&facts), Err(HandshakeError::BadRequest));
         facts.is_upgrade = true;
-        assert_eq!(verify(&facts), Err(HandshakeError::UnsupportedProtocolVersion));
+        assert_eq!(
+            verify(&facts),
+            Err(HandshakeError::UnsupportedProtocolVersion)
+        );
         facts.is_eio4 = true;
         assert_eq!(verify(&facts), Ok(()));
     }
 
     #[test]
     fn a_request_of_a_session_must_use_its_transport_and_revision() {
-        let on = |transport| Facts { session: SessionFact::On(transport), ..GOOD };
+        let on = |transport| Facts {
+            session: SessionFact::On(transport),
+            ..GOOD
+        };
         assert_eq!(verify(&on(TransportName::Polling)), Ok(()));
-        assert_eq!(verify(&on(TransportName::WebSocket)), Err(HandshakeError::BadRequest));
+        assert_eq!(
+            verify(&on(TransportName::WebSocket)),
+            Err(HandshakeError::BadRequest)
+        );
         let upgrade = Facts {
             transport: Some(TransportName::WebSocket),
             is_upgrade: true,
             ..on(TransportName::Polling)
         };
         assert_eq!(verify(&upgrade), Ok(()));
-        let old = Facts { is_eio4: false, ..on(TransportName::Polling) };
+        let old = Facts {
+            is_eio4: false,
+            ..on(TransportName::Polling)
+        };
         assert_eq!(verify(&old), Err(HandshakeError::BadRequest));
-        let post = Facts { is_get: false, ..on(TransportName::Polling) };
+        let post = Facts {
+            is_get: false,
+            ..on(TransportName::Polling)
+        };
         assert_eq!(verify(&post), Ok(()));
     }
 
     #[test]
     fn of_a_repeated_key_the_last_counts_and_an_empty_sid_is_none() {
-        let query = Query::parse("EIO=3&EIO=4&transport=websocket&transport=polling&sid=&t=x&room=a%20b");
+        let query =
+            Query::parse("EIO=3&EIO=4&transport=websocket&transport=polling&sid=&t=x&room=a%20b");
         assert!(query.is_eio4);
         assert_eq!(query.transport, Some(TransportName::Polling));
         assert_eq!(query.sid, None);
-        assert_eq!(query.pairs.last(), Some(&("room".to_owned(), "a b".to_owned())));
+        assert_eq!(
+            query.pairs.last(),
+            Some(&("room".to_owned(), "a b".to_owned()))
+        );
     }
 
     #[test]
@@ -240,7 +253,10 @@ mod tests {
             assert!(!Query::parse(&format!("EIO={eio}")).is_eio4, "{eio}");
         }
         for transport in ["", "webtransport", "__proto__", "Polling", "abc"] {
-            assert_eq!(Query::parse(&format!("transport={transport}")).transport, None);
+            assert_eq!(
+                Query::parse(&format!("transport={transport}")).transport,
+                None
+            );
         }
     }
 }

@@ -89,7 +89,7 @@ impl Packet {
             'b' => {
                 let bytes = LENIENT_BASE64
                     .decode(data().as_bytes())
-                    .map_err(|_| PacketError::Base64)?;
+                    .or(Err(PacketError::Base64))?;
                 Self::Message(Message::Binary(bytes.into()))
             }
             other => return Err(PacketError::UnknownType(other)),
@@ -117,8 +117,14 @@ mod tests {
             ("4", Packet::Message(Message::Text("".into()))),
             ("5", Packet::Upgrade),
             ("6", Packet::Noop),
-            ("bAQIDBA==", Packet::Message(Message::Binary(Bytes::from_static(&[1, 2, 3, 4])))),
-            ("bAQIDBA", Packet::Message(Message::Binary(Bytes::from_static(&[1, 2, 3, 4])))),
+            (
+                "bAQIDBA==",
+                Packet::Message(Message::Binary(Bytes::from_static(&[1, 2, 3, 4]))),
+            ),
+            (
+                "bAQIDBA",
+                Packet::Message(Message::Binary(Bytes::from_static(&[1, 2, 3, 4]))),
+            ),
         ] {
             assert_eq!(decode(text), Ok(packet), "{text:?}");
         }

@@ -78,14 +78,19 @@ mod tests {
             [
                 text("test1"),
                 text("test2"),
-                Ok(Packet::Message(Message::Binary(Bytes::from_static(&[1, 2, 3, 4]))))
+                Ok(Packet::Message(Message::Binary(Bytes::from_static(&[
+                    1, 2, 3, 4
+                ]))))
             ]
         );
     }
 
     #[test]
     fn packets_before_a_bad_one_are_kept_and_the_rest_is_dropped() {
-        assert_eq!(decode(b"4a\x1eabc\x1e4b"), [text("a"), Err(PacketError::UnknownType('a'))]);
+        assert_eq!(
+            decode(b"4a\x1eabc\x1e4b"),
+            [text("a"), Err(PacketError::UnknownType('a'))]
+        );
     }
 
     #[test]

@@ -83,7 +83,10 @@ impl Sid {
     /// Reads an id from a query. `None` if it cannot be one of ours: the session is unknown then.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; SID_CHARS] = text.as_bytes().try_into().ok()?;
-        bytes.iter().all(|byte| is_id_char(*byte)).then_some(Self(bytes))
+        bytes
+            .iter()
+            .all(|byte| is_id_char(*byte))
+            .then_some(Self(bytes))
     }
 
     /// Returns the instance that made, and so far owns, the session.
@@ -123,7 +126,14 @@ mod tests {
 
     #[test]
     fn texts_of_another_length_or_alphabet_are_no_sids() {
-        for text in ["", "abc", &"a".repeat(29), &"a".repeat(31), &"é".repeat(15), &"*".repeat(30)] {
+        for text in [
+            "",
+            "abc",
+            &"a".repeat(29),
+            &"a".repeat(31),
+            &"é".repeat(15),
+            &"*".repeat(30),
+        ] {
             assert_eq!(Sid::parse(text), None, "{text:?}");
         }
     }

@@ -246,8 +246,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::store::redis_server::RedisServer,
         config::{Config, RedisConfig, Secret},
+        redis_server::RedisServer,
     };
 
     /// What came back.

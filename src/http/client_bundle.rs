@@ -45,7 +45,12 @@ pub fn answer(request: &HttpRequest, name: &str) -> Option<HttpResponse> {
     } else {
         "application/javascript; charset=utf-8"
     };
-    Some(super::page::file(request, content, content_type, &format!("\"{VERSION}\"")))
+    Some(super::page::file(
+        request,
+        content,
+        content_type,
+        &format!("\"{VERSION}\""),
+    ))
 }
 
 /// Lets a browser keep a file, but ask each time whether it is still the one.

@@ -38,15 +38,21 @@ pub async fn apply<B: MessageBody>(
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let host = request.headers().get(header::HOST);
-    let verdict =
-        policy.judge(origin.as_ref().map(HeaderValue::as_bytes), host.map(HeaderValue::as_bytes));
-    let is_guarded = GUARDED.iter().any(|prefix| request.path().starts_with(prefix));
+    let verdict = policy.judge(
+        origin.as_ref().map(HeaderValue::as_bytes),
+        host.map(HeaderValue::as_bytes),
+    );
+    let is_guarded = GUARDED
+        .iter()
+        .any(|prefix| request.path().starts_with(prefix));
     if is_guarded && !verdict.is_allowed() {
         let response = refusal(request.path(), origin.as_ref());
         return Ok(request.into_response(response).map_into_right_body());
     }
     let is_preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if is_preflight && verdict.is_allowed() && verdict != Verdict::NoOrigin {
         let response = preflight(request.headers());
         request.into_response(response).map_into_right_body()
@@ -58,11 +64,7 @@ pub async fn apply<B: MessageBody>(
 }
 
 /// Adds what lets a page of an allowed origin read the answer.
-pub(super) fn add_headers(
-    headers: &mut HeaderMap,
-    verdict: Verdict,
-    origin: Option<&HeaderValue>,
-) {
+pub(super) fn add_headers(headers: &mut HeaderMap, verdict: Verdict, origin: Option<&HeaderValue>) {
     match (verdict, origin) {
         (Verdict::Allowed, Some(origin)) => {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -72,9 +74,19 @@ pub(super) fn add_headers(
             );
         }
         (Verdict::AllowedToAny, _) => {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_ORIGIN,
+                HeaderValue::from_static("*"),
+            );
         }
         (Verdict::Allowed | Verdict::NoOrigin | Verdict::Refused, _) => {}
+    }
+    if matches!(verdict, Verdict::Allowed | Verdict::AllowedToAny) {
+        // Browsers hide it from pages of other origins otherwise; the test page tells when to try again.
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("Retry-After"),
+        );
     }
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }

@@ -105,7 +105,9 @@ pub(super) trait Head {
             .iter()
             .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         Handshake::new(
-            self.peer().map(|peer| peer.ip().to_string()).unwrap_or_default(),
+            self.peer()
+                .map(|peer| peer.ip().to_string())
+                .unwrap_or_default(),
             self.target(),
             headers,
             &query.pairs,
@@ -167,7 +169,11 @@ fn payload(bytes: Bytes) -> HttpResponse {
 }
 
 fn open(services: &Arc<Services>, request: &HttpRequest, query: &Query) -> HttpResponse {
-    debug_assert_eq!(query.transport, Some(TransportName::Polling), "verified before");
+    debug_assert_eq!(
+        query.transport,
+        Some(TransportName::Polling),
+        "verified before"
+    );
     match Socket::open_polling(services, request.handshake(query)) {
         Ok(open) => payload(open),
         Err(err) => {
@@ -196,7 +202,10 @@ async fn post(
 ) -> HttpResponse {
     let (body_sender, body_receiver) = oneshot::channel();
     let (reply, mut answer) = oneshot::channel();
-    session.addr.do_send(Post { body: body_receiver, reply });
+    session.addr.do_send(Post {
+        body: body_receiver,
+        reply,
+    });
     if is_binary(request) {
         _ = body_sender.send(Body::Binary);
     } else {
@@ -259,7 +268,7 @@ async fn read(
     let all = async {
         let mut bytes = BytesMut::new();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|_| BodyError::Broken)?;
+            let chunk = chunk.or(Err(BodyError::Broken))?;
             if bytes.len() + chunk.len() > limit {
                 return Err(BodyError::TooLarge);
             }
@@ -267,5 +276,7 @@ async fn read(
         }
         Ok(bytes.freeze())
     };
-    tokio::time::timeout(BODY_TIMEOUT, all).await.unwrap_or(Err(BodyError::Broken))
+    tokio::time::timeout(BODY_TIMEOUT, all)
+        .await
+        .unwrap_or(Err(BodyError::Broken))
 }

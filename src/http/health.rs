@@ -42,7 +42,9 @@ struct Ready<'a> {
 
 /// Adds the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
-    config.route("/healthz", web::get().to(healthz)).route("/readyz", web::get().to(readyz));
+    config
+        .route("/healthz", web::get().to(healthz))
+        .route("/readyz", web::get().to(readyz));
 }
 
 async fn healthz() -> HttpResponse {
@@ -64,14 +66,16 @@ async fn readyz(health: web::Data<Health>, accounts: web::Data<Accounts>) -> Htt
         None => HttpResponse::Ok(),
         Some(_) => HttpResponse::ServiceUnavailable(),
     };
-    response.insert_header((header::CACHE_CONTROL, "no-store")).json(Ready {
-        name: "sockhop",
-        version: env!("CARGO_PKG_VERSION"),
-        instance: health.services.instance.as_str(),
-        mode: if redis.is_some() { "cluster" } else { "single" },
-        ready: reason.is_none(),
-        reason,
-        redis,
-        connections: health.services.sessions.len(),
-    })
+    response
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(Ready {
+            name: "sockhop",
+            version: env!("CARGO_PKG_VERSION"),
+            instance: health.services.instance.as_str(),
+            mode: if redis.is_some() { "cluster" } else { "single" },
+            ready: reason.is_none(),
+            reason,
+            redis,
+            connections: health.services.sessions.len(),
+        })
 }

@@ -15,7 +15,9 @@ use url::{Origin, Url};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OriginFault {
     /// No absolute address with a host.
-    #[error("{entry:?} is not an origin; write it like https://app.example.com or http://localhost:5173")]
+    #[error(
+        "{entry:?} is not an origin; write it like https://app.example.com or http://localhost:5173"
+    )]
     NotAnOrigin {
         /// What stood there.
         entry: String,
@@ -65,13 +67,22 @@ impl FromStr for AllowedOrigins {
 
     fn from_str(text: &str) -> Result<Self, OriginFault> {
         let mut origins = Self::default();
-        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        for entry in text
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+        {
             if entry == "*" {
                 origins.any = true;
                 continue;
             }
-            let fault = || OriginFault::NotAnOrigin { entry: entry.to_owned() };
-            let url = Url::parse(entry).ok().filter(Url::has_host).ok_or_else(fault)?;
+            let fault = || OriginFault::NotAnOrigin {
+                entry: entry.to_owned(),
+            };
+            let url = Url::parse(entry)
+                .ok()
+                .filter(Url::has_host)
+                .ok_or_else(fault)?;
             let origin = match url.origin() {
                 origin @ Origin::Tuple(..) => origin.ascii_serialization(),
                 Origin::Opaque(_) => return Err(fault()),
@@ -82,7 +93,10 @@ impl FromStr for AllowedOrigins {
                 && url.username().is_empty()
                 && url.password().is_none();
             if !bare {
-                return Err(OriginFault::HasPath { entry: entry.to_owned(), origin });
+                return Err(OriginFault::HasPath {
+                    entry: entry.to_owned(),
+                    origin,
+                });
             }
             origins.listed.push(origin);
         }
@@ -93,9 +107,16 @@ impl FromStr for AllowedOrigins {
 impl AllowedOrigins {
     /// Judges a request by its `Origin` and `Host` headers.
     pub fn judge(&self, origin: Option<&[u8]>, host: Option<&[u8]>) -> Verdict {
-        let Some(origin) = origin else { return Verdict::NoOrigin };
-        let Ok(origin) = std::str::from_utf8(origin) else { return Verdict::Refused };
-        if self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
+        let Some(origin) = origin else {
+            return Verdict::NoOrigin;
+        };
+        let Ok(origin) = std::str::from_utf8(origin) else {
+            return Verdict::Refused;
+        };
+        if self
+            .listed
+            .iter()
+            .any(|listed| listed.eq_ignore_ascii_case(origin))
             || is_own(origin, host)
         {
             Verdict::Allowed
@@ -111,12 +132,18 @@ impl AllowedOrigins {
 ///
 /// Ports are compared after the scheme's default is filled in, since neither header writes it.
 fn is_own(origin: &str, host: Option<&[u8]>) -> bool {
-    let Some(host) = host.and_then(|host| std::str::from_utf8(host).ok()) else { return false };
-    let Ok(origin) = Url::parse(origin) else { return false };
+    let Some(host) = host.and_then(|host| std::str::from_utf8(host).ok()) else {
+        return false;
+    };
+    let Ok(origin) = Url::parse(origin) else {
+        return false;
+    };
     if !matches!(origin.scheme(), "http" | "https") {
         return false;
     }
-    let Ok(own) = Url::parse(&format!("{}://{host}", origin.scheme())) else { return false };
+    let Ok(own) = Url::parse(&format!("{}://{host}", origin.scheme())) else {
+        return false;
+    };
     own.path() == "/"
         && own.username().is_empty()
         && own.password().is_none()
@@ -130,12 +157,17 @@ mod tests {
     use super::*;
 
     fn judge(list: &str, origin: &str, host: &str) -> Verdict {
-        list.parse::<AllowedOrigins>().unwrap().judge(Some(origin.as_bytes()), Some(host.as_bytes()))
+        list.parse::<AllowedOrigins>()
+            .unwrap()
+            .judge(Some(origin.as_bytes()), Some(host.as_bytes()))
     }
 
     #[test]
     fn a_request_without_origin_is_allowed() {
-        assert_eq!(AllowedOrigins::default().judge(None, Some(b"hub:3000")), Verdict::NoOrigin);
+        assert_eq!(
+            AllowedOrigins::default().judge(None, Some(b"hub:3000")),
+            Verdict::NoOrigin
+        );
     }
 
     #[test]
@@ -147,7 +179,11 @@ mod tests {
             ("http://HUB.example.com", "hub.example.com"),
             ("http://[::1]:3000", "[::1]:3000"),
         ] {
-            assert_eq!(judge("", origin, host), Verdict::Allowed, "{origin} at {host}");
+            assert_eq!(
+                judge("", origin, host),
+                Verdict::Allowed,
+                "{origin} at {host}"
+            );
         }
     }
 
@@ -155,7 +191,10 @@ mod tests {
     fn listed_origins_are_allowed_by_exact_comparison_only() {
         let list = "https://example.com, http://localhost:5173/";
         assert_eq!(judge(list, "https://example.com", "hub"), Verdict::Allowed);
-        assert_eq!(judge(list, "http://localhost:5173", "hub"), Verdict::Allowed);
+        assert_eq!(
+            judge(list, "http://localhost:5173", "hub"),
+            Verdict::Allowed
+        );
         for origin in [
             "https://evil-example.com",
             "https://example.com.evil.com",
@@ -168,32 +207,49 @@ mod tests {
             "file://",
             "garbage",
         ] {
-            assert_eq!(judge(list, origin, "hub:3000"), Verdict::Refused, "{origin:?}");
+            assert_eq!(
+                judge(list, origin, "hub:3000"),
+                Verdict::Refused,
+                "{origin:?}"
+            );
         }
         assert_eq!(
-            list.parse::<AllowedOrigins>().unwrap().judge(Some(b"https://\xff"), Some(b"hub")),
+            list.parse::<AllowedOrigins>()
+                .unwrap()
+                .judge(Some(b"https://\xff"), Some(b"hub")),
             Verdict::Refused
         );
     }
 
     #[test]
     fn a_star_allows_every_origin_as_any() {
-        assert_eq!(judge("*", "https://other.example", "hub"), Verdict::AllowedToAny);
+        assert_eq!(
+            judge("*", "https://other.example", "hub"),
+            Verdict::AllowedToAny
+        );
         assert_eq!(judge("*", "null", "hub"), Verdict::AllowedToAny);
-        assert_eq!(judge("*,https://a.example", "https://a.example", "hub"), Verdict::Allowed);
+        assert_eq!(
+            judge("*,https://a.example", "https://a.example", "hub"),
+            Verdict::Allowed
+        );
     }
 
     #[test]
     fn a_host_header_cannot_smuggle_an_origin() {
         assert_eq!(judge("", "http://evil.com", "x@evil.com"), Verdict::Refused);
-        assert_eq!(judge("", "http://evil.com", "evil.com/path"), Verdict::Refused);
+        assert_eq!(
+            judge("", "http://evil.com", "evil.com/path"),
+            Verdict::Refused
+        );
     }
 
     #[test]
     fn entries_that_are_no_origins_are_refused_with_the_repair() {
         let fault = "example.com".parse::<AllowedOrigins>().unwrap_err();
         assert!(fault.to_string().contains("https://"), "{fault}");
-        let fault = "https://a.example/app".parse::<AllowedOrigins>().unwrap_err();
+        let fault = "https://a.example/app"
+            .parse::<AllowedOrigins>()
+            .unwrap_err();
         assert_eq!(
             fault,
             OriginFault::HasPath {

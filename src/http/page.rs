@@ -81,13 +81,22 @@ pub(super) fn file(
         .get(header::IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| {
-            value.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
+            value
+                .split(',')
+                .any(|tag| tag.trim().trim_start_matches("W/") == etag)
         });
-    let mut response =
-        if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let mut response = if is_known {
+        HttpResponse::NotModified()
+    } else {
+        HttpResponse::Ok()
+    };
     response
         .insert_header((header::ETAG, etag))
         .insert_header(revalidate())
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-    if is_known { response.finish() } else { response.content_type(content_type).body(content) }
+    if is_known {
+        response.finish()
+    } else {
+        response.content_type(content_type).body(content)
+    }
 }

@@ -45,8 +45,14 @@ pub fn configure(config: &mut web::ServiceConfig, shared: &Shared) {
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {
-    const READ_ONLY: [&str; 6] =
-        ["/", "/page.js", "/style.css", "/favicon.svg", "/healthz", "/readyz"];
+    const READ_ONLY: [&str; 6] = [
+        "/",
+        "/page.js",
+        "/style.css",
+        "/favicon.svg",
+        "/healthz",
+        "/readyz",
+    ];
     let error = if READ_ONLY.contains(&request.path()) && request.method() != Method::GET {
         ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,

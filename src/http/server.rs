@@ -66,13 +66,20 @@ fn bind_addr(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
 ///
 /// # Errors
 /// The listener cannot be used.
-pub fn serve(listener: std::net::TcpListener, workers: usize, shared: Shared) -> io::Result<Server> {
+pub fn serve(
+    listener: std::net::TcpListener,
+    workers: usize,
+    shared: Shared,
+) -> io::Result<Server> {
     let builder: ServerBuilder = Server::build()
         .workers(workers)
         .max_concurrent_connections(MAX_CONNECTIONS_PER_WORKER)
         .shutdown_timeout(SHUTDOWN_TIMEOUT_SECS)
         .disable_signals();
+    // Ends idle keep-alive connections at once when the server stops, as actix-web's own server does.
+    let stopping = builder.graceful_shutdown_signal();
     let builder = builder.listen("http", listener, move || {
+        let stopping = stopping.clone();
         let routes = shared.clone();
         let app = App::new()
             .configure(|config| routes::configure(config, &routes))
@@ -86,6 +93,10 @@ pub fn serve(listener: std::net::TcpListener, workers: usize, shared: Shared) ->
             // A client that went away must abort its parked poll.
             .h1_allow_half_closed(false)
             .tcp_nodelay(true)
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
             .upgrade(fn_service(move |(request, framed)| {
                 upgrade(services.clone(), origins.clone(), request, framed)
             }))

@@ -85,7 +85,10 @@ fn judge(
     request: &Request,
 ) -> Result<bytes::Bytes, (StatusCode, String)> {
     if !request.path().starts_with("/socket.io/") {
-        return Err((StatusCode::NOT_FOUND, "WebSockets are served below /socket.io/".to_owned()));
+        return Err((
+            StatusCode::NOT_FOUND,
+            "WebSockets are served below /socket.io/".to_owned(),
+        ));
     }
     let origin = request.headers().get(actix_web::http::header::ORIGIN);
     let host = request.headers().get(actix_web::http::header::HOST);
@@ -98,7 +101,7 @@ fn judge(
     verify(&facts(&query, session.as_deref(), request, true)).map_err(refusal)?;
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
-    handshake::accept(request.head(), &extra.into())
+    handshake::accept(request.head(), &extra)
         .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
 }
 

@@ -35,16 +35,17 @@ impl Hub {
     /// Encodes once and hands the same bytes to every selected socket.
     fn deliver(&self, broadcast: &Broadcast) {
         let mut message = None;
-        self.rooms.select(&broadcast.namespace, &broadcast.target, |handle| {
-            let message = message.get_or_insert_with(|| {
-                encode::event(&broadcast.namespace, None, &broadcast.args)
+        self.rooms
+            .select(&broadcast.namespace, &broadcast.target, |handle| {
+                let message = message.get_or_insert_with(|| {
+                    encode::event(&broadcast.namespace, None, &broadcast.args)
+                });
+                handle.recipient.do_send(Deliver {
+                    join: handle.join,
+                    message: Arc::clone(message),
+                    volatile: broadcast.flags.volatile,
+                });
             });
-            handle.recipient.do_send(Deliver {
-                join: handle.join,
-                message: Arc::clone(message),
-                volatile: broadcast.flags.volatile,
-            });
-        });
     }
 }
 
@@ -73,8 +74,14 @@ impl Handler<Register> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Register, _: &mut Self::Context) {
-        let Register { namespace, socket_id, join, recipient } = message;
-        self.rooms.insert(&namespace, socket_id, Handle { join, recipient });
+        let Register {
+            namespace,
+            socket_id,
+            join,
+            recipient,
+        } = message;
+        self.rooms
+            .insert(&namespace, socket_id, Handle { join, recipient });
     }
 }
 
@@ -90,7 +97,8 @@ impl Handler<Join> for Hub {
     type Result = Result<(), TooManyRooms>;
 
     fn handle(&mut self, message: Join, _: &mut Self::Context) -> Self::Result {
-        self.rooms.join(&message.namespace, &message.socket_id, message.room)
+        self.rooms
+            .join(&message.namespace, &message.socket_id, message.room)
     }
 }
 
@@ -98,7 +106,8 @@ impl Handler<Leave> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Leave, _: &mut Self::Context) {
-        self.rooms.leave(&message.namespace, &message.socket_id, &message.room);
+        self.rooms
+            .leave(&message.namespace, &message.socket_id, &message.room);
     }
 }
 
@@ -188,7 +197,10 @@ mod tests {
         hub.send(Originate(event.clone())).await.unwrap();
         let one = first_got.recv().await.unwrap();
         let other = second_got.recv().await.unwrap();
-        assert!(Arc::ptr_eq(&one.message, &other.message), "receivers must share the bytes");
+        assert!(
+            Arc::ptr_eq(&one.message, &other.message),
+            "receivers must share the bytes"
+        );
         assert_eq!(*published.recv().await.unwrap().0, event);
     }
 
@@ -199,14 +211,24 @@ mod tests {
         let (bridge, mut published) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &socket)).await.unwrap();
-        let local = Flags { local: true, ..Flags::default() };
-        hub.send(Originate(broadcast(Target::default(), local))).await.unwrap();
-        hub.send(Reinject(broadcast(Target::default(), Flags::default()))).await.unwrap();
+        let local = Flags {
+            local: true,
+            ..Flags::default()
+        };
+        hub.send(Originate(broadcast(Target::default(), local)))
+            .await
+            .unwrap();
+        hub.send(Reinject(broadcast(Target::default(), Flags::default())))
+            .await
+            .unwrap();
         got.recv().await.unwrap();
         got.recv().await.unwrap();
         // The marker is the first to be published, so nothing was before it.
         let marker = broadcast(
-            Target { rooms: vec![Room::from("marker")], except: vec![] },
+            Target {
+                rooms: vec![Room::from("marker")],
+                except: vec![],
+            },
             Flags::default(),
         );
         hub.send(Originate(marker.clone())).await.unwrap();
@@ -219,24 +241,60 @@ mod tests {
         let (socket, mut got) = probe();
         hub.send(register("a", &socket)).await.unwrap();
         let to_red = || {
-            broadcast(Target { rooms: vec![Room::from("red")], except: vec![] }, Flags::default())
+            broadcast(
+                Target {
+                    rooms: vec![Room::from("red")],
+                    except: vec![],
+                },
+                Flags::default(),
+            )
         };
         let membership = ("/events", "a", "red");
-        let (namespace, socket_id, room) =
-            (membership.0.into(), SocketId::from(membership.1), Room::from(membership.2));
-        hub.send(Join { namespace, socket_id, room }).await.unwrap().unwrap();
+        let (namespace, socket_id, room) = (
+            membership.0.into(),
+            SocketId::from(membership.1),
+            Room::from(membership.2),
+        );
+        hub.send(Join {
+            namespace,
+            socket_id,
+            room,
+        })
+        .await
+        .unwrap()
+        .unwrap();
         hub.send(Originate(to_red())).await.unwrap();
         got.recv().await.unwrap();
-        let (namespace, socket_id, room) =
-            (membership.0.into(), SocketId::from(membership.1), Room::from(membership.2));
-        hub.send(Leave { namespace, socket_id, room }).await.unwrap();
+        let (namespace, socket_id, room) = (
+            membership.0.into(),
+            SocketId::from(membership.1),
+            Room::from(membership.2),
+        );
+        hub.send(Leave {
+            namespace,
+            socket_id,
+            room,
+        })
+        .await
+        .unwrap();
         hub.send(Originate(to_red())).await.unwrap();
-        let volatile = Flags { volatile: true, ..Flags::default() };
-        hub.send(Originate(broadcast(Target::default(), volatile))).await.unwrap();
-        assert!(got.recv().await.unwrap().volatile, "nothing must come between");
-        hub.send(Unregister { namespace: "/events".into(), socket_id: SocketId::from("a") })
+        let volatile = Flags {
+            volatile: true,
+            ..Flags::default()
+        };
+        hub.send(Originate(broadcast(Target::default(), volatile)))
             .await
             .unwrap();
+        assert!(
+            got.recv().await.unwrap().volatile,
+            "nothing must come between"
+        );
+        hub.send(Unregister {
+            namespace: "/events".into(),
+            socket_id: SocketId::from("a"),
+        })
+        .await
+        .unwrap();
         hub.send(Originate(to_red())).await.unwrap();
         drop(hub);
         drop(socket);

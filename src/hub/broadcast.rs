@@ -46,6 +46,11 @@ pub struct Flags {
 impl Broadcast {
     /// Returns a broadcast to every socket of `namespace`.
     pub fn to_all(namespace: Namespace, args: Args) -> Self {
-        Self { namespace, target: Target::default(), flags: Flags::default(), args }
+        Self {
+            namespace,
+            target: Target::default(),
+            flags: Flags::default(),
+            args,
+        }
     }
 }

@@ -36,7 +36,11 @@ struct NamespaceRooms<H> {
 
 impl<H> Default for NamespaceRooms<H> {
     fn default() -> Self {
-        Self { members: Slab::new(), by_id: HashMap::new(), rooms: HashMap::new() }
+        Self {
+            members: Slab::new(),
+            by_id: HashMap::new(),
+            rooms: HashMap::new(),
+        }
     }
 }
 
@@ -48,7 +52,9 @@ pub struct Rooms<H> {
 
 impl<H> Default for Rooms<H> {
     fn default() -> Self {
-        Self { namespaces: HashMap::new() }
+        Self {
+            namespaces: HashMap::new(),
+        }
     }
 }
 
@@ -56,10 +62,18 @@ impl<H> Rooms<H> {
     /// Adds a socket. If the id is there already, its handle is replaced and its rooms are kept.
     pub fn insert(&mut self, namespace: &Namespace, id: SocketId, handle: H) {
         let rooms = self.namespaces.entry(namespace.clone()).or_default();
-        match rooms.by_id.get(&id).and_then(|key| rooms.members.get_mut(*key)) {
+        match rooms
+            .by_id
+            .get(&id)
+            .and_then(|key| rooms.members.get_mut(*key))
+        {
             Some(member) => member.handle = handle,
             None => {
-                let member = Member { id: id.clone(), rooms: HashSet::new(), handle };
+                let member = Member {
+                    id: id.clone(),
+                    rooms: HashSet::new(),
+                    handle,
+                };
                 let key = rooms.members.insert(member);
                 rooms.by_id.insert(id, key);
             }
@@ -68,8 +82,12 @@ impl<H> Rooms<H> {
 
     /// Removes a socket from its namespace and all of its rooms. Returns whether it was there.
     pub fn remove(&mut self, namespace: &Namespace, id: &SocketId) -> bool {
-        let Some(rooms) = self.namespaces.get_mut(namespace) else { return false };
-        let Some(key) = rooms.by_id.remove(id) else { return false };
+        let Some(rooms) = self.namespaces.get_mut(namespace) else {
+            return false;
+        };
+        let Some(key) = rooms.by_id.remove(id) else {
+            return false;
+        };
         for room in rooms.members.remove(key).rooms {
             rooms.forget(&room, key);
         }
@@ -89,8 +107,12 @@ impl<H> Rooms<H> {
         id: &SocketId,
         room: Room,
     ) -> Result<(), TooManyRooms> {
-        let Some((rooms, key)) = self.find(namespace, id) else { return Ok(()) };
-        let Some(member) = rooms.members.get_mut(key) else { return Ok(()) };
+        let Some((rooms, key)) = self.find(namespace, id) else {
+            return Ok(());
+        };
+        let Some(member) = rooms.members.get_mut(key) else {
+            return Ok(());
+        };
         if room.as_str() == id.as_str() || member.rooms.contains(&room) {
             return Ok(());
         }
@@ -104,8 +126,14 @@ impl<H> Rooms<H> {
 
     /// Takes a socket out of a room.
     pub fn leave(&mut self, namespace: &Namespace, id: &SocketId, room: &Room) {
-        let Some((rooms, key)) = self.find(namespace, id) else { return };
-        if rooms.members.get_mut(key).is_some_and(|member| member.rooms.remove(room)) {
+        let Some((rooms, key)) = self.find(namespace, id) else {
+            return;
+        };
+        if rooms
+            .members
+            .get_mut(key)
+            .is_some_and(|member| member.rooms.remove(room))
+        {
             rooms.forget(room, key);
         }
     }
@@ -122,16 +150,24 @@ impl<H> Rooms<H> {
 
     /// Returns how many sockets are connected, over all namespaces.
     pub fn num_sockets(&self) -> usize {
-        self.namespaces.values().map(|rooms| rooms.members.len()).sum()
+        self.namespaces
+            .values()
+            .map(|rooms| rooms.members.len())
+            .sum()
     }
 
     /// Calls `deliver` once for each socket that `target` selects.
     pub fn select(&self, namespace: &Namespace, target: &Target, mut deliver: impl FnMut(&H)) {
-        let Some(rooms) = self.namespaces.get(namespace) else { return };
+        let Some(rooms) = self.namespaces.get(namespace) else {
+            return;
+        };
         let is_excepted = |key: usize, member: &Member<H>| {
             target.except.iter().any(|room| {
                 room.as_str() == member.id.as_str()
-                    || rooms.rooms.get(room).is_some_and(|members| members.contains(&key))
+                    || rooms
+                        .rooms
+                        .get(room)
+                        .is_some_and(|members| members.contains(&key))
             })
         };
         let mut deliver_to = |key: usize, member: &Member<H>| {
@@ -140,7 +176,10 @@ impl<H> Rooms<H> {
             }
         };
         match target.rooms.as_slice() {
-            [] => rooms.members.iter().for_each(|(key, member)| deliver_to(key, member)),
+            [] => rooms
+                .members
+                .iter()
+                .for_each(|(key, member)| deliver_to(key, member)),
             [room] => rooms.for_each_in(room, deliver_to),
             several => {
                 let mut seen = HashSet::new();
@@ -245,7 +284,9 @@ mod tests {
     fn namespaces_do_not_see_each_other() {
         let mut rooms = rooms();
         rooms.insert(&"/other".into(), id('x'), 'x');
-        rooms.join(&"/other".into(), &id('x'), "red".into()).unwrap();
+        rooms
+            .join(&"/other".into(), &id('x'), "red".into())
+            .unwrap();
         assert_eq!(select(&rooms, &["red"], &[]), "ab");
         assert_eq!(rooms.num_sockets(), 5);
     }
@@ -268,9 +309,14 @@ mod tests {
     fn a_socket_cannot_fill_the_memory_with_rooms() {
         let mut rooms = rooms();
         for n in 0..MAX_ROOMS_PER_SOCKET {
-            rooms.join(&chat(), &id('d'), format!("room {n}").into()).unwrap();
+            rooms
+                .join(&chat(), &id('d'), format!("room {n}").into())
+                .unwrap();
         }
-        assert_eq!(rooms.join(&chat(), &id('d'), "one more".into()), Err(TooManyRooms));
+        assert_eq!(
+            rooms.join(&chat(), &id('d'), "one more".into()),
+            Err(TooManyRooms)
+        );
         assert_eq!(rooms.join(&chat(), &id('d'), "room 0".into()), Ok(()));
     }
 

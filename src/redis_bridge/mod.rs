@@ -36,9 +36,6 @@ mod outgoing;
 mod queue;
 mod read_gate;
 mod redis_bus;
-#[cfg(test)]
-#[path = "../../test/integration/support/redis_server.rs"]
-mod redis_server;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -150,9 +150,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncReadExt;
 
     use super::*;
+
+    /// A gate that does not do its work must fail the test, not hold it up.
+    async fn soon<T>(event: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(30), event)
+            .await
+            .expect("it happens")
+    }
 
     #[tokio::test]
     async fn nobody_reads_through_a_closed_gate_until_it_is_opened() {
@@ -160,7 +169,7 @@ mod tests {
         let mut buf = vec![0; READ_AHEAD];
         stream.read_exact(&mut buf).await.unwrap();
         assert_eq!(gate.num_read(), READ_AHEAD as u64);
-        gate.closed().await;
+        soon(gate.closed()).await;
 
         let read_on = async {
             stream.read_exact(&mut buf[..10]).await.unwrap();
@@ -175,7 +184,7 @@ mod tests {
             );
             gate.open();
         };
-        let (done, ()) = tokio::join!(biased; read_on, open);
+        let (done, ()) = soon(async { tokio::join!(biased; read_on, open) }).await;
         assert_eq!(done, "read");
     }
 
@@ -183,7 +192,8 @@ mod tests {
     async fn the_consumer_is_woken_when_the_gate_closes() {
         let (mut stream, gate) = Gate::new(tokio::io::repeat(7));
         let mut buf = vec![0; READ_AHEAD];
-        let (closed, read) = tokio::join!(biased; gate.closed(), stream.read_exact(&mut buf));
+        let both = async { tokio::join!(biased; gate.closed(), stream.read_exact(&mut buf)) };
+        let (closed, read) = soon(both).await;
         assert_eq!((closed, read.unwrap()), ((), READ_AHEAD));
     }
 }

@@ -44,7 +44,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long Redis may take to answer. With [`PING_INTERVAL`] of silence before (twice, for a subscriber that has just
 /// received something), a Redis that has become a black hole is noticed in less than 5 s.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(2500);
-/// Longest message that is taken in. Redis itself carries up to 512 MiB; nobody sends that for a good reason.
+/// Longest message that is surely taken in; one that is longer by more than a socket buffer surely is not. Redis
+/// itself carries up to 512 MiB; nobody sends that for a good reason.
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// One Redis.

@@ -26,7 +26,7 @@ use super::{
     disconnect::{CloseReason, DisconnectReason},
     handshake::Handshake,
     membership::{Admission, DueAck, Membership},
-    messages::{Disconnect, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
+    messages::{Disconnect, EmitWithAck, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
     outbox::Outbox,
     polling::{FromPost, Polling},
     sessions::{Session, Sessions},
@@ -47,7 +47,7 @@ use crate::{
         messages::{Deliver, JoinId, Register, Unregister},
     },
     socket_io::{
-        decoder::{Decoder, Packet as SioPacket},
+        decoder::{AckId, Decoder, Packet as SioPacket},
         encode,
         ids::{Namespace, SocketId},
     },
@@ -107,8 +107,10 @@ pub struct Socket {
     sid: Sid,
     services: Arc<Services>,
     handshake: Arc<Handshake>,
-    /// This actor's own address, known once it has started.
-    own: Option<(Addr<Self>, Arc<Session>)>,
+    /// What the HTTP layer sees of this session.
+    session: Arc<Session>,
+    /// This actor's own address.
+    own: Addr<Self>,
     phase: Phase,
     transport: Transport,
     probe: Option<Probe>,
@@ -117,6 +119,7 @@ pub struct Socket {
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
     next_join: u32,
+    next_ack: u64,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
     /// Whether something that a handler sent is still in the mailbox; an ack must not overtake it.
@@ -135,7 +138,7 @@ impl Socket {
         let sid = Sid::random(services.instance)?;
         let transport = Transport::Polling(Polling::default());
         let outbox = Outbox::new(MAX_BACKLOG_BYTES);
-        Self::new(services, sid, handshake, transport, outbox).start();
+        Self::begin(services, sid, handshake, transport, outbox);
         Ok(Bytes::from(open::encode(&sid, &services.config, true)))
     }
 
@@ -156,35 +159,46 @@ impl Socket {
         _ = outbox.push_raw(answer);
         _ = outbox.push(open);
         let transport = Transport::WebSocket(WebSocketTransport::new(connection));
-        Self::new(services, sid, handshake, transport, outbox).start();
+        Self::begin(services, sid, handshake, transport, outbox);
         Ok(())
     }
 
-    fn new(
+    /// Starts the actor. The session can be found when this returns: the client's next request may come to another
+    /// worker before the actor's first turn.
+    fn begin(
         services: &Arc<Services>,
         sid: Sid,
         handshake: Handshake,
         transport: Transport,
         outbox: Outbox,
-    ) -> Self {
+    ) {
+        let name = match &transport {
+            Transport::Polling(_) => TransportName::Polling,
+            Transport::WebSocket(_) => TransportName::WebSocket,
+        };
         let clock = Clock::new(Instant::now(), &services.config);
-        Self {
-            sid,
-            services: Arc::clone(services),
-            handshake: Arc::new(handshake),
-            own: None,
-            phase: Phase::Open,
-            transport,
-            probe: None,
-            outbox,
-            decoder: Decoder::new(services.config.max_payload),
-            admissions: Vec::new(),
-            memberships: Vec::new(),
-            next_join: 0,
-            clock,
-            timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
-            is_mail_due: false,
-        }
+        Self::create(|ctx| {
+            let own = ctx.address();
+            Self {
+                sid,
+                services: Arc::clone(services),
+                handshake: Arc::new(handshake),
+                session: services.sessions.insert(sid, own.clone(), name),
+                own,
+                phase: Phase::Open,
+                transport,
+                probe: None,
+                outbox,
+                decoder: Decoder::new(services.config.max_payload),
+                admissions: Vec::new(),
+                memberships: Vec::new(),
+                next_join: 0,
+                next_ack: 0,
+                clock,
+                timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
+                is_mail_due: false,
+            }
+        });
     }
 
     /// Does all that can be done now. Ready once the session is over.
@@ -216,7 +230,9 @@ impl Socket {
     fn poll_timer(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let mut next = self.clock.next();
         if let Some(probe) = &self.probe {
-            next = next.min(probe.deadline).min(probe.noop_at.unwrap_or(probe.deadline));
+            next = next
+                .min(probe.deadline)
+                .min(probe.noop_at.unwrap_or(probe.deadline));
         }
         if self.timer.deadline() != next.into() {
             self.timer.as_mut().reset(next.into());
@@ -268,7 +284,6 @@ impl Socket {
 
     /// The client becomes a member. Its CONNECT reply is queued before the hub can deliver anything.
     fn join(&mut self, admission: Admission, data: serde_json::Value) {
-        let Some((addr, _)) = &self.own else { return };
         let namespace = admission.gateway.namespace().clone();
         let Ok(socket_id) = SocketId::random() else {
             log::error!("the system's random source failed; closing a client");
@@ -284,18 +299,20 @@ impl Socket {
             handshake: Arc::clone(&self.handshake),
             data,
             hub: self.services.hub.clone(),
-            deliver: addr.clone().recipient(),
-            disconnect: addr.clone().recipient(),
+            deliver: self.own.clone().recipient(),
+            emit_with_ack: self.own.clone().recipient(),
+            disconnect: self.own.clone().recipient(),
         });
         let register = Register {
             namespace: namespace.clone(),
             socket_id: socket_id.clone(),
             join,
-            recipient: addr.clone().recipient(),
+            recipient: self.own.clone().recipient(),
         };
         self.push(encode::connect(&namespace, &socket_id));
         self.services.hub.do_send(register);
-        self.memberships.push(Membership::new(join, socket, admission.gateway));
+        self.memberships
+            .push(Membership::new(join, socket, admission.gateway));
         self.clock.joined();
     }
 
@@ -303,22 +320,29 @@ impl Socket {
         let mut moved = false;
         let mut at = 0;
         while let Some(membership) = self.memberships.get_mut(at) {
-            let outcome = membership.poll_next(cx);
-            self.is_mail_due |= membership.socket.take_has_sent();
-            let Ready::Ready(ack) = outcome else {
+            let Ready::Ready(ack) = membership.poll_next(cx) else {
                 at += 1;
                 continue;
             };
             moved = true;
-            if let Some(DueAck { id, args }) = ack {
+            if let Some(DueAck {
+                id,
+                args,
+                is_behind_mail,
+            }) = ack
+            {
                 let message = encode::ack(membership.namespace(), id, &args);
                 let join = membership.join;
-                match (&self.own, self.is_mail_due) {
+                self.is_mail_due |= is_behind_mail;
+                if self.is_mail_due {
                     // Behind what the handler sent before it answered.
-                    (Some((addr, _)), true) => {
-                        addr.do_send(Deliver { join, message, volatile: false });
-                    }
-                    _ => self.push(message),
+                    self.own.do_send(Deliver {
+                        join,
+                        message,
+                        volatile: false,
+                    });
+                } else {
+                    self.push(message);
                 }
             }
         }
@@ -335,7 +359,9 @@ impl Socket {
     }
 
     fn membership_of(&self, namespace: &Namespace) -> Option<usize> {
-        self.memberships.iter().position(|membership| membership.namespace() == namespace)
+        self.memberships
+            .iter()
+            .position(|membership| membership.namespace() == namespace)
     }
 
     // ---- input ----
@@ -414,25 +440,37 @@ impl Socket {
                 Some(at) => self.leave(at, DisconnectReason::ClientNamespaceDisconnect),
                 None => self.end(CloseReason::OutOfTurn),
             },
-            SioPacket::Event { namespace, ack, name, args } => {
+            SioPacket::Event {
+                namespace,
+                ack,
+                name,
+                args,
+            } => {
                 let at = self.membership_of(&namespace);
                 match at.and_then(|at| self.memberships.get_mut(at)) {
                     Some(membership) => membership.push(Event { name, args }, ack),
                     None => self.end(CloseReason::OutOfTurn),
                 }
             }
-            // Nothing asks clients for acks yet, so every id is an unknown one, which is ignored.
-            SioPacket::Ack { namespace, .. } => {
-                if self.membership_of(&namespace).is_none() {
-                    self.end(CloseReason::OutOfTurn);
+            SioPacket::Ack {
+                namespace,
+                id,
+                args,
+            } => {
+                let at = self.membership_of(&namespace);
+                match at.and_then(|at| self.memberships.get_mut(at)) {
+                    Some(membership) => membership.acknowledge(id, args),
+                    None => self.end(CloseReason::OutOfTurn),
                 }
             }
         }
     }
 
     fn on_connect(&mut self, namespace: Namespace, auth: Option<bytestring::ByteString>) {
-        let is_joining =
-            self.admissions.iter().any(|admission| *admission.gateway.namespace() == namespace);
+        let is_joining = self
+            .admissions
+            .iter()
+            .any(|admission| *admission.gateway.namespace() == namespace);
         if is_joining || self.membership_of(&namespace).is_some() {
             return self.end(CloseReason::OutOfTurn);
         }
@@ -440,8 +478,13 @@ impl Socket {
             None => self.push(encode::connect_error(&namespace, "Invalid namespace", None)),
             Some(gateway) => {
                 let handshake = Arc::clone(&self.handshake);
-                let request = ConnectRequest { namespace, auth, handshake };
-                self.admissions.push(Admission::begin(Arc::clone(gateway), request));
+                let request = ConnectRequest {
+                    namespace,
+                    auth,
+                    handshake,
+                };
+                self.admissions
+                    .push(Admission::begin(Arc::clone(gateway), request));
             }
         }
     }
@@ -458,7 +501,9 @@ impl Socket {
     ///   ── 5 ─────────────────────────▶│ becomes the transport; what waits is flushed to it
     /// ```
     fn poll_probe(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let Some(probe) = &mut self.probe else { return false };
+        let Some(probe) = &mut self.probe else {
+            return false;
+        };
         if !probe.transport.flush(cx, &mut probe.outbox) {
             self.probe = None;
             return true;
@@ -501,7 +546,9 @@ impl Socket {
     }
 
     fn finish_upgrade(&mut self) {
-        let Some(probe) = self.probe.take() else { return };
+        let Some(probe) = self.probe.take() else {
+            return;
+        };
         if let Transport::Polling(polling) = &mut self.transport {
             // A client that obeys the protocol has neither under way now.
             polling.answer(encoded::close().polling().clone());
@@ -511,9 +558,7 @@ impl Socket {
         self.outbox.append(waiting);
         self.transport = Transport::WebSocket(probe.transport);
         self.clock.upgraded(Instant::now(), &self.services.config);
-        if let Some((_, session)) = &self.own {
-            session.set_websocket();
-        }
+        self.session.set_websocket();
     }
 
     // ---- output ----
@@ -565,7 +610,12 @@ impl Socket {
             return;
         }
         let kind = reason.kind();
-        log::debug!("session {:?} ended: {} ({})", self.sid, kind.as_str(), chain(&reason));
+        log::debug!(
+            "session {:?} ended: {} ({})",
+            self.sid,
+            kind.as_str(),
+            chain(&reason)
+        );
         self.phase = Phase::Closed;
         self.admissions.clear();
         while !self.memberships.is_empty() {
@@ -612,7 +662,9 @@ impl Socket {
         let payload = self.outbox.take_payload();
         if !polling.answer(payload.clone()) {
             self.phase = Phase::Closing(payload);
-            self.timer.as_mut().reset((Instant::now() + CLOSE_FETCH_TIMEOUT).into());
+            self.timer
+                .as_mut()
+                .reset((Instant::now() + CLOSE_FETCH_TIMEOUT).into());
         }
     }
 }
@@ -669,13 +721,6 @@ impl Actor for Socket {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let transport = match self.transport {
-            Transport::Polling(_) => TransportName::Polling,
-            Transport::WebSocket(_) => TransportName::WebSocket,
-        };
-        let addr = ctx.address();
-        let session = self.services.sessions.insert(self.sid, addr.clone(), transport);
-        self.own = Some((addr, session));
         ctx.spawn(Drive);
     }
 }
@@ -684,8 +729,10 @@ impl Handler<Deliver> for Socket {
     type Result = ();
 
     fn handle(&mut self, message: Deliver, _: &mut Self::Context) {
-        let is_member =
-            self.memberships.iter().any(|membership| membership.join == message.join);
+        let is_member = self
+            .memberships
+            .iter()
+            .any(|membership| membership.join == message.join);
         if is_member && (!message.volatile || self.is_writable()) {
             self.push(message.message);
         }
@@ -705,7 +752,9 @@ impl Handler<Poll> for Socket {
             return;
         }
         // A poll that crossed an upgrade finds no session on polling: dropping the reply says so.
-        let Transport::Polling(polling) = &mut self.transport else { return };
+        let Transport::Polling(polling) = &mut self.transport else {
+            return;
+        };
         if let Err(second) = polling.park(reply) {
             _ = second.send(PollAnswer::Refused);
             self.end(CloseReason::Overlap);
@@ -717,7 +766,9 @@ impl Handler<Post> for Socket {
     type Result = ();
 
     fn handle(&mut self, Post { body, reply }: Post, _: &mut Self::Context) {
-        let Transport::Polling(polling) = &mut self.transport else { return };
+        let Transport::Polling(polling) = &mut self.transport else {
+            return;
+        };
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -741,12 +792,41 @@ impl Handler<Upgrade> for Socket {
         let mut outbox = Outbox::new(MAX_PROBE_BACKLOG_BYTES);
         // The first item always fits.
         _ = outbox.push_raw(answer);
-        let may_probe = matches!((&self.phase, &self.transport), (Phase::Open, Transport::Polling(_)));
+        let may_probe = matches!(
+            (&self.phase, &self.transport),
+            (Phase::Open, Transport::Polling(_))
+        );
         if !may_probe || self.probe.is_some() {
             return transport.farewell(outbox, &CloseFrame::BARE);
         }
         let deadline = Instant::now() + config.upgrade_timeout;
-        self.probe = Some(Probe { transport, outbox, deadline, noop_at: None });
+        self.probe = Some(Probe {
+            transport,
+            outbox,
+            deadline,
+            noop_at: None,
+        });
+    }
+}
+
+impl Handler<EmitWithAck> for Socket {
+    type Result = ();
+
+    /// Dropping `reply` tells whoever awaits it that no ack will come.
+    fn handle(&mut self, EmitWithAck { join, args, reply }: EmitWithAck, _: &mut Self::Context) {
+        let Some(membership) = self
+            .memberships
+            .iter_mut()
+            .find(|membership| membership.join == join)
+        else {
+            return;
+        };
+        let id = AckId(self.next_ack);
+        self.next_ack = self.next_ack.wrapping_add(1);
+        if membership.await_ack(id, reply) {
+            let message = encode::event(membership.namespace(), Some(id), &args);
+            self.push(message);
+        }
     }
 }
 
@@ -754,8 +834,10 @@ impl Handler<Disconnect> for Socket {
     type Result = ();
 
     fn handle(&mut self, message: Disconnect, _: &mut Self::Context) {
-        let Some(at) =
-            self.memberships.iter().position(|membership| membership.join == message.join)
+        let Some(at) = self
+            .memberships
+            .iter()
+            .position(|membership| membership.join == message.join)
         else {
             return;
         };
@@ -767,8 +849,11 @@ impl Handler<Disconnect> for Socket {
             }
             return;
         }
-        let goodbyes: Vec<_> =
-            self.memberships.iter().map(|m| encode::disconnect(m.namespace())).collect();
+        let goodbyes: Vec<_> = self
+            .memberships
+            .iter()
+            .map(|m| encode::disconnect(m.namespace()))
+            .collect();
         for goodbye in goodbyes {
             self.push(goodbye);
         }

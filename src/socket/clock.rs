@@ -52,7 +52,8 @@ impl Clock {
             Heartbeat::PingAt(at) => at,
             Heartbeat::PongBy { deadline, .. } => deadline,
         };
-        self.connect_by.map_or(heartbeat, |connect_by| heartbeat.min(connect_by))
+        self.connect_by
+            .map_or(heartbeat, |connect_by| heartbeat.min(connect_by))
     }
 
     /// Says what is due at `now`, one thing at a time. A ping that is due counts as sent.
@@ -64,7 +65,10 @@ impl Clock {
         match self.heartbeat {
             Heartbeat::PingAt(at) if at <= now => {
                 let deadline = now + config.ping_timeout;
-                self.heartbeat = Heartbeat::PongBy { deadline, extended: false };
+                self.heartbeat = Heartbeat::PongBy {
+                    deadline,
+                    extended: false,
+                };
                 Some(Due::Ping)
             }
             Heartbeat::PongBy { deadline, .. } if deadline <= now => Some(Due::PingTimeout),
@@ -79,9 +83,15 @@ impl Clock {
 
     /// Another packet came.
     pub fn packet(&mut self, now: Instant, config: &EngineConfig) {
-        if let Heartbeat::PongBy { extended: false, .. } = self.heartbeat {
+        if let Heartbeat::PongBy {
+            extended: false, ..
+        } = self.heartbeat
+        {
             let deadline = now + config.ping_timeout;
-            self.heartbeat = Heartbeat::PongBy { deadline, extended: true };
+            self.heartbeat = Heartbeat::PongBy {
+                deadline,
+                extended: true,
+            };
         }
     }
 
@@ -89,7 +99,10 @@ impl Clock {
     pub fn upgraded(&mut self, now: Instant, config: &EngineConfig) {
         if let Heartbeat::PongBy { .. } = self.heartbeat {
             let deadline = now + config.ping_timeout;
-            self.heartbeat = Heartbeat::PongBy { deadline, extended: false };
+            self.heartbeat = Heartbeat::PongBy {
+                deadline,
+                extended: false,
+            };
         }
     }
 
@@ -115,7 +128,9 @@ mod tests {
 
     fn started() -> (Clock, impl Fn(u64) -> Instant) {
         let start = Instant::now();
-        (Clock::new(start, &config()), move |ms| start + Duration::from_millis(ms))
+        (Clock::new(start, &config()), move |ms| {
+            start + Duration::from_millis(ms)
+        })
     }
 
     #[test]
@@ -173,7 +188,10 @@ mod tests {
 
     #[test]
     fn a_client_that_joins_nothing_is_ended() {
-        let quiet = EngineConfig { ping_interval: Duration::from_secs(25), ..config() };
+        let quiet = EngineConfig {
+            ping_interval: Duration::from_secs(25),
+            ..config()
+        };
         let start = Instant::now();
         let mut clock = Clock::new(start, &quiet);
         let end = start + Duration::from_millis(1000);

@@ -172,11 +172,15 @@ impl CloseReason {
                     | ProtocolError::BadLength
                     | ProtocolError::BadClose => CloseCode::Protocol,
                 };
-                CloseFrame { code: Some(code), reason: error.to_string() }
+                CloseFrame {
+                    code: Some(code),
+                    reason: error.to_string(),
+                }
             }
-            Self::SlowReader(overflow) => {
-                CloseFrame { code: Some(CloseCode::Policy), reason: overflow.to_string() }
-            }
+            Self::SlowReader(overflow) => CloseFrame {
+                code: Some(CloseCode::Policy),
+                reason: overflow.to_string(),
+            },
             Self::PeerClosed
             | Self::ClosePacket
             | Self::Aborted
@@ -200,10 +204,16 @@ mod tests {
 
     #[test]
     fn a_message_over_the_limit_is_told_with_its_size_and_the_limit() {
-        let reason = CloseReason::WebSocket(ProtocolError::TooLarge { at_least: 1001, limit: 1000 });
+        let reason = CloseReason::WebSocket(ProtocolError::TooLarge {
+            at_least: 1001,
+            limit: 1000,
+        });
         let frame = reason.close_frame();
         assert_eq!(frame.code, Some(CloseCode::Size));
-        assert!(frame.reason.contains("1001") && frame.reason.contains("1000"), "{frame:?}");
+        assert!(
+            frame.reason.contains("1001") && frame.reason.contains("1000"),
+            "{frame:?}"
+        );
         assert_eq!(reason.kind().as_str(), "transport error");
     }
 }

@@ -33,7 +33,9 @@ impl Handshake {
             address,
             url,
             issued: SystemTime::now(),
-            headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
+            headers: headers
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             query: query
                 .iter()
                 .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
@@ -43,7 +45,10 @@ impl Handshake {
 
     /// Returns the first header of this lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
+        self.headers
+            .iter()
+            .find(|(key, _)| **key == *name)
+            .map(|(_, value)| &**value)
     }
 
     /// Returns all headers.
@@ -53,7 +58,11 @@ impl Handshake {
 
     /// Returns the last value of this query key.
     pub fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().rev().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
+        self.query
+            .iter()
+            .rev()
+            .find(|(key, _)| **key == *name)
+            .map(|(_, value)| &**value)
     }
 
     /// Returns whether a page of some origin opened the session.

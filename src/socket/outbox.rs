@@ -49,7 +49,12 @@ pub struct Outbox {
 impl Outbox {
     /// Returns an empty outbox for at most `limit_bytes`; one message alone may exceed it.
     pub fn new(limit_bytes: usize) -> Self {
-        Self { items: VecDeque::new(), front_written: 0, len_bytes: 0, limit_bytes }
+        Self {
+            items: VecDeque::new(),
+            front_written: 0,
+            len_bytes: 0,
+            limit_bytes,
+        }
     }
 
     /// Returns whether nothing waits.
@@ -83,7 +88,10 @@ impl Outbox {
         self.len_bytes += item.bytes().len();
         self.items.push_back(item);
         if self.len_bytes > self.limit_bytes && !was_empty {
-            return Err(Overflow { len: self.len_bytes, limit: self.limit_bytes });
+            return Err(Overflow {
+                len: self.len_bytes,
+                limit: self.limit_bytes,
+            });
         }
         Ok(())
     }
@@ -91,7 +99,10 @@ impl Outbox {
     /// Appends all of `later`, whose limit counts from now on. For a finished upgrade: what the probing WebSocket still
     /// has to write comes first.
     pub fn append(&mut self, later: Self) {
-        debug_assert_eq!(later.front_written, 0, "a polling outbox is never half written");
+        debug_assert_eq!(
+            later.front_written, 0,
+            "a polling outbox is never half written"
+        );
         self.limit_bytes = later.limit_bytes;
         self.len_bytes += later.len_bytes;
         self.items.extend(later.items);
@@ -111,8 +122,12 @@ impl Outbox {
             Item::Message(message) => Some(message),
             Item::Raw(_) => None,
         });
-        let Some(first) = messages.next() else { return Bytes::new() };
-        let Some(second) = messages.next() else { return first.polling().clone() };
+        let Some(first) = messages.next() else {
+            return Bytes::new();
+        };
+        let Some(second) = messages.next() else {
+            return first.polling().clone();
+        };
         let mut payload = BytesMut::from(&first.polling()[..]);
         for message in std::iter::once(second).chain(messages) {
             payload.extend_from_slice(&[SEPARATOR]);
@@ -162,7 +177,11 @@ mod tests {
 
     fn pending(outbox: &Outbox) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 8];
-        outbox.fill_slices(&mut slices).iter().flat_map(|slice| slice.to_vec()).collect()
+        outbox
+            .fill_slices(&mut slices)
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
     }
 
     #[test]
@@ -191,7 +210,9 @@ mod tests {
         outbox.push(message("4a")).unwrap();
         assert_eq!(outbox.take_payload(), "4a");
         outbox.push(message("4a")).unwrap();
-        outbox.push(Encoded::new("451-[]", &[Bytes::from_static(&[1])])).unwrap();
+        outbox
+            .push(Encoded::new("451-[]", &[Bytes::from_static(&[1])]))
+            .unwrap();
         outbox.push(message("2")).unwrap();
         assert_eq!(outbox.take_payload(), "4a\x1e451-[]\x1ebAQ==\x1e2");
         assert!(outbox.is_empty());
@@ -221,14 +242,20 @@ mod tests {
         polling.push(message("4a")).unwrap();
         probe.append(polling);
         assert_eq!(pending(&probe), b"\x063probe\x81\x024a");
-        assert_eq!(probe.push(message("4 and the session's limit holds")), Ok(()));
+        assert_eq!(
+            probe.push(message("4 and the session's limit holds")),
+            Ok(())
+        );
     }
 
     #[test]
     fn overflow_is_told_but_a_lone_large_message_passes() {
         let mut outbox = Outbox::new(10);
         assert_eq!(outbox.push(message("4 a long message")), Ok(()));
-        assert_eq!(outbox.push(message("4")), Err(Overflow { len: 21, limit: 10 }));
+        assert_eq!(
+            outbox.push(message("4")),
+            Err(Overflow { len: 21, limit: 10 })
+        );
         outbox.written(21);
         assert_eq!(outbox.push(message("4")), Ok(()));
     }

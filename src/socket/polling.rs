@@ -82,7 +82,9 @@ impl Polling {
 
     /// Returns whether the client gave up its parked GET.
     pub(super) fn poll_abort(&mut self, cx: &mut Context<'_>) -> bool {
-        self.parked.as_mut().is_some_and(|parked| parked.poll_closed(cx).is_ready())
+        self.parked
+            .as_mut()
+            .is_some_and(|parked| parked.poll_closed(cx).is_ready())
     }
 
     /// Begins a POST.
@@ -97,14 +99,19 @@ impl Polling {
         if self.post.is_some() {
             return Err(reply);
         }
-        self.post = Some(InFlight { stage: Stage::Receiving(body), reply });
+        self.post = Some(InFlight {
+            stage: Stage::Receiving(body),
+            reply,
+        });
         Ok(())
     }
 
     /// Goes on with the POST in flight: one packet at a time, `ok` behind the last.
     pub(super) fn poll_post(&mut self, cx: &mut Context<'_>) -> Poll<FromPost> {
         loop {
-            let Some(post) = &mut self.post else { return Poll::Pending };
+            let Some(post) = &mut self.post else {
+                return Poll::Pending;
+            };
             match &mut post.stage {
                 Stage::Receiving(body) => match Pin::new(body).poll(cx) {
                     Poll::Pending => return Poll::Pending,
@@ -134,7 +141,11 @@ impl Polling {
 
     /// Answers the POST in flight with `ok`: its packets were taken, whatever they led to.
     pub(super) fn finish_post(&mut self) {
-        if let Some(InFlight { stage: Stage::Dispatching(_), reply }) = self.post.take() {
+        if let Some(InFlight {
+            stage: Stage::Dispatching(_),
+            reply,
+        }) = self.post.take()
+        {
             // The client may be gone; then nobody needs the answer.
             _ = reply.send(PostAnswer::Ok);
         }

@@ -50,7 +50,10 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { by_sid: Mutex::default(), num_sessions: watch::Sender::new(0) }
+        Self {
+            by_sid: Mutex::default(),
+            num_sessions: watch::Sender::new(0),
+        }
     }
 }
 
@@ -69,23 +72,18 @@ impl Sessions {
     ) -> Arc<Session> {
         let is_websocket = AtomicBool::new(transport == TransportName::WebSocket);
         let session = Arc::new(Session { addr, is_websocket });
-        let len = {
-            let mut sessions = self.lock();
-            sessions.insert(sid, Arc::clone(&session));
-            sessions.len()
-        };
-        self.num_sessions.send_replace(len);
+        let mut sessions = self.lock();
+        sessions.insert(sid, Arc::clone(&session));
+        // Told while the lock is held, or two workers could tell their counts in the wrong order.
+        self.num_sessions.send_replace(sessions.len());
         session
     }
 
     /// Removes a session that has ended.
     pub(super) fn remove(&self, sid: &Sid) {
-        let len = {
-            let mut sessions = self.lock();
-            sessions.remove(sid);
-            sessions.len()
-        };
-        self.num_sessions.send_replace(len);
+        let mut sessions = self.lock();
+        sessions.remove(sid);
+        self.num_sessions.send_replace(sessions.len());
     }
 
     /// Finds a session.

@@ -45,7 +45,11 @@ pub(super) struct WebSocketTransport {
 
 impl WebSocketTransport {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, incoming: VecDeque::new(), failure: None }
+        Self {
+            connection,
+            incoming: VecDeque::new(),
+            failure: None,
+        }
     }
 
     /// Returns what came next.
@@ -61,10 +65,6 @@ impl WebSocketTransport {
                             Ok(packet) => FromWebSocket::Packet(packet),
                             Err(_) => FromWebSocket::End(CloseReason::BadPacket),
                         });
-                    }
-                    // An empty binary frame is no packet either.
-                    Incoming::Binary(bytes) if bytes.is_empty() => {
-                        return Poll::Ready(FromWebSocket::End(CloseReason::BadPacket));
                     }
                     Incoming::Binary(bytes) => {
                         let packet = Packet::Message(Message::Binary(bytes));

@@ -24,8 +24,14 @@ use crate::engine_io::packet::Message;
 pub const MAX_ATTACHMENTS: usize = 10;
 
 /// Names that the protocol keeps for itself: no client may emit them.
-const RESERVED_EVENTS: [&str; 6] =
-    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+const RESERVED_EVENTS: [&str; 6] = [
+    "connect",
+    "connect_error",
+    "disconnect",
+    "disconnecting",
+    "newListener",
+    "removeListener",
+];
 
 /// Number that ties an ack to its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,7 +134,10 @@ pub struct Decoder {
 impl Decoder {
     /// Returns a decoder that takes at most `max_payload` bytes of attachments in a packet.
     pub fn new(max_payload: usize) -> Self {
-        Self { max_payload, pending: None }
+        Self {
+            max_payload,
+            pending: None,
+        }
     }
 
     /// Takes the next message. `None`: the packet is not whole yet, or says nothing.
@@ -143,7 +152,9 @@ impl Decoder {
             (Message::Binary(bytes), Some(mut pending)) => {
                 pending.len_bytes += bytes.len();
                 if pending.len_bytes > self.max_payload {
-                    return Err(DecodeError::AttachmentsTooLarge { limit: self.max_payload });
+                    return Err(DecodeError::AttachmentsTooLarge {
+                        limit: self.max_payload,
+                    });
                 }
                 pending.attachments.push(bytes);
                 pending.missing -= 1;
@@ -151,7 +162,11 @@ impl Decoder {
                     self.pending = Some(pending);
                     return Ok(None);
                 }
-                let Pending { mut packet, attachments, .. } = *pending;
+                let Pending {
+                    mut packet,
+                    attachments,
+                    ..
+                } = *pending;
                 if let Packet::Event { args, .. } | Packet::Ack { args, .. } = &mut packet {
                     check_placeholders(args.json(), attachments.len())?;
                     args.attach(attachments);
@@ -207,7 +222,11 @@ impl Decoder {
                 json::check_array(rest).map_err(DecodeError::Payload)?;
                 // Node ignores an ack without an id, since it knows none such.
                 let Some(id) = id else { return Ok(None) };
-                Packet::Ack { namespace, id, args: Args::from_parts(json(rest), Vec::new()) }
+                Packet::Ack {
+                    namespace,
+                    id,
+                    args: Args::from_parts(json(rest), Vec::new()),
+                }
             }
             _ => return Err(DecodeError::UnknownType),
         };
@@ -261,7 +280,10 @@ fn take_namespace(rest: &mut &str, text: &ByteString) -> Namespace {
 fn take_ack_id(rest: &mut &str) -> Result<Option<AckId>, DecodeError> {
     match take_digits(rest) {
         "" => Ok(None),
-        digits => digits.parse().map(|id| Some(AckId(id))).map_err(|_| DecodeError::AckId),
+        digits => digits
+            .parse()
+            .map(|id| Some(AckId(id)))
+            .or(Err(DecodeError::AckId)),
     }
 }
 
@@ -301,10 +323,14 @@ fn check_placeholders(json: &str, num_attachments: usize) -> Result<(), DecodeEr
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
         }
     }
-    let value: Value = serde_json::from_str(json).map_err(|_| DecodeError::Placeholder)?;
+    let value: Value = serde_json::from_str(json).or(Err(DecodeError::Placeholder))?;
     let mut seen = vec![false; num_attachments];
     walk(&value, &mut seen)?;
-    if seen.contains(&false) { Err(DecodeError::Placeholder) } else { Ok(()) }
+    if seen.contains(&false) {
+        Err(DecodeError::Placeholder)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -341,19 +367,44 @@ mod tests {
             ("0{}", connect("/", Some("{}"))),
             ("0/custom,", connect("/custom", None)),
             ("0/custom", connect("/custom", None)),
-            (r#"0/custom,{"token":"abc"}"#, connect("/custom", Some(r#"{"token":"abc"}"#))),
+            (
+                r#"0/custom,{"token":"abc"}"#,
+                connect("/custom", Some(r#"{"token":"abc"}"#)),
+            ),
             ("0/a?b=c,", connect("/a?b=c", None)),
-            ("1", Packet::Disconnect { namespace: "/".into() }),
-            ("1/custom", Packet::Disconnect { namespace: "/custom".into() }),
-            ("1/custom,", Packet::Disconnect { namespace: "/custom".into() }),
-            (r#"2["message",1,"2",{"3":[true]}]"#, event("/", None, "message", r#"["message",1,"2",{"3":[true]}]"#)),
+            (
+                "1",
+                Packet::Disconnect {
+                    namespace: "/".into(),
+                },
+            ),
+            (
+                "1/custom",
+                Packet::Disconnect {
+                    namespace: "/custom".into(),
+                },
+            ),
+            (
+                "1/custom,",
+                Packet::Disconnect {
+                    namespace: "/custom".into(),
+                },
+            ),
+            (
+                r#"2["message",1,"2",{"3":[true]}]"#,
+                event("/", None, "message", r#"["message",1,"2",{"3":[true]}]"#),
+            ),
             (r#"2/x,456["m"]"#, event("/x", Some(456), "m", r#"["m"]"#)),
             (r#"2007["m"]"#, event("/", Some(7), "m", r#"["m"]"#)),
             (r#"2[1,2]"#, event("/", None, "1", "[1,2]")),
             (r#"2["error"]"#, event("/", None, "error", r#"["error"]"#)),
             (
                 "312[]",
-                Packet::Ack { namespace: "/".into(), id: AckId(12), args: Args::from_parts("[]".into(), vec![]) },
+                Packet::Ack {
+                    namespace: "/".into(),
+                    id: AckId(12),
+                    args: Args::from_parts("[]".into(), vec![]),
+                },
             ),
         ] {
             assert_eq!(decode(input), Ok(Some(packet)), "{input}");
@@ -426,7 +477,11 @@ mod tests {
     fn a_binary_event_is_whole_with_its_last_attachment() {
         let json = r#"["m",{"_placeholder":true,"num":0},{"a":{"_placeholder":true,"num":1}}]"#;
         assert_eq!(
-            decode_all(vec![text(&format!("52-/x,7{json}")), binary(&[1]), binary(&[2])]),
+            decode_all(vec![
+                text(&format!("52-/x,7{json}")),
+                binary(&[1]),
+                binary(&[2])
+            ]),
             Ok(Some(Packet::Event {
                 namespace: "/x".into(),
                 ack: Some(AckId(7)),
@@ -442,8 +497,14 @@ mod tests {
     #[test]
     fn attachments_must_follow_their_header_at_once() {
         let header = r#"51-["m",{"_placeholder":true,"num":0}]"#;
-        assert_eq!(decode_all(vec![text(header), text("1")]), Err(DecodeError::AttachmentDue));
-        assert_eq!(decode_all(vec![binary(&[1])]), Err(DecodeError::NoAttachmentDue));
+        assert_eq!(
+            decode_all(vec![text(header), text("1")]),
+            Err(DecodeError::AttachmentDue)
+        );
+        assert_eq!(
+            decode_all(vec![binary(&[1])]),
+            Err(DecodeError::NoAttachmentDue)
+        );
     }
 
     #[test]
@@ -457,7 +518,10 @@ mod tests {
             );
         }
         let twice = r#"51-["m",{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#;
-        assert_eq!(decode_all(vec![text(twice), binary(&[1])]), Err(DecodeError::Placeholder));
+        assert_eq!(
+            decode_all(vec![text(twice), binary(&[1])]),
+            Err(DecodeError::Placeholder)
+        );
         assert_eq!(
             decode_all(vec![text(r#"51-["m"]"#), binary(&[1])]),
             Err(DecodeError::Placeholder)

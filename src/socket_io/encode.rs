@@ -92,7 +92,10 @@ mod tests {
     fn args(json: &str, attachments: &[&'static [u8]]) -> Args {
         Args::from_parts(
             json.into(),
-            attachments.iter().map(|bytes| Bytes::from_static(bytes)).collect(),
+            attachments
+                .iter()
+                .map(|bytes| Bytes::from_static(bytes))
+                .collect(),
         )
     }
 
@@ -103,25 +106,38 @@ mod tests {
         let id = SocketId::from("abcdefghijklmnopqrst");
         for (encoded, expected) in [
             (connect(&main, &id), r#"40{"sid":"abcdefghijklmnopqrst"}"#),
-            (connect(&events, &id), r#"40/events,{"sid":"abcdefghijklmnopqrst"}"#),
+            (
+                connect(&events, &id),
+                r#"40/events,{"sid":"abcdefghijklmnopqrst"}"#,
+            ),
             (
                 connect_error(&"/random".into(), "Invalid namespace", None),
                 r#"44/random,{"message":"Invalid namespace"}"#,
             ),
             (
-                connect_error(&main, "Unauthorized", Some(&serde_json::json!({"code": "x"}))),
+                connect_error(
+                    &main,
+                    "Unauthorized",
+                    Some(&serde_json::json!({"code": "x"})),
+                ),
                 r#"44{"message":"Unauthorized","data":{"code":"x"}}"#,
             ),
             (disconnect(&main), "41"),
             (disconnect(&events), "41/events,"),
             (event(&main, None, &args(r#"["a",1]"#, &[])), r#"42["a",1]"#),
-            (event(&events, Some(AckId(7)), &args(r#"["a"]"#, &[])), r#"42/events,7["a"]"#),
+            (
+                event(&events, Some(AckId(7)), &args(r#"["a"]"#, &[])),
+                r#"42/events,7["a"]"#,
+            ),
             (ack(&main, AckId(456), &args("[1]", &[])), "43456[1]"),
             (
                 event(&events, Some(AckId(7)), &args("[]", &[&[1], &[2]])),
                 "452-/events,7[]\u{1e}bAQ==\u{1e}bAg==",
             ),
-            (ack(&main, AckId(789), &args("[]", &[&[1, 2, 3]])), "461-789[]\u{1e}bAQID"),
+            (
+                ack(&main, AckId(789), &args("[]", &[&[1, 2, 3]])),
+                "461-789[]\u{1e}bAQID",
+            ),
         ] {
             assert_eq!(text(&encoded), expected);
         }

@@ -114,7 +114,11 @@ mod tests {
     fn socket_ids_have_twenty_characters_of_the_nodes_alphabet() {
         let id = SocketId::random().unwrap();
         assert_eq!(id.as_str().len(), 20);
-        assert!(id.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        assert!(
+            id.as_str()
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        );
         assert_ne!(id, SocketId::random().unwrap());
     }
 }

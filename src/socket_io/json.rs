@@ -51,7 +51,11 @@ pub fn depth(text: &str) -> usize {
 }
 
 fn check_depth(text: &str) -> Result<(), JsonError> {
-    if depth(text) > MAX_DEPTH { Err(JsonError::TooDeep) } else { Ok(()) }
+    if depth(text) > MAX_DEPTH {
+        Err(JsonError::TooDeep)
+    } else {
+        Ok(())
+    }
 }
 
 /// Checks that `text` is one JSON object.
@@ -62,7 +66,7 @@ pub fn check_object(text: &str) -> Result<(), JsonError> {
     if !text.starts_with('{') {
         return Err(JsonError::Invalid);
     }
-    serde_json::from_str::<&RawValue>(text).map_err(|_| JsonError::Invalid)?;
+    serde_json::from_str::<&RawValue>(text).or(Err(JsonError::Invalid))?;
     check_depth(text)
 }
 
@@ -100,7 +104,7 @@ impl<'de> Deserialize<'de> for Array<'de> {
 /// # Errors
 /// It is not, or nests too deep.
 pub fn check_array(text: &str) -> Result<Array<'_>, JsonError> {
-    let array = serde_json::from_str(text).map_err(|_| JsonError::Invalid)?;
+    let array = serde_json::from_str(text).or(Err(JsonError::Invalid))?;
     check_depth(text)?;
     Ok(array)
 }
@@ -126,7 +130,9 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_array_are_refused() {
-        for text in ["", "{}", "1", "[", "[1", "[1,]", "[01]", "[1] x", "[NaN]", "['a']", "[\"\t\"]"] {
+        for text in [
+            "", "{}", "1", "[", "[1", "[1,]", "[01]", "[1] x", "[NaN]", "['a']", "[\"\t\"]",
+        ] {
             assert_eq!(check_array(text), Err(JsonError::Invalid), "{text}");
         }
     }

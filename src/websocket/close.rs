@@ -18,7 +18,10 @@ pub struct CloseFrame {
 
 impl CloseFrame {
     /// A close frame without a status: how Engine.IO ends a WebSocket that did nothing wrong at this layer.
-    pub const BARE: Self = Self { code: None, reason: String::new() };
+    pub const BARE: Self = Self {
+        code: None,
+        reason: String::new(),
+    };
 
     /// Encodes the frame.
     pub fn encode(&self) -> Bytes {
@@ -27,7 +30,10 @@ impl CloseFrame {
         match self.code {
             None => frame::put_header(&mut out, Opcode::Close, 0),
             Some(code) => {
-                let mut len = self.reason.len().min(MAX_CONTROL_PAYLOAD_BYTES - CODE_BYTES);
+                let mut len = self
+                    .reason
+                    .len()
+                    .min(MAX_CONTROL_PAYLOAD_BYTES - CODE_BYTES);
                 while !self.reason.is_char_boundary(len) {
                     len -= 1;
                 }
@@ -57,9 +63,18 @@ mod tests {
 
     #[test]
     fn code_and_reason_are_written_and_a_long_reason_is_cut_at_a_character() {
-        let frame = CloseFrame { code: Some(CloseCode::Size), reason: "big".into() };
-        assert_eq!(frame.encode(), [0x88, 5, 0x03, 0xf1, b'b', b'i', b'g'].as_slice());
-        let frame = CloseFrame { code: Some(CloseCode::Size), reason: "€".repeat(100) };
+        let frame = CloseFrame {
+            code: Some(CloseCode::Size),
+            reason: "big".into(),
+        };
+        assert_eq!(
+            frame.encode(),
+            [0x88, 5, 0x03, 0xf1, b'b', b'i', b'g'].as_slice()
+        );
+        let frame = CloseFrame {
+            code: Some(CloseCode::Size),
+            reason: "€".repeat(100),
+        };
         assert_eq!(frame.encode().len(), 2 + 2 + 123);
     }
 

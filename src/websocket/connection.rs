@@ -69,7 +69,11 @@ pub struct Connection {
 impl Connection {
     /// Takes over a stream after its handshake. `unread` is what the client sent behind it.
     pub fn new(io: TcpStream, unread: BytesMut, max_payload: usize) -> Self {
-        Self { io, decoder: Decoder::new(max_payload), unread }
+        Self {
+            io,
+            decoder: Decoder::new(max_payload),
+            unread,
+        }
     }
 
     /// Detaches the stream from this thread's reactor. Only before anything was received.
@@ -77,7 +81,10 @@ impl Connection {
     /// # Errors
     /// The reactor would not let go of it.
     pub fn hand_over(self) -> io::Result<Handover> {
-        Ok(Handover { stream: self.io.into_std()?, unread: self.unread.freeze() })
+        Ok(Handover {
+            stream: self.io.into_std()?,
+            unread: self.unread.freeze(),
+        })
     }
 
     /// Attaches a stream to this thread's reactor.
@@ -123,8 +130,10 @@ impl Connection {
         mut portion: &mut [u8],
         messages: &mut VecDeque<Incoming>,
     ) -> Result<(), ReceiveError> {
-        while let Some(message) =
-            self.decoder.decode(&mut portion).map_err(ReceiveError::Protocol)?
+        while let Some(message) = self
+            .decoder
+            .decode(&mut portion)
+            .map_err(ReceiveError::Protocol)?
         {
             messages.push_back(message);
         }

@@ -141,7 +141,10 @@ impl Decoder {
             let mut frame = match self.frame.take() {
                 Some(frame) => frame,
                 None => match self.read_header(input)? {
-                    Some(header) => Frame { header, num_read: 0 },
+                    Some(header) => Frame {
+                        header,
+                        num_read: 0,
+                    },
                     None => return Ok(None),
                 },
             };
@@ -270,10 +273,16 @@ impl Decoder {
             len => (u64::from(len), [h[2], h[3], h[4], h[5]]),
         };
         if !opcode.is_control() {
-            let before = self.message.as_ref().map_or(0, |message| message.bytes.len());
+            let before = self
+                .message
+                .as_ref()
+                .map_or(0, |message| message.bytes.len());
             let at_least = len.saturating_add(before as u64);
             if at_least > self.max_payload as u64 {
-                return Err(ProtocolError::TooLarge { at_least, limit: self.max_payload });
+                return Err(ProtocolError::TooLarge {
+                    at_least,
+                    limit: self.max_payload,
+                });
             }
             if let Some(message) = &mut self.message {
                 message.num_fragments += 1;
@@ -283,7 +292,12 @@ impl Decoder {
             }
         }
         // Bounded by max_payload or 125 above, so it fits.
-        Ok(Header { fin, opcode, len: len as usize, mask })
+        Ok(Header {
+            fin,
+            opcode,
+            len: len as usize,
+            mask,
+        })
     }
 }
 
@@ -325,15 +339,14 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
 }
 
 fn text(bytes: Bytes) -> Result<ByteString, ProtocolError> {
-    ByteString::try_from(bytes).map_err(|_| ProtocolError::InvalidUtf8)
+    ByteString::try_from(bytes).or(Err(ProtocolError::InvalidUtf8))
 }
 
 /// Makes a message of a whole payload. `None` for a continuation, which never stands alone.
 fn whole(opcode: Opcode, payload: &[u8]) -> Result<Option<Incoming>, ProtocolError> {
     Ok(Some(match opcode {
         Opcode::Text => {
-            let text =
-                simdutf8::basic::from_utf8(payload).map_err(|_| ProtocolError::InvalidUtf8)?;
+            let text = simdutf8::basic::from_utf8(payload).or(Err(ProtocolError::InvalidUtf8))?;
             Incoming::Text(ByteString::from(text))
         }
         Opcode::Binary => Incoming::Binary(Bytes::copy_from_slice(payload)),
@@ -346,7 +359,7 @@ fn whole(opcode: Opcode, payload: &[u8]) -> Result<Option<Incoming>, ProtocolErr
                     if !may_be_received(u16::from_be_bytes([*high, *low])) {
                         return Err(ProtocolError::BadClose);
                     }
-                    simdutf8::basic::from_utf8(reason).map_err(|_| ProtocolError::InvalidUtf8)?;
+                    simdutf8::basic::from_utf8(reason).or(Err(ProtocolError::InvalidUtf8))?;
                 }
                 [_] => return Err(ProtocolError::BadClose),
             }
@@ -378,7 +391,12 @@ mod tests {
             }
         }
         out.extend_from_slice(&mask);
-        out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+        out.extend(
+            payload
+                .iter()
+                .zip(mask.iter().cycle())
+                .map(|(byte, key)| byte ^ key),
+        );
         out
     }
 
@@ -392,7 +410,10 @@ mod tests {
             while let Some(message) = decoder.decode(&mut rest)? {
                 messages.push(message);
             }
-            assert!(rest.is_empty(), "the decoder left input although no message was whole");
+            assert!(
+                rest.is_empty(),
+                "the decoder left input although no message was whole"
+            );
         }
         Ok(messages)
     }
@@ -431,7 +452,11 @@ mod tests {
             Incoming::Close,
         ];
         for portion in [1, 2, 3, 7, 64, 1000, input.len()] {
-            assert_eq!(decode(&input, portion).unwrap(), expected, "portions of {portion}");
+            assert_eq!(
+                decode(&input, portion).unwrap(),
+                expected,
+                "portions of {portion}"
+            );
         }
     }
 
@@ -448,15 +473,30 @@ mod tests {
             (frame(0x09, b"x"), ProtocolError::FragmentedControl),
             (frame(0x89, &[0; 126]), ProtocolError::LongControl),
             (frame(0x80, b"x"), ProtocolError::LoneContinuation),
-            ([frame(0x01, b"x"), frame(0x81, b"y")].concat(), ProtocolError::Interleaved),
+            (
+                [frame(0x01, b"x"), frame(0x81, b"y")].concat(),
+                ProtocolError::Interleaved,
+            ),
             (frame(0x88, b"x"), ProtocolError::BadClose),
-            (frame(0x88, &1005_u16.to_be_bytes()), ProtocolError::BadClose),
+            (
+                frame(0x88, &1005_u16.to_be_bytes()),
+                ProtocolError::BadClose,
+            ),
             (frame(0x88, &999_u16.to_be_bytes()), ProtocolError::BadClose),
             (frame(0x88, &[0x03, 0xe8, 0xff]), ProtocolError::InvalidUtf8),
             (frame(0x81, &[0xff]), ProtocolError::InvalidUtf8),
-            ([frame(0x01, &[0xe2, 0x82]), frame(0x80, b"x")].concat(), ProtocolError::InvalidUtf8),
-            (vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], ProtocolError::BadLength),
-            (vec![0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 5, 1, 2, 3, 4], ProtocolError::BadLength),
+            (
+                [frame(0x01, &[0xe2, 0x82]), frame(0x80, b"x")].concat(),
+                ProtocolError::InvalidUtf8,
+            ),
+            (
+                vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4],
+                ProtocolError::BadLength,
+            ),
+            (
+                vec![0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 5, 1, 2, 3, 4],
+                ProtocolError::BadLength,
+            ),
             (vec![0x82, 0xfe, 0, 5, 1, 2, 3, 4], ProtocolError::BadLength),
         ] {
             for portion in [1, input.len()] {
@@ -472,7 +512,10 @@ mod tests {
         head.extend_from_slice(&[0; 4]);
         assert_eq!(
             decode(&head, head.len()),
-            Err(ProtocolError::TooLarge { at_least: LIMIT as u64 + 1, limit: LIMIT })
+            Err(ProtocolError::TooLarge {
+                at_least: LIMIT as u64 + 1,
+                limit: LIMIT
+            })
         );
         assert!(decode(&frame(0x82, &vec![0; LIMIT]), LIMIT).is_ok());
     }
@@ -484,7 +527,12 @@ mod tests {
         head.extend_from_slice(&[0; 4]);
         let mut decoder = Decoder::new(LIMIT);
         assert_eq!(decoder.decode(&mut head.as_mut_slice()), Ok(None));
-        assert!(decoder.message.as_ref().is_none_or(|message| message.bytes.capacity() < 1024));
+        assert!(
+            decoder
+                .message
+                .as_ref()
+                .is_none_or(|message| message.bytes.capacity() < 1024)
+        );
     }
 
     #[test]
@@ -493,18 +541,28 @@ mod tests {
         let input = [frame(0x02, &half), frame(0x80, &half)].concat();
         assert_eq!(
             decode(&input, input.len()),
-            Err(ProtocolError::TooLarge { at_least: LIMIT as u64 + 2, limit: LIMIT })
+            Err(ProtocolError::TooLarge {
+                at_least: LIMIT as u64 + 2,
+                limit: LIMIT
+            })
         );
         let mut input = frame(0x02, b"x");
         for _ in 0..MAX_FRAGMENTS {
             input.extend(frame(0x00, b"x"));
         }
-        assert_eq!(decode(&input, input.len()), Err(ProtocolError::TooManyFragments));
+        assert_eq!(
+            decode(&input, input.len()),
+            Err(ProtocolError::TooManyFragments)
+        );
         let mut input = frame(0x02, b"");
         for _ in 0..MAX_FRAGMENTS {
             input.extend(frame(0x00, b""));
         }
-        assert_eq!(decode(&input, 1000), Err(ProtocolError::TooManyFragments), "empty ones count too");
+        assert_eq!(
+            decode(&input, 1000),
+            Err(ProtocolError::TooManyFragments),
+            "empty ones count too"
+        );
     }
 
     proptest::proptest! {

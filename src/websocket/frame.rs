@@ -10,9 +10,6 @@ pub const MAX_SERVER_HEADER_BYTES: usize = 10;
 /// Largest payload of a control frame.
 pub const MAX_CONTROL_PAYLOAD_BYTES: usize = 125;
 
-/// Largest payload whose length fits the 16-bit form.
-const MAX_U16_LENGTH: usize = 0xffff;
-
 /// The opcodes that RFC 6455 defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
@@ -69,16 +66,14 @@ impl Opcode {
 pub fn put_header(out: &mut BytesMut, opcode: Opcode, len: usize) {
     const FIN: u8 = 0x80;
     out.put_u8(FIN | opcode.bits());
-    match len {
-        0..=MAX_CONTROL_PAYLOAD_BYTES => out.put_u8(len as u8),
-        ..=MAX_U16_LENGTH => {
-            out.put_u8(126);
-            out.put_u16(len as u16);
-        }
-        _ => {
-            out.put_u8(127);
-            out.put_u64(len as u64);
-        }
+    if len <= MAX_CONTROL_PAYLOAD_BYTES {
+        out.put_u8(len as u8);
+    } else if let Ok(len) = u16::try_from(len) {
+        out.put_u8(126);
+        out.put_u16(len);
+    } else {
+        out.put_u8(127);
+        out.put_u64(len as u64);
     }
 }
 

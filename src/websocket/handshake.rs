@@ -20,7 +20,11 @@ const VERSIONS: [&str; 2] = ["13", "8"];
 /// The request is not a WebSocket handshake; the error's text says which part is missing.
 pub fn accept(head: &RequestHead, extra: &HeaderMap) -> Result<Bytes, HandshakeError> {
     actix_http::ws::verify_handshake(head)?;
-    let header = |name| head.headers().get(name).and_then(|value| value.to_str().ok());
+    let header = |name| {
+        head.headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     if !header(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| VERSIONS.contains(&version)) {
         return Err(HandshakeError::UnsupportedVersion);
     }
@@ -59,9 +63,13 @@ mod tests {
             (header::SEC_WEBSOCKET_VERSION, "13"),
             (header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="),
         ] {
-            request.headers_mut().insert(name, HeaderValue::from_static(value));
+            request
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
         }
-        request.head_mut().set_connection_type(actix_http::ConnectionType::Upgrade);
+        request
+            .head_mut()
+            .set_connection_type(actix_http::ConnectionType::Upgrade);
         change(&mut request);
         request
     }
@@ -84,9 +92,14 @@ mod tests {
             refused(|r| r.head_mut().method = Method::POST),
             HandshakeError::GetMethodRequired
         );
-        for key in ["short", "dGhlIHNhbXBsZSBub25jZQ", "!!!!!!!!!!!!!!!!!!!!!!=="] {
+        for key in [
+            "short",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "!!!!!!!!!!!!!!!!!!!!!!==",
+        ] {
             let mut bad = request(|_| {});
-            bad.headers_mut().insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static(key));
+            bad.headers_mut()
+                .insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static(key));
             assert_eq!(
                 accept(bad.head(), &HeaderMap::new()),
                 Err(HandshakeError::BadWebsocketKey),
@@ -95,8 +108,10 @@ mod tests {
         }
         assert_eq!(
             refused(|r| {
-                r.headers_mut()
-                    .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("12"));
+                r.headers_mut().insert(
+                    header::SEC_WEBSOCKET_VERSION,
+                    HeaderValue::from_static("12"),
+                );
             }),
             HandshakeError::UnsupportedVersion
         );

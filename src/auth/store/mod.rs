@@ -13,8 +13,6 @@ use crate::config::{MIN_JWT_SECRET_BYTES, Secret};
 
 pub mod redb;
 pub mod redis;
-#[cfg(test)]
-pub(crate) mod redis_server;
 
 /// What is kept of a user.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

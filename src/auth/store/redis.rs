@@ -260,8 +260,9 @@ fn unavailable(source: impl Into<super::BoxError>) -> StoreError {
 mod tests {
     use std::net::TcpListener;
 
-    use super::{super::redis_server::RedisServer, *};
+    use super::*;
     use crate::config::DEFAULT_REDIS_PREFIX;
+    use crate::redis_server::RedisServer;
 
     fn store_at(url: &str) -> RedisStore {
         let config = RedisConfig {
@@ -366,7 +367,7 @@ mod tests {
             "refused at once"
         );
 
-        server.restart();
+        server.restart_on_same_port();
         assert_eq!(
             store.find(&bob()).await.unwrap(),
             None,
@@ -380,7 +381,7 @@ mod tests {
         let store = store_at(&server.url());
         assert_eq!(store.find(&bob()).await.unwrap(), None);
         server.kill();
-        server.restart();
+        server.restart_on_same_port();
         store.create(&bob(), account("1")).await.unwrap();
         assert_eq!(store.find(&bob()).await.unwrap(), Some(account("1")));
     }

@@ -3,6 +3,8 @@
 //! Waits for events only (the server's own "Ready to accept connections", the end of its process), so it needs no
 //! patience. Used by the integration suite and, by path, by the bridge's own tests.
 
+#![allow(dead_code, reason = "two suites share it, and neither needs all of it")]
+
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},

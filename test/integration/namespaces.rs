@@ -1,0 +1,235 @@
+//! Who may join what, and what ends a connection. Source: wire.md 2.2, 2.3, 2.4.
+
+use crate::support::{server::TestServer, websocket::WebSocket};
+
+#[actix_rt::test]
+async fn the_connect_reply_holds_the_sid_alone_and_the_auth_reaches_the_gateway() {
+    let server = TestServer::start();
+    for (connect, prefix, auth) in [
+        ("40", "40{", "42[\"auth\",{}]"),
+        (
+            r#"40{"token":"123"}"#,
+            "40{",
+            r#"42["auth",{"token":"123"}]"#,
+        ),
+        ("40/custom,", "40/custom,{", r#"42/custom,["auth",{}]"#),
+        ("40/custom", "40/custom,{", r#"42/custom,["auth",{}]"#),
+        (
+            r#"40/custom,{"token":"abc"}"#,
+            "40/custom,{",
+            r#"42/custom,["auth",{"token":"abc"}]"#,
+        ),
+    ] {
+        let mut websocket = WebSocket::open(server.addr).await;
+        websocket.send(connect).await;
+        let reply = websocket.text().await;
+        let json = reply
+            .strip_prefix(&prefix[..prefix.len() - 1])
+            .unwrap_or_else(|| panic!("{reply}"));
+        let reply: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(reply.as_object().unwrap().len(), 1, "{reply}");
+        assert_eq!(reply["sid"].as_str().unwrap().len(), 20, "{reply}");
+        assert_eq!(websocket.text().await, auth);
+    }
+}
+
+#[actix_rt::test]
+async fn an_unknown_namespace_is_refused_and_nothing_is_closed() {
+    let server = TestServer::start();
+    let mut websocket = WebSocket::open(server.addr).await;
+    websocket.send("40/random").await;
+    assert_eq!(
+        websocket.text().await,
+        r#"44/random,{"message":"Invalid namespace"}"#
+    );
+    websocket.send("40/random?x=y,").await;
+    assert_eq!(
+        websocket.text().await,
+        r#"44/random?x=y,{"message":"Invalid namespace"}"#
+    );
+    websocket.send("40").await;
+    assert!(websocket.text().await.starts_with("40{"));
+}
+
+#[actix_rt::test]
+async fn a_gateways_refusal_becomes_a_connect_error() {
+    let server = TestServer::start();
+    let (mut websocket, reply) = WebSocket::join(server.addr, "/test", r#"{"x":"refuse"}"#).await;
+    assert_eq!(reply, r#"44/test,{"message":"no","data":{"code":7}}"#);
+    websocket.send("40/test,").await;
+    assert!(
+        websocket.text().await.starts_with("40/test,{"),
+        "and may be tried again"
+    );
+}
+
+#[actix_rt::test]
+async fn a_gateway_that_panics_refuses() {
+    let server = TestServer::start();
+    let (_, reply) = WebSocket::join(server.addr, "/test", r#"{"x":"panic"}"#).await;
+    assert_eq!(
+        reply,
+        r#"44/test,{"message":"Internal server error","data":{"code":"internal"}}"#
+    );
+}
+
+#[actix_rt::test]
+async fn events_want_a_token() {
+    let server = TestServer::start();
+    for (auth, code) in [
+        ("", "token_missing"),
+        ("{}", "token_missing"),
+        (r#"{"token":""}"#, "token_missing"),
+        (r#"{"token":7}"#, "token_missing"),
+        (r#"{"token":"garbage"}"#, "token_invalid"),
+        (
+            r#"{"token":"eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4IiwiZXhwIjo5OTk5OTk5OTk5fQ."}"#,
+            "token_invalid",
+        ),
+    ] {
+        let (_, reply) = WebSocket::join(server.addr, "/events", auth).await;
+        let expected =
+            format!(r#"44/events,{{"message":"Unauthorized","data":{{"code":"{code}"}}}}"#);
+        assert_eq!(reply, expected, "{auth}");
+    }
+}
+
+#[actix_rt::test]
+async fn an_expired_token_is_told_apart() {
+    let server = TestServer::with(|config| {
+        config.jwt.expires_in = std::time::Duration::from_secs(1);
+    });
+    let token = server.token().await;
+    let auth = serde_json::json!({ "token": token }).to_string();
+    crate::support::within("the token's end", async {
+        loop {
+            let (_, reply) = WebSocket::join(server.addr, "/events", &auth).await;
+            if reply.starts_with("44") {
+                assert!(reply.contains(r#""code":"token_expired""#), "{reply}");
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_token_may_come_as_a_header_of_the_handshake() {
+    use crate::support::http::{self, request};
+
+    let server = TestServer::start();
+    let token = server.token().await;
+    let header = format!("Authorization: Bearer {token}");
+    let open = request(
+        "GET",
+        "/socket.io/?EIO=4&transport=polling",
+        &[&header],
+        b"",
+    );
+    let answer = http::Pending::send(server.addr, &open).await.answer().await;
+    let sid = answer.text().split('"').nth(3).unwrap().to_owned();
+    let target = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+    assert_eq!(
+        http::post(server.addr, &target, b"40/events,").await.text(),
+        "ok"
+    );
+    assert!(
+        http::get(server.addr, &target)
+            .await
+            .text()
+            .starts_with("40/events,{")
+    );
+}
+
+#[actix_rt::test]
+async fn packets_out_of_turn_end_the_connection() {
+    let server = TestServer::start();
+    for packets in [
+        &["42[\"message\",1]"][..],
+        &["430[]"],
+        &["41"],
+        &["41/custom,"],
+        &["40", "40"],
+        &["40/test,{\"x\":\"never\"}", "40/test,"],
+        &["40", "42/custom,[\"x\"]"],
+        &["40", "41", "42[\"message\",1]"],
+    ] {
+        let mut websocket = WebSocket::open(server.addr).await;
+        for packet in packets {
+            websocket.send(packet).await;
+        }
+        assert_eq!(
+            websocket.closed().await,
+            (None, String::new()),
+            "{packets:?}"
+        );
+    }
+    server.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn an_ack_for_nothing_and_an_event_without_payload_are_ignored() {
+    let server = TestServer::start();
+    let mut websocket = WebSocket::join_main(server.addr).await;
+    for packet in ["43999[]", "43[]", "42", "42[\"nobody handles this\"]"] {
+        websocket.send(packet).await;
+    }
+    websocket.send(r#"42["message",1]"#).await;
+    assert_eq!(websocket.text().await, r#"42["message-back",1]"#);
+}
+
+#[actix_rt::test]
+async fn leaving_one_namespace_keeps_the_others() {
+    let server = TestServer::start();
+    let mut websocket = WebSocket::join_main(server.addr).await;
+    websocket.send("40/custom,").await;
+    assert!(websocket.text().await.starts_with("40/custom,"));
+    websocket.text().await;
+    websocket.send("41/custom,").await;
+    websocket
+        .send(r#"42["message","message to main namespace"]"#)
+        .await;
+    assert_eq!(
+        websocket.text().await,
+        r#"42["message-back","message to main namespace"]"#
+    );
+    websocket.send("40/custom,").await;
+    assert!(
+        websocket.text().await.starts_with("40/custom,"),
+        "and it may come back"
+    );
+}
+
+#[actix_rt::test]
+async fn a_gateway_may_end_a_membership_or_the_connection() {
+    let server = TestServer::start();
+    let mut websocket = WebSocket::join_main(server.addr).await;
+    websocket.send("40/test,").await;
+    websocket.text().await;
+    websocket.send("42/test,1[\"kick\"]").await;
+    assert_eq!(websocket.text().await, "41/test,");
+    websocket.send(r#"42["message",1]"#).await;
+    assert_eq!(websocket.text().await, r#"42["message-back",1]"#);
+    websocket.send("40/test,").await;
+    websocket.text().await;
+    websocket.send("42/test,[\"hang-up\"]").await;
+    let mut goodbyes = [websocket.text().await, websocket.text().await];
+    goodbyes.sort();
+    assert_eq!(goodbyes, ["41", "41/test,"]);
+    websocket.assert_closed().await;
+}
+
+#[actix_rt::test]
+async fn ten_thousand_wishes_for_unknown_namespaces_are_all_answered() {
+    let server = TestServer::start();
+    let mut websocket = WebSocket::join_main(server.addr).await;
+    for chunk in 0..100 {
+        for n in 0..100 {
+            websocket.send(&format!("40/n{chunk}-{n},")).await;
+        }
+        for n in 0..100 {
+            let expected = format!(r#"44/n{chunk}-{n},{{"message":"Invalid namespace"}}"#);
+            assert_eq!(websocket.text().await, expected);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The binary: settings, faults at start, SIGTERM, `kill -9`.
+
+use std::net::TcpListener;
+
+use crate::support::{
+    http::{self, Poller, post_json},
+    program::{Program, command, run},
+    websocket::WebSocket,
+};
+
+#[test]
+fn every_bad_setting_is_named_in_one_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        ("PORT", "99999"),
+        ("JWT_SECRET", "short"),
+        ("FRONTEND_URL", "nonsense"),
+        ("PING_TIMEOUT", "-1"),
+    ];
+    let (status, text) = run(command(dir.path(), &settings));
+    assert!(!status.success());
+    assert!(text.contains("4 settings cannot be used"), "{text}");
+    for (name, _) in settings {
+        assert!(text.contains(name), "{name} is missing: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn a_broken_dotenv_is_told_without_its_content() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(".env"), "PORT=0\nJWT_SECRET 'hunter2\n").unwrap();
+    let (status, text) = run(command(dir.path(), &[]));
+    assert!(!status.success());
+    assert!(
+        text.contains(".env cannot be read") && !text.contains("hunter2"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (status, text) = run(command(dir.path(), &[("PORT", &port)]));
+    assert!(!status.success());
+    assert!(
+        text.contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        "{text}"
+    );
+    assert!(text.contains("set PORT"), "{text}");
+}
+
+#[test]
+fn a_data_dir_that_cannot_be_used_is_told_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let data = file.join("data");
+    let (status, text) = run(command(dir.path(), &[("DATA_DIR", data.to_str().unwrap())]));
+    assert!(!status.success());
+    assert!(text.contains("DATA_DIR"), "{text}");
+}
+
+#[test]
+fn a_data_dir_in_use_by_another_instance_is_told_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Program::start(dir.path(), &[]);
+    let (status, text) = run(command(dir.path(), &[]));
+    assert!(!status.success());
+    assert!(
+        text.contains("DATA_DIR") && text.contains("REDIS_URL"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_log_says_which_mode_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let single = Program::start(dir.path(), &[]);
+    assert!(
+        single.log.contains(
+            "[EventsGateway] REDIS_URL not configured. Running in single-instance mode\n"
+        ),
+        "{}",
+        single.log
+    );
+    let cluster = Program::start(dir.path(), &[("REDIS_URL", "redis://127.0.0.1:1")]);
+    assert!(
+        cluster
+            .log
+            .contains("[EventsGateway] Redis adapter configured for WebSocket scalability\n"),
+        "{}",
+        cluster.log
+    );
+}
+
+#[actix_rt::test]
+async fn sigterm_tells_the_clients_and_ends_in_good_order() {
+    let dir = tempfile::tempdir().unwrap();
+    // With one worker the poll is parked before the signal is handled.
+    let program = Program::start(dir.path(), &[("WORKERS", "1")]);
+    let mut websocket = WebSocket::open(program.addr).await;
+    let poller = Poller::open(program.addr).await;
+    let parked = poller.begin_get().await;
+    assert_eq!(
+        http::get(program.addr, "/healthz").await.status,
+        200,
+        "a turn of the worker"
+    );
+    program.signal("-TERM");
+    websocket.assert_closed().await;
+    assert_eq!(parked.answer().await.text(), "1");
+    let (status, log) = program.wait();
+    assert!(status.success(), "{status}: {log}");
+    assert!(
+        log.contains("SIGTERM") && log.contains("2 clients were told"),
+        "{log}"
+    );
+}
+
+#[actix_rt::test]
+async fn accounts_and_tokens_survive_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(dir.path(), &[]);
+    let body = r#"{"username":"ada","password":"correct horse"}"#;
+    let answer = post_json(program.addr, "/auth/register", body).await;
+    assert_eq!(answer.status, 201);
+    let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+    program.signal("-KILL");
+    program.wait();
+    let program = Program::start(dir.path(), &[]);
+    assert_eq!(
+        post_json(program.addr, "/auth/login", body).await.status,
+        200
+    );
+    WebSocket::join_events(program.addr, &token).await;
+}
+
+#[test]
+fn the_healthcheck_follows_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(dir.path(), &[]);
+    let port = program.addr.port().to_string();
+    let check = || {
+        let mut command = command(dir.path(), &[("PORT", &port)]);
+        command.arg("healthcheck");
+        run(command)
+    };
+    let (status, text) = check();
+    assert!(status.success(), "{text}");
+    drop(program);
+    let (status, text) = check();
+    assert!(!status.success() && text.contains("sockhop: "), "{text}");
+}

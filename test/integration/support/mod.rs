@@ -1,0 +1,21 @@
+//! What the tests stand on: an instance, raw clients, a Redis.
+//!
+//! Everything awaits events; a single patience bounds each wait, so that a fault fails a test instead of hanging it.
+
+pub(crate) mod http;
+pub(crate) mod program;
+pub(crate) mod redis_server;
+pub(crate) mod server;
+pub(crate) mod websocket;
+
+use std::{future::Future, time::Duration};
+
+/// How long any single wait may take. Generous: machines are slow under load.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Awaits `future`, or fails saying what did not happen.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+}

@@ -1,0 +1,279 @@
+//! An instance in this process, on a free port, with an application made for tests.
+
+use std::{net::SocketAddr, path::Path, sync::mpsc, thread::JoinHandle, time::Duration};
+
+use serde_json::{Value, json};
+use sockhop::{
+    app::App,
+    config::{Config, RedisConfig, Secret},
+    gateways::{
+        Ack, AllArgs, Arg, Binary, Event, Gateway, HandlerError, Refusal, Reply, SocketRef,
+    },
+    socket_io::args::Args,
+};
+use tokio::sync::oneshot;
+
+use super::http;
+
+/// A running instance; ends when dropped.
+pub(crate) struct TestServer {
+    pub(crate) addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _data: tempfile::TempDir,
+}
+
+impl TestServer {
+    /// Starts one with default time-outs.
+    pub(crate) fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// Starts one with several workers, so that clients sit on different threads.
+    pub(crate) fn start_wide() -> Self {
+        Self::with(|config| config.workers = 3)
+    }
+
+    /// Starts one on a Redis.
+    pub(crate) fn on_redis(url: &str) -> Self {
+        let url = Secret::new(url);
+        Self::with(|config| {
+            config.redis = Some(RedisConfig {
+                url,
+                prefix: "socket.io".to_owned(),
+            });
+            config.workers = 2;
+        })
+    }
+
+    /// Starts one with changed settings.
+    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut config = config(data.path());
+        change(&mut config);
+        let (started, is_started) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let app = App::new(config)
+                .unwrap()
+                .gateway(main_gateway())
+                .gateway(custom_gateway())
+                .gateway(test_gateway());
+            actix::System::new().block_on(async {
+                let running = app.start().await.unwrap();
+                started.send(running.addr()).unwrap();
+                _ = stopped.await;
+                running.stop().await;
+            });
+        });
+        let addr = is_started.recv().expect("the instance must start");
+        Self {
+            addr,
+            stop: Some(stop),
+            thread: Some(thread),
+            _data: data,
+        }
+    }
+
+    /// Registers a fresh user and returns its token.
+    pub(crate) async fn token(&self) -> String {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).unwrap();
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        let body = format!(r#"{{"username":"u{name}","password":"correct horse"}}"#);
+        let answer = http::post_json(self.addr, "/auth/register", &body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Returns how many sessions the instance has.
+    pub(crate) async fn num_connections(&self) -> u64 {
+        http::get(self.addr, "/readyz").await.json()["connections"]
+            .as_u64()
+            .unwrap()
+    }
+
+    /// Waits until the instance has this many sessions.
+    pub(crate) async fn await_connections(&self, expected: u64) {
+        super::within("number of connections", async {
+            while self.num_connections().await != expected {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// Asks it to stop, without waiting.
+    pub(crate) fn begin_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            _ = stop.send(());
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.begin_stop();
+        if let Some(thread) = self.thread.take()
+            && let Err(panic) = thread.join()
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn config(data_dir: &Path) -> Config {
+    Config {
+        host: "127.0.0.1".to_owned(),
+        port: 0,
+        data_dir: data_dir.to_owned(),
+        // What is sent on several connections is then taken in the order sent; tests of more workers ask for them.
+        workers: 1,
+        ..Config::default()
+    }
+}
+
+/// `/`, as the conformance suite of the Socket.IO protocol wants it.
+fn main_gateway() -> Gateway {
+    with_auth_event(Gateway::new("/"))
+        .on("message", |socket: SocketRef, event: Event| async move {
+            // Same arguments under another name, placeholders and all.
+            let json = event.args().json().replacen("message", "message-back", 1);
+            let attachments = event.args().attachments().to_vec();
+            socket.emit_args(&Args::from_parts(json.into(), attachments));
+        })
+        .on("message-with-ack", |_, event: Event| async move {
+            Reply::args(event.payload())
+        })
+}
+
+/// `/custom`, likewise.
+fn custom_gateway() -> Gateway {
+    with_auth_event(Gateway::new("/custom"))
+}
+
+fn with_auth_event(gateway: Gateway) -> Gateway {
+    gateway
+        .authorize(|request| async move { Ok(request.auth_as().unwrap()) })
+        .on_connect(|socket| async move { socket.emit("auth", &socket.data()).unwrap() })
+}
+
+/// `/test`: what goes wrong, and what takes its time.
+fn test_gateway() -> Gateway {
+    let gateway = Gateway::new("/test").authorize(|request| async move {
+        match request.auth.as_deref() {
+            Some(auth) if auth.contains("refuse") => Err(Refusal {
+                message: "no".to_owned(),
+                data: Some(json!({ "code": 7 })),
+            }),
+            Some(auth) if auth.contains("panic") => panic!("a test wants this"),
+            Some(auth) if auth.contains("never") => std::future::pending().await,
+            _ => Ok(json!({ "visits": 0 })),
+        }
+    });
+    with_sending(with_faults(gateway))
+        .on("quick", |_, event: Event| async move {
+            Reply::args(event.payload())
+        })
+        .on("slow", |_, event: Event| async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Reply::args(event.payload())
+        })
+        .on("sum", |_, AllArgs(terms): AllArgs<(i64, i64)>| async move {
+            Ack(terms.0 + terms.1)
+        })
+        .on("reverse", |_, Arg(Binary(bytes)): Arg<Binary>| async move {
+            Ack(Binary(bytes.iter().rev().copied().collect()))
+        })
+        .on("visit", |socket: SocketRef, (): ()| async move {
+            socket.with_data(|data| {
+                let visits = data["visits"].as_u64().unwrap() + 1;
+                data["visits"] = visits.into();
+                Ack(visits)
+            })
+        })
+        .on("kick", |socket: SocketRef, _: Event| async move {
+            socket.disconnect(false)
+        })
+        .on("hang-up", |socket: SocketRef, _: Event| async move {
+            socket.disconnect(true)
+        })
+        .middleware(|_, event| async move {
+            if event.name() == "forbidden" {
+                return Err(HandlerError::new("forbidden", "Not this one."));
+            }
+            Ok(event)
+        })
+        .on_other(|_, event: Event| async move {
+            Err::<(), _>(HandlerError::new("unknown_event", event.name()))
+        })
+}
+
+fn with_faults(gateway: Gateway) -> Gateway {
+    gateway
+        .on("panic", |_, _: Event| async move {
+            if true {
+                panic!("a test wants this");
+            }
+        })
+        .on("fail", |_, _: Event| async move {
+            Err::<(), _>(HandlerError::new("teapot", "I am one."))
+        })
+        .on("never", |_, _: Event| std::future::pending::<()>())
+}
+
+fn with_sending(gateway: Gateway) -> Gateway {
+    gateway
+        .on(
+            "emit-then-ack",
+            |socket: SocketRef, event: Event| async move {
+                socket.emit("first", &1)?;
+                Ok::<_, HandlerError>(Reply::args(event.payload()))
+            },
+        )
+        .on(
+            "broadcast-then-ack",
+            |socket: SocketRef, event: Event| async move {
+                socket
+                    .namespace_ref()
+                    .all()
+                    .emit_args(event.args().clone())
+                    .await?;
+                Ok::<_, HandlerError>(Reply::args(event.payload()))
+            },
+        )
+        .on("to-others", |socket: SocketRef, event: Event| async move {
+            socket.broadcast().emit_args(event.args().clone()).await
+        })
+        .on("volatile", |socket: SocketRef, event: Event| async move {
+            let all = socket.namespace_ref().all().volatile();
+            all.emit_args(event.args().clone()).await
+        })
+        .on("join", |socket: SocketRef, _: Event| async move {
+            socket.join("room").await
+        })
+        .on("leave", |socket: SocketRef, _: Event| async move {
+            socket.leave("room").await
+        })
+        .on("to-room", |socket: SocketRef, event: Event| async move {
+            socket
+                .namespace_ref()
+                .to("room")
+                .emit_args(event.args().clone())
+                .await
+        })
+        .on(
+            "ask-me",
+            |socket: SocketRef, Arg(millis): Arg<u64>| async move {
+                let timeout = Duration::from_millis(millis);
+                match socket
+                    .emit_with_ack::<(Value, Binary)>("question", "what?", timeout)
+                    .await
+                {
+                    Ok((value, Binary(bytes))) => Ack(json!([value, bytes.to_vec()])),
+                    Err(err) => Ack(json!(err.to_string())),
+                }
+            },
+        )
+}
