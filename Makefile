@@ -15,7 +15,7 @@ npm_ci = npm ci --prefix $(1) --no-audit --no-fund --loglevel=error
 node_test = cd $(1) && node --test --test-reporter=spec
 
 .PHONY: help run test compose-test clean \
-	need-cargo need-npm need-docker tools fmt clippy test-rust doc test-client test-browser test-traefik
+	need-cargo need-npm need-node need-docker tools fmt clippy test-rust doc test-client test-browser test-traefik
 # The steps of `make test` share cargo's lock, two cores and a reader.
 .NOTPARALLEL:
 
@@ -35,7 +35,7 @@ run: need-cargo need-npm static/$(installed)
 
 # ---- test ---------------------------------------------------------------------------------------------------------------
 
-test: need-cargo need-npm tools fmt clippy test-rust doc test-client test-browser test-traefik
+test: need-cargo need-node tools fmt clippy test-rust doc test-client test-browser test-traefik
 	$(call heading,everything passed)
 
 tools:
@@ -74,7 +74,7 @@ test-traefik: test/client/$(installed) test/browser/$(installed)
 	cargo build --locked
 	$(call node_test,test/traefik)
 
-compose-test: need-npm need-docker test/client/$(installed) test/browser/$(installed)
+compose-test: need-node need-docker test/client/$(installed) test/browser/$(installed)
 	$(call heading,what the tests need)
 	@test/support/install-tools.sh '$(TOOLS)' chromium
 	$(call heading,docker-compose.yml (the image takes minutes to build))
@@ -102,6 +102,11 @@ need-npm:
 	  echo 'npm is missing: it brings the official Socket.IO client. Install Node.js 18 or later (https://nodejs.org; Debian: apt-get' >&2; \
 	  echo 'install npm). A hub alone starts without it, too: cargo run --release (its page then loads the client from the CDN).' >&2; \
 	  exit 1; }
+
+# The tests drive Chromium through Playwright, which does not start with less.
+need-node: need-npm
+	@node -e 'process.exit(parseInt(process.versions.node, 10) < 20)' \
+	  || { echo "The tests need Node.js 20 or later, and this is $$(node --version): https://nodejs.org" >&2; exit 1; }
 
 need-docker:
 	@command -v docker >/dev/null || { echo 'docker is missing. Install Docker with its Compose plugin: https://docs.docker.com/engine/install' >&2; exit 1; }
