@@ -105,7 +105,7 @@ need-npm:
 
 # The tests drive Chromium through Playwright, which does not start with less.
 need-node: need-npm
-	@node -e 'process.exit(parseInt(process.versions.node, 10) < 20)' \
+	@node -e 'process.exit(parseInt(process.versions.node, 10) < 20 ? 1 : 0)' \
 	  || { echo "The tests need Node.js 20 or later, and this is $$(node --version): https://nodejs.org" >&2; exit 1; }
 
 need-docker:
