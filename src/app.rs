@@ -4,18 +4,18 @@
 //! a text that says what to do.
 //!
 //! ```no_run
-//! use sockhop::{app::App, config::Config, gateways::{Gateway, Reply}};
+//! use sockhop::{app::App, config::Config, gateways::{Event, Gateway, Reply}};
 //!
 //! #[actix::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let config = Config::from_env()?;
-//!     let running = App::new(config)?
-//!         .gateway(Gateway::new("/hello").on("greet", |_, event| async move {
-//!             Ok(Reply::Args(event.payload()))
+//!     let running = App::new(config)
+//!         .gateway(Gateway::new("/hello").on("greet", |_, event: Event| async move {
+//!             Reply::args(event.payload())
 //!         }))
 //!         .start()
 //!         .await?;
-//!     running.run_until_signal().await;
+//!     running.run_until_signal().await?;
 //!     Ok(())
 //! }
 //! ```
@@ -31,6 +31,7 @@ use std::{
 };
 
 use actix::{Actor as _, Addr, Arbiter};
+use actix_rt::task::JoinHandle;
 use actix_server::ServerHandle;
 use actix_web::web;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,15 +40,21 @@ use crate::{
     adapter::uid::Uid,
     auth::{Accounts, OpenError, with_causes},
     config::Config,
-    engine_io::sid::InstanceId,
-    gateways::{Gateway, Gateways, events},
+    engine_io::{packet::Message, sid::InstanceId},
+    gateways::{Gateway, Gateways, NamespaceRef, events},
     http::{health::Health, routes::Shared, server},
     hub::actor::{ConnectBridge, Hub},
     redis_bridge::{self, RedisBridge},
-    socket::{actor::Services, messages::Stop, sessions::Sessions},
+    socket::{
+        actor::Services,
+        endpoint::{Endpoint, Layer},
+        messages::Stop,
+        sessions::Sessions,
+        work::WorkCount,
+    },
 };
 
-/// How long clients may take to be told that the instance is stopping.
+/// How long clients may take to be told that the instance is stopping, and their handlers to finish.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why an instance does not start.
@@ -93,30 +100,55 @@ fn listen_advice(source: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct App {
     config: Config,
-    accounts: Accounts,
+    accounts: Option<Accounts>,
     gateways: Gateways,
+    endpoints: Vec<Endpoint>,
 }
 
 impl App {
-    /// Opens the accounts and registers the built-in gateway. Must run outside of async work: it may wait for a disk.
+    /// Returns an instance without gateways and without accounts: whatever an application adds is all it does.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            accounts: None,
+            gateways: Gateways::default(),
+            endpoints: vec![Endpoint::socket_io()],
+        }
+    }
+
+    /// Opens the accounts, and adds the routes to register and log in and the built-in gateway `/events`, which wants their
+    /// tokens. Call it outside of async work: it may wait for a disk.
     ///
     /// # Errors
     /// The accounts cannot be opened.
-    pub fn new(config: Config) -> Result<Self, StartError> {
-        let accounts = Accounts::open(&config)?;
-        let mut gateways = Gateways::default();
-        gateways.add(events::gateway(accounts.verifier()));
-        Ok(Self {
-            config,
-            accounts,
-            gateways,
-        })
+    pub fn with_accounts(mut self) -> Result<Self, StartError> {
+        let accounts = Accounts::open(&self.config)?;
+        self.gateways.add(events::gateway(accounts.verifier()));
+        self.accounts = Some(accounts);
+        Ok(self)
     }
 
-    /// Adds a gateway. One for `/events` replaces the built-in one.
+    /// Adds a gateway. One for a namespace that has one already replaces it.
     #[must_use]
     pub fn gateway(mut self, gateway: Gateway) -> Self {
         self.gateways.add(gateway);
+        self
+    }
+
+    /// Adds a path that speaks Engine.IO alone: each message goes to `answer`, and what that returns goes back.
+    ///
+    /// `path` begins and ends with a slash. The handler runs on the arbiter of the client and must not block.
+    #[must_use]
+    pub fn bare_engine_io(
+        mut self,
+        path: &str,
+        answer: impl Fn(Message) -> Option<Message> + Send + Sync + 'static,
+    ) -> Self {
+        let layer = Layer::Bare(Arc::new(answer));
+        self.endpoints.push(Endpoint {
+            path: path.to_owned(),
+            layer,
+        });
         self
     }
 
@@ -129,6 +161,7 @@ impl App {
             config,
             accounts,
             gateways,
+            endpoints,
         } = self;
         let instance = InstanceId::random()?;
         let listener =
@@ -139,18 +172,16 @@ impl App {
             })?;
         let addr = listener.local_addr().map_err(StartError::Workers)?;
 
+        let uid = Uid::random()?;
         let hub_arbiter = Arbiter::new();
         let hub = Hub::start_in_arbiter(&hub_arbiter.handle(), |_| Hub::default());
         let bridge = match &config.redis {
             Some(redis) => {
-                let on_connected = refresh_key_on_connect(&accounts);
-                let bridge = RedisBridge::new(
-                    redis,
-                    Uid::random()?,
-                    gateways.namespaces(),
-                    hub.clone().recipient(),
-                    on_connected,
-                )?;
+                let on_connected = refresh_key_on_connect(accounts.clone());
+                let namespaces = gateways.namespaces();
+                let hub = hub.clone().recipient();
+                let bridge = RedisBridge::new(redis, uid, namespaces, hub, on_connected)
+                    .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
                 Some(bridge)
             }
@@ -175,31 +206,36 @@ impl App {
             gateways,
             hub,
             sessions: Sessions::default(),
+            endpoints,
+            work: WorkCount::default(),
+            is_stopping: AtomicBool::new(false),
         });
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
             bus,
-            is_stopping: AtomicBool::new(false),
+            verifier: accounts.as_ref().map(Accounts::verifier),
         });
         let shared = Shared {
             services: Arc::clone(&services),
             accounts,
-            health: health.clone(),
+            health,
             origins: config.allowed_origins.clone(),
         };
-        let server =
-            server::serve(listener, config.workers, shared).map_err(StartError::Workers)?;
-        let server_handle = server.handle();
-        actix_rt::spawn(async move {
-            if let Err(err) = server.await {
-                log::error!("the server ended: {err}");
+        let server = match server::serve(listener, config.workers, shared) {
+            Ok(server) => server,
+            Err(err) => {
+                hub_arbiter.stop();
+                if let Some((arbiter, _)) = bridge {
+                    arbiter.stop();
+                }
+                return Err(StartError::Workers(err));
             }
-        });
+        };
         Ok(Running {
             addr,
             services,
-            health,
-            server: server_handle,
+            server: server.handle(),
+            serving: actix_rt::spawn(server),
             hub_arbiter,
             bridge,
         })
@@ -208,10 +244,11 @@ impl App {
 
 /// Fetches the token key, now and again, until Redis gave it; and on every later connection, since Redis may have been
 /// emptied meanwhile.
-fn refresh_key_on_connect(accounts: &Accounts) -> Arc<dyn Fn() + Send + Sync> {
-    let accounts = accounts.clone();
+fn refresh_key_on_connect(accounts: Option<Accounts>) -> Arc<dyn Fn() + Send + Sync> {
     Arc::new(move || {
-        let accounts = accounts.clone();
+        let Some(accounts) = accounts.clone() else {
+            return;
+        };
         actix_rt::spawn(async move {
             if let Err(err) = accounts.refresh_key().await {
                 log::warn!(
@@ -228,8 +265,8 @@ fn refresh_key_on_connect(accounts: &Accounts) -> Arc<dyn Fn() + Send + Sync> {
 pub struct Running {
     addr: SocketAddr,
     services: Arc<Services>,
-    health: web::Data<Health>,
     server: ServerHandle,
+    serving: JoinHandle<io::Result<()>>,
     hub_arbiter: Arbiter,
     bridge: Option<(Arbiter, Addr<RedisBridge>)>,
 }
@@ -243,6 +280,14 @@ impl Running {
     /// Returns its id.
     pub fn instance(&self) -> InstanceId {
         self.services.instance
+    }
+
+    /// Returns a namespace, to send to its clients on all instances from outside of any handler.
+    pub fn namespace(&self, name: &str) -> NamespaceRef {
+        NamespaceRef {
+            namespace: name.into(),
+            hub: self.services.hub.clone(),
+        }
     }
 
     /// Returns its sessions.
@@ -260,46 +305,49 @@ impl Running {
     }
 
     /// Serves until SIGTERM or SIGINT, then stops in order.
-    pub async fn run_until_signal(self) {
-        let signals = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        );
-        match signals {
-            (Ok(mut terminate), Ok(mut interrupt)) => {
-                let name = tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                };
-                log::info!("{name}: stopping; clients are told and will reconnect elsewhere");
+    ///
+    /// # Errors
+    /// The server ended by itself: its workers could not be started, or failed.
+    pub async fn run_until_signal(mut self) -> io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            ended = &mut self.serving => {
+                ended.map_err(io::Error::other)??;
+                return Err(io::Error::other("the server ended by itself"));
             }
-            (Err(err), _) | (_, Err(err)) => {
-                // Without handlers the system's defaults end the process, which is all that is left to wait for.
-                log::error!("signals cannot be watched: {err}");
-                std::future::pending::<()>().await;
-            }
-        }
+        };
+        log::info!("{name}: stopping; clients are told and will reconnect elsewhere");
         self.stop().await;
+        Ok(())
     }
 
-    /// Stops: takes no more connections, ends every session, publishes what waits, ends the workers.
+    /// Stops: takes no more sessions, ends every one, lets handlers finish, publishes what waits, ends the workers.
     pub async fn stop(self) {
         let began = Instant::now();
-        self.health.is_stopping.store(true, Ordering::Relaxed);
+        self.services.is_stopping.store(true, Ordering::Relaxed);
         self.server.pause().await;
         let num_sessions = self.services.sessions.len();
         for session in self.services.sessions.all() {
             session.addr.do_send(Stop);
         }
-        let mut watch = self.services.sessions.watch();
-        let drained = tokio::time::timeout(
-            DRAIN_TIMEOUT,
-            watch.wait_for(|num_sessions| *num_sessions == 0),
-        );
-        if drained.await.is_err() {
+        let drained = async {
+            // Both fail only if nobody counts any more, and then there is nothing to wait for.
+            _ = self
+                .services
+                .sessions
+                .watch()
+                .wait_for(|num| *num == 0)
+                .await;
+            _ = self.services.work.watch().wait_for(|num| *num == 0).await;
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            let num_clients = self.services.sessions.len();
+            let num_working = *self.services.work.watch().borrow();
             log::warn!(
-                "{} clients could not be told in time",
-                self.services.sessions.len()
+                "{num_clients} clients could not be told in time, handlers of {num_working} are cut off"
             );
         }
         if let Some((arbiter, bridge)) = &self.bridge {

@@ -25,6 +25,11 @@ impl TransportName {
     }
 }
 
+/// Most pairs of a query that are looked at, as in Node (`querystring`'s `maxKeys`); those behind them do not exist.
+///
+/// A session keeps its query, and each pair costs many times the two bytes that it can have in the request.
+pub const MAX_QUERY_PAIRS: usize = 1000;
+
 /// What a request's query says. Of a repeated key the last value counts; an empty `sid` is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
@@ -34,7 +39,7 @@ pub struct Query {
     pub sid: Option<String>,
     /// Whether `EIO` is exactly `4`.
     pub is_eio4: bool,
-    /// Every key and value, in their order, for the application.
+    /// Every key and value, in their order, for the application: at most [`MAX_QUERY_PAIRS`].
     pub pairs: Vec<(String, String)>,
 }
 
@@ -42,7 +47,7 @@ impl Query {
     /// Reads a query string.
     pub fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        for (key, value) in form_urlencoded::parse(query.as_bytes()).take(MAX_QUERY_PAIRS) {
             match &*key {
                 "transport" => {
                     parsed.transport = match &*value {
@@ -245,6 +250,14 @@ mod tests {
             query.pairs.last(),
             Some(&("room".to_owned(), "a b".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_query_of_many_keys_is_read_as_far_as_node_reads_it() {
+        let query = Query::parse(&("&a".repeat(MAX_QUERY_PAIRS - 1) + "&EIO=4&sid=x"));
+        assert_eq!(query.pairs.len(), MAX_QUERY_PAIRS);
+        assert!(query.is_eio4);
+        assert_eq!(query.sid, None);
     }
 
     #[test]

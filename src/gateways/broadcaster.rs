@@ -13,6 +13,7 @@
 use actix::Addr;
 
 use super::{
+    mail,
     reply::{HandlerError, IntoArgs},
     socket_ref::Gone,
 };
@@ -131,6 +132,8 @@ impl Broadcaster {
             flags,
             args,
         };
-        hub.send(Originate(broadcast)).await.or(Err(Gone))
+        let delivered = hub.send(Originate(broadcast)).await;
+        mail::note();
+        delivered.or(Err(Gone))
     }
 }

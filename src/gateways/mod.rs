@@ -26,6 +26,7 @@ mod binary;
 mod broadcaster;
 mod event;
 pub mod events;
+pub(crate) mod mail;
 mod reply;
 mod socket_ref;
 

@@ -4,10 +4,7 @@
 //! Hub by their messages alone.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     binary,
     broadcaster::{Broadcaster, NamespaceRef},
+    mail,
     reply::{HandlerError, IntoArgs},
 };
 use crate::{
@@ -87,8 +85,6 @@ struct Inner {
     deliver: Recipient<Deliver>,
     emit_with_ack: Recipient<EmitWithAck>,
     disconnect: Recipient<Disconnect>,
-    /// Whether a handler sent anything since the last time the Socket actor looked; see [`SocketRef::take_has_sent`].
-    has_sent: AtomicBool,
 }
 
 /// One client in one namespace. Cheap to clone; usable from any thread.
@@ -123,7 +119,6 @@ impl SocketRef {
                 deliver,
                 emit_with_ack,
                 disconnect,
-                has_sent: AtomicBool::new(false),
             }),
         }
     }
@@ -197,7 +192,7 @@ impl SocketRef {
     }
 
     fn deliver(&self, args: &Args, volatile: bool) {
-        self.note_sending();
+        mail::note();
         self.inner.deliver.do_send(Deliver {
             join: self.inner.join,
             message: encode::event(&self.inner.namespace, None, args),
@@ -220,7 +215,7 @@ impl SocketRef {
     ) -> Result<T, AckError> {
         let args = args.into_args(Some(name)).map_err(AckError::Encode)?;
         let (reply, answer) = oneshot::channel();
-        self.note_sending();
+        mail::note();
         self.inner.emit_with_ack.do_send(EmitWithAck {
             join: self.inner.join,
             args,
@@ -280,20 +275,10 @@ impl SocketRef {
 
     /// Ends this membership, or the client's whole connection, with all of its namespaces.
     pub fn disconnect(&self, whole_connection: bool) {
-        self.note_sending();
+        mail::note();
         self.inner.disconnect.do_send(Disconnect {
             join: self.inner.join,
             whole_connection,
         });
-    }
-
-    /// What is sent here arrives by way of a mailbox; an ack must not overtake it.
-    fn note_sending(&self) {
-        self.inner.has_sent.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns whether anything was sent since the last call.
-    pub(crate) fn take_has_sent(&self) -> bool {
-        self.inner.has_sent.swap(false, Ordering::Relaxed)
     }
 }

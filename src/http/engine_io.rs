@@ -3,7 +3,10 @@
 //! Translates requests into messages for the Socket actor and its answers into responses; decides nothing about a session.
 //! Source: wire.md 1.1 (checks), 1.4 (answers).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -22,27 +25,42 @@ use crate::{
     },
     socket::{
         actor::{Services, Socket},
+        endpoint::{Endpoint, Layer},
         handshake::Handshake,
         messages::{Body, Poll, PollAnswer, Post, PostAnswer},
         sessions::Session,
     },
 };
 
+/// Largest head of a request that opens a session, which the session keeps: Node's limit.
+const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
+
 /// How long the body of a POST may take to arrive; after that it counts as aborted.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Adds the route: everything below `/socket.io/`, as in Node. `/socket.io` without the slash is not ours.
-pub fn configure(config: &mut web::ServiceConfig) {
-    config.route("/socket.io/{tail:.*}", web::to(engine_io));
+/// Adds a route for each endpoint: everything below `/socket.io/`, as in Node. `/socket.io` without the slash is not ours.
+pub fn configure(config: &mut web::ServiceConfig, endpoints: &[Endpoint]) {
+    for endpoint in endpoints {
+        let pattern = format!("{}{{tail:.*}}", endpoint.path);
+        let layer = endpoint.layer.clone();
+        config.route(
+            &pattern,
+            web::to(move |services, tail, request, body| {
+                engine_io(services, layer.clone(), tail, request, body)
+            }),
+        );
+    }
 }
 
 async fn engine_io(
     services: web::Data<Arc<Services>>,
+    layer: Layer,
     tail: web::Path<String>,
     request: HttpRequest,
     body: web::Payload,
 ) -> HttpResponse {
-    if request.method() == Method::GET
+    if matches!(*request.method(), Method::GET | Method::HEAD)
+        && matches!(layer, Layer::SocketIo)
         && let Some(file) = client_bundle::answer(&request, &tail)
     {
         return file;
@@ -54,7 +72,7 @@ async fn engine_io(
         return refuse(error);
     }
     match (session, request.method()) {
-        (None, _) => open(&services, &request, &query),
+        (None, _) => open(&services, layer, &request, &query),
         (Some(session), &Method::GET) => poll(&session).await,
         (Some(session), &Method::POST) => post(&services, &session, &request, body).await,
         // As in Node: the session stays.
@@ -151,6 +169,29 @@ impl Head for actix_http::Request {
     }
 }
 
+/// Judges what has nothing to do with the protocol: whether this instance takes a new session from such a request.
+///
+/// # Errors
+/// Status and text of the refusal.
+pub(super) fn may_open(
+    services: &Services,
+    request: &impl Head,
+) -> Result<(), (StatusCode, String)> {
+    if services.is_stopping.load(Ordering::Relaxed) {
+        let text = "This instance is stopping; connect again.".to_owned();
+        return Err((StatusCode::SERVICE_UNAVAILABLE, text));
+    }
+    let headers = request.headers().iter();
+    let len: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if len + request.target().len() > MAX_HANDSHAKE_BYTES {
+        let text = format!("The request's head exceeds {MAX_HANDSHAKE_BYTES} bytes.");
+        return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+    }
+    Ok(())
+}
+
 fn refuse(error: HandshakeError) -> HttpResponse {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     HttpResponse::build(status)
@@ -168,13 +209,21 @@ fn payload(bytes: Bytes) -> HttpResponse {
         .body(bytes)
 }
 
-fn open(services: &Arc<Services>, request: &HttpRequest, query: &Query) -> HttpResponse {
+fn open(
+    services: &Arc<Services>,
+    layer: Layer,
+    request: &HttpRequest,
+    query: &Query,
+) -> HttpResponse {
+    if let Err((status, text)) = may_open(services, request) {
+        return HttpResponse::build(status).body(text);
+    }
     debug_assert_eq!(
         query.transport,
         Some(TransportName::Polling),
         "verified before"
     );
-    match Socket::open_polling(services, request.handshake(query)) {
+    match Socket::open_polling(services, layer, request.handshake(query)) {
         Ok(open) => payload(open),
         Err(err) => {
             log::error!("a session cannot be opened: {err}");

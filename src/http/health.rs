@@ -4,16 +4,13 @@
 //! stopping, nor before it knows the key that it checks tokens with. An outage of Redis alone does not take an instance
 //! out of service, since all instances would go at once; it is told in `redis`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpResponse, Route, guard, http::header, web};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::{auth::Accounts, redis_bridge::BusStatus, socket::actor::Services};
+use crate::{auth::TokenVerifier, redis_bridge::BusStatus, socket::actor::Services};
 
 /// What the two routes report.
 #[derive(Debug)]
@@ -22,8 +19,8 @@ pub struct Health {
     pub services: Arc<Services>,
     /// Present in multi-instance mode.
     pub bus: Option<watch::Receiver<BusStatus>>,
-    /// Set when the instance begins to stop.
-    pub is_stopping: AtomicBool,
+    /// Tells whether tokens can be judged; absent without accounts.
+    pub verifier: Option<TokenVerifier>,
 }
 
 #[derive(Serialize)]
@@ -40,11 +37,16 @@ struct Ready<'a> {
     connections: usize,
 }
 
+/// Returns a route for GET, and for HEAD, which is GET without a body.
+pub(super) fn get_or_head() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
 /// Adds the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .route("/healthz", web::get().to(healthz))
-        .route("/readyz", web::get().to(readyz));
+        .route("/healthz", get_or_head().to(healthz))
+        .route("/readyz", get_or_head().to(readyz));
 }
 
 async fn healthz() -> HttpResponse {
@@ -53,10 +55,14 @@ async fn healthz() -> HttpResponse {
         .json(serde_json::json!({ "status": "ok" }))
 }
 
-async fn readyz(health: web::Data<Health>, accounts: web::Data<Accounts>) -> HttpResponse {
-    let reason = if health.is_stopping.load(Ordering::Relaxed) {
+async fn readyz(health: web::Data<Health>) -> HttpResponse {
+    let reason = if health.services.is_stopping.load(Ordering::Relaxed) {
         Some("the instance is stopping")
-    } else if !accounts.verifier().has_key() {
+    } else if health
+        .verifier
+        .as_ref()
+        .is_some_and(|verifier| !verifier.has_key())
+    {
         Some("the token key is in Redis, which has not answered yet")
     } else {
         None

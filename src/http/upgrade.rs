@@ -15,13 +15,14 @@ use tokio::{
 
 use super::{
     cors,
-    engine_io::{Head as _, facts, find},
+    engine_io::{Head as _, facts, find, may_open},
     origin::AllowedOrigins,
 };
 use crate::{
     engine_io::handshake::{HandshakeError, Query, TransportName, verify},
     socket::{
         actor::{Services, Socket},
+        endpoint::{Endpoint, Layer, SOCKET_IO_PATH},
         messages::Upgrade,
         outbox::Outbox,
     },
@@ -43,7 +44,7 @@ pub async fn upgrade(
 ) -> Result<(), Infallible> {
     let parts = framed.into_parts();
     let mut stream = parts.io;
-    let answer = match judge(&services, &policy, &request) {
+    let (layer, answer) = match judge(&services, &policy, &request) {
         Ok(answer) => answer,
         Err((status, text)) => {
             // In a task of its own, so that the connection's HTTP state is not kept for it.
@@ -57,39 +58,35 @@ pub async fn upgrade(
     let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
     let session = find(&services, &query);
     match (session, query.transport) {
-        (Some(session), _) => match connection.hand_over() {
+        (Some(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
             Ok(handover) => session.addr.do_send(Upgrade { handover, answer }),
             Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
         },
         (None, Some(TransportName::WebSocket)) => {
             let handshake = request.handshake(&query);
-            if let Err(err) = Socket::open_websocket(&services, handshake, connection, answer) {
+            let opened = Socket::open_websocket(&services, layer, handshake, connection, answer);
+            if let Err(err) = opened {
                 log::error!("a session cannot be opened: {err}");
             }
         }
-        // A new session on polling cannot begin with an upgrade: Node answers 101 and closes.
-        (None, _) => {
-            let mut outbox = Outbox::new(answer.len());
-            // The first item always fits.
-            _ = outbox.push_raw(answer);
-            connection.farewell(outbox, &CloseFrame::BARE);
+        // Polling has no use for an upgrade: Node answers 101 and closes.
+        (_, _) => {
+            connection.farewell(Outbox::with_answer(answer.len(), answer), &CloseFrame::BARE);
         }
     }
     Ok(())
 }
 
-/// Returns the 101, or why there is none.
+/// Returns what stands above Engine.IO at this path and the 101, or why there is none.
 fn judge(
     services: &Services,
     policy: &AllowedOrigins,
     request: &Request,
-) -> Result<bytes::Bytes, (StatusCode, String)> {
-    if !request.path().starts_with("/socket.io/") {
-        return Err((
-            StatusCode::NOT_FOUND,
-            "WebSockets are served below /socket.io/".to_owned(),
-        ));
-    }
+) -> Result<(Layer, bytes::Bytes), (StatusCode, String)> {
+    let Some(endpoint) = Endpoint::find(&services.endpoints, request.path()) else {
+        let text = format!("WebSockets are served below {SOCKET_IO_PATH}");
+        return Err((StatusCode::NOT_FOUND, text));
+    };
     let origin = request.headers().get(actix_web::http::header::ORIGIN);
     let host = request.headers().get(actix_web::http::header::HOST);
     let verdict = policy.judge(origin.map(|o| o.as_bytes()), host.map(|h| h.as_bytes()));
@@ -99,10 +96,15 @@ fn judge(
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let session = find(services, &query);
     verify(&facts(&query, session.as_deref(), request, true)).map_err(refusal)?;
+    if session.is_none() {
+        may_open(services, request)?;
+    }
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
-    handshake::accept(request.head(), &extra)
-        .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+    match handshake::accept(request.head(), &extra) {
+        Ok(answer) => Ok((endpoint.layer.clone(), answer)),
+        Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
+    }
 }
 
 fn refusal(error: HandshakeError) -> (StatusCode, String) {

@@ -1,7 +1,7 @@
 //! One namespace that a client joined: its events wait here and are handled one after the other.
 //!
-//! Runs handlers, but sends nothing: outcomes go back to the actor. The queue is bounded by [`MAX_QUEUED_EVENTS`]: a
-//! client whose handlers are behind is not read from until they caught up.
+//! Runs handlers, but sends nothing: outcomes go back to the actor. The queue is bounded by [`MAX_QUEUED_EVENTS`] and
+//! [`MAX_QUEUED_BYTES`]: a client whose handlers are behind is not read from until they caught up.
 
 use std::{
     any::Any,
@@ -9,15 +9,19 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::disconnect::DisconnectReason;
+use super::{
+    disconnect::{CloseKind, DisconnectReason},
+    work::Work,
+};
 use crate::{
-    gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef},
+    gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef, mail},
     hub::messages::JoinId,
     socket_io::{args::Args, decoder::AckId, ids::Namespace},
 };
@@ -25,12 +29,18 @@ use crate::{
 /// Events of one client that may wait in one namespace before no more are read.
 const MAX_QUEUED_EVENTS: usize = 64;
 
-/// The same while a handler awaits an ack of this client: the ack stands behind events that cannot be handled before it came,
-/// so the client is read from for longer.
-const MAX_QUEUED_BEHIND_AN_ACK: usize = 1024;
+/// Bytes of arguments that may wait in all namespaces of a client before no more is read; the last event may exceed it.
+const MAX_QUEUED_BYTES: usize = 1024 * 1024;
+
+/// How many times as much may wait while a handler awaits an ack of this client: the ack stands behind events that cannot be
+/// handled before it came, so the client is read from for longer.
+const BEHIND_AN_ACK: usize = 16;
 
 /// Acks that one client may owe in one namespace.
 const MAX_AWAITED_ACKS: usize = 1024;
+
+/// How long the handlers of a client that left may take before they are cut off.
+const WIND_DOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client whose wish to join is being judged.
 pub(super) struct Admission {
@@ -72,6 +82,15 @@ enum Job {
     Event { event: Event, ack: Option<AckId> },
 }
 
+impl Job {
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Connected => 0,
+            Self::Event { event, .. } => event.args.len_bytes(),
+        }
+    }
+}
+
 /// A handler that was called.
 struct Running {
     call: LocalBoxFuture<'static, Result<Reply, HandlerError>>,
@@ -89,12 +108,29 @@ pub(super) struct DueAck {
     pub(super) is_behind_mail: bool,
 }
 
+/// Returns whether a client should not be read from until the handlers of its namespaces caught up.
+pub(super) fn are_behind(memberships: &[Membership]) -> bool {
+    let awaits_ack = memberships
+        .iter()
+        .any(|membership| !membership.awaited.is_empty());
+    let factor = if awaits_ack { BEHIND_AN_ACK } else { 1 };
+    let queued_bytes: usize = memberships
+        .iter()
+        .map(|membership| membership.queued_bytes)
+        .sum();
+    queued_bytes >= MAX_QUEUED_BYTES * factor
+        || memberships
+            .iter()
+            .any(|membership| membership.queue.len() >= MAX_QUEUED_EVENTS * factor)
+}
+
 /// A joined namespace.
 pub(super) struct Membership {
     pub(super) join: JoinId,
     pub(super) socket: SocketRef,
     gateway: Arc<Gateway>,
     queue: VecDeque<Job>,
+    queued_bytes: usize,
     running: Vec<Running>,
     /// While `on_connect` runs, which comes before every event, whatever order the gateway gave up.
     is_connecting: bool,
@@ -110,6 +146,7 @@ impl Membership {
             socket,
             gateway,
             queue: VecDeque::from([Job::Connected]),
+            queued_bytes: 0,
             running: Vec::new(),
             is_connecting: false,
             awaited: HashMap::new(),
@@ -123,15 +160,9 @@ impl Membership {
 
     /// Queues an event.
     pub(super) fn push(&mut self, event: Event, ack: Option<AckId>) {
-        self.queue.push_back(Job::Event { event, ack });
-    }
-
-    /// Returns whether no more events should be read from the client.
-    ///
-    /// Not while a handler awaits the client's own ack, which comes behind the events.
-    pub(super) fn is_saturated(&self) -> bool {
-        self.queue.len() >= MAX_QUEUED_EVENTS
-            && (self.awaited.is_empty() || self.queue.len() >= MAX_QUEUED_BEHIND_AN_ACK)
+        let job = Job::Event { event, ack };
+        self.queued_bytes += job.len_bytes();
+        self.queue.push_back(job);
     }
 
     /// Notes that the client is to acknowledge `id`. Returns whether it may: not if it owes too many already.
@@ -169,7 +200,7 @@ impl Membership {
                     ack, has_waited, ..
                 } = self.running.remove(at);
                 self.is_connecting = false;
-                let is_behind_mail = self.socket.take_has_sent() | has_waited;
+                let is_behind_mail = mail::take() | has_waited;
                 return Poll::Ready(ack.map(|id| DueAck {
                     id,
                     args: ack_args(outcome),
@@ -190,6 +221,7 @@ impl Membership {
                 }
                 return Poll::Pending;
             };
+            self.queued_bytes -= job.len_bytes();
             self.is_connecting = matches!(job, Job::Connected);
             self.running.extend(start(&self.gateway, &self.socket, job));
         }
@@ -198,17 +230,23 @@ impl Membership {
     /// Ends the membership: what runs and what waits is finished in the background, then the gateway is told.
     ///
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
-    /// half-written. Acks that are awaited can come no more, and those who await them are told at once.
-    pub(super) fn wind_down(self, reason: DisconnectReason) {
+    /// half-written. Not so if a gateway ended it: then what waits is dropped, as in Node. Acks that are awaited can come
+    /// no more, and those who await them are told at once. `work` counts this as work until it is done.
+    pub(super) fn wind_down(self, reason: DisconnectReason, work: Work) {
         let Self {
             socket,
             gateway,
-            queue,
+            mut queue,
             running,
             awaited,
             ..
         } = self;
         drop(awaited);
+        match reason {
+            DisconnectReason::ServerNamespaceDisconnect
+            | DisconnectReason::Closed(CloseKind::ForcedServerClose) => queue.clear(),
+            DisconnectReason::ClientNamespaceDisconnect | DisconnectReason::Closed(_) => {}
+        }
         let on_disconnect = {
             let gateway = Arc::clone(&gateway);
             let socket = socket.clone();
@@ -220,15 +258,32 @@ impl Membership {
             return;
         }
         actix_rt::spawn(async move {
-            futures_util::future::join_all(running.into_iter().map(|running| running.call)).await;
-            for job in queue {
-                if let Some(running) = start(&gateway, &socket, job) {
-                    _ = running.call.await;
+            let rest = async {
+                let running = running.into_iter().map(|running| running.call);
+                futures_util::future::join_all(running).await;
+                for job in queue {
+                    if let Some(running) = start(&gateway, &socket, job) {
+                        _ = running.call.await;
+                    }
                 }
+            };
+            if tokio::time::timeout(WIND_DOWN_TIMEOUT, rest).await.is_err() {
+                log::warn!(
+                    "handlers of a client that left {} were cut off",
+                    socket.namespace()
+                );
             }
-            if let Some(on_disconnect) = on_disconnect {
-                on_disconnect.await;
+            if let Some(on_disconnect) = on_disconnect
+                && tokio::time::timeout(WIND_DOWN_TIMEOUT, on_disconnect)
+                    .await
+                    .is_err()
+            {
+                log::warn!(
+                    "the disconnect handler of {} was cut off",
+                    socket.namespace()
+                );
             }
+            drop(work);
         });
     }
 }

@@ -9,11 +9,15 @@ use bytes::{Bytes, BytesMut};
 
 use crate::engine_io::{encoded::Encoded, payload::SEPARATOR};
 
+/// What an entry takes beside its bytes, about: its place in the queue and an allocation. Without it two-byte pongs to a
+/// client that reads nothing would take fifty times the limit.
+const ITEM_BYTES: usize = 64;
+
 /// The backlog is over its limit: the client reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("backlog of {len} bytes exceeds the limit of {limit} bytes")]
 pub struct Overflow {
-    /// Bytes that wait.
+    /// Bytes that wait, and what they take beside themselves.
     pub len: usize,
     /// The limit.
     pub limit: usize,
@@ -34,6 +38,11 @@ impl Item {
             Self::Raw(bytes) => bytes,
         }
     }
+
+    /// Returns how much of the limit it takes.
+    fn cost(&self) -> usize {
+        ITEM_BYTES + self.bytes().len()
+    }
 }
 
 /// The queue of one client.
@@ -42,19 +51,32 @@ pub struct Outbox {
     items: VecDeque<Item>,
     /// How much of the front item the kernel already has.
     front_written: usize,
+    /// Whether the front item is the answer to the handshake, without which nothing else makes sense.
+    begins_with_answer: bool,
     len_bytes: usize,
     limit_bytes: usize,
 }
 
 impl Outbox {
-    /// Returns an empty outbox for at most `limit_bytes`; one message alone may exceed it.
+    /// Returns an empty outbox for at most `limit_bytes`, [`ITEM_BYTES`] for each message included; one message alone
+    /// may exceed it.
     pub fn new(limit_bytes: usize) -> Self {
         Self {
             items: VecDeque::new(),
             front_written: 0,
+            begins_with_answer: false,
             len_bytes: 0,
             limit_bytes,
         }
+    }
+
+    /// Returns an outbox that begins with the answer to a WebSocket handshake, which is written whatever happens.
+    pub fn with_answer(limit_bytes: usize, answer: Bytes) -> Self {
+        let mut outbox = Self::new(limit_bytes);
+        // The first item always fits.
+        _ = outbox.push_raw(answer);
+        outbox.begins_with_answer = true;
+        outbox
     }
 
     /// Returns whether nothing waits.
@@ -65,6 +87,11 @@ impl Outbox {
     /// Returns whether so much waits that no more should be asked of this client.
     pub fn is_congested(&self) -> bool {
         self.len_bytes > self.limit_bytes / 2
+    }
+
+    /// Returns whether more waits than may; a lone message may be of any size.
+    pub fn is_over_limit(&self) -> bool {
+        self.len_bytes > self.limit_bytes && self.items.len() > 1
     }
 
     /// Appends a message.
@@ -85,7 +112,7 @@ impl Outbox {
 
     fn push_item(&mut self, item: Item) -> Result<(), Overflow> {
         let was_empty = self.items.is_empty();
-        self.len_bytes += item.bytes().len();
+        self.len_bytes += item.cost();
         self.items.push_back(item);
         if self.len_bytes > self.limit_bytes && !was_empty {
             return Err(Overflow {
@@ -108,10 +135,13 @@ impl Outbox {
         self.items.extend(later.items);
     }
 
-    /// Drops what waits, save for a frame that is half written: cut off, it would garble what follows.
+    /// Drops what waits, save for the answer to the handshake and a frame that is half written: cut off, it would garble
+    /// what follows.
     pub fn clear(&mut self) {
-        self.items.truncate(usize::from(self.front_written > 0));
-        self.len_bytes = self.items.iter().map(|item| item.bytes().len()).sum();
+        self.items.truncate(usize::from(
+            self.front_written > 0 || self.begins_with_answer,
+        ));
+        self.len_bytes = self.items.iter().map(Item::cost).sum();
     }
 
     /// Takes every message as one polling payload.
@@ -157,8 +187,9 @@ impl Outbox {
                 break;
             }
             self.front_written -= front_len;
-            self.len_bytes -= front_len;
+            self.len_bytes -= front.cost();
             self.items.pop_front();
+            self.begins_with_answer = false;
         }
         if self.items.is_empty() && self.items.capacity() > 32 {
             // An idle client keeps no large queue from a busy moment.
@@ -234,6 +265,18 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_to_the_handshake_is_never_dropped() {
+        let mut outbox = Outbox::with_answer(1000, Bytes::from_static(b"101"));
+        outbox.push(message("4abc")).unwrap();
+        outbox.clear();
+        assert_eq!(pending(&outbox), b"101");
+        outbox.written(3);
+        outbox.push(message("4abc")).unwrap();
+        outbox.clear();
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
     fn an_upgrade_puts_the_waiting_messages_behind_those_of_the_probe() {
         let mut probe = Outbox::new(10);
         probe.push(message("3probe")).unwrap();
@@ -249,12 +292,27 @@ mod tests {
     }
 
     #[test]
+    fn many_small_messages_overflow_by_what_they_take_not_by_their_bytes_alone() {
+        let mut outbox = Outbox::new(100 * ITEM_BYTES);
+        let pong = || Bytes::from_static(b"\x8a\x00");
+        let taken = (0..)
+            .take_while(|_| outbox.push_raw(pong()).is_ok())
+            .count();
+        assert!((90..100).contains(&taken), "{taken}");
+        outbox.written(2 * (taken + 1));
+        assert_eq!(outbox.len_bytes, 0);
+    }
+
+    #[test]
     fn overflow_is_told_but_a_lone_large_message_passes() {
         let mut outbox = Outbox::new(10);
         assert_eq!(outbox.push(message("4 a long message")), Ok(()));
         assert_eq!(
             outbox.push(message("4")),
-            Err(Overflow { len: 21, limit: 10 })
+            Err(Overflow {
+                len: 2 * ITEM_BYTES + 21,
+                limit: 10
+            })
         );
         outbox.written(21);
         assert_eq!(outbox.push(message("4")), Ok(()));

@@ -6,6 +6,7 @@
 //! | `polling` | GET, POST, and every way in which they go wrong |
 //! | `websocket` | frames, and how a WebSocket ends |
 //! | `upgrade` | from polling to WebSocket, with its races |
+//! | `hostile` | what strangers send to do harm: answers, and memory that stays bounded |
 //! | `heartbeat` | pings, pongs, and their absence |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
@@ -14,6 +15,7 @@
 //! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
+//! | `tidy` | the house rules that a machine can check |
 
 #![allow(
     clippy::unwrap_used,
@@ -26,11 +28,13 @@ mod cluster;
 mod events;
 mod handshake;
 mod heartbeat;
+mod hostile;
 mod namespaces;
 mod origins;
 mod pages;
 mod polling;
 mod program;
 mod support;
+mod tidy;
 mod upgrade;
 mod websocket;

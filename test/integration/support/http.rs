@@ -152,6 +152,23 @@ pub(crate) async fn post_json(addr: SocketAddr, target: &str, body: &str) -> Ans
     .await
 }
 
+/// Returns how many sessions the instance has.
+pub(crate) async fn num_connections(addr: SocketAddr) -> u64 {
+    get(addr, "/readyz").await.json()["connections"]
+        .as_u64()
+        .unwrap()
+}
+
+/// Waits until the instance has this many sessions.
+pub(crate) async fn await_connections(addr: SocketAddr, expected: u64) {
+    within("number of connections", async {
+        while num_connections(addr).await != expected {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// A session on polling, in raw payloads.
 pub(crate) struct Poller {
     pub(crate) addr: SocketAddr,
@@ -189,9 +206,12 @@ impl Poller {
         get(self.addr, &self.target).await
     }
 
-    /// Sends a GET and leaves its answer for later.
+    /// Sends a GET and leaves its answer for later. It is parked when this returns, if the instance has one worker: that
+    /// takes connections in their order, and another request was answered since.
     pub(crate) async fn begin_get(&self) -> Pending {
-        Pending::send(self.addr, &request("GET", &self.target, &[], b"")).await
+        let pending = Pending::send(self.addr, &request("GET", &self.target, &[], b"")).await;
+        assert_eq!(get(self.addr, "/healthz").await.status, 200);
+        pending
     }
 
     pub(crate) async fn post(&self, body: &str) -> Answer {

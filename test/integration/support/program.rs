@@ -68,6 +68,23 @@ impl Program {
         assert!(status.success());
     }
 
+    /// Returns how much memory it has in use now, in MiB.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        self.status_mib("VmRSS:")
+    }
+
+    /// Returns the most memory that it ever had in use, in MiB.
+    pub(crate) fn peak_memory_mib(&self) -> u64 {
+        self.status_mib("VmHWM:")
+    }
+
+    fn status_mib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.and_then(|value| value.trim().strip_suffix(" kB"));
+        kib.unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// Waits for its end; returns its status and the rest of its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let mut rest = String::new();

@@ -9,11 +9,10 @@ use sockhop::{
     gateways::{
         Ack, AllArgs, Arg, Binary, Event, Gateway, HandlerError, Refusal, Reply, SocketRef,
     },
-    socket_io::args::Args,
 };
 use tokio::sync::oneshot;
 
-use super::http;
+use super::{conformance, http};
 
 /// A running instance; ends when dropped.
 pub(crate) struct TestServer {
@@ -55,9 +54,10 @@ impl TestServer {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let app = App::new(config)
+                .with_accounts()
                 .unwrap()
-                .gateway(main_gateway())
-                .gateway(custom_gateway())
+                .gateway(conformance::main_gateway())
+                .gateway(conformance::custom_gateway())
                 .gateway(test_gateway());
             actix::System::new().block_on(async {
                 let running = app.start().await.unwrap();
@@ -88,19 +88,12 @@ impl TestServer {
 
     /// Returns how many sessions the instance has.
     pub(crate) async fn num_connections(&self) -> u64 {
-        http::get(self.addr, "/readyz").await.json()["connections"]
-            .as_u64()
-            .unwrap()
+        http::num_connections(self.addr).await
     }
 
     /// Waits until the instance has this many sessions.
     pub(crate) async fn await_connections(&self, expected: u64) {
-        super::within("number of connections", async {
-            while self.num_connections().await != expected {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        http::await_connections(self.addr, expected).await;
     }
 
     /// Asks it to stop, without waiting.
@@ -132,31 +125,6 @@ fn config(data_dir: &Path) -> Config {
         workers: 1,
         ..Config::default()
     }
-}
-
-/// `/`, as the conformance suite of the Socket.IO protocol wants it.
-fn main_gateway() -> Gateway {
-    with_auth_event(Gateway::new("/"))
-        .on("message", |socket: SocketRef, event: Event| async move {
-            // Same arguments under another name, placeholders and all.
-            let json = event.args().json().replacen("message", "message-back", 1);
-            let attachments = event.args().attachments().to_vec();
-            socket.emit_args(&Args::from_parts(json.into(), attachments));
-        })
-        .on("message-with-ack", |_, event: Event| async move {
-            Reply::args(event.payload())
-        })
-}
-
-/// `/custom`, likewise.
-fn custom_gateway() -> Gateway {
-    with_auth_event(Gateway::new("/custom"))
-}
-
-fn with_auth_event(gateway: Gateway) -> Gateway {
-    gateway
-        .authorize(|request| async move { Ok(request.auth_as().unwrap()) })
-        .on_connect(|socket| async move { socket.emit("auth", &socket.data()).unwrap() })
 }
 
 /// `/test`: what goes wrong, and what takes its time.

@@ -1,0 +1,49 @@
+//! Query strings, percent-encoding included, and the rules that judge what they say.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sockhop::engine_io::{
+    handshake::{Facts, Query, SessionFact, TransportName, verify},
+    sid::Sid,
+};
+
+fuzz_target!(|input: (&str, u8)| {
+    let (text, bits) = input;
+    let query = Query::parse(text);
+    let last = |key: &str| {
+        let found = query.pairs.iter().rev().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str())
+    };
+    assert_eq!(query.is_eio4, last("EIO") == Some("4"));
+    assert_eq!(
+        query.sid.as_deref(),
+        last("sid").filter(|sid| !sid.is_empty())
+    );
+    assert_eq!(
+        query.transport.map(TransportName::as_str),
+        last("transport").filter(|name| ["polling", "websocket"].contains(name))
+    );
+    if let Some(sid) = query.sid.as_deref().and_then(Sid::parse) {
+        assert_eq!(query.sid.as_deref(), Some(sid.as_str()));
+    }
+    let session = match bits & 3 {
+        0 => SessionFact::None,
+        1 => SessionFact::Unknown,
+        2 => SessionFact::On(TransportName::Polling),
+        _ => SessionFact::On(TransportName::WebSocket),
+    };
+    let facts = Facts {
+        transport: query.transport,
+        origin_is_legal: bits & 4 != 0,
+        session,
+        is_upgrade: bits & 8 != 0,
+        is_get: bits & 16 != 0,
+        is_eio4: query.is_eio4,
+    };
+    if verify(&facts).is_ok() {
+        // Whatever the order of the checks: these must hold for everything that passes.
+        assert!(query.transport.is_some() && query.is_eio4 && facts.origin_is_legal);
+        assert_ne!(session, SessionFact::Unknown);
+        assert!(session != SessionFact::None || facts.is_get);
+    }
+});
