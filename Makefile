@@ -1,0 +1,119 @@
+# What one does with this repository, in one word each. `make` alone lists it.
+#
+# Works with any make and any POSIX shell. Every step is quick when there is nothing to do, and the first that fails is the last.
+
+# Where cargo builds, and where tools that only the tests need are put.
+CARGO_TARGET_DIR ?= target
+TOOLS = $(CARGO_TARGET_DIR)/tools
+
+# Seconds since the start, for the headings.
+START := $(shell date +%s)
+heading = @printf '\n==> %s (after %s s)\n' '$(1)' "$$(( $$(date +%s) - $(START) ))"
+# npm ci leaves this behind, newer than what it was made from.
+installed = node_modules/.package-lock.json
+npm_ci = npm ci --prefix $(1) --no-audit --no-fund --loglevel=error
+node_test = cd $(1) && node --test --test-reporter=spec
+
+.PHONY: help run test compose-test clean \
+	need-cargo need-npm need-node need-docker tools fmt clippy test-rust doc test-client test-browser test-traefik
+# The steps of `make test` share cargo's lock, two cores and a reader.
+.NOTPARALLEL:
+
+help:
+	@echo 'make run           build and start one hub at http://localhost:3000 (needs Rust and npm, no configuration)'
+	@echo 'make test          install what the tests need, then run all of them'
+	@echo 'make compose-test  build the image, run docker-compose.yml for real and test it (needs Docker)'
+	@echo 'make clean         remove what was built and installed here; accounts in data/ stay'
+	@echo
+	@echo 'docker compose up --build   two hubs, Redis and Traefik at http://localhost:8080'
+
+# ---- run ----------------------------------------------------------------------------------------------------------------
+
+run: need-cargo need-npm static/$(installed)
+	@echo 'Building (the first time takes minutes). Then open http://localhost:3000, or what the last line of the log says.'
+	@cargo run --release
+
+# ---- test ---------------------------------------------------------------------------------------------------------------
+
+test: need-cargo need-node tools fmt clippy test-rust doc test-client test-browser test-traefik
+	$(call heading,everything passed)
+
+tools:
+	$(call heading,what the tests need)
+	@test/support/install-tools.sh '$(TOOLS)' redis chromium traefik
+
+fmt:
+	$(call heading,cargo fmt)
+	cargo fmt --check
+
+clippy: static/$(installed)
+	$(call heading,cargo clippy)
+	cargo clippy --locked --all-targets -- -D warnings
+
+# Builds target/debug/sockhop, too, which the tests below start.
+test-rust: static/$(installed)
+	$(call heading,cargo test: unit$(comma) integration and documentation tests)
+	cargo test --locked
+
+doc:
+	$(call heading,cargo doc)
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+test-client: test/client/$(installed)
+	$(call heading,the official client)
+	cargo build --locked
+	$(call node_test,test/client)
+
+test-browser: test/browser/$(installed)
+	$(call heading,the page in Chromium)
+	cargo build --locked
+	$(call node_test,test/browser)
+
+test-traefik: test/client/$(installed) test/browser/$(installed)
+	$(call heading,two hubs behind Traefik)
+	cargo build --locked
+	$(call node_test,test/traefik)
+
+compose-test: need-node need-docker test/client/$(installed) test/browser/$(installed)
+	$(call heading,what the tests need)
+	@test/support/install-tools.sh '$(TOOLS)' chromium
+	$(call heading,docker-compose.yml (the image takes minutes to build))
+	$(call node_test,test/compose)
+
+# ---- parts --------------------------------------------------------------------------------------------------------------
+
+comma = ,
+
+static/$(installed): static/package.json static/package-lock.json
+	@$(call npm_ci,static)
+	@touch $@
+test/client/$(installed): test/client/package.json test/client/package-lock.json
+	@$(call npm_ci,test/client)
+	@touch $@
+test/browser/$(installed): test/browser/package.json test/browser/package-lock.json
+	@$(call npm_ci,test/browser)
+	@touch $@
+
+need-cargo:
+	@command -v cargo >/dev/null || { echo 'cargo is missing. Install Rust: https://rustup.rs' >&2; exit 1; }
+
+need-npm:
+	@command -v npm >/dev/null || { \
+	  echo 'npm is missing: it brings the official Socket.IO client. Install Node.js 18 or later (https://nodejs.org; Debian: apt-get' >&2; \
+	  echo 'install npm). A hub alone starts without it, too: cargo run --release (its page then loads the client from the CDN).' >&2; \
+	  exit 1; }
+
+# The tests drive Chromium through Playwright, which does not start with less.
+need-node: need-npm
+	@node -e 'process.exit(parseInt(process.versions.node, 10) < 20 ? 1 : 0)' \
+	  || { echo "The tests need Node.js 20 or later, and this is $$(node --version): https://nodejs.org" >&2; exit 1; }
+
+need-docker:
+	@command -v docker >/dev/null || { echo 'docker is missing. Install Docker with its Compose plugin: https://docs.docker.com/engine/install' >&2; exit 1; }
+	@docker info >/dev/null 2>&1 || { echo 'docker does not answer. Start its daemon, or ask for the right to use it.' >&2; exit 1; }
+	@docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null \
+	  || { echo 'Docker Compose is missing: https://docs.docker.com/compose/install' >&2; exit 1; }
+
+clean: need-cargo
+	cargo clean
+	rm -rf static/node_modules test/client/node_modules test/browser/node_modules

