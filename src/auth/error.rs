@@ -60,7 +60,7 @@ pub enum HashFault {
     /// argon2 refused.
     #[error("argon2 refused")]
     Argon2(#[source] argon2::password_hash::Error),
-    /// The stored hash is no argon2id hash, or asks for more work than [`password`](super::password) allows.
+    /// The stored hash is no argon2id hash, or asks for more work than `auth::password` allows.
     #[error("stored hash is not an argon2id hash of a bearable cost")]
     StoredHash,
     /// The random source failed to give a salt.

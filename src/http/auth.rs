@@ -1,4 +1,4 @@
-//! `POST /auth/register` and `POST /auth/login`: a JSON form in, a [`Grant`](crate::auth::Grant) out.
+//! `POST /auth/register` and `POST /auth/login`: a JSON form in, a [`Grant`] out.
 //!
 //! Reads the form and gives each outcome its status, code and sentence; the deciding is done in [`crate::auth`].
 //! Origins are judged in front of these routes.

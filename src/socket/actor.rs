@@ -1,13 +1,13 @@
 //! The Socket actor: one client session, from its handshake to its one end.
 //!
-//! Everything that concerns the client passes here: packets in, messages out, deadlines, handlers. One future, [`Drive`],
+//! Everything that concerns the client passes here: packets in, messages out, deadlines, handlers. One future, `Drive`,
 //! is polled after the mailbox was drained, so all that is due at one moment leaves in one write.
 //!
 //! ```text
 //! mailbox (Deliver, Poll, Post, Upgrade, …) ──▶ outbox
 //! Drive: flush ▸ deadlines ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush     until nothing moves
 //! ```
-//! [`Socket::end`] is the only way to end a session.
+//! `Socket::end` is the only way to end a session.
 
 use std::{
     future::Future as _,

@@ -58,7 +58,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Returns an empty outbox for at most `limit_bytes`, [`ITEM_BYTES`] for each message included; one message alone
+    /// Returns an empty outbox for at most `limit_bytes`, 64 more for each message included; one message alone
     /// may exceed it.
     pub fn new(limit_bytes: usize) -> Self {
         Self {
