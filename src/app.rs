@@ -4,14 +4,14 @@
 //! a text that says what to do.
 //!
 //! ```no_run
-//! use sockhop::{app::App, config::Config, gateways::{Gateway, Reply}};
+//! use sockhop::{app::App, config::Config, gateways::{Event, Gateway, Reply}};
 //!
 //! #[actix::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let config = Config::from_env()?;
-//!     let running = App::new(config)?
-//!         .gateway(Gateway::new("/hello").on("greet", |_, event| async move {
-//!             Ok(Reply::Args(event.payload()))
+//!     let running = App::new(config)
+//!         .gateway(Gateway::new("/hello").on("greet", |_, event: Event| async move {
+//!             Reply::args(event.payload())
 //!         }))
 //!         .start()
 //!         .await?;
@@ -39,12 +39,17 @@ use crate::{
     adapter::uid::Uid,
     auth::{Accounts, OpenError, with_causes},
     config::Config,
-    engine_io::sid::InstanceId,
-    gateways::{Gateway, Gateways, events},
+    engine_io::{packet::Message, sid::InstanceId},
+    gateways::{Gateway, Gateways, NamespaceRef, events},
     http::{health::Health, routes::Shared, server},
     hub::actor::{ConnectBridge, Hub},
     redis_bridge::{self, RedisBridge},
-    socket::{actor::Services, messages::Stop, sessions::Sessions},
+    socket::{
+        actor::Services,
+        endpoint::{Endpoint, Layer},
+        messages::Stop,
+        sessions::Sessions,
+    },
 };
 
 /// How long clients may take to be told that the instance is stopping.
@@ -93,30 +98,55 @@ fn listen_advice(source: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct App {
     config: Config,
-    accounts: Accounts,
+    accounts: Option<Accounts>,
     gateways: Gateways,
+    endpoints: Vec<Endpoint>,
 }
 
 impl App {
-    /// Opens the accounts and registers the built-in gateway. Must run outside of async work: it may wait for a disk.
+    /// Returns an instance without gateways and without accounts: whatever an application adds is all it does.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            accounts: None,
+            gateways: Gateways::default(),
+            endpoints: vec![Endpoint::socket_io()],
+        }
+    }
+
+    /// Opens the accounts, and adds the routes to register and log in and the built-in gateway `/events`, which wants their
+    /// tokens. Call it outside of async work: it may wait for a disk.
     ///
     /// # Errors
     /// The accounts cannot be opened.
-    pub fn new(config: Config) -> Result<Self, StartError> {
-        let accounts = Accounts::open(&config)?;
-        let mut gateways = Gateways::default();
-        gateways.add(events::gateway(accounts.verifier()));
-        Ok(Self {
-            config,
-            accounts,
-            gateways,
-        })
+    pub fn with_accounts(mut self) -> Result<Self, StartError> {
+        let accounts = Accounts::open(&self.config)?;
+        self.gateways.add(events::gateway(accounts.verifier()));
+        self.accounts = Some(accounts);
+        Ok(self)
     }
 
-    /// Adds a gateway. One for `/events` replaces the built-in one.
+    /// Adds a gateway. One for a namespace that has one already replaces it.
     #[must_use]
     pub fn gateway(mut self, gateway: Gateway) -> Self {
         self.gateways.add(gateway);
+        self
+    }
+
+    /// Adds a path that speaks Engine.IO alone: each message goes to `answer`, and what that returns goes back.
+    ///
+    /// `path` begins and ends with a slash. The handler runs on the arbiter of the client and must not block.
+    #[must_use]
+    pub fn bare_engine_io(
+        mut self,
+        path: &str,
+        answer: impl Fn(Message) -> Option<Message> + Send + Sync + 'static,
+    ) -> Self {
+        let layer = Layer::Bare(Arc::new(answer));
+        self.endpoints.push(Endpoint {
+            path: path.to_owned(),
+            layer,
+        });
         self
     }
 
@@ -129,6 +159,7 @@ impl App {
             config,
             accounts,
             gateways,
+            endpoints,
         } = self;
         let instance = InstanceId::random()?;
         let listener =
@@ -143,7 +174,7 @@ impl App {
         let hub = Hub::start_in_arbiter(&hub_arbiter.handle(), |_| Hub::default());
         let bridge = match &config.redis {
             Some(redis) => {
-                let on_connected = refresh_key_on_connect(&accounts);
+                let on_connected = refresh_key_on_connect(accounts.clone());
                 let bridge = RedisBridge::new(
                     redis,
                     Uid::random()?,
@@ -175,10 +206,12 @@ impl App {
             gateways,
             hub,
             sessions: Sessions::default(),
+            endpoints,
         });
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
             bus,
+            verifier: accounts.as_ref().map(Accounts::verifier),
             is_stopping: AtomicBool::new(false),
         });
         let shared = Shared {
@@ -208,10 +241,11 @@ impl App {
 
 /// Fetches the token key, now and again, until Redis gave it; and on every later connection, since Redis may have been
 /// emptied meanwhile.
-fn refresh_key_on_connect(accounts: &Accounts) -> Arc<dyn Fn() + Send + Sync> {
-    let accounts = accounts.clone();
+fn refresh_key_on_connect(accounts: Option<Accounts>) -> Arc<dyn Fn() + Send + Sync> {
     Arc::new(move || {
-        let accounts = accounts.clone();
+        let Some(accounts) = accounts.clone() else {
+            return;
+        };
         actix_rt::spawn(async move {
             if let Err(err) = accounts.refresh_key().await {
                 log::warn!(
@@ -243,6 +277,14 @@ impl Running {
     /// Returns its id.
     pub fn instance(&self) -> InstanceId {
         self.services.instance
+    }
+
+    /// Returns a namespace, to send to its clients on all instances from outside of any handler.
+    pub fn namespace(&self, name: &str) -> NamespaceRef {
+        NamespaceRef {
+            namespace: name.into(),
+            hub: self.services.hub.clone(),
+        }
     }
 
     /// Returns its sessions.

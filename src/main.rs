@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let app = App::new(config)?;
+    let app = App::new(config).with_accounts()?;
     actix::System::new().block_on(async {
         let running = app.start().await?;
         if !client_bundle::is_built_in() {

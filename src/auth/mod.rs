@@ -266,6 +266,12 @@ pub struct TokenVerifier {
     keys: Arc<KeyRing>,
 }
 
+impl std::fmt::Debug for TokenVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenVerifier").finish_non_exhaustive()
+    }
+}
+
 impl TokenVerifier {
     /// Returns whether a key is known, so that tokens can be judged at all.
     pub fn has_key(&self) -> bool {

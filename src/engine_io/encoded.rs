@@ -21,8 +21,8 @@ use crate::websocket::frame::{self, Opcode};
 #[derive(Debug)]
 pub struct Encoded {
     frames: Bytes,
-    /// Where the text packet, its type digit included, stands in `frames`.
-    text: Range<usize>,
+    /// Where the text packet, its type digit included, stands in `frames`; none, if it is a binary message alone.
+    text: Option<Range<usize>>,
     /// Where each binary message stands in `frames`.
     attachments: Vec<Range<usize>>,
     polling: OnceLock<Bytes>,
@@ -31,8 +31,17 @@ pub struct Encoded {
 impl Encoded {
     /// Encodes a text packet (its type digit included) and the binary messages that follow it.
     pub fn new(text: &str, attachments: &[Bytes]) -> Arc<Self> {
+        Self::build(Some(text), attachments)
+    }
+
+    /// Encodes a binary message that stands alone.
+    pub fn binary(bytes: &Bytes) -> Arc<Self> {
+        Self::build(None, std::slice::from_ref(bytes))
+    }
+
+    fn build(text: Option<&str>, attachments: &[Bytes]) -> Arc<Self> {
         let capacity = frame::MAX_SERVER_HEADER_BYTES
-            + text.len()
+            + text.map_or(0, str::len)
             + attachments
                 .iter()
                 .map(|a| frame::MAX_SERVER_HEADER_BYTES + a.len())
@@ -44,7 +53,7 @@ impl Encoded {
             frames.put_slice(payload);
             start..frames.len()
         };
-        let text = put(Opcode::Text, text.as_bytes());
+        let text = text.map(|text| put(Opcode::Text, text.as_bytes()));
         let attachments = attachments.iter().map(|a| put(Opcode::Binary, a)).collect();
         Arc::new(Self {
             frames: frames.freeze(),
@@ -62,13 +71,19 @@ impl Encoded {
     /// Returns the packets as a polling payload.
     pub fn polling(&self) -> &Bytes {
         self.polling.get_or_init(|| {
-            let text = self.frames.slice(self.text.clone());
+            let text = self
+                .text
+                .clone()
+                .map(|range| self.frames.slice(range))
+                .unwrap_or_default();
             if self.attachments.is_empty() {
                 return text;
             }
             let mut payload = text.to_vec();
             for range in &self.attachments {
-                payload.push(SEPARATOR);
+                if !payload.is_empty() {
+                    payload.push(SEPARATOR);
+                }
                 payload.push(b'b');
                 let attachment = self.frames.get(range.clone()).unwrap_or_default();
                 payload.extend_from_slice(STANDARD.encode(attachment).as_bytes());
@@ -128,6 +143,13 @@ mod tests {
         let mut payload = text.to_vec();
         payload.extend_from_slice(b"\x1ebAQIDBA==");
         assert_eq!(encoded.polling(), &payload);
+    }
+
+    #[test]
+    fn a_binary_message_may_stand_alone() {
+        let encoded = Encoded::binary(&Bytes::from_static(&[1, 2, 3, 4]));
+        assert_eq!(encoded.frames(), [0x82, 4, 1, 2, 3, 4].as_slice());
+        assert_eq!(encoded.polling(), "bAQIDBA==");
     }
 
     #[test]

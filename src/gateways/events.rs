@@ -14,11 +14,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ConnectRequest, Gateway, Refusal, Reply};
-use crate::{
-    auth::{TokenError, TokenVerifier},
-    hub::broadcast::Broadcast,
-};
+use super::{Ack, ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef};
+use crate::auth::{TokenError, TokenVerifier};
 
 /// The namespace.
 pub const NAMESPACE: &str = "/events";
@@ -33,17 +30,20 @@ pub fn gateway(verifier: TokenVerifier) -> Gateway {
         })
         .on_connect(|socket| async move {
             let id = json!({ "id": socket.instance().as_str() });
-            if let Err(err) = socket.emit("instance", &[id]) {
+            if let Err(err) = socket.emit("instance", &id) {
                 log::error!("[EventsGateway] instance event: {err}");
             }
         })
-        .on("test-event", |socket, event| async move {
-            let broadcast = Broadcast::to_all(socket.namespace().clone(), event.args().clone());
-            socket.originate(broadcast).await?;
-            Ok(Reply::Value(json!({ "ok": true })))
+        .on("test-event", |socket: SocketRef, event: Event| async move {
+            socket
+                .namespace_ref()
+                .all()
+                .emit_args(event.args().clone())
+                .await?;
+            Ok::<_, HandlerError>(Ack(json!({ "ok": true })))
         })
-        .on("echo", |_, event| async move {
-            Ok(Reply::Args(event.payload()))
+        .on("echo", |_, event: Event| async move {
+            Reply::args(event.payload())
         })
 }
 

@@ -4,107 +4,50 @@
 //! `data`. A gateway sees events and rooms, never frames. [`events`] is the built-in one.
 //!
 //! ```
-//! use sockhop::gateways::{Gateway, Reply};
+//! use serde::{Deserialize, Serialize};
+//! use sockhop::gateways::{Arg, Gateway, SocketRef};
 //!
-//! let chat = Gateway::new("/chat")
-//!     .on("shout", |socket, event| async move {
-//!         socket.broadcast("shout", &["hear, hear"]).await?;
-//!         Ok(Reply::Args(event.payload()))
-//!     });
+//! #[derive(Deserialize, Serialize)]
+//! struct Line { text: String }
+//!
+//! let chat = Gateway::new("/chat").on("say", |socket: SocketRef, Arg(line): Arg<Line>| async move {
+//!     socket.broadcast().emit("said", &line).await
+//! });
 //! ```
 //!
+//! Reading order: this file (a namespace and its handlers), `event` (what a handler receives), `reply` (what it answers),
+//! `binary` (bytes among typed arguments), `socket_ref` (one client), `broadcaster` (many).
+//!
 //! Handlers run on the arbiter of the client's socket: they may await, and must not block. The events of one client in
-//! one namespace are handled one after the other, in the order sent; a slow handler delays only them. A handler that
-//! panics ends nothing but that call.
+//! one namespace are handled one after the other, in the order sent, unless the gateway is [`Gateway::concurrent`]; a slow
+//! handler delays only them. A handler that panics ends nothing but that call.
 
+mod binary;
+mod broadcaster;
+mod event;
 pub mod events;
+pub(crate) mod mail;
+mod reply;
 mod socket_ref;
 
-use std::{collections::HashMap, fmt, future::Future, sync::Arc};
+use std::{collections::HashMap, fmt, future::Future, num::NonZeroUsize, sync::Arc};
 
 use bytestring::ByteString;
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
 
 pub(crate) use self::socket_ref::SocketParts;
-pub use self::socket_ref::{Gone, SocketRef};
+pub use self::{
+    binary::Binary,
+    broadcaster::{Broadcaster, NamespaceRef},
+    event::{AllArgs, Arg, Event, FromEvent},
+    reply::{Ack, HandlerError, IntoArgs, IntoReply, Reply},
+    socket_ref::{AckError, Gone, SocketRef},
+};
 use crate::{
     socket::{disconnect::DisconnectReason, handshake::Handshake},
-    socket_io::{args::Args, ids::Namespace},
+    socket_io::ids::Namespace,
 };
-
-/// An event on its way to its handler.
-#[derive(Clone, Debug)]
-pub struct Event {
-    pub(crate) name: ByteString,
-    pub(crate) args: Args,
-}
-
-impl Event {
-    /// Returns the name; of a number, its text.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns name and arguments as they arrived.
-    pub fn args(&self) -> &Args {
-        &self.args
-    }
-
-    /// Returns the arguments without the name, as an ack carries them.
-    pub fn payload(&self) -> Args {
-        self.args.without_name()
-    }
-}
-
-/// What a handler answers. It becomes the ack if the client asked for one, and is dropped otherwise.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    /// An ack without arguments.
-    Empty,
-    /// An ack with one JSON argument.
-    Value(Value),
-    /// An ack with these arguments, attachments included.
-    Args(Args),
-}
-
-/// Why a handler could not do what the event asked for. The client's ack is
-/// `{"error":{"code":…,"message":…}}`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {message}")]
-pub struct HandlerError {
-    /// For programs: a short, constant word.
-    pub code: &'static str,
-    /// For people.
-    pub message: String,
-}
-
-impl HandlerError {
-    /// Puts an error together.
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
-    }
-
-    /// What a client is told of a handler that panicked.
-    pub(crate) fn internal() -> Self {
-        Self::new("internal", "The server failed to handle this event.")
-    }
-}
-
-impl From<Gone> for HandlerError {
-    fn from(_: Gone) -> Self {
-        Self::new("unavailable", "The server is shutting down.")
-    }
-}
-
-impl From<serde_json::Error> for HandlerError {
-    fn from(_: serde_json::Error) -> Self {
-        Self::internal()
-    }
-}
 
 /// Why a client may not join a namespace. Becomes a CONNECT_ERROR; nothing else is closed.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +69,16 @@ pub struct ConnectRequest {
     pub handshake: Arc<Handshake>,
 }
 
+impl ConnectRequest {
+    /// Reads what the client brought as a type of the application's own; nothing counts as `{}`.
+    ///
+    /// # Errors
+    /// It is not of this type.
+    pub fn auth_as<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.auth.as_deref().unwrap_or("{}"))
+    }
+}
+
 type Authorize =
     Arc<dyn Fn(ConnectRequest) -> LocalBoxFuture<'static, Result<Value, Refusal>> + Send + Sync>;
 type OnConnect = Arc<dyn Fn(SocketRef) -> LocalBoxFuture<'static, ()> + Send + Sync>;
@@ -133,6 +86,9 @@ type OnDisconnect =
     Arc<dyn Fn(SocketRef, DisconnectReason) -> LocalBoxFuture<'static, ()> + Send + Sync>;
 type OnEvent = Arc<
     dyn Fn(SocketRef, Event) -> LocalBoxFuture<'static, Result<Reply, HandlerError>> + Send + Sync,
+>;
+type Middleware = Arc<
+    dyn Fn(SocketRef, Event) -> LocalBoxFuture<'static, Result<Event, HandlerError>> + Send + Sync,
 >;
 
 /// One namespace: who may connect, and what its events do.
@@ -144,6 +100,8 @@ pub struct Gateway {
     on_disconnect: Option<OnDisconnect>,
     on: HashMap<ByteString, OnEvent>,
     on_other: Option<OnEvent>,
+    middleware: Vec<Middleware>,
+    concurrency: NonZeroUsize,
 }
 
 impl fmt::Debug for Gateway {
@@ -170,6 +128,8 @@ impl Gateway {
             on_disconnect: None,
             on: HashMap::new(),
             on_other: None,
+            middleware: Vec::new(),
+            concurrency: NonZeroUsize::MIN,
         }
     }
 
@@ -210,30 +170,51 @@ impl Gateway {
         self
     }
 
-    /// Handles the event `name`. A second handler of the same name replaces the first.
-    pub fn on<F, Fut>(mut self, name: &str, handle: F) -> Self
+    /// Handles the event `name`. What it receives is chosen by the type of the second parameter ([`FromEvent`]), what the
+    /// ack carries by the type that it returns ([`IntoReply`]). A second handler of the same name replaces the first.
+    pub fn on<T, F, Fut>(mut self, name: &str, handle: F) -> Self
     where
-        F: Fn(SocketRef, Event) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Reply, HandlerError>> + 'static,
+        T: FromEvent,
+        F: Fn(SocketRef, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoReply> + 'static,
     {
-        self.on.insert(
-            ByteString::from(name),
-            Arc::new(move |socket, event| handle(socket, event).boxed_local()),
-        );
+        self.on.insert(ByteString::from(name), handler(handle));
         self
     }
 
     /// Handles every event that has no handler of its own. Without it such an event is ignored, as in Node, and an ack
     /// that it asked for never comes.
-    pub fn on_other<F, Fut>(mut self, handle: F) -> Self
+    pub fn on_other<T, F, Fut>(mut self, handle: F) -> Self
+    where
+        T: FromEvent,
+        F: Fn(SocketRef, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoReply> + 'static,
+    {
+        self.on_other = Some(handler(handle));
+        self
+    }
+
+    /// Sees every event before its handler, and may change it or refuse it: the error becomes the ack. Several are called
+    /// in the order in which they were added.
+    pub fn middleware<F, Fut>(mut self, check: F) -> Self
     where
         F: Fn(SocketRef, Event) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Reply, HandlerError>> + 'static,
+        Fut: Future<Output = Result<Event, HandlerError>> + 'static,
     {
-        self.on_other = Some(Arc::new(move |socket, event| {
-            handle(socket, event).boxed_local()
+        self.middleware.push(Arc::new(move |socket, event| {
+            check(socket, event).boxed_local()
         }));
         self
+    }
+
+    /// Gives up the order of one client's events: up to `at_a_time` of them are handled at a time.
+    pub fn concurrent(mut self, at_a_time: NonZeroUsize) -> Self {
+        self.concurrency = at_a_time;
+        self
+    }
+
+    pub(crate) fn concurrency(&self) -> usize {
+        self.concurrency.get()
     }
 
     pub(crate) fn call_authorize(
@@ -264,8 +245,36 @@ impl Gateway {
         event: Event,
     ) -> Option<LocalBoxFuture<'static, Result<Reply, HandlerError>>> {
         let handle = self.on.get(&event.name).or(self.on_other.as_ref())?;
-        Some(handle(socket, event))
+        if self.middleware.is_empty() {
+            return Some(handle(socket, event));
+        }
+        let (middleware, handle) = (self.middleware.clone(), Arc::clone(handle));
+        Some(
+            async move {
+                let mut event = event;
+                for check in middleware {
+                    event = check(socket.clone(), event).await?;
+                }
+                handle(socket, event).await
+            }
+            .boxed_local(),
+        )
     }
+}
+
+/// Wraps a handler of any types into one that takes the event and gives the ack.
+fn handler<T, F, Fut>(handle: F) -> OnEvent
+where
+    T: FromEvent,
+    F: Fn(SocketRef, T) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: IntoReply> + 'static,
+{
+    Arc::new(move |socket, event| match T::from_event(event) {
+        Ok(payload) => handle(socket, payload)
+            .map(IntoReply::into_reply)
+            .boxed_local(),
+        Err(err) => std::future::ready(Err(err)).boxed_local(),
+    })
 }
 
 /// Every gateway of an application, by namespace.

@@ -3,24 +3,32 @@
 //! A handle, not the socket: it stays valid after the client left, and says so then. It reaches the Socket actor and the
 //! Hub by their messages alone.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use actix::{Addr, Recipient};
-use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
-use super::HandlerError;
+use super::{
+    binary,
+    broadcaster::{Broadcaster, NamespaceRef},
+    mail,
+    reply::{HandlerError, IntoArgs},
+};
 use crate::{
     engine_io::sid::InstanceId,
     hub::{
         actor::Hub,
-        broadcast::Broadcast,
-        messages::{Deliver, Join, JoinId, Leave, Originate},
+        messages::{Deliver, Join, JoinId, Leave},
     },
-    socket::{handshake::Handshake, messages::Disconnect},
+    socket::{
+        handshake::Handshake,
+        messages::{Disconnect, EmitWithAck},
+    },
     socket_io::{
         args::Args,
         encode,
@@ -33,6 +41,23 @@ use crate::{
 #[error("the server is shutting down")]
 pub struct Gone;
 
+/// Why a client's ack did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum AckError {
+    /// Not in time.
+    #[error("the client did not acknowledge within {0:?}")]
+    Timeout(Duration),
+    /// The client left, or owes too many acks already.
+    #[error("the client is gone, or owes too many acknowledgements")]
+    Disconnected,
+    /// A value does not serialise to JSON.
+    #[error("the arguments do not serialise")]
+    Encode(#[source] serde_json::Error),
+    /// The ack is not of the type that was asked for.
+    #[error("the acknowledgement is not of the expected type")]
+    Decode(#[source] serde_json::Error),
+}
+
 /// Everything a [`SocketRef`] is made of.
 #[derive(Debug)]
 pub(crate) struct SocketParts {
@@ -44,17 +69,25 @@ pub(crate) struct SocketParts {
     pub(crate) data: Value,
     pub(crate) hub: Addr<Hub>,
     pub(crate) deliver: Recipient<Deliver>,
+    pub(crate) emit_with_ack: Recipient<EmitWithAck>,
     pub(crate) disconnect: Recipient<Disconnect>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    parts: SocketParts,
-    /// Whether a handler sent anything since the last time the Socket actor looked; see [`SocketRef::take_has_sent`].
-    has_sent: AtomicBool,
+    id: SocketId,
+    namespace: Namespace,
+    join: JoinId,
+    instance: InstanceId,
+    handshake: Arc<Handshake>,
+    data: Mutex<Value>,
+    hub: Addr<Hub>,
+    deliver: Recipient<Deliver>,
+    emit_with_ack: Recipient<EmitWithAck>,
+    disconnect: Recipient<Disconnect>,
 }
 
-/// One client in one namespace. Cheap to clone.
+/// One client in one namespace. Cheap to clone; usable from any thread.
 #[derive(Clone, Debug)]
 pub struct SocketRef {
     inner: Arc<Inner>,
@@ -62,82 +95,155 @@ pub struct SocketRef {
 
 impl SocketRef {
     pub(crate) fn new(parts: SocketParts) -> Self {
+        let SocketParts {
+            id,
+            namespace,
+            join,
+            instance,
+            handshake,
+            data,
+            hub,
+            deliver,
+            emit_with_ack,
+            disconnect,
+        } = parts;
         Self {
             inner: Arc::new(Inner {
-                parts,
-                has_sent: AtomicBool::new(false),
+                id,
+                namespace,
+                join,
+                instance,
+                handshake,
+                data: Mutex::new(data),
+                hub,
+                deliver,
+                emit_with_ack,
+                disconnect,
             }),
         }
     }
 
     /// Returns the id: 20 characters, known to clients, different in each namespace.
     pub fn id(&self) -> &SocketId {
-        &self.inner.parts.id
+        &self.inner.id
     }
 
-    /// Returns the namespace.
+    /// Returns the namespace's name.
     pub fn namespace(&self) -> &Namespace {
-        &self.inner.parts.namespace
+        &self.inner.namespace
     }
 
     /// Returns the instance that this client is connected to.
     pub fn instance(&self) -> InstanceId {
-        self.inner.parts.instance
+        self.inner.instance
     }
 
     /// Returns the Engine.IO handshake of the client's session.
     pub fn handshake(&self) -> &Handshake {
-        &self.inner.parts.handshake
+        &self.inner.handshake
     }
 
-    /// Returns what the gateway's `authorize` returned.
-    pub fn data(&self) -> &Value {
-        &self.inner.parts.data
+    /// Returns what the application remembers of this socket: at first what `authorize` returned.
+    pub fn data(&self) -> Value {
+        self.with_data(|data| data.clone())
+    }
+
+    /// Reads `data` as a type of the application's own.
+    ///
+    /// # Errors
+    /// It is not of this type.
+    pub fn data_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(self.data())
+    }
+
+    /// Changes what the application remembers of this socket. It is plain JSON, because it is what goes along when a
+    /// session moves to another instance.
+    pub fn with_data<T>(&self, change: impl FnOnce(&mut Value) -> T) -> T {
+        change(
+            &mut self
+                .inner
+                .data
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Sends an event to this client alone. A client that left gets nothing, and that is no error.
     ///
     /// # Errors
     /// A value does not serialise to JSON.
-    pub fn emit(&self, name: &str, values: &[impl Serialize]) -> Result<(), serde_json::Error> {
-        self.emit_args(&Args::event(name, values)?);
+    pub fn emit(&self, name: &str, args: impl IntoArgs) -> Result<(), serde_json::Error> {
+        self.emit_args(&args.into_args(Some(name))?);
         Ok(())
     }
 
     /// Sends an event that is put together already; its first argument is its name.
     pub fn emit_args(&self, args: &Args) {
-        self.note_sending();
-        self.inner.parts.deliver.do_send(Deliver {
-            join: self.inner.parts.join,
-            message: encode::event(&self.inner.parts.namespace, None, args),
-            volatile: false,
-        });
+        self.deliver(args, false);
     }
 
-    /// Sends an event to every client of the namespace, on all instances, this one included.
+    /// Sends an event to this client alone, or not at all if it cannot take it at once.
     ///
     /// # Errors
-    /// A value does not serialise to JSON, or the instance is stopping.
-    pub async fn broadcast(
-        &self,
-        name: &str,
-        values: &[impl Serialize],
-    ) -> Result<(), HandlerError> {
-        let args = Args::event(name, values)?;
-        self.originate(Broadcast::to_all(self.inner.parts.namespace.clone(), args))
-            .await?;
+    /// A value does not serialise to JSON.
+    pub fn emit_volatile(&self, name: &str, args: impl IntoArgs) -> Result<(), serde_json::Error> {
+        self.deliver(&args.into_args(Some(name))?, true);
         Ok(())
     }
 
-    /// Sends a broadcast that is put together already.
+    fn deliver(&self, args: &Args, volatile: bool) {
+        mail::note();
+        self.inner.deliver.do_send(Deliver {
+            join: self.inner.join,
+            message: encode::event(&self.inner.namespace, None, args),
+            volatile,
+        });
+    }
+
+    /// Sends an event and awaits the client's ack, whose arguments are read as `T`: a tuple takes them one by one.
+    ///
+    /// A handler that awaits an ack holds back the events that the same client sent behind the one it handles, but not
+    /// the ack itself.
     ///
     /// # Errors
-    /// The instance is stopping.
-    pub async fn originate(&self, broadcast: Broadcast) -> Result<(), Gone> {
-        let delivered = self.inner.parts.hub.send(Originate(broadcast)).await;
-        // Noted behind the hub's answer: by then the sender's own copy is in its mailbox, perhaps not yet taken out.
-        self.note_sending();
-        delivered.or(Err(Gone))
+    /// See [`AckError`].
+    pub async fn emit_with_ack<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        args: impl IntoArgs,
+        timeout: Duration,
+    ) -> Result<T, AckError> {
+        let args = args.into_args(Some(name)).map_err(AckError::Encode)?;
+        let (reply, answer) = oneshot::channel();
+        mail::note();
+        self.inner.emit_with_ack.do_send(EmitWithAck {
+            join: self.inner.join,
+            args,
+            reply,
+        });
+        let args = tokio::time::timeout(timeout, answer)
+            .await
+            .or(Err(AckError::Timeout(timeout)))?
+            .or(Err(AckError::Disconnected))?;
+        binary::read(args.json(), args.attachments()).map_err(AckError::Decode)
+    }
+
+    /// Returns the namespace, to send to all of it or to its rooms, this client included.
+    pub fn namespace_ref(&self) -> NamespaceRef {
+        NamespaceRef {
+            namespace: self.inner.namespace.clone(),
+            hub: self.inner.hub.clone(),
+        }
+    }
+
+    /// Selects everyone in the namespace but this client.
+    pub fn broadcast(&self) -> Broadcaster {
+        self.namespace_ref().all().except(self.inner.id.room())
+    }
+
+    /// Selects a room, without this client; more rooms can be added.
+    pub fn to(&self, room: impl Into<Room>) -> Broadcaster {
+        self.broadcast().to(room)
     }
 
     /// Puts this socket into a room.
@@ -146,49 +252,33 @@ impl SocketRef {
     /// It is in too many rooms, or the instance is stopping.
     pub async fn join(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
         let message = Join {
-            namespace: self.inner.parts.namespace.clone(),
-            socket_id: self.inner.parts.id.clone(),
+            namespace: self.inner.namespace.clone(),
+            socket_id: self.inner.id.clone(),
             room: room.into(),
         };
-        self.inner
-            .parts
-            .hub
-            .send(message)
-            .await
-            .or(Err(Gone))?
-            .map_err(|err| HandlerError::new("too_many_rooms", err.to_string()))
+        let joined = self.inner.hub.send(message).await.or(Err(Gone))?;
+        joined.map_err(|err| HandlerError::new("too_many_rooms", err.to_string()))
     }
 
     /// Takes this socket out of a room.
     ///
     /// # Errors
     /// The instance is stopping.
-    pub async fn leave(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
+    pub async fn leave(&self, room: impl Into<Room>) -> Result<(), Gone> {
         let message = Leave {
-            namespace: self.inner.parts.namespace.clone(),
-            socket_id: self.inner.parts.id.clone(),
+            namespace: self.inner.namespace.clone(),
+            socket_id: self.inner.id.clone(),
             room: room.into(),
         };
-        self.inner.parts.hub.send(message).await.or(Err(Gone))?;
-        Ok(())
+        self.inner.hub.send(message).await.or(Err(Gone))
     }
 
     /// Ends this membership, or the client's whole connection, with all of its namespaces.
     pub fn disconnect(&self, whole_connection: bool) {
-        self.note_sending();
-        self.inner.parts.disconnect.do_send(Disconnect {
-            join: self.inner.parts.join,
+        mail::note();
+        self.inner.disconnect.do_send(Disconnect {
+            join: self.inner.join,
             whole_connection,
         });
-    }
-
-    /// What is sent here arrives by way of a mailbox; an ack must not overtake it.
-    fn note_sending(&self) {
-        self.inner.has_sent.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns whether anything was sent since the last call.
-    pub(crate) fn take_has_sent(&self) -> bool {
-        self.inner.has_sent.swap(false, Ordering::Relaxed)
     }
 }

@@ -5,6 +5,8 @@
 //!
 //! Headers as the `cors` module of Node writes them: wire.md 1.9.
 
+use std::sync::Arc;
+
 use actix_web::{
     Error, HttpResponse,
     body::{EitherBody, MessageBody},
@@ -21,9 +23,13 @@ use super::{
     error::ApiError,
     origin::{AllowedOrigins, Verdict},
 };
-use crate::engine_io::handshake::HandshakeError;
+use crate::{
+    engine_io::handshake::HandshakeError,
+    socket::{actor::Services, endpoint::Endpoint},
+};
 
-const GUARDED: [&str; 2] = ["/socket.io/", "/auth/"];
+/// Guarded besides the paths that speak Engine.IO.
+const ACCOUNTS_PATH: &str = "/auth/";
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE");
 
@@ -33,6 +39,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,D
 /// Only those of the inner services.
 pub async fn apply<B: MessageBody>(
     policy: web::Data<AllowedOrigins>,
+    services: web::Data<Arc<Services>>,
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
@@ -42,11 +49,10 @@ pub async fn apply<B: MessageBody>(
         origin.as_ref().map(HeaderValue::as_bytes),
         host.map(HeaderValue::as_bytes),
     );
-    let is_guarded = GUARDED
-        .iter()
-        .any(|prefix| request.path().starts_with(prefix));
+    let is_engine_io = Endpoint::find(&services.endpoints, request.path()).is_some();
+    let is_guarded = is_engine_io || request.path().starts_with(ACCOUNTS_PATH);
     if is_guarded && !verdict.is_allowed() {
-        let response = refusal(request.path(), origin.as_ref());
+        let response = refusal(is_engine_io, origin.as_ref());
         return Ok(request.into_response(response).map_into_right_body());
     }
     let is_preflight = request.method() == Method::OPTIONS
@@ -112,9 +118,9 @@ pub(super) fn refusal_text(origin: Option<&HeaderValue>) -> String {
     )
 }
 
-fn refusal(path: &str, origin: Option<&HeaderValue>) -> HttpResponse {
+fn refusal(is_engine_io: bool, origin: Option<&HeaderValue>) -> HttpResponse {
     let text = refusal_text(origin);
-    if path.starts_with("/socket.io/") {
+    if is_engine_io {
         let code = HandshakeError::Forbidden.code();
         return HttpResponse::Forbidden()
             .json(serde_json::json!({ "code": code, "message": text }));

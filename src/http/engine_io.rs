@@ -22,6 +22,7 @@ use crate::{
     },
     socket::{
         actor::{Services, Socket},
+        endpoint::{Endpoint, Layer},
         handshake::Handshake,
         messages::{Body, Poll, PollAnswer, Post, PostAnswer},
         sessions::Session,
@@ -31,18 +32,29 @@ use crate::{
 /// How long the body of a POST may take to arrive; after that it counts as aborted.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Adds the route: everything below `/socket.io/`, as in Node. `/socket.io` without the slash is not ours.
-pub fn configure(config: &mut web::ServiceConfig) {
-    config.route("/socket.io/{tail:.*}", web::to(engine_io));
+/// Adds a route for each endpoint: everything below `/socket.io/`, as in Node. `/socket.io` without the slash is not ours.
+pub fn configure(config: &mut web::ServiceConfig, endpoints: &[Endpoint]) {
+    for endpoint in endpoints {
+        let pattern = format!("{}{{tail:.*}}", endpoint.path);
+        let layer = endpoint.layer.clone();
+        config.route(
+            &pattern,
+            web::to(move |services, tail, request, body| {
+                engine_io(services, layer.clone(), tail, request, body)
+            }),
+        );
+    }
 }
 
 async fn engine_io(
     services: web::Data<Arc<Services>>,
+    layer: Layer,
     tail: web::Path<String>,
     request: HttpRequest,
     body: web::Payload,
 ) -> HttpResponse {
     if request.method() == Method::GET
+        && matches!(layer, Layer::SocketIo)
         && let Some(file) = client_bundle::answer(&request, &tail)
     {
         return file;
@@ -54,7 +66,7 @@ async fn engine_io(
         return refuse(error);
     }
     match (session, request.method()) {
-        (None, _) => open(&services, &request, &query),
+        (None, _) => open(&services, layer, &request, &query),
         (Some(session), &Method::GET) => poll(&session).await,
         (Some(session), &Method::POST) => post(&services, &session, &request, body).await,
         // As in Node: the session stays.
@@ -168,13 +180,18 @@ fn payload(bytes: Bytes) -> HttpResponse {
         .body(bytes)
 }
 
-fn open(services: &Arc<Services>, request: &HttpRequest, query: &Query) -> HttpResponse {
+fn open(
+    services: &Arc<Services>,
+    layer: Layer,
+    request: &HttpRequest,
+    query: &Query,
+) -> HttpResponse {
     debug_assert_eq!(
         query.transport,
         Some(TransportName::Polling),
         "verified before"
     );
-    match Socket::open_polling(services, request.handshake(query)) {
+    match Socket::open_polling(services, layer, request.handshake(query)) {
         Ok(open) => payload(open),
         Err(err) => {
             log::error!("a session cannot be opened: {err}");

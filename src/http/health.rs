@@ -13,7 +13,7 @@ use actix_web::{HttpResponse, http::header, web};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::{auth::Accounts, redis_bridge::BusStatus, socket::actor::Services};
+use crate::{auth::TokenVerifier, redis_bridge::BusStatus, socket::actor::Services};
 
 /// What the two routes report.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Health {
     pub services: Arc<Services>,
     /// Present in multi-instance mode.
     pub bus: Option<watch::Receiver<BusStatus>>,
+    /// Tells whether tokens can be judged; absent without accounts.
+    pub verifier: Option<TokenVerifier>,
     /// Set when the instance begins to stop.
     pub is_stopping: AtomicBool,
 }
@@ -53,10 +55,14 @@ async fn healthz() -> HttpResponse {
         .json(serde_json::json!({ "status": "ok" }))
 }
 
-async fn readyz(health: web::Data<Health>, accounts: web::Data<Accounts>) -> HttpResponse {
+async fn readyz(health: web::Data<Health>) -> HttpResponse {
     let reason = if health.is_stopping.load(Ordering::Relaxed) {
         Some("the instance is stopping")
-    } else if !accounts.verifier().has_key() {
+    } else if health
+        .verifier
+        .as_ref()
+        .is_some_and(|verifier| !verifier.has_key())
+    {
         Some("the token key is in Redis, which has not answered yet")
     } else {
         None

@@ -22,8 +22,8 @@ use crate::{auth::Accounts, socket::actor::Services};
 pub struct Shared {
     /// Sessions.
     pub services: Arc<Services>,
-    /// Accounts.
-    pub accounts: Accounts,
+    /// Accounts, if the application has them.
+    pub accounts: Option<Accounts>,
     /// Health.
     pub health: web::Data<Health>,
     /// The origin policy.
@@ -34,14 +34,17 @@ pub struct Shared {
 pub fn configure(config: &mut web::ServiceConfig, shared: &Shared) {
     config
         .app_data(web::Data::new(Arc::clone(&shared.services)))
-        .app_data(web::Data::new(shared.accounts.clone()))
         .app_data(web::Data::new(shared.origins.clone()))
         .app_data(shared.health.clone())
-        .configure(engine_io::configure)
-        .configure(auth::configure)
+        .configure(|config| engine_io::configure(config, &shared.services.endpoints))
         .configure(health::configure)
         .configure(page::configure)
         .default_service(web::to(nothing_here));
+    if let Some(accounts) = &shared.accounts {
+        config
+            .app_data(web::Data::new(accounts.clone()))
+            .configure(auth::configure);
+    }
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {

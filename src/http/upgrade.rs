@@ -22,6 +22,7 @@ use crate::{
     engine_io::handshake::{HandshakeError, Query, TransportName, verify},
     socket::{
         actor::{Services, Socket},
+        endpoint::{Endpoint, Layer, SOCKET_IO_PATH},
         messages::Upgrade,
         outbox::Outbox,
     },
@@ -43,7 +44,7 @@ pub async fn upgrade(
 ) -> Result<(), Infallible> {
     let parts = framed.into_parts();
     let mut stream = parts.io;
-    let answer = match judge(&services, &policy, &request) {
+    let (layer, answer) = match judge(&services, &policy, &request) {
         Ok(answer) => answer,
         Err((status, text)) => {
             // In a task of its own, so that the connection's HTTP state is not kept for it.
@@ -63,7 +64,8 @@ pub async fn upgrade(
         },
         (None, Some(TransportName::WebSocket)) => {
             let handshake = request.handshake(&query);
-            if let Err(err) = Socket::open_websocket(&services, handshake, connection, answer) {
+            let opened = Socket::open_websocket(&services, layer, handshake, connection, answer);
+            if let Err(err) = opened {
                 log::error!("a session cannot be opened: {err}");
             }
         }
@@ -78,18 +80,16 @@ pub async fn upgrade(
     Ok(())
 }
 
-/// Returns the 101, or why there is none.
+/// Returns what stands above Engine.IO at this path and the 101, or why there is none.
 fn judge(
     services: &Services,
     policy: &AllowedOrigins,
     request: &Request,
-) -> Result<bytes::Bytes, (StatusCode, String)> {
-    if !request.path().starts_with("/socket.io/") {
-        return Err((
-            StatusCode::NOT_FOUND,
-            "WebSockets are served below /socket.io/".to_owned(),
-        ));
-    }
+) -> Result<(Layer, bytes::Bytes), (StatusCode, String)> {
+    let Some(endpoint) = Endpoint::find(&services.endpoints, request.path()) else {
+        let text = format!("WebSockets are served below {SOCKET_IO_PATH}");
+        return Err((StatusCode::NOT_FOUND, text));
+    };
     let origin = request.headers().get(actix_web::http::header::ORIGIN);
     let host = request.headers().get(actix_web::http::header::HOST);
     let verdict = policy.judge(origin.map(|o| o.as_bytes()), host.map(|h| h.as_bytes()));
@@ -101,8 +101,10 @@ fn judge(
     verify(&facts(&query, session.as_deref(), request, true)).map_err(refusal)?;
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
-    handshake::accept(request.head(), &extra)
-        .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+    match handshake::accept(request.head(), &extra) {
+        Ok(answer) => Ok((endpoint.layer.clone(), answer)),
+        Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
+    }
 }
 
 fn refusal(error: HandshakeError) -> (StatusCode, String) {

@@ -24,9 +24,10 @@ use tokio::time::Sleep;
 use super::{
     clock::{Clock, Due},
     disconnect::{CloseReason, DisconnectReason},
+    endpoint::{Endpoint, Layer},
     handshake::Handshake,
     membership::{Admission, DueAck, Membership},
-    messages::{Disconnect, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
+    messages::{Disconnect, EmitWithAck, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
     outbox::Outbox,
     polling::{FromPost, Polling},
     sessions::{Session, Sessions},
@@ -47,7 +48,7 @@ use crate::{
         messages::{Deliver, JoinId, Register, Unregister},
     },
     socket_io::{
-        decoder::{Decoder, Packet as SioPacket},
+        decoder::{AckId, Decoder, Packet as SioPacket},
         encode,
         ids::{Namespace, SocketId},
     },
@@ -85,6 +86,8 @@ pub struct Services {
     pub hub: Addr<Hub>,
     /// Every session.
     pub sessions: Sessions,
+    /// The paths that speak Engine.IO.
+    pub endpoints: Vec<Endpoint>,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,7 @@ enum Phase {
 pub struct Socket {
     sid: Sid,
     services: Arc<Services>,
+    layer: Layer,
     handshake: Arc<Handshake>,
     /// What the HTTP layer sees of this session.
     session: Arc<Session>,
@@ -119,6 +123,7 @@ pub struct Socket {
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
     next_join: u32,
+    next_ack: u64,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
     /// Whether something that a handler sent is still in the mailbox; an ack must not overtake it.
@@ -132,12 +137,13 @@ impl Socket {
     /// The system's random source failed.
     pub fn open_polling(
         services: &Arc<Services>,
+        layer: Layer,
         handshake: Handshake,
     ) -> Result<Bytes, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let transport = Transport::Polling(Polling::default());
         let outbox = Outbox::new(MAX_BACKLOG_BYTES);
-        Self::begin(services, sid, handshake, transport, outbox);
+        Self::begin(services, sid, layer, handshake, transport, outbox);
         Ok(Bytes::from(open::encode(&sid, &services.config, true)))
     }
 
@@ -147,6 +153,7 @@ impl Socket {
     /// The system's random source failed.
     pub fn open_websocket(
         services: &Arc<Services>,
+        layer: Layer,
         handshake: Handshake,
         connection: Connection,
         answer: Bytes,
@@ -158,7 +165,7 @@ impl Socket {
         _ = outbox.push_raw(answer);
         _ = outbox.push(open);
         let transport = Transport::WebSocket(WebSocketTransport::new(connection));
-        Self::begin(services, sid, handshake, transport, outbox);
+        Self::begin(services, sid, layer, handshake, transport, outbox);
         Ok(())
     }
 
@@ -167,6 +174,7 @@ impl Socket {
     fn begin(
         services: &Arc<Services>,
         sid: Sid,
+        layer: Layer,
         handshake: Handshake,
         transport: Transport,
         outbox: Outbox,
@@ -175,12 +183,17 @@ impl Socket {
             Transport::Polling(_) => TransportName::Polling,
             Transport::WebSocket(_) => TransportName::WebSocket,
         };
-        let clock = Clock::new(Instant::now(), &services.config);
+        let mut clock = Clock::new(Instant::now(), &services.config);
+        if let Layer::Bare(_) = layer {
+            // There is no namespace that could be joined.
+            clock.joined();
+        }
         Self::create(|ctx| {
             let own = ctx.address();
             Self {
                 sid,
                 services: Arc::clone(services),
+                layer,
                 handshake: Arc::new(handshake),
                 session: services.sessions.insert(sid, own.clone(), name),
                 own,
@@ -192,6 +205,7 @@ impl Socket {
                 admissions: Vec::new(),
                 memberships: Vec::new(),
                 next_join: 0,
+                next_ack: 0,
                 clock,
                 timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
                 is_mail_due: false,
@@ -298,6 +312,7 @@ impl Socket {
             data,
             hub: self.services.hub.clone(),
             deliver: self.own.clone().recipient(),
+            emit_with_ack: self.own.clone().recipient(),
             disconnect: self.own.clone().recipient(),
         });
         let register = Register {
@@ -317,16 +332,20 @@ impl Socket {
         let mut moved = false;
         let mut at = 0;
         while let Some(membership) = self.memberships.get_mut(at) {
-            let outcome = membership.poll_next(cx);
-            self.is_mail_due |= membership.socket.take_has_sent();
-            let Ready::Ready(ack) = outcome else {
+            let Ready::Ready(ack) = membership.poll_next(cx) else {
                 at += 1;
                 continue;
             };
             moved = true;
-            if let Some(DueAck { id, args }) = ack {
+            if let Some(DueAck {
+                id,
+                args,
+                is_behind_mail,
+            }) = ack
+            {
                 let message = encode::ack(membership.namespace(), id, &args);
                 let join = membership.join;
+                self.is_mail_due |= is_behind_mail;
                 if self.is_mail_due {
                     // Behind what the handler sent before it answered.
                     self.own.do_send(Deliver {
@@ -419,6 +438,14 @@ impl Socket {
     }
 
     fn on_message(&mut self, message: Message) {
+        if let Layer::Bare(answer) = &self.layer {
+            match answer(message) {
+                Some(Message::Text(text)) => self.push(Encoded::new(&format!("4{text}"), &[])),
+                Some(Message::Binary(bytes)) => self.push(Encoded::binary(&bytes)),
+                None => {}
+            }
+            return;
+        }
         match self.decoder.decode(message) {
             Ok(Some(packet)) => self.on_socket_io(packet),
             Ok(None) => {}
@@ -445,10 +472,15 @@ impl Socket {
                     None => self.end(CloseReason::OutOfTurn),
                 }
             }
-            // Nothing asks clients for acks yet, so every id is an unknown one, which is ignored.
-            SioPacket::Ack { namespace, .. } => {
-                if self.membership_of(&namespace).is_none() {
-                    self.end(CloseReason::OutOfTurn);
+            SioPacket::Ack {
+                namespace,
+                id,
+                args,
+            } => {
+                let at = self.membership_of(&namespace);
+                match at.and_then(|at| self.memberships.get_mut(at)) {
+                    Some(membership) => membership.acknowledge(id, args),
+                    None => self.end(CloseReason::OutOfTurn),
                 }
             }
         }
@@ -794,6 +826,27 @@ impl Handler<Upgrade> for Socket {
             deadline,
             noop_at: None,
         });
+    }
+}
+
+impl Handler<EmitWithAck> for Socket {
+    type Result = ();
+
+    /// Dropping `reply` tells whoever awaits it that no ack will come.
+    fn handle(&mut self, EmitWithAck { join, args, reply }: EmitWithAck, _: &mut Self::Context) {
+        let Some(membership) = self
+            .memberships
+            .iter_mut()
+            .find(|membership| membership.join == join)
+        else {
+            return;
+        };
+        let id = AckId(self.next_ack);
+        self.next_ack = self.next_ack.wrapping_add(1);
+        if membership.await_ack(id, reply) {
+            let message = encode::event(membership.namespace(), Some(id), &args);
+            self.push(message);
+        }
     }
 }
 

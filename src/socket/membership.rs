@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
@@ -13,10 +13,11 @@ use std::{
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::disconnect::DisconnectReason;
 use crate::{
-    gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef},
+    gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef, mail},
     hub::messages::JoinId,
     socket_io::{args::Args, decoder::AckId, ids::Namespace},
 };
@@ -26,6 +27,14 @@ const MAX_QUEUED_EVENTS: usize = 64;
 
 /// Bytes of arguments that may wait in one namespace before no more events are read; the last event may exceed it.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
+
+/// The same two while a handler awaits an ack of this client: the ack stands behind events that cannot be handled before it
+/// came, so the client is read from for longer.
+const MAX_QUEUED_BEHIND_AN_ACK: usize = 1024;
+const MAX_QUEUED_BYTES_BEHIND_AN_ACK: usize = 4 * 1024 * 1024;
+
+/// Acks that one client may owe in one namespace.
+const MAX_AWAITED_ACKS: usize = 1024;
 
 /// A client whose wish to join is being judged.
 pub(super) struct Admission {
@@ -76,13 +85,21 @@ impl Job {
     }
 }
 
-type Running = LocalBoxFuture<'static, Result<Reply, HandlerError>>;
+/// A handler that was called.
+struct Running {
+    call: LocalBoxFuture<'static, Result<Reply, HandlerError>>,
+    ack: Option<AckId>,
+    /// Whether it has ever waited for something: then what it sent may have come back by way of the mailbox.
+    has_waited: bool,
+}
 
 /// An ack that is due.
 #[derive(Debug)]
 pub(super) struct DueAck {
     pub(super) id: AckId,
     pub(super) args: Args,
+    /// Whether something that its handler sent may still be in the client's mailbox.
+    pub(super) is_behind_mail: bool,
 }
 
 /// A joined namespace.
@@ -92,7 +109,11 @@ pub(super) struct Membership {
     gateway: Arc<Gateway>,
     queue: VecDeque<Job>,
     queued_bytes: usize,
-    running: Option<(Running, Option<AckId>)>,
+    running: Vec<Running>,
+    /// While `on_connect` runs, which comes before every event, whatever order the gateway gave up.
+    is_connecting: bool,
+    /// Events of ours that the client has yet to acknowledge.
+    awaited: HashMap<AckId, oneshot::Sender<Args>>,
 }
 
 impl Membership {
@@ -104,7 +125,9 @@ impl Membership {
             gateway,
             queue: VecDeque::from([Job::Connected]),
             queued_bytes: 0,
-            running: None,
+            running: Vec::new(),
+            is_connecting: false,
+            awaited: HashMap::new(),
         }
     }
 
@@ -121,23 +144,66 @@ impl Membership {
     }
 
     /// Returns whether no more events should be read from the client.
+    ///
+    /// Not while a handler awaits the client's own ack, which comes behind the events.
     pub(super) fn is_saturated(&self) -> bool {
-        self.queue.len() >= MAX_QUEUED_EVENTS || self.queued_bytes >= MAX_QUEUED_BYTES
+        let (max_events, max_bytes) = if self.awaited.is_empty() {
+            (MAX_QUEUED_EVENTS, MAX_QUEUED_BYTES)
+        } else {
+            (MAX_QUEUED_BEHIND_AN_ACK, MAX_QUEUED_BYTES_BEHIND_AN_ACK)
+        };
+        self.queue.len() >= max_events || self.queued_bytes >= max_bytes
     }
 
-    /// Runs handlers until one must wait or nothing is left. Returns each call that ended, with the ack that it owes.
+    /// Notes that the client is to acknowledge `id`. Returns whether it may: not if it owes too many already.
+    pub(super) fn await_ack(&mut self, id: AckId, reply: oneshot::Sender<Args>) -> bool {
+        if self.awaited.len() >= MAX_AWAITED_ACKS {
+            // Those whose time is over are of no use to anyone.
+            self.awaited.retain(|_, reply| !reply.is_closed());
+        }
+        let may = self.awaited.len() < MAX_AWAITED_ACKS;
+        if may {
+            self.awaited.insert(id, reply);
+        }
+        may
+    }
+
+    /// Takes an ack of the client. One that nobody awaits is ignored, as in Node.
+    pub(super) fn acknowledge(&mut self, id: AckId, args: Args) {
+        if let Some(reply) = self.awaited.remove(&id) {
+            // Its time may be over.
+            _ = reply.send(args);
+        }
+    }
+
+    /// Runs handlers until all must wait or nothing is left. Returns each call that ended, with the ack that it owes.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<DueAck>> {
         loop {
-            if let Some((running, ack)) = &mut self.running {
-                let ack = *ack;
-                let Poll::Ready(outcome) = running.as_mut().poll(cx) else {
-                    return Poll::Pending;
+            let mut at = 0;
+            while let Some(running) = self.running.get_mut(at) {
+                let Poll::Ready(outcome) = running.call.as_mut().poll(cx) else {
+                    running.has_waited = true;
+                    at += 1;
+                    continue;
                 };
-                self.running = None;
+                let Running {
+                    ack, has_waited, ..
+                } = self.running.remove(at);
+                self.is_connecting = false;
+                let is_behind_mail = mail::take() | has_waited;
                 return Poll::Ready(ack.map(|id| DueAck {
                     id,
                     args: ack_args(outcome),
+                    is_behind_mail,
                 }));
+            }
+            let limit = if self.is_connecting {
+                1
+            } else {
+                self.gateway.concurrency()
+            };
+            if self.running.len() >= limit {
+                return Poll::Pending;
             }
             let Some(job) = self.queue.pop_front() else {
                 if self.queue.capacity() > MAX_QUEUED_EVENTS / 4 {
@@ -146,22 +212,25 @@ impl Membership {
                 return Poll::Pending;
             };
             self.queued_bytes -= job.len_bytes();
-            self.running = start(&self.gateway, &self.socket, job);
+            self.is_connecting = matches!(job, Job::Connected);
+            self.running.extend(start(&self.gateway, &self.socket, job));
         }
     }
 
     /// Ends the membership: what runs and what waits is finished in the background, then the gateway is told.
     ///
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
-    /// half-written.
+    /// half-written. Acks that are awaited can come no more, and those who await them are told at once.
     pub(super) fn wind_down(self, reason: DisconnectReason) {
         let Self {
             socket,
             gateway,
             queue,
             running,
+            awaited,
             ..
         } = self;
+        drop(awaited);
         let on_disconnect = {
             let gateway = Arc::clone(&gateway);
             let socket = socket.clone();
@@ -169,16 +238,14 @@ impl Membership {
                 gateway.call_on_disconnect(socket, reason)
             })
         };
-        if running.is_none() && queue.is_empty() && on_disconnect.is_none() {
+        if running.is_empty() && queue.is_empty() && on_disconnect.is_none() {
             return;
         }
         actix_rt::spawn(async move {
-            if let Some((running, _)) = running {
-                _ = running.await;
-            }
+            futures_util::future::join_all(running.into_iter().map(|running| running.call)).await;
             for job in queue {
-                if let Some((running, _)) = start(&gateway, &socket, job) {
-                    _ = running.await;
+                if let Some(running) = start(&gateway, &socket, job) {
+                    _ = running.call.await;
                 }
             }
             if let Some(on_disconnect) = on_disconnect {
@@ -189,24 +256,27 @@ impl Membership {
 }
 
 /// Calls the handler of a job. `None` if there is none.
-fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<(Running, Option<AckId>)> {
-    match job {
+fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running> {
+    let gateway = Arc::clone(gateway);
+    let own = socket.clone();
+    let (call, ack) = match job {
         Job::Connected => {
-            let gateway = Arc::clone(gateway);
-            let own = socket.clone();
             let connected = guard("connect", socket, move || gateway.call_on_connect(own))?;
-            Some((connected.map(|_| Ok(Reply::Empty)).boxed_local(), None))
+            (connected.map(|_| Ok(Reply::empty())).boxed_local(), None)
         }
         Job::Event { event, ack } => {
             let name = event.name.clone();
-            let own = socket.clone();
-            let gateway = Arc::clone(gateway);
             let handled = guard(&name, socket, move || gateway.call_on_event(own, event))?;
-            let handled =
+            let call =
                 handled.map(|outcome| outcome.unwrap_or_else(|| Err(HandlerError::internal())));
-            Some((handled.boxed_local(), ack))
+            (call.boxed_local(), ack)
         }
-    }
+    };
+    Some(Running {
+        call,
+        ack,
+        has_waited: false,
+    })
 }
 
 /// Makes a call whose panic, in the closure or in its future, ends nothing but the call: it becomes `None`.
@@ -246,15 +316,5 @@ fn log_panic(what: &str, namespace: &Namespace, panic: &(dyn Any + Send)) {
 }
 
 fn ack_args(outcome: Result<Reply, HandlerError>) -> Args {
-    let value = match outcome {
-        Ok(Reply::Args(args)) => return args,
-        Ok(Reply::Empty) => return Args::from_parts("[]".into(), Vec::new()),
-        Ok(Reply::Value(value)) => value,
-        Err(err) => serde_json::json!({ "error": { "code": err.code, "message": err.message } }),
-    };
-    Args::ack(&[value]).unwrap_or_else(|err| {
-        // A `Value` always serialises; an empty ack is still an answer.
-        log::error!("ack does not serialise: {err}");
-        Args::from_parts("[]".into(), Vec::new())
-    })
+    outcome.map_or_else(HandlerError::into_ack, |Reply(args)| args)
 }

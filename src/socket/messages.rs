@@ -7,7 +7,7 @@ use actix::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::{hub::messages::JoinId, websocket::connection::Handover};
+use crate::{hub::messages::JoinId, socket_io::args::Args, websocket::connection::Handover};
 
 /// A polling GET. From the HTTP layer.
 #[derive(Debug, Message)]
@@ -64,6 +64,18 @@ pub struct Upgrade {
     pub handover: Handover,
     /// The bytes of the 101, not written yet.
     pub answer: Bytes,
+}
+
+/// Sends the client an event that it is to acknowledge. From gateways.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct EmitWithAck {
+    /// For which membership.
+    pub join: JoinId,
+    /// Name and arguments of the event.
+    pub args: Args,
+    /// Where the arguments of the ack go. Its sender is dropped if none can come any more.
+    pub reply: oneshot::Sender<Args>,
 }
 
 /// Ends a membership, or the whole connection. From gateways.

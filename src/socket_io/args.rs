@@ -11,7 +11,6 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::Serialize;
 
 use super::json;
 
@@ -31,32 +30,6 @@ impl Args {
     /// The caller vouches for the text: one valid JSON array, placeholders in range.
     pub fn from_parts(json: ByteString, attachments: Vec<Bytes>) -> Self {
         Self { json, attachments }
-    }
-
-    /// Returns the arguments of an event: its name, then `values`. No attachments.
-    ///
-    /// # Errors
-    /// A value does not serialise to JSON.
-    pub fn event(name: &str, values: &[impl Serialize]) -> Result<Self, serde_json::Error> {
-        let mut json = serde_json::to_string(&[name])?;
-        json.pop();
-        for value in values {
-            json.push(',');
-            json.push_str(&serde_json::to_string(value)?);
-        }
-        json.push(']');
-        Ok(Self::from_parts(json.into(), Vec::new()))
-    }
-
-    /// Returns the arguments of an ack. No attachments.
-    ///
-    /// # Errors
-    /// A value does not serialise to JSON.
-    pub fn ack(values: &[impl Serialize]) -> Result<Self, serde_json::Error> {
-        Ok(Self::from_parts(
-            serde_json::to_string(values)?.into(),
-            Vec::new(),
-        ))
     }
 
     /// Returns the elements behind the first: what an event carries beside its name.
@@ -104,14 +77,6 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_become_the_arguments_behind_the_name() {
-        let args = Args::event("a\"b", &[serde_json::json!({"x": 1})]).unwrap();
-        assert_eq!(args.json(), r#"["a\"b",{"x":1}]"#);
-        assert_eq!(Args::event("a", &[0; 0]).unwrap().json(), r#"["a"]"#);
-        assert_eq!(Args::ack(&[1, 2]).unwrap().json(), "[1,2]");
-    }
 
     #[test]
     fn the_name_is_cut_off_and_the_rest_keeps_its_text() {

@@ -225,3 +225,133 @@ async fn large_messages_go_both_ways_on_both_transports() {
     poller.ok(&format!(r#"42/test,1["quick","{long}"]"#)).await;
     assert_eq!(poller.payload().await, format!(r#"43/test,1["{long}"]"#));
 }
+
+#[actix_rt::test]
+async fn typed_arguments_reach_the_handler_and_typed_answers_the_client() {
+    let server = TestServer::start();
+    let mut client = in_test(&server).await;
+    client.send(r#"42/test,1["sum",2,40]"#).await;
+    assert_eq!(client.text().await, "43/test,1[42]");
+    client.send(r#"42/test,2["sum",2,"x"]"#).await;
+    let refused = client.text().await;
+    assert!(
+        refused
+            .starts_with(r#"43/test,2[{"error":{"code":"bad_arguments","message":"invalid type"#),
+        "{refused}"
+    );
+    client
+        .send(r#"451-/test,3["reverse",{"_placeholder":true,"num":0}]"#)
+        .await;
+    client.send_binary(&[1, 2, 3]).await;
+    assert_eq!(
+        client.text().await,
+        r#"461-/test,3[{"_placeholder":true,"num":0}]"#
+    );
+    assert_eq!(client.next().await, Frame::Binary(vec![3, 2, 1]));
+}
+
+#[actix_rt::test]
+async fn what_a_handler_remembers_of_a_socket_is_there_the_next_time() {
+    let server = TestServer::start();
+    let mut client = in_test(&server).await;
+    for n in 1..=3 {
+        client.send(&format!(r#"42/test,{n}["visit"]"#)).await;
+        assert_eq!(client.text().await, format!("43/test,{n}[{n}]"));
+    }
+    let mut other = in_test(&server).await;
+    other.send(r#"42/test,1["visit"]"#).await;
+    assert_eq!(other.text().await, "43/test,1[1]");
+}
+
+#[actix_rt::test]
+async fn middleware_may_refuse_an_event() {
+    let server = TestServer::start();
+    let mut client = in_test(&server).await;
+    client.send(r#"42/test,1["forbidden"]"#).await;
+    assert_eq!(
+        client.text().await,
+        r#"43/test,1[{"error":{"code":"forbidden","message":"Not this one."}}]"#
+    );
+}
+
+#[actix_rt::test]
+async fn a_handler_may_await_the_clients_own_ack() {
+    let server = TestServer::start();
+    let mut client = in_test(&server).await;
+    client.send(r#"42/test,7["ask-me",20000]"#).await;
+    assert_eq!(client.text().await, r#"42/test,0["question","what?"]"#);
+    // Events that were sent before the ack wait; the ack itself does not wait for them, however many they are.
+    for n in 0..200 {
+        client
+            .send(&format!(r#"42/test,1{n:03}["quick",{n}]"#))
+            .await;
+    }
+    client.send(r#"43/test,99["of nothing"]"#).await;
+    client
+        .send(r#"461-/test,0["that",{"_placeholder":true,"num":0}]"#)
+        .await;
+    client.send_binary(&[7]).await;
+    assert_eq!(client.text().await, r#"43/test,7[["that",[7]]]"#);
+    for n in 0..200 {
+        assert_eq!(client.text().await, format!("43/test,1{n:03}[{n}]"));
+    }
+}
+
+#[actix_rt::test]
+async fn an_ack_that_does_not_come_or_does_not_fit_is_an_error_of_the_handler_alone() {
+    let server = TestServer::start();
+    let mut client = in_test(&server).await;
+    client.send(r#"42/test,1["ask-me",20]"#).await;
+    client.text().await;
+    assert_eq!(
+        client.text().await,
+        r#"43/test,1["the client did not acknowledge within 20ms"]"#
+    );
+    client.send("43/test,0[\"too late\"]").await;
+    client.send(r#"42/test,2["ask-me",20000]"#).await;
+    assert_eq!(client.text().await, r#"42/test,1["question","what?"]"#);
+    client.send(r#"43/test,1["no binary"]"#).await;
+    assert_eq!(
+        client.text().await,
+        r#"43/test,2["the acknowledgement is not of the expected type"]"#
+    );
+}
+
+#[actix_rt::test]
+async fn a_broadcast_to_others_leaves_its_sender_out() {
+    let server = TestServer::start_wide();
+    let mut sender = in_test(&server).await;
+    let mut other = in_test(&server).await;
+    sender.send(r#"42/test,1["to-others","x"]"#).await;
+    assert_eq!(sender.text().await, "43/test,1[]");
+    assert_eq!(other.text().await, r#"42/test,["to-others","x"]"#);
+}
+
+#[actix_rt::test]
+async fn a_volatile_event_passes_over_a_client_that_cannot_take_it_at_once() {
+    let server = TestServer::start();
+    let mut sender = in_test(&server).await;
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/test,").await;
+    poller.payload().await;
+    // No poll is parked now.
+    sender.send(r#"42/test,1["volatile","lost"]"#).await;
+    assert_eq!(sender.text().await, r#"42/test,["volatile","lost"]"#);
+    assert_eq!(sender.text().await, "43/test,1[]");
+    let parked = poller.begin_get().await;
+    sender.send(r#"42/test,2["volatile","found"]"#).await;
+    assert_eq!(
+        parked.answer().await.text(),
+        r#"42/test,["volatile","found"]"#
+    );
+}
+
+#[actix_rt::test]
+async fn who_left_a_room_gets_nothing_more_from_it() {
+    let server = TestServer::start();
+    let mut client = in_test(&server).await;
+    for (n, event) in ["join", "leave", "to-room"].iter().enumerate() {
+        client.send(&format!(r#"42/test,{n}["{event}"]"#)).await;
+        assert_eq!(client.text().await, format!("43/test,{n}[]"));
+    }
+}

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::support::{
-    http::{self, Poller, post_json},
+    http::{Poller, post_json},
     program::{Program, command, run},
     websocket::WebSocket,
 };
@@ -104,11 +104,6 @@ async fn sigterm_tells_the_clients_and_ends_in_good_order() {
     let mut websocket = WebSocket::open(program.addr).await;
     let poller = Poller::open(program.addr).await;
     let parked = poller.begin_get().await;
-    assert_eq!(
-        http::get(program.addr, "/healthz").await.status,
-        200,
-        "a turn of the worker"
-    );
     program.signal("-TERM");
     websocket.assert_closed().await;
     assert_eq!(parked.answer().await.text(), "1");

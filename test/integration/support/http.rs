@@ -206,9 +206,12 @@ impl Poller {
         get(self.addr, &self.target).await
     }
 
-    /// Sends a GET and leaves its answer for later.
+    /// Sends a GET and leaves its answer for later. It is parked when this returns, if the instance has one worker: that
+    /// takes connections in their order, and another request was answered since.
     pub(crate) async fn begin_get(&self) -> Pending {
-        Pending::send(self.addr, &request("GET", &self.target, &[], b"")).await
+        let pending = Pending::send(self.addr, &request("GET", &self.target, &[], b"")).await;
+        assert_eq!(get(self.addr, "/healthz").await.status, 200);
+        pending
     }
 
     pub(crate) async fn post(&self, body: &str) -> Answer {

@@ -2,6 +2,9 @@
 //!
 //! Everything awaits events; a single patience bounds each wait, so that a fault fails a test instead of hanging it.
 
+#[path = "../../../examples/conformance.rs"]
+#[allow(dead_code, reason = "its main is for the example alone")]
+pub(crate) mod conformance;
 pub(crate) mod http;
 pub(crate) mod program;
 pub(crate) mod redis_server;

@@ -2,15 +2,17 @@
 
 use std::{net::SocketAddr, path::Path, sync::mpsc, thread::JoinHandle, time::Duration};
 
+use serde_json::{Value, json};
 use sockhop::{
     app::App,
     config::{Config, RedisConfig, Secret},
-    gateways::{Gateway, HandlerError, Refusal, Reply},
-    hub::broadcast::Broadcast,
+    gateways::{
+        Ack, AllArgs, Arg, Binary, Event, Gateway, HandlerError, Refusal, Reply, SocketRef,
+    },
 };
 use tokio::sync::oneshot;
 
-use super::http;
+use super::{conformance, http};
 
 /// A running instance; ends when dropped.
 pub(crate) struct TestServer {
@@ -52,9 +54,10 @@ impl TestServer {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let app = App::new(config)
+                .with_accounts()
                 .unwrap()
-                .gateway(main_gateway())
-                .gateway(custom_gateway())
+                .gateway(conformance::main_gateway())
+                .gateway(conformance::custom_gateway())
                 .gateway(test_gateway());
             actix::System::new().block_on(async {
                 let running = app.start().await.unwrap();
@@ -124,94 +127,121 @@ fn config(data_dir: &Path) -> Config {
     }
 }
 
-/// `/`, as the conformance suite of the Socket.IO protocol wants it.
-fn main_gateway() -> Gateway {
-    with_auth_event(Gateway::new("/"))
-        .on("message", |socket, event| async move {
-            let args = event.args();
-            // Same arguments under another name, placeholders and all.
-            let json = args.json().replacen("message", "message-back", 1);
-            let back = sockhop::socket_io::args::Args::from_parts(
-                json.into(),
-                args.attachments().to_vec(),
-            );
-            socket.emit_args(&back);
-            Ok(Reply::Empty)
-        })
-        .on("message-with-ack", |_, event| async move {
-            Ok(Reply::Args(event.payload()))
-        })
-}
-
-/// `/custom`, likewise.
-fn custom_gateway() -> Gateway {
-    with_auth_event(Gateway::new("/custom"))
-}
-
-fn with_auth_event(gateway: Gateway) -> Gateway {
-    gateway
-        .authorize(|request| async move {
-            let auth = request.auth.as_deref().unwrap_or("{}");
-            Ok(serde_json::from_str(auth).unwrap())
-        })
-        .on_connect(|socket| async move { socket.emit("auth", &[socket.data()]).unwrap() })
-}
-
 /// `/test`: what goes wrong, and what takes its time.
 fn test_gateway() -> Gateway {
-    Gateway::new("/test")
-        .authorize(|request| async move {
-            match request.auth.as_deref() {
-                Some(auth) if auth.contains("refuse") => Err(Refusal {
-                    message: "no".to_owned(),
-                    data: Some(serde_json::json!({ "code": 7 })),
-                }),
-                Some(auth) if auth.contains("panic") => panic!("a test wants this"),
-                Some(auth) if auth.contains("never") => std::future::pending().await,
-                _ => Ok(serde_json::json!({})),
+    let gateway = Gateway::new("/test").authorize(|request| async move {
+        match request.auth.as_deref() {
+            Some(auth) if auth.contains("refuse") => Err(Refusal {
+                message: "no".to_owned(),
+                data: Some(json!({ "code": 7 })),
+            }),
+            Some(auth) if auth.contains("panic") => panic!("a test wants this"),
+            Some(auth) if auth.contains("never") => std::future::pending().await,
+            _ => Ok(json!({ "visits": 0 })),
+        }
+    });
+    with_sending(with_faults(gateway))
+        .on("quick", |_, event: Event| async move {
+            Reply::args(event.payload())
+        })
+        .on("slow", |_, event: Event| async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Reply::args(event.payload())
+        })
+        .on("sum", |_, AllArgs(terms): AllArgs<(i64, i64)>| async move {
+            Ack(terms.0 + terms.1)
+        })
+        .on("reverse", |_, Arg(Binary(bytes)): Arg<Binary>| async move {
+            Ack(Binary(bytes.iter().rev().copied().collect()))
+        })
+        .on("visit", |socket: SocketRef, (): ()| async move {
+            socket.with_data(|data| {
+                let visits = data["visits"].as_u64().unwrap() + 1;
+                data["visits"] = visits.into();
+                Ack(visits)
+            })
+        })
+        .on("kick", |socket: SocketRef, _: Event| async move {
+            socket.disconnect(false)
+        })
+        .on("hang-up", |socket: SocketRef, _: Event| async move {
+            socket.disconnect(true)
+        })
+        .middleware(|_, event| async move {
+            if event.name() == "forbidden" {
+                return Err(HandlerError::new("forbidden", "Not this one."));
+            }
+            Ok(event)
+        })
+        .on_other(|_, event: Event| async move {
+            Err::<(), _>(HandlerError::new("unknown_event", event.name()))
+        })
+}
+
+fn with_faults(gateway: Gateway) -> Gateway {
+    gateway
+        .on("panic", |_, _: Event| async move {
+            if true {
+                panic!("a test wants this");
             }
         })
-        .on("panic", |_, _| async move { panic!("a test wants this") })
-        .on("fail", |_, _| async move {
-            Err(HandlerError::new("teapot", "I am one."))
+        .on("fail", |_, _: Event| async move {
+            Err::<(), _>(HandlerError::new("teapot", "I am one."))
         })
-        .on("never", |_, _| async move { std::future::pending().await })
-        .on("slow", |_, event| async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            Ok(Reply::Args(event.payload()))
+        .on("never", |_, _: Event| std::future::pending::<()>())
+}
+
+fn with_sending(gateway: Gateway) -> Gateway {
+    gateway
+        .on(
+            "emit-then-ack",
+            |socket: SocketRef, event: Event| async move {
+                socket.emit("first", &1)?;
+                Ok::<_, HandlerError>(Reply::args(event.payload()))
+            },
+        )
+        .on(
+            "broadcast-then-ack",
+            |socket: SocketRef, event: Event| async move {
+                socket
+                    .namespace_ref()
+                    .all()
+                    .emit_args(event.args().clone())
+                    .await?;
+                Ok::<_, HandlerError>(Reply::args(event.payload()))
+            },
+        )
+        .on("to-others", |socket: SocketRef, event: Event| async move {
+            socket.broadcast().emit_args(event.args().clone()).await
         })
-        .on("quick", |_, event| async move {
-            Ok(Reply::Args(event.payload()))
+        .on("volatile", |socket: SocketRef, event: Event| async move {
+            let all = socket.namespace_ref().all().volatile();
+            all.emit_args(event.args().clone()).await
         })
-        .on("emit-then-ack", |socket, event| async move {
-            socket.emit("first", &[1])?;
-            Ok(Reply::Args(event.payload()))
+        .on("join", |socket: SocketRef, _: Event| async move {
+            socket.join("room").await
         })
-        .on("broadcast-then-ack", |socket, event| async move {
+        .on("leave", |socket: SocketRef, _: Event| async move {
+            socket.leave("room").await
+        })
+        .on("to-room", |socket: SocketRef, event: Event| async move {
             socket
-                .originate(Broadcast::to_all("/test".into(), event.args().clone()))
-                .await?;
-            Ok(Reply::Args(event.payload()))
+                .namespace_ref()
+                .to("room")
+                .emit_args(event.args().clone())
+                .await
         })
-        .on("join", |socket, _| async move {
-            socket.join("room").await?;
-            Ok(Reply::Empty)
-        })
-        .on("to-room", |socket, event| async move {
-            let mut broadcast = Broadcast::to_all("/test".into(), event.args().clone());
-            broadcast.target.rooms.push("room".into());
-            socket.originate(broadcast).await?;
-            Ok(Reply::Empty)
-        })
-        .on("kick", |socket, _| async move {
-            socket.disconnect(false);
-            Ok(Reply::Empty)
-        })
-        .on("hang-up", |socket, _| async move {
-            socket.disconnect(true);
-            Ok(Reply::Empty)
-        })
-        .on_other(|_, event| async move {
-            Err(HandlerError::new("unknown_event", event.name().to_owned()))
-        })
+        .on(
+            "ask-me",
+            |socket: SocketRef, Arg(millis): Arg<u64>| async move {
+                let timeout = Duration::from_millis(millis);
+                match socket
+                    .emit_with_ack::<(Value, Binary)>("question", "what?", timeout)
+                    .await
+                {
+                    Ok((value, Binary(bytes))) => Ack(json!([value, bytes.to_vec()])),
+                    Err(err) => Ack(json!(err.to_string())),
+                }
+            },
+        )
 }

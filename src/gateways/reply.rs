@@ -1,0 +1,246 @@
+//! What goes out of a gateway: the arguments of an event, the reply that becomes an ack, the error that becomes one.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{binary, socket_ref::Gone};
+use crate::socket_io::args::Args;
+
+/// The arguments of an event or an ack.
+///
+/// A reference is one argument, a tuple several, `()` none:
+///
+/// ```
+/// use sockhop::gateways::IntoArgs;
+///
+/// assert_eq!("one".into_args(Some("e")).unwrap().json(), r#"["e","one"]"#);
+/// assert_eq!((1, "two").into_args(Some("e")).unwrap().json(), r#"["e",1,"two"]"#);
+/// assert_eq!(().into_args(Some("e")).unwrap().json(), r#"["e"]"#);
+/// ```
+pub trait IntoArgs {
+    /// Writes them behind an event's name, or alone for an ack.
+    ///
+    /// # Errors
+    /// A value does not serialise to JSON.
+    fn into_args(self, name: Option<&str>) -> Result<Args, serde_json::Error>;
+}
+
+/// Writes an array of the name, if there is one, and of what `write` appends, each with a comma before it.
+fn array(
+    name: Option<&str>,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), serde_json::Error>,
+) -> Result<Args, serde_json::Error> {
+    let (json, attachments) = binary::write(|| {
+        let mut json = vec![b'['];
+        if let Some(name) = name {
+            serde_json::to_writer(&mut json, name)?;
+        }
+        let start = json.len();
+        write(&mut json)?;
+        if name.is_none() && json.len() > start {
+            json.remove(start);
+        }
+        json.push(b']');
+        String::from_utf8(json).map_err(serde::ser::Error::custom)
+    });
+    Ok(Args::from_parts(json?.into(), attachments))
+}
+
+fn append(json: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) -> Result<(), serde_json::Error> {
+    json.push(b',');
+    serde_json::to_writer(json, value)
+}
+
+impl<T: Serialize + ?Sized> IntoArgs for &T {
+    fn into_args(self, name: Option<&str>) -> Result<Args, serde_json::Error> {
+        array(name, |json| append(json, self))
+    }
+}
+
+impl IntoArgs for () {
+    fn into_args(self, name: Option<&str>) -> Result<Args, serde_json::Error> {
+        array(name, |_| Ok(()))
+    }
+}
+
+macro_rules! tuple_into_args {
+    ($($item:ident $at:tt),+) => {
+        impl<$($item: Serialize),+> IntoArgs for ($($item,)+) {
+            fn into_args(self, name: Option<&str>) -> Result<Args, serde_json::Error> {
+                array(name, |json| {
+                    $(append(json, &self.$at)?;)+
+                    Ok(())
+                })
+            }
+        }
+    };
+}
+
+tuple_into_args!(A 0);
+tuple_into_args!(A 0, B 1);
+tuple_into_args!(A 0, B 1, C 2);
+tuple_into_args!(A 0, B 1, C 2, D 3);
+tuple_into_args!(A 0, B 1, C 2, D 3, E 4);
+tuple_into_args!(A 0, B 1, C 2, D 3, E 4, F 5);
+
+/// What a handler answers. It becomes the ack if the client asked for one, and is dropped otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply(pub(crate) Args);
+
+impl Reply {
+    /// An ack without arguments.
+    pub fn empty() -> Self {
+        Self(Args::from_parts("[]".into(), Vec::new()))
+    }
+
+    /// An ack with arguments that are put together already, attachments included.
+    pub fn args(args: Args) -> Self {
+        Self(args)
+    }
+
+    /// An ack with these arguments: a reference is one, a tuple several.
+    ///
+    /// # Errors
+    /// A value does not serialise to JSON; the client is told of an internal error then.
+    pub fn with(args: impl IntoArgs) -> Result<Self, HandlerError> {
+        Ok(Self(args.into_args(None)?))
+    }
+}
+
+/// Why a handler could not do what the event asked for. The client's ack is
+/// `{"error":{"code":…,"message":…}}`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct HandlerError {
+    /// For programs: a short, constant word.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl HandlerError {
+    /// Puts an error together.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// What a client is told of a handler that panicked.
+    pub(crate) fn internal() -> Self {
+        Self::new("internal", "The server failed to handle this event.")
+    }
+
+    /// What an ack says of it.
+    pub(crate) fn into_ack(self) -> Args {
+        let error = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
+        Args::from_parts(format!("[{error}]").into(), Vec::new())
+    }
+}
+
+impl From<Gone> for HandlerError {
+    fn from(_: Gone) -> Self {
+        Self::new("unavailable", "The server is shutting down.")
+    }
+}
+
+impl From<serde_json::Error> for HandlerError {
+    fn from(err: serde_json::Error) -> Self {
+        log::error!("a value does not serialise to JSON: {err}");
+        Self::internal()
+    }
+}
+
+/// What a handler may return: `()`, a [`Reply`], a [`Value`], an [`Ack`], or a `Result` of one of these.
+pub trait IntoReply {
+    /// Turns it into an ack.
+    ///
+    /// # Errors
+    /// The handler failed; the ack says why.
+    fn into_reply(self) -> Result<Reply, HandlerError>;
+}
+
+/// One argument of an ack, of any type that serialises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack<T>(pub T);
+
+impl IntoReply for () {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Ok(Reply::empty())
+    }
+}
+
+impl IntoReply for Reply {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Ok(self)
+    }
+}
+
+impl IntoReply for Value {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Reply::with(&self)
+    }
+}
+
+impl<T: Serialize> IntoReply for Ack<T> {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Reply::with(&self.0)
+    }
+}
+
+impl<R: IntoReply, E: Into<HandlerError>> IntoReply for Result<R, E> {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        self.map_err(Into::into)?.into_reply()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateways::Binary;
+    use bytes::Bytes;
+
+    #[test]
+    fn references_are_one_argument_and_tuples_several() {
+        let json = |args: Result<Args, serde_json::Error>| args.unwrap().json().to_owned();
+        assert_eq!(json("a\"b".into_args(Some("e"))), r#"["e","a\"b"]"#);
+        assert_eq!(json((&[1, 2]).into_args(Some("e"))), r#"["e",[1,2]]"#);
+        assert_eq!(
+            json((1, "x", None::<u8>).into_args(Some("e"))),
+            r#"["e",1,"x",null]"#
+        );
+        assert_eq!(json((1, 2).into_args(None)), "[1,2]");
+        assert_eq!(json(().into_args(None)), "[]");
+    }
+
+    #[test]
+    fn binary_becomes_an_attachment_wherever_it_stands() {
+        let bytes = |byte| Binary(Bytes::from(vec![byte]));
+        let args = (bytes(1), vec![bytes(2)]).into_args(Some("e")).unwrap();
+        assert_eq!(
+            args.json(),
+            r#"["e",{"_placeholder":true,"num":0},[{"_placeholder":true,"num":1}]]"#
+        );
+        assert_eq!(
+            args.attachments(),
+            [Bytes::from(vec![1]), Bytes::from(vec![2])]
+        );
+        assert!(
+            serde_json::to_string(&bytes(1)).is_err(),
+            "there is nowhere for it to go"
+        );
+    }
+
+    #[test]
+    fn an_error_becomes_an_ack_that_says_why() {
+        let err = HandlerError::new("teapot", "I am \"one\".").into_ack();
+        assert_eq!(
+            err.json(),
+            r#"[{"error":{"code":"teapot","message":"I am \"one\"."}}]"#
+        );
+        let failed: Result<(), HandlerError> = Err(HandlerError::new("a", "b"));
+        assert_eq!(failed.into_reply(), Err(HandlerError::new("a", "b")));
+        assert_eq!(Ack(7).into_reply().unwrap().0.json(), "[7]");
+    }
+}
