@@ -114,5 +114,24 @@ pub fn serve(
 /// Makes a connection ready for its first request.
 fn accepted(io: TcpStream) -> (Watched, Option<SocketAddr>) {
     let peer = io.peer_addr().ok();
+    // actix-http's own setting has no effect on a service that is HTTP/1 alone. A stream that refuses is merely slower.
+    _ = io.set_nodelay(true);
     (Watched::new(io, HEAD_TIMEOUT), peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bug: small frames waited for the acknowledgement of those before them, which may take 40 ms.
+    #[actix_rt::test]
+    async fn small_writes_are_not_held_back() {
+        let listener = bind("127.0.0.1", 0).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (_client, server) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        let (watched, peer) = accepted(server.unwrap().0);
+        assert!(watched.into_inner().nodelay().unwrap());
+        assert!(peer.is_some());
+    }
 }
