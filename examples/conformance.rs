@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     actix::System::new().block_on(async {
         let running = app(config).start().await?;
         log::info!("listening on {} for the conformance suites", running.url());
-        running.run_until_signal().await;
+        running.run_until_signal().await?;
         Ok(())
     })
 }

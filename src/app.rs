@@ -15,7 +15,7 @@
 //!         }))
 //!         .start()
 //!         .await?;
-//!     running.run_until_signal().await;
+//!     running.run_until_signal().await?;
 //!     Ok(())
 //! }
 //! ```
@@ -31,6 +31,7 @@ use std::{
 };
 
 use actix::{Actor as _, Addr, Arbiter};
+use actix_rt::task::JoinHandle;
 use actix_server::ServerHandle;
 use actix_web::web;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,10 +50,11 @@ use crate::{
         endpoint::{Endpoint, Layer},
         messages::Stop,
         sessions::Sessions,
+        work::WorkCount,
     },
 };
 
-/// How long clients may take to be told that the instance is stopping.
+/// How long clients may take to be told that the instance is stopping, and their handlers to finish.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why an instance does not start.
@@ -170,18 +172,16 @@ impl App {
             })?;
         let addr = listener.local_addr().map_err(StartError::Workers)?;
 
+        let uid = Uid::random()?;
         let hub_arbiter = Arbiter::new();
         let hub = Hub::start_in_arbiter(&hub_arbiter.handle(), |_| Hub::default());
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
-                let bridge = RedisBridge::new(
-                    redis,
-                    Uid::random()?,
-                    gateways.namespaces(),
-                    hub.clone().recipient(),
-                    on_connected,
-                )?;
+                let namespaces = gateways.namespaces();
+                let hub = hub.clone().recipient();
+                let bridge = RedisBridge::new(redis, uid, namespaces, hub, on_connected)
+                    .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
                 Some(bridge)
             }
@@ -207,32 +207,35 @@ impl App {
             hub,
             sessions: Sessions::default(),
             endpoints,
+            work: WorkCount::default(),
+            is_stopping: AtomicBool::new(false),
         });
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
             bus,
             verifier: accounts.as_ref().map(Accounts::verifier),
-            is_stopping: AtomicBool::new(false),
         });
         let shared = Shared {
             services: Arc::clone(&services),
             accounts,
-            health: health.clone(),
+            health,
             origins: config.allowed_origins.clone(),
         };
-        let server =
-            server::serve(listener, config.workers, shared).map_err(StartError::Workers)?;
-        let server_handle = server.handle();
-        actix_rt::spawn(async move {
-            if let Err(err) = server.await {
-                log::error!("the server ended: {err}");
+        let server = match server::serve(listener, config.workers, shared) {
+            Ok(server) => server,
+            Err(err) => {
+                hub_arbiter.stop();
+                if let Some((arbiter, _)) = bridge {
+                    arbiter.stop();
+                }
+                return Err(StartError::Workers(err));
             }
-        });
+        };
         Ok(Running {
             addr,
             services,
-            health,
-            server: server_handle,
+            server: server.handle(),
+            serving: actix_rt::spawn(server),
             hub_arbiter,
             bridge,
         })
@@ -262,8 +265,8 @@ fn refresh_key_on_connect(accounts: Option<Accounts>) -> Arc<dyn Fn() + Send + S
 pub struct Running {
     addr: SocketAddr,
     services: Arc<Services>,
-    health: web::Data<Health>,
     server: ServerHandle,
+    serving: JoinHandle<io::Result<()>>,
     hub_arbiter: Arbiter,
     bridge: Option<(Arbiter, Addr<RedisBridge>)>,
 }
@@ -302,46 +305,49 @@ impl Running {
     }
 
     /// Serves until SIGTERM or SIGINT, then stops in order.
-    pub async fn run_until_signal(self) {
-        let signals = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        );
-        match signals {
-            (Ok(mut terminate), Ok(mut interrupt)) => {
-                let name = tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                };
-                log::info!("{name}: stopping; clients are told and will reconnect elsewhere");
+    ///
+    /// # Errors
+    /// The server ended by itself: its workers could not be started, or failed.
+    pub async fn run_until_signal(mut self) -> io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            ended = &mut self.serving => {
+                ended.map_err(io::Error::other)??;
+                return Err(io::Error::other("the server ended by itself"));
             }
-            (Err(err), _) | (_, Err(err)) => {
-                // Without handlers the system's defaults end the process, which is all that is left to wait for.
-                log::error!("signals cannot be watched: {err}");
-                std::future::pending::<()>().await;
-            }
-        }
+        };
+        log::info!("{name}: stopping; clients are told and will reconnect elsewhere");
         self.stop().await;
+        Ok(())
     }
 
-    /// Stops: takes no more connections, ends every session, publishes what waits, ends the workers.
+    /// Stops: takes no more sessions, ends every one, lets handlers finish, publishes what waits, ends the workers.
     pub async fn stop(self) {
         let began = Instant::now();
-        self.health.is_stopping.store(true, Ordering::Relaxed);
+        self.services.is_stopping.store(true, Ordering::Relaxed);
         self.server.pause().await;
         let num_sessions = self.services.sessions.len();
         for session in self.services.sessions.all() {
             session.addr.do_send(Stop);
         }
-        let mut watch = self.services.sessions.watch();
-        let drained = tokio::time::timeout(
-            DRAIN_TIMEOUT,
-            watch.wait_for(|num_sessions| *num_sessions == 0),
-        );
-        if drained.await.is_err() {
+        let drained = async {
+            // Both fail only if nobody counts any more, and then there is nothing to wait for.
+            _ = self
+                .services
+                .sessions
+                .watch()
+                .wait_for(|num| *num == 0)
+                .await;
+            _ = self.services.work.watch().wait_for(|num| *num == 0).await;
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            let num_clients = self.services.sessions.len();
+            let num_working = *self.services.work.watch().borrow();
             log::warn!(
-                "{} clients could not be told in time",
-                self.services.sessions.len()
+                "{num_clients} clients could not be told in time, handlers of {num_working} are cut off"
             );
         }
         if let Some((arbiter, bridge)) = &self.bridge {

@@ -363,6 +363,12 @@ impl Config {
     }
 }
 
+/// Returns whether the path of a Redis address is empty or names a database by its number.
+fn is_database(path: &str) -> bool {
+    let number = path.trim_start_matches('/');
+    number.is_empty() || number.parse::<u16>().is_ok()
+}
+
 /// Names what is wrong with `.env` without its content.
 fn dotenv_reason(err: &dotenv::Error) -> String {
     match err {
@@ -458,6 +464,9 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
                 Ok(url) => match url.scheme() {
                     "redis" if url.host_str().is_none_or(str::is_empty) => {
                         "the host is missing".to_owned()
+                    }
+                    "redis" if !is_database(url.path()) => {
+                        "behind the slash stands the number of a database, or nothing".to_owned()
                     }
                     "redis" | "redis+unix" | "unix" => return Ok(Secret::new(text)),
                     "rediss" => "TLS (rediss://) is not supported yet".to_owned(),
@@ -562,6 +571,13 @@ mod tests {
             !debug.contains("hunter2") && !debug.contains("0123456789"),
             "{debug}"
         );
+    }
+
+    #[test]
+    fn a_redis_database_is_a_number() {
+        assert!(read(&[(env::REDIS_URL, "redis://host/3")]).is_ok());
+        assert!(read(&[(env::REDIS_URL, "redis://host/")]).is_ok());
+        assert!(read(&[(env::REDIS_URL, "redis://host/abc")]).is_err());
     }
 
     #[test]

@@ -25,12 +25,13 @@
 //! | [`auth`] | accounts, passwords, tokens |
 //!
 //! Invariants, written as absences:
-//! - nothing but `http` and `websocket` knows actix-http or actix-web;
+//! - nothing but `http`, `websocket` and `app`, which puts them together, knows actix-http or actix-web;
 //! - nothing but `redis_bridge::redis_bus` and `auth::store::redis` knows the Redis client;
 //! - nothing but `adapter` knows channel names and MessagePack;
 //! - nothing but `hub` knows who is in which room, and sockets never address each other;
 //! - gateways see events and rooms, never frames;
-//! - nothing blocks an arbiter, and every queue has a bound with a name.
+//! - nothing blocks an arbiter, and every queue has a bound with a name, but for the actors' mailboxes: those are drained
+//!   before anything else, and who fills them awaits an answer or is read from no more.
 //!
 //! Protocols: [Engine.IO 4](https://socket.io/docs/v4/engine-io-protocol/),
 //! [Socket.IO 5](https://socket.io/docs/v4/socket-io-protocol/), [RFC 6455](https://www.rfc-editor.org/rfc/rfc6455).

@@ -55,7 +55,7 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
             env!("CARGO_PKG_VERSION"),
             running.url()
         );
-        running.run_until_signal().await;
+        running.run_until_signal().await?;
         Ok(())
     })
 }

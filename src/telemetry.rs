@@ -10,6 +10,8 @@ pub fn init(filter: &str) {
     let result = Builder::new()
         // What it says at its start is said better by the application; a filter that names it still wins.
         .filter_module("actix_server", LevelFilter::Warn)
+        // It takes a stranger's malformed request for an error of ours.
+        .filter_module("actix_http", LevelFilter::Off)
         .parse_filters(filter)
         .target(Target::Stderr)
         .format(|out, record| {

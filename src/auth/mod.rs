@@ -342,7 +342,7 @@ mod tests {
         shareable::<TokenVerifier>();
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn who_registers_is_admitted_and_can_log_in() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
@@ -373,7 +373,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn the_answer_is_the_documented_one() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
@@ -390,7 +390,7 @@ mod tests {
         assert!(!format!("{grant:?}").contains(grant.access_token.expose()));
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn an_unknown_user_and_a_wrong_password_get_one_answer() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
@@ -409,7 +409,7 @@ mod tests {
         }
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn an_account_and_its_tokens_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let config = on_file(&dir);
@@ -430,7 +430,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_configured_key_is_in_force_and_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let mut config = on_file(&dir);
@@ -458,7 +458,7 @@ mod tests {
         assert!(matches!(err, OpenError::Corrupt { .. }), "{err:?}");
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn who_registers_at_one_instance_logs_in_at_the_other() {
         let server = RedisServer::start();
         let (one, other) = (
@@ -482,7 +482,7 @@ mod tests {
         assert!(one.verifier().verify(grant.access_token.expose()).is_ok());
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_name_asked_for_at_two_instances_at_once_goes_to_one() {
         let server = RedisServer::start();
         let (one, other) = (
@@ -511,7 +511,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn an_instance_starts_without_redis_and_serves_once_it_is_there() {
         let mut server = RedisServer::start();
         server.kill();
@@ -548,7 +548,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn tokens_outlive_a_redis_that_came_back_empty() {
         let mut server = RedisServer::start();
         let accounts = Accounts::open(&on_redis(&server)).unwrap();
@@ -571,7 +571,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn another_key_in_redis_is_adopted() {
         let mut server = RedisServer::start();
         let old = Accounts::open(&on_redis(&server)).unwrap();

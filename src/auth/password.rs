@@ -201,7 +201,7 @@ mod tests {
         Passwords::with(Params::new(8, 1, 1, None).unwrap(), running, waiting).unwrap()
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_password_matches_its_own_hash_alone() {
         let passwords = Passwords::new().unwrap();
         let hash = passwords.hash("correct horse".into()).await.unwrap();
@@ -223,14 +223,14 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn each_hash_has_its_own_salt() {
         let passwords = cheap(1, 0);
         let first = passwords.hash("same".into()).await.unwrap();
         assert_ne!(first, passwords.hash("same".into()).await.unwrap());
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn without_an_account_the_same_work_is_done_in_vain() {
         let passwords = cheap(1, 0);
         let real = passwords.hash("x".into()).await.unwrap();
@@ -250,7 +250,7 @@ mod tests {
         assert!(!passwords.verify("x".into(), None).await.unwrap());
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_stored_hash_cannot_ask_for_unbearable_work() {
         let passwords = cheap(1, 0);
         let good = passwords.hash("x".into()).await.unwrap();
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn beyond_the_places_callers_are_told_to_come_back() {
         let passwords = cheap(1, 1);
         let (release, gate) = mpsc::channel::<()>();
@@ -307,7 +307,7 @@ mod tests {
             .unwrap();
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_caller_that_goes_away_frees_its_place_but_not_a_busy_core() {
         let passwords = cheap(1, 0);
         let (release, gate) = mpsc::channel::<()>();
@@ -338,7 +338,7 @@ mod tests {
             .unwrap();
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_panic_is_answered_and_gives_its_place_back() {
         let passwords = cheap(1, 0);
         let result = passwords

@@ -49,11 +49,15 @@ pub async fn apply<B: MessageBody>(
         origin.as_ref().map(HeaderValue::as_bytes),
         host.map(HeaderValue::as_bytes),
     );
-    let is_engine_io = Endpoint::find(&services.endpoints, request.path()).is_some();
-    let is_guarded = is_engine_io || request.path().starts_with(ACCOUNTS_PATH);
+    // The path as the routes match it: decoded, or `/%73ocket.io/` would go by unseen.
+    let path = request.match_info().as_str();
+    let is_engine_io = Endpoint::find(&services.endpoints, path).is_some();
+    let is_guarded = is_engine_io || path.starts_with(ACCOUNTS_PATH);
     if is_guarded && !verdict.is_allowed() {
         let response = refusal(is_engine_io, origin.as_ref());
-        return Ok(request.into_response(response).map_into_right_body());
+        let mut response = request.into_response(response).map_into_right_body();
+        add_headers(response.headers_mut(), verdict, origin.as_ref());
+        return Ok(response);
     }
     let is_preflight = request.method() == Method::OPTIONS
         && request

@@ -3,7 +3,10 @@
 //! Translates requests into messages for the Socket actor and its answers into responses; decides nothing about a session.
 //! Source: wire.md 1.1 (checks), 1.4 (answers).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -29,6 +32,9 @@ use crate::{
     },
 };
 
+/// Largest head of a request that opens a session, which the session keeps: Node's limit.
+const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
+
 /// How long the body of a POST may take to arrive; after that it counts as aborted.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -53,7 +59,7 @@ async fn engine_io(
     request: HttpRequest,
     body: web::Payload,
 ) -> HttpResponse {
-    if request.method() == Method::GET
+    if matches!(*request.method(), Method::GET | Method::HEAD)
         && matches!(layer, Layer::SocketIo)
         && let Some(file) = client_bundle::answer(&request, &tail)
     {
@@ -163,6 +169,29 @@ impl Head for actix_http::Request {
     }
 }
 
+/// Judges what has nothing to do with the protocol: whether this instance takes a new session from such a request.
+///
+/// # Errors
+/// Status and text of the refusal.
+pub(super) fn may_open(
+    services: &Services,
+    request: &impl Head,
+) -> Result<(), (StatusCode, String)> {
+    if services.is_stopping.load(Ordering::Relaxed) {
+        let text = "This instance is stopping; connect again.".to_owned();
+        return Err((StatusCode::SERVICE_UNAVAILABLE, text));
+    }
+    let headers = request.headers().iter();
+    let len: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if len + request.target().len() > MAX_HANDSHAKE_BYTES {
+        let text = format!("The request's head exceeds {MAX_HANDSHAKE_BYTES} bytes.");
+        return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+    }
+    Ok(())
+}
+
 fn refuse(error: HandshakeError) -> HttpResponse {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     HttpResponse::build(status)
@@ -186,6 +215,9 @@ fn open(
     request: &HttpRequest,
     query: &Query,
 ) -> HttpResponse {
+    if let Err((status, text)) = may_open(services, request) {
+        return HttpResponse::build(status).body(text);
+    }
     debug_assert_eq!(
         query.transport,
         Some(TransportName::Polling),

@@ -4,12 +4,9 @@
 //! stopping, nor before it knows the key that it checks tokens with. An outage of Redis alone does not take an instance
 //! out of service, since all instances would go at once; it is told in `redis`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpResponse, Route, guard, http::header, web};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -24,8 +21,6 @@ pub struct Health {
     pub bus: Option<watch::Receiver<BusStatus>>,
     /// Tells whether tokens can be judged; absent without accounts.
     pub verifier: Option<TokenVerifier>,
-    /// Set when the instance begins to stop.
-    pub is_stopping: AtomicBool,
 }
 
 #[derive(Serialize)]
@@ -42,11 +37,16 @@ struct Ready<'a> {
     connections: usize,
 }
 
+/// Returns a route for GET, and for HEAD, which is GET without a body.
+pub(super) fn get_or_head() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
 /// Adds the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .route("/healthz", web::get().to(healthz))
-        .route("/readyz", web::get().to(readyz));
+        .route("/healthz", get_or_head().to(healthz))
+        .route("/readyz", get_or_head().to(readyz));
 }
 
 async fn healthz() -> HttpResponse {
@@ -56,7 +56,7 @@ async fn healthz() -> HttpResponse {
 }
 
 async fn readyz(health: web::Data<Health>) -> HttpResponse {
-    let reason = if health.is_stopping.load(Ordering::Relaxed) {
+    let reason = if health.services.is_stopping.load(Ordering::Relaxed) {
         Some("the instance is stopping")
     } else if health
         .verifier

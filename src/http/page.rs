@@ -57,7 +57,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
     for page in &FILES {
         config.route(
             page.path,
-            web::get().to(move |request: HttpRequest| async move {
+            super::health::get_or_head().to(move |request: HttpRequest| async move {
                 let mut response = file(&request, page.content, page.content_type, &ETAG);
                 response.headers_mut().insert(
                     header::CONTENT_SECURITY_POLICY,

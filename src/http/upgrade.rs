@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     cors,
-    engine_io::{Head as _, facts, find},
+    engine_io::{Head as _, facts, find, may_open},
     head_deadline::Watched,
     origin::AllowedOrigins,
 };
@@ -59,7 +59,7 @@ pub async fn upgrade(
     let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
     let session = find(&services, &query);
     match (session, query.transport) {
-        (Some(session), _) => match connection.hand_over() {
+        (Some(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
             Ok(handover) => session.addr.do_send(Upgrade { handover, answer }),
             Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
         },
@@ -70,12 +70,9 @@ pub async fn upgrade(
                 log::error!("a session cannot be opened: {err}");
             }
         }
-        // A new session on polling cannot begin with an upgrade: Node answers 101 and closes.
-        (None, _) => {
-            let mut outbox = Outbox::new(answer.len());
-            // The first item always fits.
-            _ = outbox.push_raw(answer);
-            connection.farewell(outbox, &CloseFrame::BARE);
+        // Polling has no use for an upgrade: Node answers 101 and closes.
+        (_, _) => {
+            connection.farewell(Outbox::with_answer(answer.len(), answer), &CloseFrame::BARE);
         }
     }
     Ok(())
@@ -100,6 +97,9 @@ fn judge(
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let session = find(services, &query);
     verify(&facts(&query, session.as_deref(), request, true)).map_err(refusal)?;
+    if session.is_none() {
+        may_open(services, request)?;
+    }
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
     match handshake::accept(request.head(), &extra) {

@@ -10,7 +10,8 @@ use crate::{
     socket_io::ids::{Namespace, Room, SocketId},
 };
 
-/// Adds a socket to its namespace. From the Socket actor, before it tells the client; nothing comes back.
+/// Adds a socket to its namespace. From the Socket actor, behind the CONNECT reply in its outbox and before that is
+/// written, so whatever is delivered comes after the reply; nothing comes back.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Register {

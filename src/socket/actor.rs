@@ -5,15 +5,15 @@
 //!
 //! ```text
 //! mailbox (Deliver, Poll, Post, Upgrade, …) ──▶ outbox
-//! Drive: deadlines ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush     until nothing moves
+//! Drive: flush ▸ deadlines ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush     until nothing moves
 //! ```
 //! [`Socket::end`] is the only way to end a session.
 
 use std::{
     future::Future as _,
     pin::Pin,
-    sync::Arc,
-    task::{Context as TaskContext, Poll as Ready},
+    sync::{Arc, atomic::AtomicBool},
+    task::{Context as TaskContext, Poll as Ready, Waker},
     time::{Duration, Instant},
 };
 
@@ -26,12 +26,13 @@ use super::{
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
-    membership::{Admission, DueAck, Membership},
+    membership::{self, Admission, DueAck, Membership},
     messages::{Disconnect, EmitWithAck, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
     outbox::Outbox,
     polling::{FromPost, Polling},
     sessions::{Session, Sessions},
     websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, WebSocketTransport},
+    work::WorkCount,
 };
 use crate::{
     config::EngineConfig,
@@ -55,8 +56,11 @@ use crate::{
     websocket::{close::CloseFrame, connection::Connection},
 };
 
-/// Bytes that may wait for one client before it is disconnected as a slow reader.
+/// Bytes that may wait for one client before it is disconnected as a slow reader; more, if messages may be so large.
 pub const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest messages that may wait for one client whatever their size.
+const MAX_BACKLOG_MESSAGES: usize = 8;
 
 /// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
 const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
@@ -88,6 +92,16 @@ pub struct Services {
     pub sessions: Sessions,
     /// The paths that speak Engine.IO.
     pub endpoints: Vec<Endpoint>,
+    /// What goes on after clients have left.
+    pub work: WorkCount,
+    /// Set when the instance begins to stop: no session is opened any more.
+    pub is_stopping: AtomicBool,
+}
+
+impl Services {
+    fn max_backlog_bytes(&self) -> usize {
+        MAX_BACKLOG_BYTES.max(MAX_BACKLOG_MESSAGES.saturating_mul(self.config.max_payload))
+    }
 }
 
 #[derive(Debug)]
@@ -142,7 +156,7 @@ impl Socket {
     ) -> Result<Bytes, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let transport = Transport::Polling(Polling::default());
-        let outbox = Outbox::new(MAX_BACKLOG_BYTES);
+        let outbox = Outbox::new(services.max_backlog_bytes());
         Self::begin(services, sid, layer, handshake, transport, outbox);
         Ok(Bytes::from(open::encode(&sid, &services.config, true)))
     }
@@ -159,10 +173,9 @@ impl Socket {
         answer: Bytes,
     ) -> Result<(), getrandom::Error> {
         let sid = Sid::random(services.instance)?;
-        let mut outbox = Outbox::new(MAX_BACKLOG_BYTES);
+        let mut outbox = Outbox::with_answer(services.max_backlog_bytes(), answer);
         let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
         // Far below the limit.
-        _ = outbox.push_raw(answer);
         _ = outbox.push(open);
         let transport = Transport::WebSocket(WebSocketTransport::new(connection));
         Self::begin(services, sid, layer, handshake, transport, outbox);
@@ -223,7 +236,9 @@ impl Socket {
                 Phase::Closing(_) => return self.timer.as_mut().poll(cx),
                 Phase::Closed => return Ready::Ready(()),
             }
-            let mut moved = self.poll_timer(cx);
+            // First, so that the answer to a handshake leaves before anything of the client is judged.
+            let mut moved = self.flush(cx);
+            moved |= self.poll_timer(cx);
             moved |= self.poll_admissions(cx);
             moved |= self.poll_memberships(cx);
             moved |= self.poll_input(cx);
@@ -253,7 +268,12 @@ impl Socket {
             return false;
         }
         let now = Instant::now();
-        match self.clock.due(now, &self.services.config) {
+        let config = &self.services.config;
+        match self.clock.due(now, config) {
+            // Its pong may lie unread because we did not read: it gets its time again.
+            Some(Due::PingTimeout) if self.are_handlers_behind() => {
+                self.clock.reading_resumed(now, config);
+            }
             Some(Due::Ping) => self.push(encoded::ping()),
             Some(Due::PingTimeout) => self.end(CloseReason::PingTimeout),
             Some(Due::ConnectTimeout) => self.end(CloseReason::ConnectTimeout),
@@ -322,6 +342,9 @@ impl Socket {
             recipient: self.own.clone().recipient(),
         };
         self.push(encode::connect(&namespace, &socket_id));
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
         self.services.hub.do_send(register);
         self.memberships
             .push(Membership::new(join, socket, admission.gateway));
@@ -367,7 +390,7 @@ impl Socket {
             namespace: membership.namespace().clone(),
             socket_id: membership.socket.id().clone(),
         });
-        membership.wind_down(reason);
+        membership.wind_down(reason, self.services.work.begin());
     }
 
     fn membership_of(&self, namespace: &Namespace) -> Option<usize> {
@@ -380,9 +403,11 @@ impl Socket {
 
     /// Returns whether the client should not be read from until handlers or its own reading caught up.
     fn is_saturated(&self) -> bool {
-        self.outbox.is_congested()
-            || self.admissions.len() >= MAX_ADMISSIONS
-            || self.memberships.iter().any(Membership::is_saturated)
+        self.outbox.is_congested() || self.are_handlers_behind()
+    }
+
+    fn are_handlers_behind(&self) -> bool {
+        self.admissions.len() >= MAX_ADMISSIONS || membership::are_behind(&self.memberships)
     }
 
     fn poll_input(&mut self, cx: &mut TaskContext<'_>) -> bool {
@@ -588,7 +613,11 @@ impl Socket {
             return;
         }
         if let Err(overflow) = self.outbox.push(message) {
-            self.end(CloseReason::SlowReader(overflow));
+            // A burst within one turn is not the client's fault: it is slow only if the kernel takes no more.
+            self.flush(&mut TaskContext::from_waker(Waker::noop()));
+            if self.outbox.is_over_limit() {
+                self.end(CloseReason::SlowReader(overflow));
+            }
         }
     }
 
@@ -809,9 +838,7 @@ impl Handler<Upgrade> for Socket {
             Err(err) => return log::warn!("a stream could not change its arbiter: {err}"),
         };
         let transport = WebSocketTransport::new(connection);
-        let mut outbox = Outbox::new(MAX_PROBE_BACKLOG_BYTES);
-        // The first item always fits.
-        _ = outbox.push_raw(answer);
+        let outbox = Outbox::with_answer(MAX_PROBE_BACKLOG_BYTES, answer);
         let may_probe = matches!(
             (&self.phase, &self.transport),
             (Phase::Open, Transport::Polling(_))
@@ -886,5 +913,10 @@ impl Handler<Stop> for Socket {
 
     fn handle(&mut self, _: Stop, _: &mut Self::Context) {
         self.end(CloseReason::Shutdown);
+        if let Phase::Closing(_) = self.phase {
+            // Nobody will be here to be fetched from.
+            self.phase = Phase::Closed;
+            self.services.sessions.remove(&self.sid);
+        }
     }
 }

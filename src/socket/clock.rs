@@ -95,6 +95,11 @@ impl Clock {
         }
     }
 
+    /// The client was not read from for a while: a pong that is awaited may lie unread, and gets its whole time again.
+    pub fn reading_resumed(&mut self, now: Instant, config: &EngineConfig) {
+        self.upgraded(now, config);
+    }
+
     /// The transport changed: a pong that is awaited gets its whole time again on the new one.
     pub fn upgraded(&mut self, now: Instant, config: &EngineConfig) {
         if let Heartbeat::PongBy { .. } = self.heartbeat {

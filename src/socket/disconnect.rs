@@ -2,12 +2,13 @@
 //!
 //! Pure tables. Source: wire.md 1.4 (what a poll gets), 1.5 (close frames), 1.8 and 2.4 (reason texts).
 
-use actix_web_actors::ws::CloseCode;
-
 use crate::{
     socket::outbox::Overflow,
     socket_io::decoder::DecodeError,
-    websocket::{close::CloseFrame, decoder::ProtocolError},
+    websocket::{
+        close::{CloseCode, CloseFrame},
+        decoder::ProtocolError,
+    },
 };
 
 /// Why a socket left its namespace, as gateways are told; the texts are the Socket.IO server's.

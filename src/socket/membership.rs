@@ -9,13 +9,17 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::disconnect::DisconnectReason;
+use super::{
+    disconnect::{CloseKind, DisconnectReason},
+    work::Work,
+};
 use crate::{
     gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef, mail},
     hub::messages::JoinId,
@@ -25,16 +29,18 @@ use crate::{
 /// Events of one client that may wait in one namespace before no more are read.
 const MAX_QUEUED_EVENTS: usize = 64;
 
-/// Bytes of arguments that may wait in one namespace before no more events are read; the last event may exceed it.
+/// Bytes of arguments that may wait in all namespaces of a client before no more is read; the last event may exceed it.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 
-/// The same two while a handler awaits an ack of this client: the ack stands behind events that cannot be handled before it
-/// came, so the client is read from for longer.
-const MAX_QUEUED_BEHIND_AN_ACK: usize = 1024;
-const MAX_QUEUED_BYTES_BEHIND_AN_ACK: usize = 4 * 1024 * 1024;
+/// How many times as much may wait while a handler awaits an ack of this client: the ack stands behind events that cannot be
+/// handled before it came, so the client is read from for longer.
+const BEHIND_AN_ACK: usize = 16;
 
 /// Acks that one client may owe in one namespace.
 const MAX_AWAITED_ACKS: usize = 1024;
+
+/// How long the handlers of a client that left may take before they are cut off.
+const WIND_DOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client whose wish to join is being judged.
 pub(super) struct Admission {
@@ -102,6 +108,22 @@ pub(super) struct DueAck {
     pub(super) is_behind_mail: bool,
 }
 
+/// Returns whether a client should not be read from until the handlers of its namespaces caught up.
+pub(super) fn are_behind(memberships: &[Membership]) -> bool {
+    let awaits_ack = memberships
+        .iter()
+        .any(|membership| !membership.awaited.is_empty());
+    let factor = if awaits_ack { BEHIND_AN_ACK } else { 1 };
+    let queued_bytes: usize = memberships
+        .iter()
+        .map(|membership| membership.queued_bytes)
+        .sum();
+    queued_bytes >= MAX_QUEUED_BYTES * factor
+        || memberships
+            .iter()
+            .any(|membership| membership.queue.len() >= MAX_QUEUED_EVENTS * factor)
+}
+
 /// A joined namespace.
 pub(super) struct Membership {
     pub(super) join: JoinId,
@@ -141,18 +163,6 @@ impl Membership {
         let job = Job::Event { event, ack };
         self.queued_bytes += job.len_bytes();
         self.queue.push_back(job);
-    }
-
-    /// Returns whether no more events should be read from the client.
-    ///
-    /// Not while a handler awaits the client's own ack, which comes behind the events.
-    pub(super) fn is_saturated(&self) -> bool {
-        let (max_events, max_bytes) = if self.awaited.is_empty() {
-            (MAX_QUEUED_EVENTS, MAX_QUEUED_BYTES)
-        } else {
-            (MAX_QUEUED_BEHIND_AN_ACK, MAX_QUEUED_BYTES_BEHIND_AN_ACK)
-        };
-        self.queue.len() >= max_events || self.queued_bytes >= max_bytes
     }
 
     /// Notes that the client is to acknowledge `id`. Returns whether it may: not if it owes too many already.
@@ -220,17 +230,23 @@ impl Membership {
     /// Ends the membership: what runs and what waits is finished in the background, then the gateway is told.
     ///
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
-    /// half-written. Acks that are awaited can come no more, and those who await them are told at once.
-    pub(super) fn wind_down(self, reason: DisconnectReason) {
+    /// half-written. Not so if a gateway ended it: then what waits is dropped, as in Node. Acks that are awaited can come
+    /// no more, and those who await them are told at once. `work` counts this as work until it is done.
+    pub(super) fn wind_down(self, reason: DisconnectReason, work: Work) {
         let Self {
             socket,
             gateway,
-            queue,
+            mut queue,
             running,
             awaited,
             ..
         } = self;
         drop(awaited);
+        match reason {
+            DisconnectReason::ServerNamespaceDisconnect
+            | DisconnectReason::Closed(CloseKind::ForcedServerClose) => queue.clear(),
+            DisconnectReason::ClientNamespaceDisconnect | DisconnectReason::Closed(_) => {}
+        }
         let on_disconnect = {
             let gateway = Arc::clone(&gateway);
             let socket = socket.clone();
@@ -242,15 +258,32 @@ impl Membership {
             return;
         }
         actix_rt::spawn(async move {
-            futures_util::future::join_all(running.into_iter().map(|running| running.call)).await;
-            for job in queue {
-                if let Some(running) = start(&gateway, &socket, job) {
-                    _ = running.call.await;
+            let rest = async {
+                let running = running.into_iter().map(|running| running.call);
+                futures_util::future::join_all(running).await;
+                for job in queue {
+                    if let Some(running) = start(&gateway, &socket, job) {
+                        _ = running.call.await;
+                    }
                 }
+            };
+            if tokio::time::timeout(WIND_DOWN_TIMEOUT, rest).await.is_err() {
+                log::warn!(
+                    "handlers of a client that left {} were cut off",
+                    socket.namespace()
+                );
             }
-            if let Some(on_disconnect) = on_disconnect {
-                on_disconnect.await;
+            if let Some(on_disconnect) = on_disconnect
+                && tokio::time::timeout(WIND_DOWN_TIMEOUT, on_disconnect)
+                    .await
+                    .is_err()
+            {
+                log::warn!(
+                    "the disconnect handler of {} was cut off",
+                    socket.namespace()
+                );
             }
+            drop(work);
         });
     }
 }

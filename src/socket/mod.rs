@@ -3,7 +3,8 @@
 //! Reading order: `messages` (the door), `actor` (the session's life), `polling` and `websocket_transport` (the two
 //! transports), `membership` (the namespaces it joined and the handlers that run), `clock` (heartbeat and deadlines),
 //! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
-//! kept of the first request), `endpoint` (the paths that speak Engine.IO).
+//! kept of the first request), `endpoint` (the paths that speak Engine.IO), `work`
+//! (what goes on after a client left).
 //!
 //! A Socket owns its transport, heartbeat, memberships and outbox; nobody else writes to the client, and sockets never
 //! address each other. Membership in rooms is the hub's.
@@ -19,3 +20,4 @@ pub mod outbox;
 mod polling;
 pub mod sessions;
 mod websocket_transport;
+pub mod work;

@@ -51,6 +51,8 @@ pub struct Outbox {
     items: VecDeque<Item>,
     /// How much of the front item the kernel already has.
     front_written: usize,
+    /// Whether the front item is the answer to the handshake, without which nothing else makes sense.
+    begins_with_answer: bool,
     len_bytes: usize,
     limit_bytes: usize,
 }
@@ -62,9 +64,19 @@ impl Outbox {
         Self {
             items: VecDeque::new(),
             front_written: 0,
+            begins_with_answer: false,
             len_bytes: 0,
             limit_bytes,
         }
+    }
+
+    /// Returns an outbox that begins with the answer to a WebSocket handshake, which is written whatever happens.
+    pub fn with_answer(limit_bytes: usize, answer: Bytes) -> Self {
+        let mut outbox = Self::new(limit_bytes);
+        // The first item always fits.
+        _ = outbox.push_raw(answer);
+        outbox.begins_with_answer = true;
+        outbox
     }
 
     /// Returns whether nothing waits.
@@ -75,6 +87,11 @@ impl Outbox {
     /// Returns whether so much waits that no more should be asked of this client.
     pub fn is_congested(&self) -> bool {
         self.len_bytes > self.limit_bytes / 2
+    }
+
+    /// Returns whether more waits than may; a lone message may be of any size.
+    pub fn is_over_limit(&self) -> bool {
+        self.len_bytes > self.limit_bytes && self.items.len() > 1
     }
 
     /// Appends a message.
@@ -118,9 +135,12 @@ impl Outbox {
         self.items.extend(later.items);
     }
 
-    /// Drops what waits, save for a frame that is half written: cut off, it would garble what follows.
+    /// Drops what waits, save for the answer to the handshake and a frame that is half written: cut off, it would garble
+    /// what follows.
     pub fn clear(&mut self) {
-        self.items.truncate(usize::from(self.front_written > 0));
+        self.items.truncate(usize::from(
+            self.front_written > 0 || self.begins_with_answer,
+        ));
         self.len_bytes = self.items.iter().map(Item::cost).sum();
     }
 
@@ -169,6 +189,7 @@ impl Outbox {
             self.front_written -= front_len;
             self.len_bytes -= front.cost();
             self.items.pop_front();
+            self.begins_with_answer = false;
         }
         if self.items.is_empty() && self.items.capacity() > 32 {
             // An idle client keeps no large queue from a busy moment.
@@ -239,6 +260,18 @@ mod tests {
         assert_eq!(pending(&outbox), b"\x044abc");
         outbox.written(5);
         outbox.push(message("4de")).unwrap();
+        outbox.clear();
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn the_answer_to_the_handshake_is_never_dropped() {
+        let mut outbox = Outbox::with_answer(1000, Bytes::from_static(b"101"));
+        outbox.push(message("4abc")).unwrap();
+        outbox.clear();
+        assert_eq!(pending(&outbox), b"101");
+        outbox.written(3);
+        outbox.push(message("4abc")).unwrap();
         outbox.clear();
         assert!(outbox.is_empty());
     }

@@ -2,7 +2,7 @@
 //!
 //! Pure. Source: RFC 6455, 5.5.1 and 7.4; the codes that the HTTP crates define are taken from them.
 
-use actix_web_actors::ws::CloseCode;
+pub use actix_web_actors::ws::CloseCode;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{self, MAX_CONTROL_PAYLOAD_BYTES, Opcode};

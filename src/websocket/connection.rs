@@ -69,6 +69,12 @@ pub struct Connection {
 impl Connection {
     /// Takes over a stream after its handshake. `unread` is what the client sent behind it.
     pub fn new(io: TcpStream, unread: BytesMut, max_payload: usize) -> Self {
+        // Even an empty one may hold the eight kilobytes that the HTTP dispatcher reserved.
+        let unread = if unread.is_empty() {
+            BytesMut::new()
+        } else {
+            unread
+        };
         Self {
             io,
             decoder: Decoder::new(max_payload),

@@ -15,6 +15,7 @@
 //! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
+//! | `tidy` | the house rules that a machine can check |
 
 #![allow(
     clippy::unwrap_used,
@@ -34,5 +35,6 @@ mod pages;
 mod polling;
 mod program;
 mod support;
+mod tidy;
 mod upgrade;
 mod websocket;

@@ -397,7 +397,7 @@ mod tests {
         Secret::new(fill.repeat(64))
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn accounts_and_key_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let store = RedbStore::open(dir.path()).unwrap();
@@ -415,7 +415,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_name_is_given_once_whatever_its_case() {
         let dir = tempfile::tempdir().unwrap();
         let store = RedbStore::open(dir.path()).unwrap();
@@ -429,7 +429,7 @@ mod tests {
         assert!(matches!(loser, StoreError::Taken), "{loser:?}");
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn what_was_answered_is_in_the_file_without_a_clean_close() {
         let dir = tempfile::tempdir().unwrap();
         let store = RedbStore::open(dir.path()).unwrap();
@@ -484,7 +484,7 @@ mod tests {
         }
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_disk_that_was_full_serves_again_once_it_has_room() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE_NAME);
@@ -607,7 +607,7 @@ mod tests {
         }
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_damaged_file_is_reported_and_panics_nowhere() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE_NAME);

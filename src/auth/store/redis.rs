@@ -302,7 +302,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn what_one_instance_keeps_another_finds() {
         let server = RedisServer::start();
         let (one, other) = (store_at(&server.url()), store_at(&server.url()));
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(other.shared_secret(secret("b")).await.unwrap(), secret("a"));
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn the_keys_are_the_documented_ones_and_do_not_expire() {
         let server = RedisServer::start();
         let store = store_at(&server.url());
@@ -339,7 +339,7 @@ mod tests {
         }
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn calls_at_once_share_one_connection() {
         let server = RedisServer::start();
         let store = store_at(&server.url());
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(store.link.lock().await.generation, 1);
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_redis_that_is_down_is_an_answer_and_its_return_is_noticed() {
         let mut server = RedisServer::start();
         let store = store_at(&server.url());
@@ -375,7 +375,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_redis_that_restarts_between_two_calls_fails_neither() {
         let mut server = RedisServer::start();
         let store = store_at(&server.url());
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(store.find(&bob()).await.unwrap(), Some(account("1")));
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn a_redis_that_does_not_answer_is_unavailable_in_time_for_all_who_wait() {
         // Accepts into its backlog, says nothing.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -415,7 +415,7 @@ mod tests {
         );
     }
 
-    #[actix_web::test]
+    #[actix_rt::test]
     async fn what_others_wrote_under_our_keys_is_corrupt_or_unavailable_but_never_used() {
         let server = RedisServer::start();
         let store = store_at(&server.url());
