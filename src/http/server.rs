@@ -3,16 +3,18 @@
 //! It is put together here, and not by actix-web's `HttpServer`, for one hook that the latter hides: a WebSocket upgrade gets
 //! the raw stream, so an open WebSocket costs no HTTP dispatcher and none of its buffers.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{future::ready, io, net::SocketAddr, time::Duration};
 
 use actix_http::HttpService;
 use actix_server::{Server, ServerBuilder};
 use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
 use actix_web::{App, dev::AppConfig, middleware::from_fn};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
 
 use super::{
     cors,
+    head_deadline::{self, Watched},
     routes::{self, Shared},
     upgrade::upgrade,
 };
@@ -83,16 +85,16 @@ pub fn serve(
         let routes = shared.clone();
         let app = App::new()
             .configure(|config| routes::configure(config, &routes))
-            .wrap(from_fn(cors::apply));
+            .wrap(from_fn(cors::apply))
+            .wrap(from_fn(head_deadline::note));
         let services = shared.services.clone();
         let origins = shared.origins.clone();
-        HttpService::build()
+        let http = HttpService::build()
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(HEAD_TIMEOUT)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             // A client that went away must abort its parked poll.
             .h1_allow_half_closed(false)
-            .tcp_nodelay(true)
             .graceful_shutdown_signal(move || {
                 let stopping = stopping.clone();
                 async move { stopping.notified().await }
@@ -100,9 +102,36 @@ pub fn serve(
             .upgrade(fn_service(move |(request, framed)| {
                 upgrade(services.clone(), origins.clone(), request, framed)
             }))
-            .h1(map_config(app, |_| AppConfig::default()))
-            .tcp()
+            .on_connect_ext(Watched::introduce)
+            .h1(map_config(app, |_| AppConfig::default()));
+        fn_service(|io| ready(Ok(accepted(io))))
+            .and_then(http)
             .map_err(|err| log::debug!("connection: {err}"))
     })?;
     Ok(builder.run())
+}
+
+/// Makes a connection ready for its first request.
+fn accepted(io: TcpStream) -> (Watched, Option<SocketAddr>) {
+    let peer = io.peer_addr().ok();
+    // actix-http's own setting has no effect on a service that is HTTP/1 alone. A stream that refuses is merely slower.
+    _ = io.set_nodelay(true);
+    (Watched::new(io, HEAD_TIMEOUT), peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bug: small frames waited for the acknowledgement of those before them, which may take 40 ms.
+    #[actix_rt::test]
+    async fn small_writes_are_not_held_back() {
+        let listener = bind("127.0.0.1", 0).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (_client, server) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        let (watched, peer) = accepted(server.unwrap().0);
+        assert!(watched.into_inner().nodelay().unwrap());
+        assert!(peer.is_some());
+    }
 }

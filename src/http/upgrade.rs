@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     cors,
     engine_io::{Head as _, facts, find, may_open},
+    head_deadline::Watched,
     origin::AllowedOrigins,
 };
 use crate::{
@@ -40,10 +41,10 @@ pub async fn upgrade(
     services: Arc<Services>,
     policy: AllowedOrigins,
     request: Request,
-    framed: Framed<TcpStream, h1::Codec>,
+    framed: Framed<Watched, h1::Codec>,
 ) -> Result<(), Infallible> {
     let parts = framed.into_parts();
-    let mut stream = parts.io;
+    let mut stream = parts.io.into_inner();
     let (layer, answer) = match judge(&services, &policy, &request) {
         Ok(answer) => answer,
         Err((status, text)) => {

@@ -97,7 +97,7 @@ pub enum DecodeError {
     /// A payload where none may be.
     #[error("unexpected payload")]
     UnexpectedPayload,
-    /// The first element of an event is neither text nor number.
+    /// The first element of an event is neither text nor a finite number.
     #[error("event name is neither text nor number")]
     EventName,
     /// The name is the protocol's own.
@@ -296,7 +296,10 @@ fn event_name(first: &str) -> Result<ByteString, DecodeError> {
             }
             Ok(name.into())
         }
-        Some(b'-' | b'0'..=b'9') => Ok(first.into()),
+        // JavaScript reads `1e999` as infinity, which has no text in JSON: other instances could not deliver it.
+        Some(b'-' | b'0'..=b'9') if first.parse::<f64>().is_ok_and(f64::is_finite) => {
+            Ok(first.into())
+        }
         _ => Err(DecodeError::EventName),
     }
 }
@@ -426,6 +429,8 @@ mod tests {
             (r#"2[{"toString":1}]"#, E::EventName),
             ("2[null]", E::EventName),
             ("2[true]", E::EventName),
+            ("2[1e999]", E::EventName),
+            ("2[-1e999,{}]", E::EventName),
             (r#"2abc["x"]"#, E::Payload(JsonError::Invalid)),
             (r#"2-1["x"]"#, E::Payload(JsonError::Invalid)),
             (r#"2["connect"]"#, E::ReservedEvent),

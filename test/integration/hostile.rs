@@ -270,11 +270,8 @@ async fn a_query_of_many_keys_costs_a_session_little() {
     target.assert_peak_below(96);
 }
 
-#[actix_rt::test]
-async fn a_head_that_dribbles_is_cut_off() {
-    let server = TestServer::start();
-    let mut stream = tcp(server.addr, b"GET /healthz HTTP/1.1\r\nHost: hub\r\nx: ").await;
-    // What ticks is the attack's own pace; the end is awaited.
+/// Writes bytes of a head at the attack's own pace until the server ends the stream; returns what it said.
+async fn dribble(mut stream: TcpStream) -> String {
     let mut pace = tokio::time::interval(Duration::from_millis(500));
     let mut answer = Vec::new();
     within("the end of the dribble", async {
@@ -286,7 +283,35 @@ async fn a_head_that_dribbles_is_cut_off() {
         }
     })
     .await;
-    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{answer:?}");
+    String::from_utf8(answer).unwrap()
+}
+
+#[actix_rt::test]
+async fn a_head_that_dribbles_is_cut_off() {
+    let server = TestServer::start();
+    let part = b"GET /healthz HTTP/1.1\r\nHost: hub\r\nx: ";
+    let answer = dribble(tcp(server.addr, part).await).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_unharmed(server.addr).await;
+}
+
+/// A bug: only the first head of a connection had a deadline.
+#[actix_rt::test]
+async fn a_later_head_that_dribbles_is_cut_off_too() {
+    let server = TestServer::start();
+    let mut stream = tcp(server.addr, &request("GET", "/healthz", &[], b"")).await;
+    let mut answer = Vec::new();
+    within("the first answer", async {
+        while !answer.ends_with(b"}") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+        }
+    })
+    .await;
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nx: ")
+        .await
+        .unwrap();
+    dribble(stream).await;
     assert_unharmed(server.addr).await;
 }
 
