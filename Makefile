@@ -23,6 +23,7 @@ help:
 	@echo 'make run           build and start one hub at http://localhost:3000 (needs Rust and npm, no configuration)'
 	@echo 'make test          install what the tests need, then run all of them'
 	@echo 'make compose-test  build the image, run docker-compose.yml for real and test it (needs Docker)'
+	@echo 'make fuzz          feed every decoder with noise, FUZZ_SECONDS each (needs a nightly Rust)'
 	@echo 'make clean         remove what was built and installed here; accounts in data/ stay'
 	@echo
 	@echo 'docker compose up --build   two hubs, Redis and Traefik at http://localhost:8080'
@@ -79,6 +80,8 @@ compose-test: need-node need-docker test/client/$(installed) test/browser/$(inst
 	@test/support/install-tools.sh '$(TOOLS)' chromium
 	$(call heading,docker-compose.yml (the image takes minutes to build))
 	$(call node_test,test/compose)
+
+include fuzz/fuzz.mk
 
 # ---- parts --------------------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,6 @@
-# `make fuzz`, for inclusion by the Makefile at the top: `include fuzz/fuzz.mk`. By itself: `make -f fuzz/fuzz.mk`.
+# `make fuzz`, a part of the Makefile at the top.
 #
 # Not a part of `make test`: it needs a nightly toolchain and has no end of its own.
-CARGO_TARGET_DIR ?= target
-TOOLS ?= $(CARGO_TARGET_DIR)/tools
 FUZZ_SECONDS ?= 60
 FUZZ_TOOLCHAIN ?= nightly-x86_64-unknown-linux-gnu
 CARGO_FUZZ = $(TOOLS)/bin/cargo-fuzz
