@@ -9,6 +9,7 @@
 //! | `heartbeat` | pings, pongs, and their absence |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
+//! | `conformance` | every case of the protocols' official suites |
 //! | `origins` | which pages may use the hub, over HTTP and WebSocket |
 //! | `accounts` | registering and logging in over HTTP, under load too |
 //! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
@@ -23,6 +24,7 @@
 
 mod accounts;
 mod cluster;
+mod conformance;
 mod events;
 mod handshake;
 mod heartbeat;

@@ -50,15 +50,31 @@ impl TestServer {
         let data = tempfile::tempdir().unwrap();
         let mut config = config(data.path());
         change(&mut config);
-        let (started, is_started) = mpsc::channel();
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let app = App::new(config)
+        Self::launch(data, move || {
+            App::new(config)
                 .with_accounts()
                 .unwrap()
                 .gateway(conformance::main_gateway())
                 .gateway(conformance::custom_gateway())
-                .gateway(test_gateway());
+                .gateway(test_gateway())
+        })
+    }
+
+    /// Starts the application of an example, with the settings that the example wants.
+    pub(crate) fn of_example(
+        configure: fn(Config) -> Config,
+        app: impl FnOnce(Config) -> App + Send + 'static,
+    ) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let config = configure(config(data.path()));
+        Self::launch(data, move || app(config))
+    }
+
+    fn launch(data: tempfile::TempDir, app: impl FnOnce() -> App + Send + 'static) -> Self {
+        let (started, is_started) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let app = app();
             actix::System::new().block_on(async {
                 let running = app.start().await.unwrap();
                 started.send(running.addr()).unwrap();
