@@ -253,12 +253,7 @@ impl Socket {
             return false;
         }
         let now = Instant::now();
-        match self.clock.due(now, &self.services.config) {
-            Some(Due::Ping) => self.push(encoded::ping()),
-            Some(Due::PingTimeout) => self.end(CloseReason::PingTimeout),
-            Some(Due::ConnectTimeout) => self.end(CloseReason::ConnectTimeout),
-            None => {}
-        }
+        self.do_what_is_due(now);
         if let Some(probe) = &mut self.probe {
             if probe.deadline <= now {
                 self.drop_probe(&CloseFrame::BARE);
@@ -268,6 +263,15 @@ impl Socket {
             }
         }
         true
+    }
+
+    fn do_what_is_due(&mut self, now: Instant) {
+        match self.clock.due(now, &self.services.config) {
+            Some(Due::Ping) => self.push(encoded::ping()),
+            Some(Due::PingTimeout) => self.end(CloseReason::PingTimeout),
+            Some(Due::ConnectTimeout) => self.end(CloseReason::ConnectTimeout),
+            None => {}
+        }
     }
 
     // ---- admissions and handlers ----
@@ -763,6 +767,10 @@ impl Handler<Poll> for Socket {
     type Result = ();
 
     fn handle(&mut self, Poll { reply }: Poll, ctx: &mut Self::Context) {
+        if matches!(self.phase, Phase::Open) {
+            // The timer may be late, and a session whose time is over takes no more polls.
+            self.do_what_is_due(Instant::now());
+        }
         if let Phase::Closing(payload) = &mut self.phase {
             // The client may be gone; then nobody needs the answer.
             _ = reply.send(PollAnswer::Payload(std::mem::take(payload)));
