@@ -67,6 +67,10 @@ const MAX_ADMISSIONS: usize = 16;
 /// How long a polling client that was ended has to fetch the close packet.
 const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a polling client that sent the close packet may still fetch the noop that releases its GET. The two travel on
+/// different connections, so the GET may be the slower one.
+const LATE_GET_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Rounds of [`Socket::drive`] before other tasks of the arbiter get their turn.
 const MAX_ROUNDS: usize = 64;
 
@@ -663,7 +667,7 @@ impl Socket {
         }
     }
 
-    /// Tells a polling client: in its parked GET, or, if the server wanted the end, in its next one.
+    /// Tells a polling client: in its parked GET, or, if either side wanted the end, in its next one.
     fn end_polling(&mut self, mut polling: Polling, reason: &CloseReason) {
         match reason {
             CloseReason::Overlap | CloseReason::Aborted => polling.refuse_post(),
@@ -674,7 +678,10 @@ impl Socket {
             _ => encoded::close(),
         };
         if !reason.drains() {
-            polling.answer(last.polling().clone());
+            let payload = last.polling().clone();
+            if !polling.answer(payload.clone()) && matches!(reason, CloseReason::ClosePacket) {
+                self.await_last_poll(payload, LATE_GET_TIMEOUT);
+            }
             return;
         }
         let is_parked = polling.is_parked();
@@ -685,11 +692,14 @@ impl Socket {
         _ = self.outbox.push(last);
         let payload = self.outbox.take_payload();
         if !polling.answer(payload.clone()) {
-            self.phase = Phase::Closing(payload);
-            self.timer
-                .as_mut()
-                .reset((Instant::now() + CLOSE_FETCH_TIMEOUT).into());
+            self.await_last_poll(payload, CLOSE_FETCH_TIMEOUT);
         }
+    }
+
+    /// Keeps the session's last payload for the next GET.
+    fn await_last_poll(&mut self, payload: Bytes, timeout: Duration) {
+        self.phase = Phase::Closing(payload);
+        self.timer.as_mut().reset((Instant::now() + timeout).into());
     }
 }
 
