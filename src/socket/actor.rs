@@ -701,6 +701,13 @@ impl Socket {
         self.phase = Phase::Closing(payload);
         self.timer.as_mut().reset((Instant::now() + timeout).into());
     }
+
+    /// Is over, whether the last payload was fetched or not.
+    fn forget(&mut self, ctx: &mut Context<Self>) {
+        self.phase = Phase::Closed;
+        self.services.sessions.remove(&self.sid);
+        ctx.stop();
+    }
 }
 
 /// Returns an error and its causes in one line.
@@ -784,10 +791,7 @@ impl Handler<Poll> for Socket {
         if let Phase::Closing(payload) = &mut self.phase {
             // The client may be gone; then nobody needs the answer.
             _ = reply.send(PollAnswer::Payload(std::mem::take(payload)));
-            self.phase = Phase::Closed;
-            self.services.sessions.remove(&self.sid);
-            ctx.stop();
-            return;
+            return self.forget(ctx);
         }
         // A poll that crossed an upgrade finds no session on polling: dropping the reply says so.
         let Transport::Polling(polling) = &mut self.transport else {
@@ -902,7 +906,10 @@ impl Handler<Disconnect> for Socket {
 impl Handler<Stop> for Socket {
     type Result = ();
 
-    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        if matches!(self.phase, Phase::Closing(_)) {
+            return self.forget(ctx);
+        }
         self.end(CloseReason::Shutdown);
     }
 }
