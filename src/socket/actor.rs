@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! mailbox (Deliver, Poll, Post, Upgrade, …) ──▶ outbox
-//! Drive: deadlines ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush     until nothing moves
+//! Drive: admissions ▸ handlers ▸ input ▸ probe ▸ flush ▸ deadlines     until nothing moves
 //! ```
 //! [`Socket::end`] is the only way to end a session.
 
@@ -227,12 +227,13 @@ impl Socket {
                 Phase::Closing(_) => return self.timer.as_mut().poll(cx),
                 Phase::Closed => return Ready::Ready(()),
             }
-            let mut moved = self.poll_timer(cx);
-            moved |= self.poll_admissions(cx);
+            let mut moved = self.poll_admissions(cx);
             moved |= self.poll_memberships(cx);
             moved |= self.poll_input(cx);
             moved |= self.poll_probe(cx);
             moved |= self.flush(cx);
+            // Last: what has arrived counts before the time is up, however late this thread gets to read it.
+            moved |= self.poll_timer(cx);
             if !moved {
                 return Ready::Pending;
             }
@@ -244,6 +245,10 @@ impl Socket {
     // ---- deadlines ----
 
     fn poll_timer(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if !matches!(self.phase, Phase::Open) {
+            // The timer serves the end now.
+            return true;
+        }
         let mut next = self.clock.next();
         if let Some(probe) = &self.probe {
             next = next

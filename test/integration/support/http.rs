@@ -226,6 +226,22 @@ impl Poller {
         answer.text().to_owned()
     }
 
+    /// Polls until there is more than pings, and returns that. Pings are answered, as every client must: on a slow machine
+    /// one may come anywhere.
+    pub(crate) async fn payload_but_pings(&self) -> String {
+        loop {
+            let payload = self.payload().await;
+            let (pings, packets): (Vec<_>, Vec<_>) =
+                payload.split('\u{1e}').partition(|packet| *packet == "2");
+            for _ in pings {
+                self.ok("3").await;
+            }
+            if !packets.is_empty() {
+                return packets.join("\u{1e}");
+            }
+        }
+    }
+
     /// Asserts that the session has ended.
     pub(crate) async fn assert_gone(&self) {
         let answer = self.get().await;

@@ -60,8 +60,8 @@ impl TestServer {
         })
     }
 
-    /// Starts the application of an example, with the settings that the example wants.
-    pub(crate) fn of_example(
+    /// Starts another application, with the settings that it wants.
+    pub(crate) fn of_app(
         configure: fn(Config) -> Config,
         app: impl FnOnce(Config) -> App + Send + 'static,
     ) -> Self {
