@@ -55,3 +55,8 @@ pub mod websocket;
 #[cfg(test)]
 #[path = "../test/integration/support/redis_server.rs"]
 mod redis_server;
+
+/// The guide's Rust must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-node.md")]
+struct FromNode;

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! mailbox (Deliver, Poll, Post, Upgrade, …) ──▶ outbox
-//! Drive: flush ▸ deadlines ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush     until nothing moves
+//! Drive: flush ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush ▸ deadlines     until nothing moves
 //! ```
 //! `Socket::end` is the only way to end a session.
 
@@ -70,6 +70,10 @@ const MAX_ADMISSIONS: usize = 16;
 
 /// How long a polling client that was ended has to fetch the close packet.
 const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a polling client that sent the close packet may still fetch the noop that releases its GET. The two travel on
+/// different connections, so the GET may be the slower one.
+const LATE_GET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Rounds of [`Socket::drive`] before other tasks of the arbiter get their turn.
 const MAX_ROUNDS: usize = 64;
@@ -241,12 +245,13 @@ impl Socket {
             }
             // First, so that the answer to a handshake leaves before anything of the client is judged.
             let mut moved = self.flush(cx);
-            moved |= self.poll_timer(cx);
             moved |= self.poll_admissions(cx);
             moved |= self.poll_memberships(cx);
             moved |= self.poll_input(cx);
             moved |= self.poll_probe(cx);
             moved |= self.flush(cx);
+            // Last: what has arrived counts before the time is up, however late this thread gets to read it.
+            moved |= self.poll_timer(cx);
             if !moved {
                 return Ready::Pending;
             }
@@ -258,6 +263,10 @@ impl Socket {
     // ---- deadlines ----
 
     fn poll_timer(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if !matches!(self.phase, Phase::Open) {
+            // The timer serves the end now.
+            return true;
+        }
         let mut next = self.clock.next();
         if let Some(probe) = &self.probe {
             next = next
@@ -271,6 +280,19 @@ impl Socket {
             return false;
         }
         let now = Instant::now();
+        self.do_what_is_due(now);
+        if let Some(probe) = &mut self.probe {
+            if probe.deadline <= now {
+                self.drop_probe(&CloseFrame::BARE);
+            } else if probe.noop_at.is_some_and(|at| at <= now) {
+                probe.noop_at = Some(now + NOOP_INTERVAL);
+                self.release_poll();
+            }
+        }
+        true
+    }
+
+    fn do_what_is_due(&mut self, now: Instant) {
         let config = &self.services.config;
         match self.clock.due(now, config) {
             // Its pong may lie unread because we did not read: it gets its time again, as long as handlers come to an end. If
@@ -285,15 +307,6 @@ impl Socket {
             Some(Due::ConnectTimeout) => self.end(CloseReason::ConnectTimeout),
             None => {}
         }
-        if let Some(probe) = &mut self.probe {
-            if probe.deadline <= now {
-                self.drop_probe(&CloseFrame::BARE);
-            } else if probe.noop_at.is_some_and(|at| at <= now) {
-                probe.noop_at = Some(now + NOOP_INTERVAL);
-                self.release_poll();
-            }
-        }
-        true
     }
 
     // ---- admissions and handlers ----
@@ -700,7 +713,7 @@ impl Socket {
         }
     }
 
-    /// Tells a polling client: in its parked GET, or, if the server wanted the end, in its next one.
+    /// Tells a polling client: in its parked GET, or, if either side wanted the end, in its next one.
     fn end_polling(&mut self, mut polling: Polling, reason: &CloseReason) {
         match reason {
             CloseReason::Overlap | CloseReason::Aborted => polling.refuse_post(),
@@ -711,7 +724,10 @@ impl Socket {
             _ => encoded::close(),
         };
         if !reason.drains() {
-            polling.answer(last.polling().clone());
+            let payload = last.polling().clone();
+            if !polling.answer(payload.clone()) && matches!(reason, CloseReason::ClosePacket) {
+                self.await_last_poll(payload, LATE_GET_TIMEOUT);
+            }
             return;
         }
         let is_parked = polling.is_parked();
@@ -722,11 +738,21 @@ impl Socket {
         _ = self.outbox.push(last);
         let payload = self.outbox.take_payload();
         if !polling.answer(payload.clone()) {
-            self.phase = Phase::Closing(payload);
-            self.timer
-                .as_mut()
-                .reset((Instant::now() + CLOSE_FETCH_TIMEOUT).into());
+            self.await_last_poll(payload, CLOSE_FETCH_TIMEOUT);
         }
+    }
+
+    /// Keeps the session's last payload for the next GET.
+    fn await_last_poll(&mut self, payload: Bytes, timeout: Duration) {
+        self.phase = Phase::Closing(payload);
+        self.timer.as_mut().reset((Instant::now() + timeout).into());
+    }
+
+    /// Is over, whether the last payload was fetched or not.
+    fn forget(&mut self, ctx: &mut Context<Self>) {
+        self.phase = Phase::Closed;
+        self.services.sessions.remove(&self.sid);
+        ctx.stop();
     }
 }
 
@@ -804,13 +830,14 @@ impl Handler<Poll> for Socket {
     type Result = ();
 
     fn handle(&mut self, Poll { reply }: Poll, ctx: &mut Self::Context) {
+        if matches!(self.phase, Phase::Open) {
+            // The timer may be late, and a session whose time is over takes no more polls.
+            self.do_what_is_due(Instant::now());
+        }
         if let Phase::Closing(payload) = &mut self.phase {
             // The client may be gone; then nobody needs the answer.
             _ = reply.send(PollAnswer::Payload(std::mem::take(payload)));
-            self.phase = Phase::Closed;
-            self.services.sessions.remove(&self.sid);
-            ctx.stop();
-            return;
+            return self.forget(ctx);
         }
         // A poll that crossed an upgrade finds no session on polling: dropping the reply says so.
         let Transport::Polling(polling) = &mut self.transport else {
@@ -923,12 +950,10 @@ impl Handler<Disconnect> for Socket {
 impl Handler<Stop> for Socket {
     type Result = ();
 
-    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
-        self.end(CloseReason::Shutdown);
-        if let Phase::Closing(_) = self.phase {
-            // Nobody will be here to be fetched from.
-            self.phase = Phase::Closed;
-            self.services.sessions.remove(&self.sid);
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        if matches!(self.phase, Phase::Closing(_)) {
+            return self.forget(ctx);
         }
+        self.end(CloseReason::Shutdown);
     }
 }

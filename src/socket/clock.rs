@@ -4,7 +4,7 @@
 //! the earliest deadline.
 //!
 //! Rules: a ping `ping_interval` after the open packet, and again that long after each pong; the session ends if no pong
-//! came `ping_timeout` after a ping. While a pong is awaited, the first other packet starts that time-out anew, once.
+//! came `ping_timeout` after a ping was due. While a pong is awaited, the first other packet starts that time-out anew, once.
 //! Source: Engine.IO protocol v4, "Heartbeat"; wire.md 1.7, 2.2.
 
 use std::time::Instant;
@@ -64,7 +64,9 @@ impl Clock {
         }
         match self.heartbeat {
             Heartbeat::PingAt(at) if at <= now => {
-                let deadline = now + config.ping_timeout;
+                // From when it was due: what this side is late must not lengthen the session. Nor may it take away more
+                // than half of the client's time, or an instance that stood still would lose its clients.
+                let deadline = (at + config.ping_timeout).max(now + config.ping_timeout / 2);
                 self.heartbeat = Heartbeat::PongBy {
                     deadline,
                     extended: false,
@@ -157,6 +159,23 @@ mod tests {
         assert_eq!(clock.due(at(300), &config()), Some(Due::Ping));
         assert_eq!(clock.next(), at(500));
         assert_eq!(clock.due(at(500), &config()), Some(Due::PingTimeout));
+    }
+
+    #[test]
+    fn a_ping_that_leaves_late_does_not_put_off_the_end() {
+        let (mut clock, at) = started();
+        clock.joined();
+        assert_eq!(clock.due(at(330), &config()), Some(Due::Ping));
+        assert_eq!(clock.next(), at(500));
+    }
+
+    #[test]
+    fn a_ping_that_leaves_very_late_takes_no_more_than_half_of_the_time() {
+        let (mut clock, at) = started();
+        clock.joined();
+        assert_eq!(clock.due(at(900), &config()), Some(Due::Ping));
+        assert_eq!(clock.due(at(900), &config()), None);
+        assert_eq!(clock.next(), at(1000));
     }
 
     #[test]

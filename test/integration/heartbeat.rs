@@ -1,8 +1,13 @@
 //! Pings, pongs, and their absence. Source: wire.md 1.7, 8.1.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use crate::support::{http::Poller, server::TestServer, websocket::WebSocket};
+use sockhop::{app::App, gateways::Gateway};
+
+use crate::support::{conformance, http::Poller, server::TestServer, websocket::WebSocket, within};
 
 /// The times of the official conformance suites.
 fn quick() -> TestServer {
@@ -62,6 +67,34 @@ async fn a_poller_that_never_polls_is_forgotten() {
     let poller = Poller::open(server.addr).await;
     server.await_connections(0).await;
     poller.assert_gone().await;
+}
+
+#[actix_rt::test]
+async fn a_pong_that_arrived_in_time_counts_however_late_it_is_read() {
+    let (has_stalled, mut stalled) = tokio::sync::mpsc::unbounded_channel();
+    let (resume, resumed) = std::sync::mpsc::channel();
+    let resumed = Arc::new(Mutex::new(resumed));
+    let server = TestServer::of_app(conformance::configure, |config| {
+        let stall = move |_, (): ()| {
+            let (has_stalled, resumed) = (has_stalled.clone(), Arc::clone(&resumed));
+            async move {
+                has_stalled.send(()).unwrap();
+                // Blocks the thread, which nobody should.
+                resumed.lock().unwrap().recv().unwrap();
+            }
+        };
+        App::new(config).gateway(Gateway::new("/").on("stall", stall))
+    });
+    let mut websocket = WebSocket::open(server.addr).await;
+    websocket.send("40").await;
+    assert!(websocket.text().await.starts_with("40"));
+    assert_eq!(websocket.text().await, "2");
+    websocket.send(r#"42["stall"]"#).await;
+    within("the stall", stalled.recv()).await.unwrap();
+    websocket.send("3").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    resume.send(()).unwrap();
+    assert_eq!(websocket.text().await, "2", "the next ping");
 }
 
 #[actix_rt::test]

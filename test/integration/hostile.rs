@@ -703,6 +703,8 @@ async fn a_close_in_the_midst_of_an_upgrade_ends_the_probe_alone_or_everything()
     poller.ok("1").await;
     websocket.send("5").await;
     websocket.assert_closed().await;
+    // As a GET that the close packet overtook.
+    assert_eq!(poller.payload().await, "6");
     poller.assert_gone().await;
     assert_unharmed(server.addr).await;
 }

@@ -11,6 +11,8 @@
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
 //! | `handlers` | what a client meets when handlers are slow, busy, or done with it |
+//! | `conformance` | every case of the protocols' official suites |
+//! | `chat` | the example of that name |
 //! | `origins` | which pages may use the hub, over HTTP and WebSocket |
 //! | `accounts` | registering and logging in over HTTP, under load too |
 //! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
@@ -25,7 +27,9 @@
 )]
 
 mod accounts;
+mod chat;
 mod cluster;
+mod conformance;
 mod events;
 mod handlers;
 mod handshake;

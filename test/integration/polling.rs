@@ -1,5 +1,7 @@
 //! GET and POST of a session, and every way in which they go wrong. Source: wire.md 1.4.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -176,6 +178,39 @@ async fn a_close_packet_releases_the_get_with_a_noop() {
     poller.ok("1").await;
     assert_eq!(parked.answer().await.text(), "6");
     poller.assert_gone().await;
+}
+
+#[actix_rt::test]
+async fn a_get_that_the_close_packet_overtook_gets_the_noop_too() {
+    // Sent at the same time on two connections, they may arrive in either order.
+    let server = TestServer::start();
+    let poller = Poller::join_main(server.addr).await;
+    poller.ok("1").await;
+    assert_eq!(poller.payload().await, "6");
+    poller.assert_gone().await;
+}
+
+#[actix_rt::test]
+async fn a_close_packet_without_a_get_leaves_nothing_behind() {
+    let server = TestServer::start();
+    let poller = Poller::join_main(server.addr).await;
+    poller.ok("1").await;
+    let answer = poller.post("6").await;
+    assert_eq!(answer.json()["code"], 1, "{answer:?}");
+    server.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn a_session_that_waits_for_its_last_get_does_not_hold_up_the_stop() {
+    let server = TestServer::start();
+    let poller = Poller::join_main(server.addr).await;
+    poller.ok("4abc").await;
+    let began = Instant::now();
+    drop(server);
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "it took all the time that clients have to be told in"
+    );
 }
 
 #[actix_rt::test]

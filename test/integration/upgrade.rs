@@ -9,8 +9,7 @@ use crate::support::{
 };
 
 async fn probing(poller: &Poller) -> WebSocket {
-    let target = format!("/socket.io/?EIO=4&transport=websocket&sid={}", poller.sid);
-    WebSocket::connect(poller.addr, &target).await
+    WebSocket::connect(poller.addr, &poller.upgrade_target()).await
 }
 
 /// Upgrades as the official client does.
@@ -168,7 +167,7 @@ async fn frames_that_came_with_the_handshake_are_not_lost() {
 
     let server = TestServer::start();
     let poller = Poller::join_main(server.addr).await;
-    let target = format!("/socket.io/?EIO=4&transport=websocket&sid={}", poller.sid);
+    let target = poller.upgrade_target();
     let bytes = [upgrade_request(&target, &[]), frame(0x81, b"2probe")].concat();
     let mut pending = http::Pending::send(server.addr, &bytes).await;
     let mut got = Vec::new();

@@ -172,23 +172,35 @@ pub(crate) async fn await_connections(addr: SocketAddr, expected: u64) {
 /// A session on polling, in raw payloads.
 pub(crate) struct Poller {
     pub(crate) addr: SocketAddr,
+    path: String,
     pub(crate) target: String,
     pub(crate) sid: String,
 }
 
 impl Poller {
-    /// Opens a session.
+    /// Opens a session of Socket.IO.
     pub(crate) async fn open(addr: SocketAddr) -> Self {
-        let answer = get(addr, "/socket.io/?EIO=4&transport=polling").await;
+        Self::open_at(addr, "/socket.io/").await
+    }
+
+    /// Opens a session at a path that begins and ends with a slash.
+    pub(crate) async fn open_at(addr: SocketAddr, path: &str) -> Self {
+        let answer = get(addr, &format!("{path}?EIO=4&transport=polling")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let open: serde_json::Value =
             serde_json::from_str(answer.text().strip_prefix('0').unwrap()).unwrap();
         let sid = open["sid"].as_str().unwrap().to_owned();
         Self {
             addr,
-            target: format!("/socket.io/?EIO=4&transport=polling&sid={sid}"),
+            path: path.to_owned(),
+            target: format!("{path}?EIO=4&transport=polling&sid={sid}"),
             sid,
         }
+    }
+
+    /// Returns where a WebSocket takes this session over.
+    pub(crate) fn upgrade_target(&self) -> String {
+        format!("{}?EIO=4&transport=websocket&sid={}", self.path, self.sid)
     }
 
     /// Opens a session and joins `/`.
@@ -229,6 +241,22 @@ impl Poller {
         let answer = self.get().await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.text().to_owned()
+    }
+
+    /// Polls until there is more than pings, and returns that. Pings are answered, as every client must: on a slow machine
+    /// one may come anywhere.
+    pub(crate) async fn payload_but_pings(&self) -> String {
+        loop {
+            let payload = self.payload().await;
+            let (pings, packets): (Vec<_>, Vec<_>) =
+                payload.split('\u{1e}').partition(|packet| *packet == "2");
+            for _ in pings {
+                self.ok("3").await;
+            }
+            if !packets.is_empty() {
+                return packets.join("\u{1e}");
+            }
+        }
     }
 
     /// Asserts that the session has ended.

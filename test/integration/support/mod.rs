@@ -2,6 +2,9 @@
 //!
 //! Everything awaits events; a single patience bounds each wait, so that a fault fails a test instead of hanging it.
 
+#[path = "../../../examples/chat.rs"]
+#[allow(dead_code, reason = "its main is for the example alone")]
+pub(crate) mod chat;
 #[path = "../../../examples/conformance.rs"]
 #[allow(dead_code, reason = "its main is for the example alone")]
 pub(crate) mod conformance;

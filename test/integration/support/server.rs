@@ -69,10 +69,24 @@ impl TestServer {
         let data = tempfile::tempdir().unwrap();
         let mut config = config(data.path());
         change(&mut config);
+        Self::launch(data, move || build(App::new(config)))
+    }
+
+    /// Starts an application that is put together elsewhere, with the settings that it wants.
+    pub(crate) fn of_app(
+        configure: fn(Config) -> Config,
+        app: impl FnOnce(Config) -> App + Send + 'static,
+    ) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let config = configure(config(data.path()));
+        Self::launch(data, move || app(config))
+    }
+
+    fn launch(data: tempfile::TempDir, app: impl FnOnce() -> App + Send + 'static) -> Self {
         let (started, is_started) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let app = build(App::new(config));
+            let app = app();
             actix::System::new().block_on(async {
                 let running = app.start().await.unwrap();
                 started.send(running.addr()).unwrap();

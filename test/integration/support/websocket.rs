@@ -64,9 +64,14 @@ impl WebSocket {
         Self { stream, unread }
     }
 
-    /// Opens a session and reads the open packet.
+    /// Opens a session of Socket.IO and reads the open packet.
     pub(crate) async fn open(addr: SocketAddr) -> Self {
-        let mut websocket = Self::connect(addr, "/socket.io/?EIO=4&transport=websocket").await;
+        Self::open_at(addr, "/socket.io/").await
+    }
+
+    /// Opens a session at a path that begins and ends with a slash, and reads the open packet.
+    pub(crate) async fn open_at(addr: SocketAddr, path: &str) -> Self {
+        let mut websocket = Self::connect(addr, &format!("{path}?EIO=4&transport=websocket")).await;
         assert!(websocket.text().await.starts_with("0{"));
         websocket
     }
@@ -145,6 +150,25 @@ impl WebSocket {
         match self.next().await {
             Frame::Text(text) => text,
             other => panic!("a text frame was due, not {other:?}"),
+        }
+    }
+
+    /// Reads the next frame that is no ping. Pings are answered, as every client must: on a slow machine one may come
+    /// anywhere.
+    pub(crate) async fn next_but_pings(&mut self) -> Frame {
+        loop {
+            match self.next().await {
+                Frame::Text(text) if text == "2" => self.send("3").await,
+                frame => return frame,
+            }
+        }
+    }
+
+    /// Reads a text frame that is no ping. Pings are answered.
+    pub(crate) async fn message(&mut self) -> String {
+        match self.next_but_pings().await {
+            Frame::Text(text) => text,
+            other => panic!("a message was due, not {other:?}"),
         }
     }
 
