@@ -42,8 +42,11 @@ fn main() {
     let code = format!(
         "/// Version of the official client that `static/package.json` pins.\n\
          pub const VERSION: &str = {version:?};\n\
+         /// Every name that is served, whether the file was there at build time or is redirected.\n\
+         static NAMES: [&str; {}] = {FILES:?};\n\
          /// Name and content of each file that was there at build time.\n\
-         static FILES: &[(&str, &[u8])] = &[\n{files}];\n"
+         static FILES: &[(&str, &[u8])] = &[\n{files}];\n",
+        FILES.len(),
     );
     fs::write(Path::new(&out).join("client_bundle.rs"), code).expect("OUT_DIR is writable");
 }

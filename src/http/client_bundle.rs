@@ -10,18 +10,6 @@ use actix_web::{
 
 include!(concat!(env!("OUT_DIR"), "/client_bundle.rs"));
 
-/// Every name that is served, whether it is there or redirected.
-const NAMES: [&str; 8] = [
-    "socket.io.js",
-    "socket.io.js.map",
-    "socket.io.min.js",
-    "socket.io.min.js.map",
-    "socket.io.esm.min.js",
-    "socket.io.esm.min.js.map",
-    "socket.io.msgpack.min.js",
-    "socket.io.msgpack.min.js.map",
-];
-
 /// Returns whether the binary holds the bundle.
 pub fn is_built_in() -> bool {
     !FILES.is_empty()

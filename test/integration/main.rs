@@ -7,11 +7,9 @@
 //! | `websocket` | frames, and how a WebSocket ends |
 //! | `upgrade` | from polling to WebSocket, with its races |
 //! | `hostile` | what strangers send to do harm: answers, and memory that stays bounded |
-//! | `heartbeat` | pings, pongs, and their absence |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
 //! | `handlers` | what a client meets when handlers are slow, busy, or done with it |
-//! | `conformance` | every case of the protocols' official suites |
 //! | `chat` | the example of that name |
 //! | `origins` | which pages may use the hub, over HTTP and WebSocket |
 //! | `accounts` | registering and logging in over HTTP, under load too |
@@ -29,11 +27,9 @@
 mod accounts;
 mod chat;
 mod cluster;
-mod conformance;
 mod events;
 mod handlers;
 mod handshake;
-mod heartbeat;
 mod hostile;
 mod namespaces;
 mod origins;

@@ -2,6 +2,11 @@
 //!
 //! Everything awaits events; a single patience bounds each wait, so that a fault fails a test instead of hanging it.
 
+#![allow(
+    dead_code,
+    reason = "two test binaries share it, and neither needs all of it"
+)]
+
 #[path = "../../../examples/chat.rs"]
 #[allow(dead_code, reason = "its main is for the example alone")]
 pub(crate) mod chat;
