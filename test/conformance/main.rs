@@ -16,8 +16,4 @@
 mod heartbeat;
 mod suites;
 #[path = "../integration/support/mod.rs"]
-#[allow(
-    dead_code,
-    reason = "the integration tests share it, and need more of it"
-)]
 mod support;

@@ -8,10 +8,8 @@
 )]
 
 #[path = "../../../examples/chat.rs"]
-#[allow(dead_code, reason = "its main is for the example alone")]
 pub(crate) mod chat;
 #[path = "../../../examples/conformance.rs"]
-#[allow(dead_code, reason = "its main is for the example alone")]
 pub(crate) mod conformance;
 pub(crate) mod http;
 pub(crate) mod program;
