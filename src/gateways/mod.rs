@@ -179,7 +179,7 @@ impl Gateway {
     /// Runs once for each socket after it left, for whatever reason, behind its last event. It is in no room any more, and what
     /// is sent to it goes nowhere; [`SocketRef::to`] still reaches the others. A second one replaces the first.
     ///
-    /// On [`Running::stop`](crate::app::Running::stop) it is called, but not waited for.
+    /// It has 30 seconds, as those events have before it; a stop of the instance waits for it, though not as long.
     pub fn on_disconnect<F, Fut>(mut self, call: F) -> Self
     where
         F: Fn(SocketRef, DisconnectReason) -> Fut + Send + Sync + 'static,
