@@ -128,7 +128,8 @@ impl App {
         Ok(self)
     }
 
-    /// Adds a gateway. One for a namespace that has one already replaces it.
+    /// Adds a gateway. One for a namespace that has one already replaces it. A namespace without a gateway is there for nobody,
+    /// not even `/`.
     #[must_use]
     pub fn gateway(mut self, gateway: Gateway) -> Self {
         self.gateways.add(gateway);
@@ -282,7 +283,8 @@ impl Running {
         self.services.instance
     }
 
-    /// Returns a namespace, to send to its clients on all instances from outside of any handler.
+    /// Returns a namespace, to send to its clients on all instances from outside of any handler. `name` begins with a slash;
+    /// what is sent to one without a gateway reaches nobody.
     pub fn namespace(&self, name: &str) -> NamespaceRef {
         NamespaceRef {
             namespace: name.into(),

@@ -117,18 +117,21 @@ pub struct JwtConfig {
     pub expires_in: Duration,
 }
 
-/// Time-outs and limits of Engine.IO and Socket.IO sessions.
+/// Time-outs and limits of Engine.IO and Socket.IO sessions. Clients are told of the first two and the last in the open packet.
+///
+/// None may be zero: a zero time-out is over at once, and with `max_payload` 0 nothing can be received.
+/// Source: Engine.IO protocol v4, "Handshake", "Heartbeat"; the option names of Node's server.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// From a pong to the next ping.
+    /// From a pong to the next ping. Default 25 s.
     pub ping_interval: Duration,
-    /// From a ping to the pong that it must get.
+    /// From a ping to the pong that it must get; the session ends without. Default 20 s.
     pub ping_timeout: Duration,
-    /// From a probing WebSocket's open to its `5`.
+    /// From a probing WebSocket's open to its `5` (upgrade); the session stays on polling without. Default 10 s.
     pub upgrade_timeout: Duration,
-    /// From the open packet to the first joined namespace.
+    /// From the open packet to the first joined namespace; the session ends without. Default 45 s.
     pub connect_timeout: Duration,
-    /// Bytes in one message (WebSocket) or one body (polling).
+    /// Bytes in one message (WebSocket), in one body (polling), and in all attachments of one packet. Default 1,000,000.
     pub max_payload: usize,
 }
 
@@ -161,7 +164,7 @@ pub struct Config {
     pub jwt: JwtConfig,
     /// Session time-outs and limits.
     pub engine: EngineConfig,
-    /// HTTP workers.
+    /// HTTP workers, each a thread that serves its clients' handlers, too. At least 1; default one per core.
     pub workers: usize,
     /// Log filter.
     pub log_filter: String,

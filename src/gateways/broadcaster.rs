@@ -82,7 +82,8 @@ pub struct Broadcaster {
 }
 
 impl Broadcaster {
-    /// Adds a room to the selection: whoever is in any of the rooms gets the event once.
+    /// Adds a room to the selection: whoever is in any of the rooms gets the event once. Without rooms, everyone does. A socket
+    /// id is the room of its socket.
     pub fn to(mut self, room: impl Into<Room>) -> Self {
         self.target.rooms.push(room.into());
         self
@@ -94,19 +95,21 @@ impl Broadcaster {
         self
     }
 
-    /// Only sockets of this instance.
+    /// Selects sockets of this instance alone: nothing is published.
     pub fn local(mut self) -> Self {
         self.flags.local = true;
         self
     }
 
-    /// A client that cannot take the event at once goes without it.
+    /// Lets a client that cannot take the event at once go without it: one over WebSocket for which something waits to be
+    /// written, one on polling without a pending GET.
     pub fn volatile(mut self) -> Self {
         self.flags.volatile = true;
         self
     }
 
-    /// Sends an event. Returns when it was handed to every selected socket of this instance.
+    /// Sends an event. Returns when it was handed to every selected socket of this instance; other instances are not waited
+    /// for, and an outage of Redis is no error. A selection of nobody is none either.
     ///
     /// # Errors
     /// A value does not serialise to JSON, or the instance is stopping.

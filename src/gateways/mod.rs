@@ -52,9 +52,9 @@ use crate::{
 /// Why a client may not join a namespace. Becomes a CONNECT_ERROR; nothing else is closed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// `message` of the error at the client.
+    /// `message` of the error at the client, for people. Nothing is added to it: what it says, the client sees.
     pub message: String,
-    /// `data` of the error at the client; absent if `None`.
+    /// `data` of the error at the client, for programs; absent if `None`.
     pub data: Option<Value>,
 }
 
@@ -63,7 +63,8 @@ pub struct Refusal {
 pub struct ConnectRequest {
     /// Which one.
     pub namespace: Namespace,
-    /// What the client brought: the text of a JSON object.
+    /// What the client brought (`auth` of its options): the text of a JSON object, which nobody has checked further. `None` if
+    /// it brought nothing. [`Self::auth_as`] reads it.
     pub auth: Option<ByteString>,
     /// The Engine.IO handshake of its session.
     pub handshake: Arc<Handshake>,
@@ -114,7 +115,8 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// Returns a gateway for a namespace that admits everyone and ignores every event. A missing leading slash is added.
+    /// Returns a gateway for a namespace that admits everyone and ignores every event. A missing leading slash is added, so
+    /// that `""` is `/`, the main namespace: the one that clients join if they name none.
     pub fn new(namespace: &str) -> Self {
         let namespace = if namespace.starts_with('/') {
             Namespace::from(namespace)
@@ -138,7 +140,22 @@ impl Gateway {
         &self.namespace
     }
 
-    /// Decides who may connect. What it returns becomes the socket's `data`.
+    /// Decides who may connect. What it returns becomes the socket's [`data`](SocketRef::data); without it everyone may, with
+    /// `{}`. A second one replaces the first.
+    ///
+    /// It may take its time, but the client's `connect_timeout` (45 s) runs on until it has joined some namespace. A panic
+    /// refuses the client.
+    ///
+    /// ```
+    /// # use sockhop::gateways::{Gateway, Refusal};
+    /// # use serde_json::json;
+    /// Gateway::new("/admin").authorize(|request| async move {
+    ///     match request.handshake.header("x-role") {
+    ///         Some("admin") => Ok(json!({ "role": "admin" })),
+    ///         _ => Err(Refusal { message: "Not for you".to_owned(), data: None }),
+    ///     }
+    /// });
+    /// ```
     pub fn authorize<F, Fut>(mut self, decide: F) -> Self
     where
         F: Fn(ConnectRequest) -> Fut + Send + Sync + 'static,
@@ -148,7 +165,8 @@ impl Gateway {
         self
     }
 
-    /// Runs for each socket right after it was admitted, before its first event.
+    /// Runs for each socket right after its CONNECT reply, and is over before its first event is handled. What others broadcast
+    /// may reach the client meanwhile. A second one replaces the first.
     pub fn on_connect<F, Fut>(mut self, call: F) -> Self
     where
         F: Fn(SocketRef) -> Fut + Send + Sync + 'static,
@@ -158,7 +176,10 @@ impl Gateway {
         self
     }
 
-    /// Runs for each socket after it left, behind its last event.
+    /// Runs once for each socket after it left, for whatever reason, behind its last event. It is in no room any more, and what
+    /// is sent to it goes nowhere; [`SocketRef::to`] still reaches the others. A second one replaces the first.
+    ///
+    /// It has 30 seconds, as those events have before it; a stop of the instance waits for it, though not as long.
     pub fn on_disconnect<F, Fut>(mut self, call: F) -> Self
     where
         F: Fn(SocketRef, DisconnectReason) -> Fut + Send + Sync + 'static,
@@ -170,7 +191,7 @@ impl Gateway {
         self
     }
 
-    /// Handles the event `name`. What it receives is chosen by the type of the second parameter ([`FromEvent`]), what the
+    /// Handles the event `name`, which is text, or a number as text: `"7"`. What it receives is chosen by the type of the second parameter ([`FromEvent`]), what the
     /// ack carries by the type that it returns ([`IntoReply`]). A second handler of the same name replaces the first.
     pub fn on<T, F, Fut>(mut self, name: &str, handle: F) -> Self
     where
@@ -195,7 +216,7 @@ impl Gateway {
     }
 
     /// Sees every event before its handler, and may change it or refuse it: the error becomes the ack. Several are called
-    /// in the order in which they were added.
+    /// in the order in which they were added. Events that have no handler are not shown to it.
     pub fn middleware<F, Fut>(mut self, check: F) -> Self
     where
         F: Fn(SocketRef, Event) -> Fut + Send + Sync + 'static,
@@ -207,7 +228,7 @@ impl Gateway {
         self
     }
 
-    /// Gives up the order of one client's events: up to `at_a_time` of them are handled at a time.
+    /// Gives up the order of one client's events: up to `at_a_time` of them are handled at a time. The default is 1.
     pub fn concurrent(mut self, at_a_time: NonZeroUsize) -> Self {
         self.concurrency = at_a_time;
         self

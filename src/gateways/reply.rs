@@ -8,7 +8,8 @@ use crate::socket_io::args::Args;
 
 /// The arguments of an event or an ack.
 ///
-/// A reference is one argument, a tuple several, `()` none:
+/// A reference is one argument, a tuple several (up to six), `()` none. [`Binary`](super::Binary) may stand anywhere within;
+/// clients take at most 10 in one event.
 ///
 /// ```
 /// use sockhop::gateways::IntoArgs;
@@ -108,7 +109,16 @@ impl Reply {
 }
 
 /// Why a handler could not do what the event asked for. The client's ack is
-/// `{"error":{"code":…,"message":…}}`.
+/// `{"error":{"code":…,"message":…}}`; a client that asked for no ack learns nothing.
+///
+/// Codes of the library's own:
+///
+/// | code | what happened |
+/// | --- | --- |
+/// | `bad_arguments` | the event's arguments are not of the handler's type; the handler was not called |
+/// | `internal` | the handler panicked, or a value does not serialise; the log says which |
+/// | `too_many_rooms` | [`SocketRef::join`](super::SocketRef::join) over its limit |
+/// | `unavailable` | the instance is stopping |
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct HandlerError {

@@ -189,7 +189,8 @@ impl SocketRef {
         self.deliver(args, false);
     }
 
-    /// Sends an event to this client alone, or not at all if it cannot take it at once.
+    /// Sends an event to this client alone, or not at all if it cannot take it at once: see
+    /// [`Broadcaster::volatile`].
     ///
     /// # Errors
     /// A value does not serialise to JSON.
@@ -213,7 +214,7 @@ impl SocketRef {
     /// the ack itself.
     ///
     /// # Errors
-    /// See [`AckError`].
+    /// See [`AckError`]. A client may owe 1024 acks in a namespace at a time.
     pub async fn emit_with_ack<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -253,10 +254,13 @@ impl SocketRef {
         self.broadcast().to(room)
     }
 
-    /// Puts this socket into a room.
+    /// Puts this socket into a room of its namespace; being there already is no error. When this returns, what is sent to the
+    /// room reaches it.
+    ///
+    /// Each socket is in the room that its id names from the start: let no client choose the whole name of a room.
     ///
     /// # Errors
-    /// It is in too many rooms, or the instance is stopping.
+    /// It is in 10,000 rooms already (`too_many_rooms`), or the instance is stopping (`unavailable`).
     pub async fn join(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
         let message = Join {
             namespace: self.inner.namespace.clone(),
@@ -267,7 +271,7 @@ impl SocketRef {
         joined.map_err(|err| HandlerError::new("too_many_rooms", err.to_string()))
     }
 
-    /// Takes this socket out of a room.
+    /// Takes this socket out of a room; not being there is no error. On a disconnect it leaves all of them by itself.
     ///
     /// # Errors
     /// The instance is stopping.
@@ -280,7 +284,8 @@ impl SocketRef {
         self.inner.hub.send(message).await.or(Err(Gone))
     }
 
-    /// Ends this membership, or the client's whole connection, with all of its namespaces.
+    /// Ends this membership (reason `server namespace disconnect`), or the client's whole connection, with all of its namespaces
+    /// (`forced server close`). The official client reconnects by itself after neither.
     pub fn disconnect(&self, whole_connection: bool) {
         mail::note();
         self.inner.disconnect.do_send(Disconnect {
