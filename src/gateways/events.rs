@@ -82,8 +82,5 @@ fn admit(verifier: &TokenVerifier, request: &ConnectRequest) -> Result<serde_jso
 }
 
 fn unauthorized(code: &str) -> Refusal {
-    Refusal {
-        message: "Unauthorized".to_owned(),
-        data: Some(json!({ "code": code })),
-    }
+    Refusal::new("Unauthorized").with_data(json!({ "code": code }))
 }

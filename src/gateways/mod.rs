@@ -58,6 +58,23 @@ pub struct Refusal {
     pub data: Option<Value>,
 }
 
+impl Refusal {
+    /// Refuses with a message alone.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            data: None,
+        }
+    }
+
+    /// Adds what a program at the client can go by.
+    #[must_use]
+    pub fn with_data(mut self, data: Value) -> Self {
+        self.data = Some(data);
+        self
+    }
+}
+
 /// A client that asks to join a namespace.
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {

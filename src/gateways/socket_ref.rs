@@ -58,6 +58,22 @@ pub enum AckError {
     Decode(#[source] serde_json::Error),
 }
 
+impl From<AckError> for HandlerError {
+    /// So that a handler can pass on with `?` what went wrong with an ack that it awaited.
+    fn from(err: AckError) -> Self {
+        let code = match &err {
+            AckError::Timeout(_) => "ack_timeout",
+            AckError::Disconnected => "ack_disconnected",
+            AckError::Encode(err) => {
+                log::error!("a value does not serialise to JSON: {err}");
+                return Self::internal();
+            }
+            AckError::Decode(_) => "bad_ack",
+        };
+        Self::new(code, err.to_string())
+    }
+}
+
 /// Everything a [`SocketRef`] is made of.
 #[derive(Debug)]
 pub(crate) struct SocketParts {

@@ -8,6 +8,7 @@ use std::{borrow::Borrow, fmt};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytestring::ByteString;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Random bytes in a socket id; 15 of them are 20 characters of base64url.
 const SOCKET_ID_BYTES: usize = 15;
@@ -27,6 +28,18 @@ macro_rules! text_newtype {
             /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(Self::from)
             }
         }
 
@@ -89,6 +102,13 @@ impl Namespace {
     }
 }
 
+impl From<&SocketId> for Room {
+    /// The room in which the socket is alone.
+    fn from(id: &SocketId) -> Self {
+        id.room()
+    }
+}
+
 impl SocketId {
     /// Returns a fresh id with 120 random bits.
     ///
@@ -109,6 +129,14 @@ impl SocketId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_plain_text_in_json() {
+        let id = SocketId::from("abc");
+        assert_eq!(serde_json::to_string(&id).unwrap(), r#""abc""#);
+        assert_eq!(serde_json::from_str::<SocketId>(r#""abc""#).unwrap(), id);
+        assert_eq!(Room::from(&id), Room::from("abc"));
+    }
 
     #[test]
     fn socket_ids_have_twenty_characters_of_the_nodes_alphabet() {
