@@ -295,8 +295,12 @@ mod tests {
         })
         .await
         .unwrap();
-        hub.send(Originate(to_red())).await.unwrap();
-        drop(hub);
-        drop(socket);
+        let (other, mut other_got) = probe();
+        hub.send(register("b", &other)).await.unwrap();
+        hub.send(Originate(broadcast(Target::default(), Flags::default())))
+            .await
+            .unwrap();
+        other_got.recv().await.unwrap();
+        assert!(got.try_recv().is_err(), "who left gets nothing more");
     }
 }
