@@ -38,7 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     adapter::uid::Uid,
-    auth::{Accounts, OpenError, with_causes},
+    auth::{Accounts, OpenError},
     config::Config,
     engine_io::{packet::Message, sid::InstanceId},
     gateways::{Gateway, Gateways, NamespaceRef, events},
@@ -52,6 +52,7 @@ use crate::{
         sessions::Sessions,
         work::WorkCount,
     },
+    telemetry,
 };
 
 /// How long clients may take to be told that the instance is stopping, and their handlers to finish.
@@ -254,7 +255,7 @@ fn refresh_key_on_connect(accounts: Option<Accounts>) -> Arc<dyn Fn() + Send + S
             if let Err(err) = accounts.refresh_key().await {
                 log::warn!(
                     "the token key cannot be read from Redis: {}",
-                    with_causes(&err)
+                    telemetry::with_causes(&err)
                 );
             }
         });

@@ -66,12 +66,6 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     reason = "a failed start must be seen whatever the log filter says"
 )]
 fn fail(err: &dyn std::error::Error) -> ExitCode {
-    eprint!("sockhop: {err}");
-    let mut source = err.source();
-    while let Some(cause) = source {
-        eprint!(": {cause}");
-        source = cause.source();
-    }
-    eprintln!();
+    eprintln!("sockhop: {}", telemetry::with_causes(err));
     ExitCode::FAILURE
 }

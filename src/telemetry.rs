@@ -1,4 +1,4 @@
-//! The log: where it goes and how a line looks.
+//! The log: where it goes, how a line looks, and how an error reads in it.
 
 use std::io::Write as _;
 
@@ -28,4 +28,16 @@ pub fn init(filter: &str) {
     if result.is_err() {
         log::debug!("the log is set up already");
     }
+}
+
+/// Returns an error's text with those of its causes, in one line.
+pub fn with_causes(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text.push_str(": ");
+        text.push_str(&err.to_string());
+        cause = err.source();
+    }
+    text
 }

@@ -14,7 +14,10 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-use crate::config::{Config, Secret};
+use crate::{
+    config::{Config, Secret},
+    telemetry::with_causes,
+};
 
 mod error;
 mod password;
@@ -294,18 +297,6 @@ fn random_id() -> Result<String, getrandom::Error> {
     let mut bytes = [0; USER_ID_BYTES];
     getrandom::fill(&mut bytes)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
-}
-
-/// Returns an error's text with those of its causes, for the log.
-pub(crate) fn with_causes(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut cause = err.source();
-    while let Some(err) = cause {
-        text.push_str(": ");
-        text.push_str(&err.to_string());
-        cause = err.source();
-    }
-    text
 }
 
 #[cfg(test)]

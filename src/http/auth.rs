@@ -18,8 +18,9 @@ use futures_util::{Stream, StreamExt as _};
 use serde_json::Value;
 
 use super::error::ApiError;
-use crate::auth::{
-    Accounts, AuthError, FieldErrors, FieldFault, Grant, store::StoreKind, with_causes,
+use crate::{
+    auth::{Accounts, AuthError, FieldErrors, FieldFault, Grant, store::StoreKind},
+    telemetry,
 };
 
 /// Largest accepted body. The largest sound form has about 700 bytes, or six times that in `\u` escapes.
@@ -88,10 +89,10 @@ fn refusal(err: &AuthError) -> ApiError {
             log::debug!("[Auth] refused: {err}");
         }
         AuthError::Busy { .. } | AuthError::Unavailable { .. } => {
-            log::warn!("[Auth] {}", with_causes(err));
+            log::warn!("[Auth] {}", telemetry::with_causes(err));
         }
         AuthError::Corrupt(_) | AuthError::Hash(_) | AuthError::Sign(_) | AuthError::Random(_) => {
-            log::error!("[Auth] {}", with_causes(err))
+            log::error!("[Auth] {}", telemetry::with_causes(err))
         }
     }
     match err {

@@ -8,6 +8,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use actix_codec::Framed;
 use actix_http::{Request, h1};
 use actix_web::http::{StatusCode, header::HeaderMap};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -26,6 +27,7 @@ use crate::{
         endpoint::{Endpoint, Layer, SOCKET_IO_PATH},
         messages::Upgrade,
         outbox::Outbox,
+        sessions::Session,
     },
     websocket::{close::CloseFrame, connection::Connection, handshake},
 };
@@ -45,8 +47,13 @@ pub async fn upgrade(
 ) -> Result<(), Infallible> {
     let parts = framed.into_parts();
     let mut stream = parts.io.into_inner();
-    let (layer, answer) = match judge(&services, &policy, &request) {
-        Ok(answer) => answer,
+    let Accepted {
+        layer,
+        query,
+        session,
+        answer,
+    } = match judge(&services, &policy, &request) {
+        Ok(accepted) => accepted,
         Err((status, text)) => {
             // In a task of its own, so that the connection's HTTP state is not kept for it.
             actix_rt::spawn(async move {
@@ -55,9 +62,7 @@ pub async fn upgrade(
             return Ok(());
         }
     };
-    let query = Query::parse(request.uri().query().unwrap_or_default());
     let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
-    let session = find(&services, &query);
     match (session, query.transport) {
         (Some(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
             Ok(handover) => session.addr.do_send(Upgrade { handover, answer }),
@@ -78,12 +83,23 @@ pub async fn upgrade(
     Ok(())
 }
 
-/// Returns what stands above Engine.IO at this path and the 101, or why there is none.
+/// A request that may become a WebSocket.
+struct Accepted {
+    /// What stands above Engine.IO at its path.
+    layer: Layer,
+    query: Query,
+    /// The session that it names, as it was judged: one that ends meanwhile does not turn the request into a new one.
+    session: Option<Arc<Session>>,
+    /// The 101.
+    answer: Bytes,
+}
+
+/// Judges a request.
 fn judge(
     services: &Services,
     policy: &AllowedOrigins,
     request: &Request,
-) -> Result<(Layer, bytes::Bytes), (StatusCode, String)> {
+) -> Result<Accepted, (StatusCode, String)> {
     let Some(endpoint) = Endpoint::find(&services.endpoints, request.path()) else {
         let text = format!("WebSockets are served below {SOCKET_IO_PATH}");
         return Err((StatusCode::NOT_FOUND, text));
@@ -103,7 +119,12 @@ fn judge(
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
     match handshake::accept(request.head(), &extra) {
-        Ok(answer) => Ok((endpoint.layer.clone(), answer)),
+        Ok(answer) => Ok(Accepted {
+            layer: endpoint.layer.clone(),
+            query,
+            session,
+            answer,
+        }),
         Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
     }
 }

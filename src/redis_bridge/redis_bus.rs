@@ -9,8 +9,6 @@
 //! Source: Redis 7 "Pub/Sub", "RESP"; wire.md 10.5, 10.14, 10.21.
 
 use std::{
-    error::Error,
-    fmt::Write,
     future::{Future, poll_fn},
     io,
     pin::Pin,
@@ -37,7 +35,7 @@ use super::{
     link::PING_INTERVAL,
     read_gate::Gate,
 };
-use crate::config::Secret;
+use crate::{config::Secret, telemetry::with_causes};
 
 /// How long both connections may take to stand: name look-up, TCP, password.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -173,7 +171,7 @@ impl Publisher for RedisPublisher {
         let mut published = Published::default();
         for err in answers.into_iter().filter_map(Result::err) {
             published.num_refused += 1;
-            published.reason = Some(chain(&err));
+            published.reason = Some(with_causes(&err));
         }
         Ok(published)
     }
@@ -299,9 +297,9 @@ async fn within<T>(
     }
 }
 
-/// Sorts the client's errors.
+/// Sorts the client's errors. Redis names users in some of its answers, but never a password.
 fn bus_error(err: RedisError) -> BusError {
-    let reason = chain(&err);
+    let reason = with_causes(&err);
     if err.is_timeout() {
         return BusError::TimedOut {
             after: RESPONSE_TIMEOUT,
@@ -311,16 +309,4 @@ fn bus_error(err: RedisError) -> BusError {
         ErrorKind::Io | ErrorKind::Parse => BusError::Lost { reason },
         _ => BusError::Refused { reason },
     }
-}
-
-/// Returns an error's text with its causes. Redis names users in some of its answers, but never a password.
-fn chain(err: &RedisError) -> String {
-    let mut text = err.to_string();
-    let mut cause = err.source();
-    while let Some(err) = cause {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {err}");
-        cause = err.source();
-    }
-    text
 }

@@ -53,6 +53,7 @@ use crate::{
         encode,
         ids::{Namespace, SocketId},
     },
+    telemetry::with_causes,
     websocket::{close::CloseFrame, connection::Connection},
 };
 
@@ -300,7 +301,7 @@ impl Socket {
             Some(Due::PingTimeout)
                 if self.are_handlers_behind() && std::mem::take(&mut self.have_handlers_moved) =>
             {
-                self.clock.reading_resumed(now, config);
+                self.clock.await_pong_anew(now, config);
             }
             Some(Due::Ping) => self.push(encoded::ping()),
             Some(Due::PingTimeout) => self.end(CloseReason::PingTimeout),
@@ -627,7 +628,8 @@ impl Socket {
         let waiting = std::mem::replace(&mut self.outbox, probe.outbox);
         self.outbox.append(waiting);
         self.transport = Transport::WebSocket(probe.transport);
-        self.clock.upgraded(Instant::now(), &self.services.config);
+        self.clock
+            .await_pong_anew(Instant::now(), &self.services.config);
         self.session.set_websocket();
     }
 
@@ -688,7 +690,7 @@ impl Socket {
             "session {:?} ended: {} ({})",
             self.sid,
             kind.as_str(),
-            chain(&reason)
+            with_causes(&reason)
         );
         self.phase = Phase::Closed;
         self.admissions.clear();
@@ -754,18 +756,6 @@ impl Socket {
         self.services.sessions.remove(&self.sid);
         ctx.stop();
     }
-}
-
-/// Returns an error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl Drop for Socket {

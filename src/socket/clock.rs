@@ -97,13 +97,8 @@ impl Clock {
         }
     }
 
-    /// The client was not read from for a while: a pong that is awaited may lie unread, and gets its whole time again.
-    pub fn reading_resumed(&mut self, now: Instant, config: &EngineConfig) {
-        self.upgraded(now, config);
-    }
-
-    /// The transport changed: a pong that is awaited gets its whole time again on the new one.
-    pub fn upgraded(&mut self, now: Instant, config: &EngineConfig) {
+    /// The transport changed, or the client was not read from for a while: a pong that is awaited gets its whole time again.
+    pub fn await_pong_anew(&mut self, now: Instant, config: &EngineConfig) {
         if let Heartbeat::PongBy { .. } = self.heartbeat {
             let deadline = now + config.ping_timeout;
             self.heartbeat = Heartbeat::PongBy {
@@ -203,10 +198,10 @@ mod tests {
     fn an_upgrade_gives_an_awaited_pong_its_time_again() {
         let (mut clock, at) = started();
         clock.joined();
-        clock.upgraded(at(100), &config());
+        clock.await_pong_anew(at(100), &config());
         assert_eq!(clock.next(), at(300));
         clock.due(at(300), &config());
-        clock.upgraded(at(400), &config());
+        clock.await_pong_anew(at(400), &config());
         assert_eq!(clock.next(), at(600));
     }
 
