@@ -36,7 +36,6 @@ use bytestring::ByteString;
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
 
-pub(crate) use self::socket_ref::SocketParts;
 pub use self::{
     binary::Binary,
     broadcaster::{Broadcaster, NamespaceRef},

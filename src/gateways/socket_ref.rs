@@ -3,10 +3,7 @@
 //! A handle, not the socket: it stays valid after the client left, and says so then. It reaches the Socket actor and the
 //! Hub by their messages alone.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actix::{Addr, Recipient};
 use serde::de::DeserializeOwned;
@@ -23,11 +20,12 @@ use crate::{
     engine_io::sid::InstanceId,
     hub::{
         actor::Hub,
-        messages::{Deliver, Join, JoinId, Leave},
+        messages::{Join, Leave},
     },
     socket::{
         handshake::Handshake,
-        messages::{Disconnect, EmitWithAck},
+        messages::{EmitWithAck, ForSocket, What},
+        record::Record,
     },
     socket_io::{
         args::Args,
@@ -74,34 +72,11 @@ impl From<AckError> for HandlerError {
     }
 }
 
-/// Everything a [`SocketRef`] is made of.
-#[derive(Debug)]
-pub(crate) struct SocketParts {
-    pub(crate) id: SocketId,
-    pub(crate) namespace: Namespace,
-    pub(crate) join: JoinId,
-    pub(crate) instance: InstanceId,
-    pub(crate) handshake: Arc<Handshake>,
-    pub(crate) data: Value,
-    pub(crate) hub: Addr<Hub>,
-    pub(crate) deliver: Recipient<Deliver>,
-    pub(crate) emit_with_ack: Recipient<EmitWithAck>,
-    pub(crate) disconnect: Recipient<Disconnect>,
-}
-
 #[derive(Debug)]
 struct Inner {
-    id: SocketId,
-    namespace: Namespace,
-    join: JoinId,
-    instance: InstanceId,
-    handshake: Arc<Handshake>,
-    /// JSON text: a tree of it would take several times as much, in every socket.
-    data: Mutex<Box<str>>,
+    record: Arc<Record>,
     hub: Addr<Hub>,
-    deliver: Recipient<Deliver>,
-    emit_with_ack: Recipient<EmitWithAck>,
-    disconnect: Recipient<Disconnect>,
+    socket: Recipient<ForSocket>,
 }
 
 /// One client in one namespace. Cheap to clone; usable from any thread.
@@ -111,58 +86,39 @@ pub struct SocketRef {
 }
 
 impl SocketRef {
-    pub(crate) fn new(parts: SocketParts) -> Self {
-        let SocketParts {
-            id,
-            namespace,
-            join,
-            instance,
-            handshake,
-            data,
-            hub,
-            deliver,
-            emit_with_ack,
-            disconnect,
-        } = parts;
+    pub(crate) fn new(record: Arc<Record>, hub: Addr<Hub>, socket: Recipient<ForSocket>) -> Self {
         Self {
             inner: Arc::new(Inner {
-                id,
-                namespace,
-                join,
-                instance,
-                handshake,
-                data: Mutex::new(data.to_string().into()),
+                record,
                 hub,
-                deliver,
-                emit_with_ack,
-                disconnect,
+                socket,
             }),
         }
     }
 
     /// Returns the id: 20 characters, known to clients, different in each namespace.
     pub fn id(&self) -> &SocketId {
-        &self.inner.id
+        &self.inner.record.id
     }
 
     /// Returns the namespace's name.
     pub fn namespace(&self) -> &Namespace {
-        &self.inner.namespace
+        &self.inner.record.namespace
     }
 
     /// Returns the instance that this client is connected to.
     pub fn instance(&self) -> InstanceId {
-        self.inner.instance
+        self.inner.record.instance
     }
 
     /// Returns the Engine.IO handshake of the client's session.
     pub fn handshake(&self) -> &Handshake {
-        &self.inner.handshake
+        &self.inner.record.handshake
     }
 
     /// Returns what the application remembers of this socket: at first what `authorize` returned.
     pub fn data(&self) -> Value {
-        parse_data(&self.lock_data())
+        self.inner.record.data()
     }
 
     /// Reads `data` as a type of the application's own.
@@ -170,25 +126,13 @@ impl SocketRef {
     /// # Errors
     /// It is not of this type.
     pub fn data_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.lock_data())
+        self.inner.record.data_as()
     }
 
     /// Changes what the application remembers of this socket. It is plain JSON, because it is what goes along when a
     /// session moves to another instance.
     pub fn with_data<T>(&self, change: impl FnOnce(&mut Value) -> T) -> T {
-        let mut text = self.lock_data();
-        let mut data = parse_data(&text);
-        let result = change(&mut data);
-        *text = data.to_string().into();
-        result
-    }
-
-    fn lock_data(&self) -> MutexGuard<'_, Box<str>> {
-        // Replaced as a whole, so a panic elsewhere does not spoil it.
-        self.inner
-            .data
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.record.with_data(change)
     }
 
     /// Sends an event to this client alone. A client that left gets nothing, and that is no error.
@@ -216,11 +160,17 @@ impl SocketRef {
     }
 
     fn deliver(&self, args: &Args, volatile: bool) {
-        mail::note();
-        self.inner.deliver.do_send(Deliver {
-            join: self.inner.join,
-            message: encode::event(&self.inner.namespace, None, args),
+        self.tell(What::Deliver {
+            message: encode::event(&self.inner.record.namespace, None, args),
             volatile,
+        });
+    }
+
+    fn tell(&self, what: What) {
+        mail::note();
+        self.inner.socket.do_send(ForSocket {
+            join: self.inner.record.join,
+            what,
         });
     }
 
@@ -239,12 +189,7 @@ impl SocketRef {
     ) -> Result<T, AckError> {
         let args = args.into_args(Some(name)).map_err(AckError::Encode)?;
         let (reply, answer) = oneshot::channel();
-        mail::note();
-        self.inner.emit_with_ack.do_send(EmitWithAck {
-            join: self.inner.join,
-            args,
-            reply,
-        });
+        self.tell(What::EmitWithAck(Box::new(EmitWithAck { args, reply })));
         let args = tokio::time::timeout(timeout, answer)
             .await
             .or(Err(AckError::Timeout(timeout)))?
@@ -255,14 +200,16 @@ impl SocketRef {
     /// Returns the namespace, to send to all of it or to its rooms, this client included.
     pub fn namespace_ref(&self) -> NamespaceRef {
         NamespaceRef {
-            namespace: self.inner.namespace.clone(),
+            namespace: self.inner.record.namespace.clone(),
             hub: self.inner.hub.clone(),
         }
     }
 
     /// Selects everyone in the namespace but this client.
     pub fn broadcast(&self) -> Broadcaster {
-        self.namespace_ref().all().except(self.inner.id.room())
+        self.namespace_ref()
+            .all()
+            .except(self.inner.record.id.room())
     }
 
     /// Selects a room, without this client; more rooms can be added.
@@ -279,8 +226,8 @@ impl SocketRef {
     /// It is in 10,000 rooms already (`too_many_rooms`), or the instance is stopping (`unavailable`).
     pub async fn join(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
         let message = Join {
-            namespace: self.inner.namespace.clone(),
-            socket_id: self.inner.id.clone(),
+            namespace: self.inner.record.namespace.clone(),
+            socket_id: self.inner.record.id.clone(),
             room: room.into(),
         };
         let joined = self.inner.hub.send(message).await.or(Err(Gone))?;
@@ -293,8 +240,8 @@ impl SocketRef {
     /// The instance is stopping.
     pub async fn leave(&self, room: impl Into<Room>) -> Result<(), Gone> {
         let message = Leave {
-            namespace: self.inner.namespace.clone(),
-            socket_id: self.inner.id.clone(),
+            namespace: self.inner.record.namespace.clone(),
+            socket_id: self.inner.record.id.clone(),
             room: room.into(),
         };
         self.inner.hub.send(message).await.or(Err(Gone))
@@ -303,14 +250,6 @@ impl SocketRef {
     /// Ends this membership (reason `server namespace disconnect`), or the client's whole connection, with all of its namespaces
     /// (`forced server close`). The official client reconnects by itself after neither.
     pub fn disconnect(&self, whole_connection: bool) {
-        mail::note();
-        self.inner.disconnect.do_send(Disconnect {
-            join: self.inner.join,
-            whole_connection,
-        });
+        self.tell(What::Disconnect { whole_connection });
     }
-}
-
-fn parse_data(text: &str) -> Value {
-    serde_json::from_str(text).expect("it was written from a value")
 }

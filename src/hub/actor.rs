@@ -9,19 +9,35 @@ use actix::{Actor, Context, Handler, Recipient};
 
 use super::{
     broadcast::Broadcast,
-    messages::{Deliver, Join, JoinId, Leave, Originate, Register, Reinject, Unregister},
+    messages::{Join, Leave, Originate, Register, Reinject, Unregister},
     rooms::{Rooms, TooManyRooms},
 };
-use crate::{redis_bridge::messages::Publish, socket_io::encode};
+use crate::{
+    redis_bridge::messages::Publish,
+    socket::{
+        messages::{ForSocket, What},
+        record::Record,
+    },
+    socket_io::encode,
+};
 
 /// Messages that may wait before a sender that awaits its answer is held back.
 const MAILBOX_CAPACITY: usize = 1024;
 
-/// What reaches a socket.
+/// A socket, and what reaches it.
 #[derive(Debug)]
 struct Handle {
-    join: JoinId,
-    recipient: Recipient<Deliver>,
+    record: Arc<Record>,
+    recipient: Recipient<ForSocket>,
+}
+
+impl Handle {
+    fn tell(&self, what: What) {
+        self.recipient.do_send(ForSocket {
+            join: self.record.join,
+            what,
+        });
+    }
 }
 
 /// One per instance.
@@ -40,8 +56,7 @@ impl Hub {
                 let message = message.get_or_insert_with(|| {
                     encode::event(&broadcast.namespace, None, &broadcast.args)
                 });
-                handle.recipient.do_send(Deliver {
-                    join: handle.join,
+                handle.tell(What::Deliver {
                     message: Arc::clone(message),
                     volatile: broadcast.flags.volatile,
                 });
@@ -74,14 +89,11 @@ impl Handler<Register> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Register, _: &mut Self::Context) {
-        let Register {
-            namespace,
-            socket_id,
-            join,
-            recipient,
-        } = message;
+        let Register { record, recipient } = message;
+        let namespace = record.namespace.clone();
+        let id = record.id.clone();
         self.rooms
-            .insert(&namespace, socket_id, Handle { join, recipient });
+            .insert(&namespace, id, Handle { record, recipient });
     }
 }
 
@@ -135,7 +147,9 @@ impl Handler<Reinject> for Hub {
 mod tests {
     use super::*;
     use crate::{
+        engine_io::{encoded::Encoded, sid::InstanceId},
         hub::broadcast::{Flags, Target},
+        socket::{handshake::Handshake, record::JoinId},
         socket_io::{
             args::Args,
             ids::{Room, SocketId},
@@ -166,12 +180,26 @@ mod tests {
         (Probe(sender).start().recipient(), receiver)
     }
 
-    fn register(id: &str, recipient: &Recipient<Deliver>) -> Register {
+    fn register(id: &str, recipient: &Recipient<ForSocket>) -> Register {
+        let handshake = Handshake::new(String::new(), String::new(), std::iter::empty(), &[]);
+        let record = Record::new(
+            SocketId::from(id),
+            "/events".into(),
+            JoinId(1),
+            InstanceId::random().unwrap(),
+            Arc::new(handshake),
+            &serde_json::Value::Null,
+        );
         Register {
-            namespace: "/events".into(),
-            socket_id: SocketId::from(id),
-            join: JoinId(1),
+            record: Arc::new(record),
             recipient: recipient.clone(),
+        }
+    }
+
+    fn delivered(message: ForSocket) -> (Arc<Encoded>, bool) {
+        match message.what {
+            What::Deliver { message, volatile } => (message, volatile),
+            other => panic!("no delivery: {other:?}"),
         }
     }
 
@@ -195,12 +223,9 @@ mod tests {
         hub.send(register("b", &second)).await.unwrap();
         let event = broadcast(Target::default(), Flags::default());
         hub.send(Originate(event.clone())).await.unwrap();
-        let one = first_got.recv().await.unwrap();
-        let other = second_got.recv().await.unwrap();
-        assert!(
-            Arc::ptr_eq(&one.message, &other.message),
-            "receivers must share the bytes"
-        );
+        let (one, _) = delivered(first_got.recv().await.unwrap());
+        let (other, _) = delivered(second_got.recv().await.unwrap());
+        assert!(Arc::ptr_eq(&one, &other), "receivers must share the bytes");
         assert_eq!(*published.recv().await.unwrap().0, event);
     }
 
@@ -285,10 +310,8 @@ mod tests {
         hub.send(Originate(broadcast(Target::default(), volatile)))
             .await
             .unwrap();
-        assert!(
-            got.recv().await.unwrap().volatile,
-            "nothing must come between"
-        );
+        let (_, is_volatile) = delivered(got.recv().await.unwrap());
+        assert!(is_volatile, "nothing must come between");
         hub.send(Unregister {
             namespace: "/events".into(),
             socket_id: SocketId::from("a"),

@@ -6,7 +6,7 @@ use actix::{Message, Recipient};
 
 use super::{broadcast::Broadcast, rooms::TooManyRooms};
 use crate::{
-    engine_io::encoded::Encoded,
+    socket::{messages::ForSocket, record::Record},
     socket_io::ids::{Namespace, Room, SocketId},
 };
 
@@ -15,14 +15,10 @@ use crate::{
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Register {
-    /// Which namespace it joined.
-    pub namespace: Namespace,
-    /// Its id there.
-    pub socket_id: SocketId,
-    /// What tells this membership from others of the same client.
-    pub join: JoinId,
+    /// Who it is.
+    pub record: Arc<Record>,
     /// Where its deliveries go.
-    pub recipient: Recipient<Deliver>,
+    pub recipient: Recipient<ForSocket>,
 }
 
 /// Removes a socket from its namespace and its rooms. From the Socket actor, once; nothing comes back.
@@ -69,19 +65,3 @@ pub struct Originate(pub Broadcast);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Reinject(pub Broadcast);
-
-/// Tells one membership of a client from an earlier one of the same namespace; unique within the client's session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JoinId(pub u32);
-
-/// Hands a message to a client. From the hub to the Socket actor; dropped there if that membership has ended.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct Deliver {
-    /// For which membership.
-    pub join: JoinId,
-    /// The message, shared by all receivers.
-    pub message: Arc<Encoded>,
-    /// Whether a client that cannot take it at once goes without it.
-    pub volatile: bool,
-}

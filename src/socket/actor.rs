@@ -27,9 +27,10 @@ use super::{
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
     membership::{self, Admission, Done, Membership},
-    messages::{Disconnect, EmitWithAck, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade},
+    messages::{EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade, What},
     outbox::Outbox,
     polling::{FromPost, Polling},
+    record::{JoinId, Record},
     sessions::{Session, Sessions},
     websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, WebSocketTransport},
     work::WorkCount,
@@ -46,7 +47,7 @@ use crate::{
     gateways::{ConnectRequest, Event, Gateways, SocketRef},
     hub::{
         actor::Hub,
-        messages::{Deliver, JoinId, Register, Unregister},
+        messages::{Register, Unregister},
     },
     socket_io::{
         decoder::{AckId, Decoder, Packet as SioPacket},
@@ -343,29 +344,24 @@ impl Socket {
         };
         let join = JoinId(self.next_join);
         self.next_join = self.next_join.wrapping_add(1);
-        let socket = SocketRef::new(crate::gateways::SocketParts {
-            id: socket_id.clone(),
-            namespace: namespace.clone(),
+        let record = Arc::new(Record::new(
+            socket_id,
+            namespace,
             join,
-            instance: self.services.instance,
-            handshake: Arc::clone(&self.handshake),
-            data,
-            hub: self.services.hub.clone(),
-            deliver: self.own.clone().recipient(),
-            emit_with_ack: self.own.clone().recipient(),
-            disconnect: self.own.clone().recipient(),
-        });
-        let register = Register {
-            namespace: namespace.clone(),
-            socket_id: socket_id.clone(),
-            join,
-            recipient: self.own.clone().recipient(),
-        };
-        self.push(encode::connect(&namespace, &socket_id));
+            self.services.instance,
+            Arc::clone(&self.handshake),
+            &data,
+        ));
+        let hub = self.services.hub.clone();
+        let socket = SocketRef::new(Arc::clone(&record), hub, self.own.clone().recipient());
+        self.push(encode::connect(&record.namespace, &record.id));
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        self.services.hub.do_send(register);
+        self.services.hub.do_send(Register {
+            record,
+            recipient: self.own.clone().recipient(),
+        });
         self.memberships
             .push(Membership::new(join, socket, admission.gateway));
         self.clock.joined();
@@ -397,10 +393,12 @@ impl Socket {
             }
             match ack {
                 Some(message) if is_behind_mail => {
-                    self.own.do_send(Deliver {
+                    self.own.do_send(ForSocket {
                         join,
-                        message,
-                        volatile: false,
+                        what: What::Deliver {
+                            message,
+                            volatile: false,
+                        },
                     });
                 }
                 Some(message) => self.push(message),
@@ -417,6 +415,39 @@ impl Socket {
             socket_id: membership.socket.id().clone(),
         });
         membership.wind_down(reason, self.services.work.begin());
+    }
+
+    /// Dropping `reply` tells whoever awaits it that no ack will come.
+    fn emit_with_ack(&mut self, at: usize, EmitWithAck { args, reply }: EmitWithAck) {
+        let Some(membership) = self.memberships.get_mut(at) else {
+            return;
+        };
+        let id = AckId(self.next_ack);
+        self.next_ack = self.next_ack.wrapping_add(1);
+        if membership.await_ack(id, reply) {
+            let message = encode::event(membership.namespace(), Some(id), &args);
+            self.push(message);
+        }
+    }
+
+    /// Ends a membership, or all of them and the connection, because a gateway wants it.
+    fn disconnect(&mut self, at: usize, whole_connection: bool) {
+        if whole_connection {
+            let goodbyes: Vec<_> = self
+                .memberships
+                .iter()
+                .map(|membership| encode::disconnect(membership.namespace()))
+                .collect();
+            for goodbye in goodbyes {
+                self.push(goodbye);
+            }
+            return self.end(CloseReason::Gateway);
+        }
+        if let Some(membership) = self.memberships.get(at) {
+            let goodbye = encode::disconnect(membership.namespace());
+            self.leave(at, DisconnectReason::ServerNamespaceDisconnect);
+            self.push(goodbye);
+        }
     }
 
     fn membership_of(&self, namespace: &Namespace) -> Option<usize> {
@@ -802,16 +833,25 @@ impl Actor for Socket {
     }
 }
 
-impl Handler<Deliver> for Socket {
+impl Handler<ForSocket> for Socket {
     type Result = ();
 
-    fn handle(&mut self, message: Deliver, _: &mut Self::Context) {
-        let is_member = self
+    fn handle(&mut self, ForSocket { join, what }: ForSocket, _: &mut Self::Context) {
+        let Some(at) = self
             .memberships
             .iter()
-            .any(|membership| membership.join == message.join);
-        if is_member && (!message.volatile || self.is_writable()) {
-            self.push(message.message);
+            .position(|membership| membership.join == join)
+        else {
+            return;
+        };
+        match what {
+            What::Deliver { message, volatile } => {
+                if !volatile || self.is_writable() {
+                    self.push(message);
+                }
+            }
+            What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
+            What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
         }
     }
 }
@@ -882,58 +922,6 @@ impl Handler<Upgrade> for Socket {
             deadline,
             noop_at: None,
         });
-    }
-}
-
-impl Handler<EmitWithAck> for Socket {
-    type Result = ();
-
-    /// Dropping `reply` tells whoever awaits it that no ack will come.
-    fn handle(&mut self, EmitWithAck { join, args, reply }: EmitWithAck, _: &mut Self::Context) {
-        let Some(membership) = self
-            .memberships
-            .iter_mut()
-            .find(|membership| membership.join == join)
-        else {
-            return;
-        };
-        let id = AckId(self.next_ack);
-        self.next_ack = self.next_ack.wrapping_add(1);
-        if membership.await_ack(id, reply) {
-            let message = encode::event(membership.namespace(), Some(id), &args);
-            self.push(message);
-        }
-    }
-}
-
-impl Handler<Disconnect> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, message: Disconnect, _: &mut Self::Context) {
-        let Some(at) = self
-            .memberships
-            .iter()
-            .position(|membership| membership.join == message.join)
-        else {
-            return;
-        };
-        if !message.whole_connection {
-            if let Some(membership) = self.memberships.get(at) {
-                let goodbye = encode::disconnect(membership.namespace());
-                self.leave(at, DisconnectReason::ServerNamespaceDisconnect);
-                self.push(goodbye);
-            }
-            return;
-        }
-        let goodbyes: Vec<_> = self
-            .memberships
-            .iter()
-            .map(|m| encode::disconnect(m.namespace()))
-            .collect();
-        for goodbye in goodbyes {
-            self.push(goodbye);
-        }
-        self.end(CloseReason::Gateway);
     }
 }
 

@@ -18,11 +18,11 @@ use tokio::sync::oneshot;
 
 use super::{
     disconnect::{CloseKind, DisconnectReason},
+    record::JoinId,
     work::Work,
 };
 use crate::{
     gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef, mail},
-    hub::messages::JoinId,
     socket_io::{args::Args, decoder::AckId, ids::Namespace},
 };
 

@@ -1,13 +1,16 @@
-//! The Socket actor's door, beside the hub's [`Deliver`](crate::hub::messages::Deliver).
+//! The Socket actor's door: what the HTTP layer, the hub and gateways tell it.
 //!
 //! Answers travel by oneshot channels: a receiver that was dropped tells the actor that the client is gone, and a sender
 //! that was dropped tells the request that the session is.
+
+use std::sync::Arc;
 
 use actix::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::{hub::messages::JoinId, socket_io::args::Args, websocket::connection::Handover};
+use super::record::JoinId;
+use crate::{engine_io::encoded::Encoded, socket_io::args::Args, websocket::connection::Handover};
 
 /// A polling GET. From the HTTP layer.
 #[derive(Debug, Message)]
@@ -66,26 +69,43 @@ pub struct Upgrade {
     pub answer: Bytes,
 }
 
-/// Sends the client an event that it is to acknowledge. From gateways.
+/// What is meant for one membership of a client. One message for all of it, so that whoever may tell a socket several
+/// things keeps one recipient, and their order. Dropped if that membership has ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct EmitWithAck {
-    /// For which membership.
+pub struct ForSocket {
+    /// Which membership.
     pub join: JoinId,
+    /// What for.
+    pub what: What,
+}
+
+/// See [`ForSocket`].
+#[derive(Debug)]
+pub enum What {
+    /// A message to write. From the hub and from gateways.
+    Deliver {
+        /// The message, shared by all receivers.
+        message: Arc<Encoded>,
+        /// Whether a client that cannot take it at once goes without it.
+        volatile: bool,
+    },
+    /// An event that the client is to acknowledge. From gateways.
+    EmitWithAck(Box<EmitWithAck>),
+    /// The end of the membership. From gateways.
+    Disconnect {
+        /// Whether all of the client's memberships end, and its connection with them.
+        whole_connection: bool,
+    },
+}
+
+/// An event that the client is to acknowledge.
+#[derive(Debug)]
+pub struct EmitWithAck {
     /// Name and arguments of the event.
     pub args: Args,
     /// Where the arguments of the ack go. Its sender is dropped if none can come any more.
     pub reply: oneshot::Sender<Args>,
-}
-
-/// Ends a membership, or the whole connection. From gateways.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Disconnect {
-    /// Which membership asked.
-    pub join: JoinId,
-    /// Whether all of the client's memberships end with it.
-    pub whole_connection: bool,
 }
 
 /// Ends the session because the instance is stopping. From the application.

@@ -3,7 +3,7 @@
 //! Reading order: `messages` (the door), `actor` (the session's life), `polling` and `websocket_transport` (the two
 //! transports), `membership` (the namespaces it joined and the handlers that run), `clock` (heartbeat and deadlines),
 //! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
-//! kept of the first request), `endpoint` (the paths that speak Engine.IO), `work`
+//! kept of the first request), `record` (one socket of one namespace), `endpoint` (the paths that speak Engine.IO), `work`
 //! (what goes on after a client left).
 //!
 //! A Socket owns its transport, heartbeat, memberships and outbox; nobody else writes to the client, and sockets never
@@ -18,6 +18,7 @@ mod membership;
 pub mod messages;
 pub mod outbox;
 mod polling;
+pub mod record;
 pub mod sessions;
 mod websocket_transport;
 pub mod work;

@@ -1,0 +1,93 @@
+//! What is known of one socket, whatever its transport: its ids, the handshake, and the application's `data`.
+//!
+//! Made once when a client joins a namespace, and shared: by the handles that gateways hold, and by the hub, which tells
+//! other instances of it. It knows nobody who could be sent anything.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::handshake::Handshake;
+use crate::{
+    engine_io::sid::InstanceId,
+    socket_io::ids::{Namespace, SocketId},
+};
+
+/// Tells one membership of a client from an earlier one of the same namespace; unique within the client's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinId(pub u32);
+
+/// One socket of one namespace.
+#[derive(Debug)]
+pub struct Record {
+    /// Its public id.
+    pub id: SocketId,
+    /// The namespace that it joined.
+    pub namespace: Namespace,
+    /// Which membership of its client it is.
+    pub join: JoinId,
+    /// The instance that its client is connected to.
+    pub instance: InstanceId,
+    /// The request that opened its client's session.
+    pub handshake: Arc<Handshake>,
+    /// JSON text: a tree of it would take several times as much, in every socket.
+    data: Mutex<Box<str>>,
+}
+
+impl Record {
+    /// Puts a record together; `data` is what `authorize` returned.
+    pub fn new(
+        id: SocketId,
+        namespace: Namespace,
+        join: JoinId,
+        instance: InstanceId,
+        handshake: Arc<Handshake>,
+        data: &Value,
+    ) -> Self {
+        Self {
+            id,
+            namespace,
+            join,
+            instance,
+            handshake,
+            data: Mutex::new(data.to_string().into()),
+        }
+    }
+
+    /// Returns `data`.
+    pub fn data(&self) -> Value {
+        parse(&self.lock())
+    }
+
+    /// Returns `data` as JSON text.
+    pub fn data_text(&self) -> Box<str> {
+        self.lock().clone()
+    }
+
+    /// Reads `data` as a type of the application's own.
+    ///
+    /// # Errors
+    /// It is not of this type.
+    pub fn data_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.lock())
+    }
+
+    /// Changes `data`.
+    pub fn with_data<T>(&self, change: impl FnOnce(&mut Value) -> T) -> T {
+        let mut text = self.lock();
+        let mut data = parse(&text);
+        let result = change(&mut data);
+        *text = data.to_string().into();
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Box<str>> {
+        // Replaced as a whole, so a panic elsewhere does not spoil it.
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).expect("it was written from a value")
+}
