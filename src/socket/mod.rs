@@ -3,7 +3,7 @@
 //! Reading order: `messages` (the door), `actor` (the session's life), `polling` and `websocket_transport` (the two
 //! transports), `membership` (the namespaces it joined and the handlers that run), `clock` (heartbeat and deadlines),
 //! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
-//! kept of the first request), `endpoint` (the paths that speak Engine.IO), `work`
+//! kept of the first request), `snapshot` (a socket as other servers see it), `endpoint` (the paths that speak Engine.IO), `work`
 //! (what goes on after a client left).
 //!
 //! A Socket owns its transport, heartbeat, memberships and outbox; nobody else writes to the client, and sockets never
@@ -19,5 +19,6 @@ pub mod messages;
 pub mod outbox;
 mod polling;
 pub mod sessions;
+pub mod snapshot;
 mod websocket_transport;
 pub mod work;
