@@ -1,21 +1,28 @@
-//! Names of the Redis channels on which broadcasts travel.
+//! Names of the Redis channels on which the classic adapter's messages travel.
 //!
-//! Pure text. Requests and responses have channels of their own (`<prefix>-request#<nsp>#`), which are not here yet.
+//! Pure text.
 //!
 //! ```text
-//! <prefix>#<namespace>#              to several rooms, or to all       socket.io#/chat#
-//! <prefix>#<namespace>#<room>#       to exactly one room               socket.io#/chat#room1#
-//! <prefix>#<namespace>#*             the pattern that hears both
+//! <prefix>#<namespace>#                    to several rooms, or to all       socket.io#/chat#
+//! <prefix>#<namespace>#<room>#             to exactly one room               socket.io#/chat#room1#
+//! <prefix>#<namespace>#*                   the pattern that hears both
+//! <prefix>-request#<namespace>#            requests to all                   socket.io-request#/chat#
+//! <prefix>-response#<namespace>#           responses                         socket.io-response#/chat#
+//! <prefix>-response#<namespace>#<uid>#     responses to one requester        socket.io-response#/chat#a1B2c3#
 //! ```
 //! Node subscribes to the pattern as it stands, so that glob characters of a namespace act as such there; here they
 //! are escaped. Rooms may hold anything, `#` included, and a namespace may, too: the same channel can then mean a room
 //! to one subscription and a namespace to another. So each message is judged by the pattern through which it came,
 //! and its packet's `nsp` has the last word.
 //!
-//! Source: @socket.io/redis-adapter 8.3 (`createAdapter`), wire.md 3.1.
+//! A namespace's requests are heard by exact names, and counted by their subscribers: so each instance subscribes to each
+//! request channel once.
+//!
+//! Source: @socket.io/redis-adapter 8.3 (`createAdapter`), wire.md 3.1, 3.4, 3.5.
 
 use std::borrow::Cow;
 
+use super::{response::Response, uid::Uid};
 use crate::{
     hub::broadcast::Target,
     socket_io::ids::{Namespace, Room},
@@ -86,6 +93,85 @@ impl BroadcastChannels {
     }
 }
 
+/// The channels on which one namespace's requests and responses travel, as one instance sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestChannels {
+    namespace: Namespace,
+    request: String,
+    response: String,
+    own_response: String,
+}
+
+/// What comes on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// Requests.
+    Requests,
+    /// Responses, to this instance or to any other.
+    Responses,
+}
+
+impl RequestChannels {
+    /// Returns the channels of `namespace` under `prefix` for the instance `uid`.
+    pub fn new(prefix: &str, namespace: Namespace, uid: &Uid) -> Self {
+        let response = format!("{prefix}-response#{namespace}#");
+        Self {
+            request: format!("{prefix}-request#{namespace}#"),
+            own_response: format!("{response}{uid}#"),
+            response,
+            namespace,
+        }
+    }
+
+    /// Returns the namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Returns the channel on which requests are published, and whose subscribers are counted.
+    pub fn request(&self) -> &str {
+        &self.request
+    }
+
+    /// Returns the three channels for SUBSCRIBE.
+    pub fn subscribe_to(&self) -> [&str; 3] {
+        [&self.request, &self.response, &self.own_response]
+    }
+
+    /// Returns the channel on which a response to the instance `requester` is published.
+    ///
+    /// The requester's own, so that nobody else has to read it; but the shared one if the request did not say who sent
+    /// it, for replies to events between servers, which Node sends there, too, and for what only older servers ask,
+    /// which may not listen on a channel of their own.
+    pub fn respond_on(&self, requester: Option<&str>, response: &Response) -> Cow<'_, str> {
+        let requester = match response {
+            Response::AllRooms { .. }
+            | Response::Fetched { .. }
+            | Response::ClientCount { .. }
+            | Response::Ack { .. } => requester.and_then(Uid::parse),
+            Response::SocketIds { .. }
+            | Response::Done { .. }
+            | Response::ServerSideReply { .. } => None,
+        };
+        match requester {
+            Some(uid) => Cow::Owned(format!("{}{uid}#", self.response)),
+            None => Cow::Borrowed(&self.response),
+        }
+    }
+
+    /// Returns what `channel` carries; `None` if it is none of the three.
+    pub fn carries(&self, channel: &[u8]) -> Option<Carries> {
+        let is = |name: &str| name.as_bytes() == channel;
+        if is(&self.request) {
+            Some(Carries::Requests)
+        } else if is(&self.response) || is(&self.own_response) {
+            Some(Carries::Responses)
+        } else {
+            None
+        }
+    }
+}
+
 /// Returns `text` with every glob character made literal.
 fn escape_glob(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 1);
@@ -101,6 +187,7 @@ fn escape_glob(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{adapter::request::RequestId, socket_io::args::Args};
 
     fn channels(namespace: &str) -> BroadcastChannels {
         BroadcastChannels::new("socket.io", Namespace::from(namespace))
@@ -161,6 +248,100 @@ mod tests {
                 "{}",
                 String::from_utf8_lossy(channel)
             );
+        }
+    }
+
+    fn request_channels(namespace: &str) -> RequestChannels {
+        let uid = Uid::parse("a1B2c3").unwrap();
+        RequestChannels::new("socket.io", Namespace::from(namespace), &uid)
+    }
+
+    #[test]
+    fn requests_and_responses_have_channels_of_their_own() {
+        let chat = request_channels("/chat");
+        assert_eq!(chat.request(), "socket.io-request#/chat#");
+        assert_eq!(
+            chat.subscribe_to(),
+            [
+                "socket.io-request#/chat#",
+                "socket.io-response#/chat#",
+                "socket.io-response#/chat#a1B2c3#"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_channel_tells_what_it_carries() {
+        let main = request_channels("/");
+        for (channel, expected) in [
+            (&b"socket.io-request#/#"[..], Some(Carries::Requests)),
+            (b"socket.io-response#/#", Some(Carries::Responses)),
+            (b"socket.io-response#/#a1B2c3#", Some(Carries::Responses)),
+            (b"socket.io-response#/#zzzzzz#", None),
+            (b"socket.io-request#/chat#", None),
+            (b"socket.io-request#/#x#", None),
+            (b"socket.io#/#", None),
+            (b"", None),
+        ] {
+            assert_eq!(main.carries(channel), expected);
+        }
+        // The broadcasts' pattern hears neither.
+        for channel in main.subscribe_to() {
+            assert_eq!(channels("/").addressed(channel.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_response_goes_to_the_requester_alone_where_that_is_sure_to_be_heard() {
+        let main = request_channels("/");
+        let id = RequestId::from("r");
+        let value = Args::from_parts("[1]".into(), vec![]);
+        let own = [
+            Response::AllRooms {
+                id: id.clone(),
+                rooms: vec![],
+            },
+            Response::Fetched {
+                id: id.clone(),
+                sockets: vec![],
+            },
+            Response::ClientCount {
+                id: id.clone(),
+                num_clients: 1,
+            },
+            Response::Ack {
+                id: id.clone(),
+                args: value.clone(),
+            },
+        ];
+        let shared = [
+            Response::SocketIds {
+                id: id.clone(),
+                sockets: vec![],
+            },
+            Response::Done { id: id.clone() },
+            Response::ServerSideReply { id, value },
+        ];
+        for response in &own {
+            let channel = main.respond_on(Some("zzzzzz"), response);
+            assert_eq!(channel, "socket.io-response#/#zzzzzz#", "{response:?}");
+            // Nobody may choose a channel for us by what it calls itself.
+            for requester in [
+                None,
+                Some("emitter"),
+                Some(""),
+                Some("#chat#"),
+                Some("a#/b#c"),
+            ] {
+                assert_eq!(
+                    main.respond_on(requester, response),
+                    "socket.io-response#/#"
+                );
+            }
+        }
+        for response in &shared {
+            let channel = main.respond_on(Some("zzzzzz"), response);
+            assert_eq!(channel, "socket.io-response#/#", "{response:?}");
         }
     }
 }

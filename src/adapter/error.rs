@@ -4,7 +4,7 @@
 
 use super::MAX_DEPTH;
 
-/// A broadcast that cannot be put on the wire. Each is a fault of whoever built the `Args`.
+/// A message that cannot be put on the wire. Each is a fault of whoever built it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// The argument text is not one JSON array.
@@ -30,9 +30,19 @@ pub enum EncodeError {
         /// Its length.
         len: usize,
     },
+    /// The event has no name: nothing, or neither text nor a finite number.
+    #[error("event has no name")]
+    EventName,
+    /// An event for servers with a name that means something else to them: another server would take it for its own
+    /// `connection`, or end, as a Node server does at an `error` for which nobody listens.
+    #[error("event name is reserved")]
+    ReservedName,
+    /// The sharded adapter has no such message.
+    #[error("no such message in the sharded adapter")]
+    NotSharded,
 }
 
-/// Bytes that are no broadcast of ours to deliver.
+/// Bytes that are no message of ours to take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes end inside a value, or claim more elements than could follow.
@@ -95,6 +105,27 @@ pub enum DecodeError {
     /// More binary values than [`super::message::MAX_ATTACHMENTS`].
     #[error("more than {max} attachments")]
     Attachments {
+        /// The limit.
+        max: usize,
+    },
+    /// The message is no object.
+    #[error("message is no object")]
+    Object,
+    /// A member that this type of message needs is missing or of the wrong type.
+    #[error("message has no valid {key:?}")]
+    Member {
+        /// Which.
+        key: &'static str,
+    },
+    /// A type of message that is not known here.
+    #[error("unknown message type {number}")]
+    Type {
+        /// Which.
+        number: u64,
+    },
+    /// A longer list of sockets or rooms in a response than is taken.
+    #[error("more than {max} sockets or rooms in a response")]
+    Listed {
         /// The limit.
         max: usize,
     },

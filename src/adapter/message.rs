@@ -7,6 +7,8 @@
 //! Source: @socket.io/redis-adapter 8.3 (`RedisAdapter.broadcast`, `onmessage`), @socket.io/redis-emitter 5.1;
 //! wire.md 3.2, 3.7, 5, 10.15.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rmp::encode::ByteBuf;
 
@@ -26,7 +28,7 @@ use crate::{
 };
 
 /// The packet type of every broadcast, binary or not: EVENT. Type 5 breaks Node's encoder.
-const EVENT: u64 = 2;
+pub(super) const EVENT: u64 = 2;
 /// Most binary values in one event; clients refuse more than 10.
 pub const MAX_ATTACHMENTS: usize = 1000;
 /// Most rooms in `rooms`, and in `except`. A room costs the sender one byte and us a hundred.
@@ -42,15 +44,51 @@ pub fn encode(uid: &Uid, broadcast: &Broadcast) -> Result<Bytes, EncodeError> {
     write_array_len(out, 3)?;
     write_str(out, uid.as_str())?;
 
+    write_packet(out, &broadcast.namespace, &broadcast.args)?;
+    write_options(out, &broadcast.target, broadcast.flags, AckFlags::default())?;
+    Ok(Bytes::from(buf.into_vec()))
+}
+
+/// Writes `{type, data, nsp}`.
+pub(super) fn write_packet(
+    out: &mut ByteBuf,
+    namespace: &Namespace,
+    args: &Args,
+) -> Result<(), EncodeError> {
     write_map_len(out, 3)?;
     write_str(out, "type")?;
     write_uint(out, EVENT);
     write_str(out, "data")?;
-    write_args(out, &broadcast.args)?;
+    write_args(out, args)?;
     write_str(out, "nsp")?;
-    write_str(out, broadcast.namespace.as_str())?;
+    write_str(out, namespace.as_str())
+}
 
-    let Target { rooms, except } = &broadcast.target;
+/// The flags of a broadcast whose sender waits for acks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct AckFlags {
+    /// One client is asked, and its sender expects one answer.
+    pub(super) expect_single_response: bool,
+    /// How long the sender waits.
+    pub(super) timeout: Option<Duration>,
+}
+
+impl AckFlags {
+    /// Returns the timeout in whole milliseconds.
+    pub(super) fn timeout_millis(self) -> Option<u64> {
+        self.timeout
+            .map(|timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX))
+    }
+}
+
+/// Writes `{rooms, except, flags}`.
+pub(super) fn write_options(
+    out: &mut ByteBuf,
+    target: &Target,
+    flags: Flags,
+    ack_flags: AckFlags,
+) -> Result<(), EncodeError> {
+    let Target { rooms, except } = target;
     write_map_len(out, 3)?;
     for (key, rooms) in [("rooms", rooms), ("except", except)] {
         write_str(out, key)?;
@@ -65,17 +103,29 @@ pub fn encode(uid: &Uid, broadcast: &Broadcast) -> Result<Bytes, EncodeError> {
         volatile,
         local: _,
         compress,
-    } = broadcast.flags;
-    write_map_len(out, usize::from(volatile) + usize::from(compress.is_some()))?;
-    if volatile {
-        write_str(out, "volatile")?;
-        write_bool(out, true);
+    } = flags;
+    let bools = [
+        ("volatile", volatile.then_some(true)),
+        ("compress", compress),
+        (
+            "expectSingleResponse",
+            ack_flags.expect_single_response.then_some(true),
+        ),
+    ];
+    let timeout = ack_flags.timeout_millis();
+    let num_bools = bools.iter().filter(|(_, value)| value.is_some()).count();
+    write_map_len(out, num_bools + usize::from(timeout.is_some()))?;
+    for (key, value) in bools {
+        if let Some(value) = value {
+            write_str(out, key)?;
+            write_bool(out, value);
+        }
     }
-    if let Some(compress) = compress {
-        write_str(out, "compress")?;
-        write_bool(out, compress);
+    if let Some(millis) = timeout {
+        write_str(out, "timeout")?;
+        write_uint(out, millis);
     }
-    Ok(Bytes::from(buf.into_vec()))
+    Ok(())
 }
 
 /// A message of which only the sender has been read, which is all that one's own echo needs.

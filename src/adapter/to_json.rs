@@ -26,6 +26,8 @@ use crate::socket_io::args::Args;
 
 /// What marks an attachment's place in the text.
 const PLACEHOLDER_KEY: &str = "_placeholder";
+/// How an attachment stands in the text, up to its number and a brace.
+pub(super) const PLACEHOLDER: &str = "{\"_placeholder\":true,\"num\":";
 /// MessagePack's own extension type for instants.
 const EXT_TIMESTAMP: i8 = -1;
 /// notepack's extension type for `undefined`, dates and byte arrays, before its version 3.
@@ -55,6 +57,27 @@ pub(super) fn read_event(reader: &mut Reader<'_>) -> Result<Args, DecodeError> {
     if write.has_false_placeholder && !write.attachments.is_empty() {
         return Err(DecodeError::FalsePlaceholder);
     }
+    Ok(Args::from_parts(write.json.into(), write.attachments))
+}
+
+/// Reads one value, nested at most `max_depth` levels, as the only element of an array; an empty one for `undefined`.
+///
+/// # Errors
+/// It nests too deep, or ends too soon.
+pub(super) fn read_value(reader: &mut Reader<'_>, max_depth: usize) -> Result<Args, DecodeError> {
+    let mut write = Write {
+        reader,
+        json: String::from("["),
+        attachments: Vec::new(),
+        has_false_placeholder: false,
+    };
+    let token = write.reader.token()?;
+    // Nothing is written for `undefined`.
+    write.value(token, max_depth)?;
+    if write.has_false_placeholder && !write.attachments.is_empty() {
+        return Err(DecodeError::FalsePlaceholder);
+    }
+    write.json.push(']');
     Ok(Args::from_parts(write.json.into(), write.attachments))
 }
 
@@ -217,7 +240,7 @@ impl Write<'_, '_> {
                 max: MAX_ATTACHMENTS,
             });
         }
-        self.json.push_str("{\"_placeholder\":true,\"num\":");
+        self.json.push_str(PLACEHOLDER);
         self.json
             .push_str(itoa::Buffer::new().format(self.attachments.len()));
         self.json.push('}');

@@ -65,6 +65,11 @@ impl Handshake {
             .map(|(_, value)| &**value)
     }
 
+    /// Returns all query keys and values.
+    pub fn queries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.query.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// Returns whether a page of some origin opened the session.
     pub fn is_cross_domain(&self) -> bool {
         self.header("origin").is_some()

@@ -3,7 +3,8 @@
 //! Reading order: `messages` (the door), `actor` (the session's life), `polling` and `websocket_transport` (the two
 //! transports), `membership` (the namespaces it joined and the handlers that run), `clock` (heartbeat and deadlines),
 //! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
-//! kept of the first request), `record` (one socket of one namespace), `endpoint` (the paths that speak Engine.IO), `work`
+//! kept of the first request), `record` (one socket of one namespace), `snapshot` (a socket as
+//! other servers see it), `endpoint` (the paths that speak Engine.IO), `work`
 //! (what goes on after a client left).
 //!
 //! A Socket owns its transport, heartbeat, memberships and outbox; nobody else writes to the client, and sockets never
@@ -20,5 +21,6 @@ pub mod outbox;
 mod polling;
 pub mod record;
 pub mod sessions;
+pub mod snapshot;
 mod websocket_transport;
 pub mod work;

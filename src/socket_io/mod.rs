@@ -7,3 +7,4 @@ pub mod decoder;
 pub mod encode;
 pub mod ids;
 pub mod json;
+pub mod object;
