@@ -30,7 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor as _, Addr, Arbiter};
+use actix::{Actor as _, Addr, Arbiter, AsyncContext as _};
 use actix_rt::task::JoinHandle;
 use actix_server::ServerHandle;
 use actix_web::web;
@@ -41,11 +41,12 @@ use crate::{
     auth::{Accounts, OpenError},
     config::Config,
     engine_io::{packet::Message, sid::InstanceId},
-    gateways::{Gateway, Gateways, NamespaceRef, events},
+    gateways::{Gateway, Gateways, NamespaceRef, events, server_side::ServerSide},
     http::{health::Health, routes::Shared, server},
     hub::actor::{ConnectBridge, Hub},
     redis_bridge::{self, RedisBridge},
     socket::{
+        acks::AckIds,
         actor::Services,
         endpoint::{Endpoint, Layer},
         messages::Stop,
@@ -176,13 +177,13 @@ impl App {
 
         let uid = Uid::random()?;
         let hub_arbiter = Arbiter::new();
-        let hub = Hub::start_in_arbiter(&hub_arbiter.handle(), |_| Hub::default());
+        let ack_ids = Arc::new(AckIds::default());
+        let hub = start_hub(&hub_arbiter, &ack_ids, &gateways);
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let hub = hub.clone().recipient();
-                let bridge = RedisBridge::new(redis, uid, namespaces, hub, on_connected)
+                let bridge = RedisBridge::new(redis, uid, namespaces, &hub, on_connected)
                     .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
                 Some(bridge)
@@ -207,6 +208,7 @@ impl App {
             config: config.engine.clone(),
             gateways,
             hub,
+            ack_ids,
             sessions: Sessions::default(),
             endpoints,
             work: WorkCount::default(),
@@ -242,6 +244,19 @@ impl App {
             bridge,
         })
     }
+}
+
+/// Starts the hub on its arbiter, and on this one the actor that runs the servers' own handlers; each knows the other.
+fn start_hub(arbiter: &Arbiter, ack_ids: &Arc<AckIds>, gateways: &Gateways) -> Addr<Hub> {
+    let mut hub = None;
+    ServerSide::create(|ctx| {
+        let server_side = ctx.address().recipient();
+        let ack_ids = Arc::clone(ack_ids);
+        let addr = Hub::start_in_arbiter(&arbiter.handle(), |_| Hub::new(ack_ids, server_side));
+        hub = Some(addr.clone());
+        ServerSide::new(gateways.clone(), addr)
+    });
+    hub.expect("create calls its closure")
 }
 
 /// Fetches the token key, now and again, until Redis gave it; and on every later connection, since Redis may have been

@@ -41,3 +41,12 @@ pub fn with_causes(err: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Returns what a panic said.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

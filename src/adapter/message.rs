@@ -99,11 +99,7 @@ pub(super) fn write_options(
     }
     write_str(out, "flags")?;
     // `local` is not here: what is local is not published.
-    let Flags {
-        volatile,
-        local: _,
-        compress,
-    } = flags;
+    let Flags { volatile, compress } = flags;
     let bools = [
         ("volatile", volatile.then_some(true)),
         ("compress", compress),

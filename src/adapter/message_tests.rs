@@ -131,7 +131,6 @@ fn every_recorded_broadcast_decodes_to_what_was_sent() {
             flags["compress"].as_bool(),
             "{name}"
         );
-        assert!(!broadcast.flags.local, "{name}");
 
         let channels =
             crate::adapter::channel::BroadcastChannels::new("socket.io", broadcast.namespace);
@@ -177,7 +176,6 @@ fn flags_are_written_as_node_names_them() {
         (
             Flags {
                 volatile: true,
-                local: true,
                 compress: None,
             },
             b"\x81\xa8volatile\xc3",
@@ -251,7 +249,6 @@ fn unknown_keys_are_passed_over_whatever_they_hold() {
         broadcast.flags,
         Flags {
             volatile: true,
-            local: false,
             compress: None
         }
     );

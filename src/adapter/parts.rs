@@ -67,11 +67,7 @@ impl<'a> Opts<'a> {
 impl WireFlags {
     pub(super) fn new(flags: Flags, ack_flags: AckFlags) -> Self {
         // `local` is not here: what is local is not published.
-        let Flags {
-            volatile,
-            local: _,
-            compress,
-        } = flags;
+        let Flags { volatile, compress } = flags;
         Self {
             volatile,
             compress,
@@ -164,7 +160,6 @@ pub(super) fn read_flags(opts: &str) -> Result<(Flags, AckFlags), DecodeError> {
     };
     let flags = Flags {
         volatile: flag(volatile, "volatile")?.unwrap_or(false),
-        local: false,
         compress: flag(compress, "compress")?,
     };
     let ack_flags = AckFlags {

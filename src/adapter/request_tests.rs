@@ -259,7 +259,6 @@ fn flags_of_a_broadcast_are_read_and_written() {
     };
     let volatile = Flags {
         volatile: true,
-        local: false,
         compress: Some(false),
     };
     let millis = |millis| Some(Duration::from_millis(millis));
@@ -554,11 +553,8 @@ pub(in crate::adapter) fn any_args() -> impl Strategy<Value = Args> {
 }
 
 pub(in crate::adapter) fn any_flags() -> impl Strategy<Value = Flags> {
-    (any::<bool>(), any::<Option<bool>>()).prop_map(|(volatile, compress)| Flags {
-        volatile,
-        local: false,
-        compress,
-    })
+    (any::<bool>(), any::<Option<bool>>())
+        .prop_map(|(volatile, compress)| Flags { volatile, compress })
 }
 
 /// Requests to the namespace `/n`; those of older servers only if `with_old`.

@@ -1,19 +1,37 @@
 //! Sending to many: the words of the Socket.IO server API in Rust's manner.
 //!
 //! ```no_run
-//! # use sockhop::gateways::{SocketRef, Gone};
-//! # async fn example(socket: SocketRef) -> Result<(), sockhop::gateways::HandlerError> {
-//! socket.namespace_ref().emit("news", &"for all").await?;              // io.of("/…").emit(…)
+//! # use std::time::Duration;
+//! # use sockhop::gateways::{SocketRef, HandlerError};
+//! # async fn example(socket: SocketRef) -> Result<(), HandlerError> {
+//! let namespace = socket.namespace_ref();
+//! namespace.emit("news", &"for all").await?;                           // io.of("/…").emit(…)
 //! socket.to("blue").except("red").emit("news", &"for some").await?;    // socket.to("blue").except("red").emit(…)
 //! socket.broadcast().volatile().emit("cursor", (3, 4)).await?;         // socket.volatile.broadcast.emit(…)
+//!
+//! namespace.to("blue").sockets_join(["red"]).await?;                   // io.of("/…").in("blue").socketsJoin("red")
+//! namespace.to("blue").disconnect_sockets(false).await?;               // io.of("/…").in("blue").disconnectSockets()
+//! for other in namespace.to("blue").fetch_sockets().await? {           // await io.of("/…").in("blue").fetchSockets()
+//!     other.emit("hello", ()).await?;
+//! }
+//! let names: Vec<String> = namespace                                   // await io.of("/…").timeout(1000)
+//!     .all()
+//!     .emit_with_ack("name?", (), Duration::from_secs(1))              //     .emitWithAck("name?")
+//!     .await?;
 //! # Ok(())
 //! # }
 //! ```
 
+use std::time::Duration;
+
 use actix::Addr;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use super::{
+    calls::{self, AskError, Asked},
     mail,
+    remote_socket::RemoteSocket,
     reply::{HandlerError, IntoArgs},
     socket_ref::Gone,
 };
@@ -21,13 +39,18 @@ use crate::{
     hub::{
         actor::Hub,
         broadcast::{Broadcast, Flags, Target},
-        messages::Originate,
+        command::Command,
+        messages::{Ask, Originate},
+        question::Question,
     },
     socket_io::{
         args::Args,
-        ids::{Namespace, Room},
+        ids::{Namespace, Room, SocketId},
     },
 };
+
+/// How long other instances have to answer, unless it is said otherwise; as in Node (`requestsTimeout`).
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A namespace, to send to all of its sockets or to some. Cheap to clone; usable from any thread.
 #[derive(Clone, Debug)]
@@ -49,6 +72,7 @@ impl NamespaceRef {
             namespace: self.namespace.clone(),
             target: Target::default(),
             flags: Flags::default(),
+            is_local: false,
         }
     }
 
@@ -62,6 +86,11 @@ impl NamespaceRef {
         self.all().except(room)
     }
 
+    /// Selects everyone on this instance.
+    pub fn local(&self) -> Broadcaster {
+        self.all().local()
+    }
+
     /// Sends an event to everyone, on all instances.
     ///
     /// # Errors
@@ -69,6 +98,74 @@ impl NamespaceRef {
     pub async fn emit(&self, name: &str, args: impl IntoArgs) -> Result<(), HandlerError> {
         self.all().emit(name, args).await
     }
+
+    /// Returns every socket of the namespace; see [`Broadcaster::fetch_sockets`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, AskError<Vec<RemoteSocket>>> {
+        self.all().fetch_sockets().await
+    }
+
+    /// Returns all rooms that have members, on all instances, each once. The room that a socket's id names is among them.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn all_rooms(&self) -> Result<Vec<Room>, AskError<Vec<Room>>> {
+        calls::all_rooms(self.all().ask(Question::Rooms, ANSWER_TIMEOUT).await?).await
+    }
+
+    /// Sends an event to the other servers of the cluster: their gateways' [`on_server`](super::Gateway::on_server) handlers
+    /// run, and Node's listeners of `io.on(…)`. Neither clients nor this instance get it. Arguments are JSON: bytes cannot
+    /// travel here. It is no error if there are no other servers, or if none can be reached.
+    ///
+    /// # Errors
+    /// A value does not serialise to JSON or holds bytes, the name is one that Node keeps for itself, or the instance is
+    /// stopping.
+    pub async fn server_side_emit(
+        &self,
+        name: &str,
+        args: impl IntoArgs,
+    ) -> Result<(), HandlerError> {
+        let args = server_args(name, args)?;
+        let namespace = self.namespace.clone();
+        let command = Command::ServerEvent { namespace, args };
+        let is_local = false;
+        let originate = Originate { command, is_local };
+        Ok(self.hub.send(originate).await.or(Err(Gone))?)
+    }
+
+    /// Sends an event to the other servers of the cluster and returns what each one's handler replied, in any order. A server
+    /// without a handler for it never answers.
+    ///
+    /// # Errors
+    /// As [`Self::server_side_emit`], and see [`AskError`].
+    pub async fn server_side_emit_with_ack<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        args: impl IntoArgs,
+        timeout: Duration,
+    ) -> Result<Vec<T>, AskError<Vec<T>>> {
+        let args = server_args(name, args).map_err(AskError::Refused)?;
+        let question = Question::ServerEvent { args };
+        calls::server_replies(self.all().ask(question, timeout).await?).await
+    }
+}
+
+/// Names that Node's servers keep for themselves; see wire.md 2.5.
+const RESERVED_SERVER_EVENTS: [&str; 3] = ["connect", "connection", "new_namespace"];
+
+fn server_args(name: &str, args: impl IntoArgs) -> Result<Args, HandlerError> {
+    let args = args.into_args(Some(name))?;
+    if RESERVED_SERVER_EVENTS.contains(&name) {
+        let text = format!("servers keep the event {name:?} for themselves");
+        return Err(HandlerError::new("reserved_event", text));
+    }
+    if !args.attachments().is_empty() {
+        let text = "events between servers carry no bytes";
+        return Err(HandlerError::new("no_binary", text));
+    }
+    Ok(args)
 }
 
 /// A selection of sockets on all instances, and how to send to them. Cheap to clone.
@@ -79,6 +176,7 @@ pub struct Broadcaster {
     namespace: Namespace,
     target: Target,
     flags: Flags,
+    is_local: bool,
 }
 
 impl Broadcaster {
@@ -95,9 +193,9 @@ impl Broadcaster {
         self
     }
 
-    /// Selects sockets of this instance alone: nothing is published.
+    /// Selects sockets of this instance alone: nobody else is told or asked.
     pub fn local(mut self) -> Self {
-        self.flags.local = true;
+        self.is_local = true;
         self
     }
 
@@ -123,20 +221,182 @@ impl Broadcaster {
     /// # Errors
     /// The instance is stopping.
     pub async fn emit_args(self, args: Args) -> Result<(), Gone> {
+        let (hub, is_local) = (self.hub.clone(), self.is_local);
+        let command = Command::Broadcast(self.broadcast(args));
+        originate(&hub, command, is_local).await
+    }
+
+    fn broadcast(self, args: Args) -> Broadcast {
+        Broadcast {
+            namespace: self.namespace,
+            target: self.target,
+            flags: self.flags,
+            args,
+        }
+    }
+
+    /// Sends an event and returns what each selected client acknowledged, in any order: the first argument of its ack, as `T`
+    /// (`null` if it has none). Returns early once nobody is left who could answer.
+    ///
+    /// # Errors
+    /// See [`AskError`]. What had arrived by then is in it: a client may have left, be too slow, or answer something else
+    /// than a `T`.
+    pub async fn emit_with_ack<T: DeserializeOwned>(
+        self,
+        name: &str,
+        args: impl IntoArgs,
+        timeout: Duration,
+    ) -> Result<Vec<T>, AskError<Vec<T>>> {
+        let asked = self.ask_clients(name, args, timeout, false).await;
+        calls::acks(asked?).await
+    }
+
+    /// Sends an event to what is one client at most, and awaits its ack.
+    pub(super) async fn emit_to_one<T: DeserializeOwned>(
+        self,
+        name: &str,
+        args: impl IntoArgs,
+        timeout: Duration,
+    ) -> Result<T, AskError<()>> {
+        let asked = self.ask_clients(name, args, timeout, true).await;
+        calls::one_ack(asked?).await
+    }
+
+    async fn ask_clients<A>(
+        self,
+        name: &str,
+        args: impl IntoArgs,
+        timeout: Duration,
+        expects_one: bool,
+    ) -> Result<Asked, AskError<A>> {
+        let args = args
+            .into_args(Some(name))
+            .map_err(|err| AskError::Refused(err.into()))?;
+        let question = Question::Broadcast {
+            broadcast: self.clone().broadcast(args),
+            timeout,
+            expects_one,
+        };
+        let asked = self.ask(question, timeout).await;
+        mail::note();
+        asked
+    }
+
+    /// Puts the selected sockets of all instances into rooms. Returns when it is done on this one.
+    ///
+    /// # Errors
+    /// The instance is stopping.
+    pub async fn sockets_join(
+        self,
+        rooms: impl IntoIterator<Item = impl Into<Room>>,
+    ) -> Result<(), Gone> {
         let Self {
             hub,
             namespace,
             target,
-            flags,
+            is_local,
+            ..
         } = self;
-        let broadcast = Broadcast {
+        let rooms = rooms.into_iter().map(Into::into).collect();
+        let command = Command::Join {
             namespace,
             target,
-            flags,
-            args,
+            rooms,
         };
-        let delivered = hub.send(Originate(broadcast)).await;
-        mail::note();
-        delivered.or(Err(Gone))
+        originate(&hub, command, is_local).await
     }
+
+    /// Takes the selected sockets of all instances out of rooms. Returns when it is done on this one.
+    ///
+    /// # Errors
+    /// The instance is stopping.
+    pub async fn sockets_leave(
+        self,
+        rooms: impl IntoIterator<Item = impl Into<Room>>,
+    ) -> Result<(), Gone> {
+        let Self {
+            hub,
+            namespace,
+            target,
+            is_local,
+            ..
+        } = self;
+        let rooms = rooms.into_iter().map(Into::into).collect();
+        let command = Command::Leave {
+            namespace,
+            target,
+            rooms,
+        };
+        originate(&hub, command, is_local).await
+    }
+
+    /// Ends the selected sockets' memberships on all instances (reason `server namespace disconnect`), or their clients' whole
+    /// connections (`forced server close`).
+    ///
+    /// # Errors
+    /// The instance is stopping.
+    pub async fn disconnect_sockets(self, whole_connection: bool) -> Result<(), Gone> {
+        let Self {
+            hub,
+            namespace,
+            target,
+            is_local,
+            ..
+        } = self;
+        let command = Command::Disconnect {
+            namespace,
+            target,
+            whole_connection,
+        };
+        originate(&hub, command, is_local).await
+    }
+
+    /// Returns the selected sockets of all instances, in any order: who they are, their rooms and their data, as they were a
+    /// moment ago. Others have [`ANSWER_TIMEOUT`].
+    ///
+    /// # Errors
+    /// See [`AskError`]: what had arrived by then is in it, at least the sockets of this instance.
+    pub async fn fetch_sockets(self) -> Result<Vec<RemoteSocket>, AskError<Vec<RemoteSocket>>> {
+        let namespace = NamespaceRef {
+            namespace: self.namespace.clone(),
+            hub: self.hub.clone(),
+        };
+        let question = Question::Sockets {
+            target: self.target.clone(),
+        };
+        calls::sockets(self.ask(question, ANSWER_TIMEOUT).await?, &namespace).await
+    }
+
+    /// Returns the ids of the selected sockets of all instances, in any order.
+    ///
+    /// Node's servers of version 8 of the adapter answer this for a selection by rooms; `except` reaches Sockhop alone, so
+    /// sockets of Node's are not left out.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn socket_ids(self) -> Result<Vec<SocketId>, AskError<Vec<SocketId>>> {
+        let question = Question::SocketIds {
+            target: self.target.clone(),
+        };
+        calls::socket_ids(self.ask(question, ANSWER_TIMEOUT).await?).await
+    }
+
+    async fn ask<A>(self, question: Question, timeout: Duration) -> Result<Asked, AskError<A>> {
+        let (answers, received) = mpsc::unbounded_channel();
+        let ask = Ask {
+            namespace: self.namespace,
+            question,
+            timeout,
+            is_local: self.is_local,
+            answers,
+        };
+        self.hub.send(ask).await.or(Err(AskError::Stopping))?;
+        Ok(Asked::new(received, timeout))
+    }
+}
+
+async fn originate(hub: &Addr<Hub>, command: Command, is_local: bool) -> Result<(), Gone> {
+    let done = hub.send(Originate { command, is_local }).await;
+    mail::note();
+    done.or(Err(Gone))
 }

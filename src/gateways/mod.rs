@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Reading order: this file (a namespace and its handlers), `event` (what a handler receives), `reply` (what it answers),
-//! `binary` (bytes among typed arguments), `socket_ref` (one client), `broadcaster` (many).
+//! `binary` (bytes among typed arguments), `socket_ref` (one client), `broadcaster` (many), `calls` (hearing out what many
+//! answer), `remote_socket` (a client of any instance), `server_side` (events between servers).
 //!
 //! Handlers run on the arbiter of the client's socket: they may await, and must not block. The events of one client in
 //! one namespace are handled one after the other, in the order sent, unless the gateway is [`Gateway::concurrent`]; a slow
@@ -24,10 +25,13 @@
 
 mod binary;
 mod broadcaster;
+mod calls;
 mod event;
 pub mod events;
 pub(crate) mod mail;
+mod remote_socket;
 mod reply;
+pub mod server_side;
 mod socket_ref;
 
 use std::{collections::HashMap, fmt, future::Future, num::NonZeroUsize, sync::Arc};
@@ -38,8 +42,10 @@ use serde_json::Value;
 
 pub use self::{
     binary::Binary,
-    broadcaster::{Broadcaster, NamespaceRef},
+    broadcaster::{ANSWER_TIMEOUT, Broadcaster, NamespaceRef},
+    calls::AskError,
     event::{AllArgs, Arg, Event, FromEvent},
+    remote_socket::RemoteSocket,
     reply::{Ack, HandlerError, IntoArgs, IntoReply, Reply},
     socket_ref::{AckError, Gone, SocketRef},
 };
@@ -104,6 +110,11 @@ type OnDisconnect =
 type OnEvent = Arc<
     dyn Fn(SocketRef, Event) -> LocalBoxFuture<'static, Result<Reply, HandlerError>> + Send + Sync,
 >;
+type OnServer = Arc<
+    dyn Fn(NamespaceRef, Event) -> LocalBoxFuture<'static, Result<Reply, HandlerError>>
+        + Send
+        + Sync,
+>;
 type Middleware = Arc<
     dyn Fn(SocketRef, Event) -> LocalBoxFuture<'static, Result<Event, HandlerError>> + Send + Sync,
 >;
@@ -117,6 +128,7 @@ pub struct Gateway {
     on_disconnect: Option<OnDisconnect>,
     on: HashMap<ByteString, OnEvent>,
     on_other: Option<OnEvent>,
+    on_server: HashMap<ByteString, OnServer>,
     middleware: Vec<Middleware>,
     concurrency: NonZeroUsize,
 }
@@ -146,6 +158,7 @@ impl Gateway {
             on_disconnect: None,
             on: HashMap::new(),
             on_other: None,
+            on_server: HashMap::new(),
             middleware: Vec::new(),
             concurrency: NonZeroUsize::MIN,
         }
@@ -231,6 +244,34 @@ impl Gateway {
         self
     }
 
+    /// Handles the event `name` that another server of the cluster sent to servers:
+    /// [`server_side_emit`](NamespaceRef::server_side_emit), or Node's `io.serverSideEmit`. What it returns becomes the reply, of
+    /// which the first argument travels. A second handler of the same name replaces the first.
+    ///
+    /// ```
+    /// # use sockhop::gateways::{Ack, Arg, Gateway, NamespaceRef};
+    /// Gateway::new("/chat").on_server("count", |chat: NamespaceRef, ()| async move {
+    ///     chat.local().fetch_sockets().await.map(|sockets| Ack(sockets.len()))
+    /// });
+    /// ```
+    ///
+    /// It runs on the thread that started the application, apart from all clients; it may await, and must not block.
+    pub fn on_server<T, F, Fut>(mut self, name: &str, handle: F) -> Self
+    where
+        T: FromEvent,
+        F: Fn(NamespaceRef, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoReply> + 'static,
+    {
+        let handle: OnServer = Arc::new(move |namespace, event| match T::from_event(event) {
+            Ok(payload) => handle(namespace, payload)
+                .map(IntoReply::into_reply)
+                .boxed_local(),
+            Err(err) => std::future::ready(Err(err)).boxed_local(),
+        });
+        self.on_server.insert(ByteString::from(name), handle);
+        self
+    }
+
     /// Sees every event before its handler, and may change it or refuse it: the error becomes the ack. Several are called
     /// in the order in which they were added. Events that have no handler are not shown to it.
     pub fn middleware<F, Fut>(mut self, check: F) -> Self
@@ -296,6 +337,17 @@ impl Gateway {
             }
             .boxed_local(),
         )
+    }
+}
+
+impl Gateway {
+    pub(crate) fn call_on_server(
+        &self,
+        namespace: NamespaceRef,
+        event: Event,
+    ) -> Option<LocalBoxFuture<'static, Result<Reply, HandlerError>>> {
+        let handle = self.on_server.get(&event.name)?;
+        Some(handle(namespace, event))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The Hub actor: translates messages into calls of [`Rooms`], and forwards what originates here to the bridge.
+//! The Hub actor: translates messages into calls of [`Rooms`], and forwards to the bridge what concerns others.
 //!
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
 //! work delays a broadcast.
@@ -8,17 +8,24 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, Recipient};
 
 use super::{
-    broadcast::Broadcast,
-    messages::{Join, Leave, Originate, Register, Reinject, Unregister},
-    rooms::{Rooms, TooManyRooms},
+    broadcast::{Broadcast, Target},
+    command::Command,
+    messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, Unregister},
+    question::{Answer, Answers, Found, Question},
+    rooms::{Member, Rooms, TooManyRooms},
 };
 use crate::{
-    redis_bridge::messages::Publish,
+    gateways::server_side::ServerEvent,
+    redis_bridge::messages::{AskOthers, ForBridge},
     socket::{
-        messages::{ForSocket, What},
+        acks::AckIds,
+        messages::{DeliverWithAck, ForSocket, What},
         record::Record,
     },
-    socket_io::encode,
+    socket_io::{
+        encode,
+        ids::{Namespace, Room},
+    },
 };
 
 /// Messages that may wait before a sender that awaits its answer is held back.
@@ -41,26 +48,161 @@ impl Handle {
 }
 
 /// One per instance.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Hub {
     rooms: Rooms<Handle>,
-    bridge: Option<Recipient<Publish>>,
+    ack_ids: Arc<AckIds>,
+    server_side: Recipient<ServerEvent>,
+    bridge: Option<Recipient<ForBridge>>,
 }
 
 impl Hub {
+    /// Returns a hub without sockets. Events for servers go to `server_side`; `ack_ids` are shared with the sockets.
+    pub fn new(ack_ids: Arc<AckIds>, server_side: Recipient<ServerEvent>) -> Self {
+        Self {
+            rooms: Rooms::default(),
+            ack_ids,
+            server_side,
+            bridge: None,
+        }
+    }
+
+    fn tell_bridge(&self, message: impl FnOnce() -> ForBridge) {
+        if let Some(bridge) = &self.bridge {
+            bridge.do_send(message());
+        }
+    }
+
+    /// Does what a command says, as far as this instance goes.
+    fn obey(&mut self, command: &Command) {
+        match command {
+            Command::Broadcast(broadcast) => self.deliver(broadcast),
+            Command::Join {
+                namespace,
+                target,
+                rooms,
+            } => self.join_all(namespace, target, rooms),
+            Command::Leave {
+                namespace,
+                target,
+                rooms,
+            } => {
+                for socket in self.find(namespace, target, Member::id) {
+                    for room in rooms {
+                        self.rooms.leave(namespace, &socket, room);
+                    }
+                }
+            }
+            Command::Disconnect {
+                namespace,
+                target,
+                whole_connection,
+            } => {
+                let whole_connection = *whole_connection;
+                self.rooms.select(namespace, target, |member| {
+                    member.handle().tell(What::Disconnect { whole_connection });
+                });
+            }
+            Command::ServerEvent { namespace, args } => self.server_side.do_send(ServerEvent {
+                namespace: namespace.clone(),
+                args: args.clone(),
+                answers: None,
+            }),
+        }
+    }
+
     /// Encodes once and hands the same bytes to every selected socket.
     fn deliver(&self, broadcast: &Broadcast) {
         let mut message = None;
         self.rooms
-            .select(&broadcast.namespace, &broadcast.target, |handle| {
+            .select(&broadcast.namespace, &broadcast.target, |member| {
                 let message = message.get_or_insert_with(|| {
                     encode::event(&broadcast.namespace, None, &broadcast.args)
                 });
-                handle.tell(What::Deliver {
+                member.handle().tell(What::Deliver {
                     message: Arc::clone(message),
                     volatile: broadcast.flags.volatile,
                 });
             });
+    }
+
+    fn join_all(&mut self, namespace: &Namespace, target: &Target, rooms: &[Room]) {
+        for socket in self.find(namespace, target, Member::id) {
+            for room in rooms {
+                if let Err(err) = self.rooms.join(namespace, &socket, room.clone()) {
+                    log::warn!("{socket} of {namespace} cannot join: {err}");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Returns something of each selected socket.
+    fn find<T: Clone>(
+        &self,
+        namespace: &Namespace,
+        target: &Target,
+        of: impl Fn(&Member<Handle>) -> &T,
+    ) -> Vec<T> {
+        let mut found = Vec::new();
+        self.rooms
+            .select(namespace, target, |member| found.push(of(member).clone()));
+        found
+    }
+
+    /// Answers a question, as far as this instance goes. Whoever asked may have given up.
+    fn answer(&self, namespace: &Namespace, question: Question, answers: &Answers) {
+        let answer = match question {
+            Question::SocketIds { target } => {
+                Answer::SocketIds(self.find(namespace, &target, Member::id))
+            }
+            Question::Rooms => Answer::Rooms(self.rooms.rooms(namespace)),
+            Question::Sockets { target } => {
+                let mut found = Vec::new();
+                self.rooms.select(namespace, &target, |member| {
+                    found.push(Found {
+                        record: Arc::clone(&member.handle().record),
+                        rooms: member.rooms().collect(),
+                    });
+                });
+                Answer::Found(found)
+            }
+            Question::Broadcast { broadcast, .. } => {
+                Answer::NumClients(self.deliver_with_acks(&broadcast, answers))
+            }
+            Question::ServerEvent { args } => {
+                return self.server_side.do_send(ServerEvent {
+                    namespace: namespace.clone(),
+                    args,
+                    answers: Some(answers.clone()),
+                });
+            }
+        };
+        _ = answers.send(answer);
+    }
+
+    /// Sends an event that every receiver is to acknowledge. One ack id serves all, so it is encoded once, too. Returns how
+    /// many receivers there are.
+    fn deliver_with_acks(&self, broadcast: &Broadcast, answers: &Answers) -> u64 {
+        let id = self.ack_ids.next();
+        let mut message = None;
+        let mut num_clients = 0;
+        self.rooms
+            .select(&broadcast.namespace, &broadcast.target, |member| {
+                let message = message.get_or_insert_with(|| {
+                    encode::event(&broadcast.namespace, Some(id), &broadcast.args)
+                });
+                num_clients += 1;
+                member
+                    .handle()
+                    .tell(What::DeliverWithAck(Box::new(DeliverWithAck {
+                        id,
+                        message: Arc::clone(message),
+                        volatile: broadcast.flags.volatile,
+                        answers: answers.clone(),
+                    })));
+            });
+        num_clients
     }
 }
 
@@ -75,7 +217,7 @@ impl Actor for Hub {
 /// Connects the hub to the bridge. From the start of the application, before the first client.
 #[derive(Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct ConnectBridge(pub Recipient<Publish>);
+pub struct ConnectBridge(pub Recipient<ForBridge>);
 
 impl Handler<ConnectBridge> for Hub {
     type Result = ();
@@ -92,8 +234,12 @@ impl Handler<Register> for Hub {
         let Register { record, recipient } = message;
         let namespace = record.namespace.clone();
         let id = record.id.clone();
-        self.rooms
-            .insert(&namespace, id, Handle { record, recipient });
+        if self
+            .rooms
+            .insert(&namespace, id, Handle { record, recipient })
+        {
+            self.tell_bridge(|| ForBridge::Open(namespace));
+        }
     }
 }
 
@@ -101,7 +247,13 @@ impl Handler<Unregister> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Unregister, _: &mut Self::Context) {
-        self.rooms.remove(&message.namespace, &message.socket_id);
+        let Unregister {
+            namespace,
+            socket_id,
+        } = message;
+        if self.rooms.remove(&namespace, &socket_id) {
+            self.tell_bridge(|| ForBridge::Close(namespace));
+        }
     }
 }
 
@@ -127,10 +279,13 @@ impl Handler<Originate> for Hub {
     type Result = ();
 
     /// Local sockets first: not one local event waits for Redis.
-    fn handle(&mut self, Originate(broadcast): Originate, _: &mut Self::Context) {
-        self.deliver(&broadcast);
-        if let Some(bridge) = self.bridge.as_ref().filter(|_| !broadcast.flags.local) {
-            bridge.do_send(Publish(Arc::new(broadcast)));
+    fn handle(&mut self, Originate { command, is_local }: Originate, _: &mut Self::Context) {
+        // Servers do not send events to themselves, as in Node.
+        if !matches!(command, Command::ServerEvent { .. }) {
+            self.obey(&command);
+        }
+        if !is_local {
+            self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
         }
     }
 }
@@ -138,8 +293,49 @@ impl Handler<Originate> for Hub {
 impl Handler<Reinject> for Hub {
     type Result = ();
 
-    fn handle(&mut self, Reinject(broadcast): Reinject, _: &mut Self::Context) {
-        self.deliver(&broadcast);
+    fn handle(&mut self, Reinject(command): Reinject, _: &mut Self::Context) {
+        self.obey(&command);
+    }
+}
+
+impl Handler<Ask> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask, _: &mut Self::Context) {
+        let Ask {
+            namespace,
+            question,
+            timeout,
+            is_local,
+            answers,
+        } = ask;
+        // Before anybody says how many others are asked, see `gateways::calls`. Servers do not ask themselves, as in Node.
+        if !matches!(question, Question::ServerEvent { .. }) {
+            self.answer(&namespace, question.clone(), &answers);
+        }
+        match &self.bridge {
+            Some(bridge) if !is_local => bridge.do_send(ForBridge::Ask(Box::new(AskOthers {
+                namespace,
+                question,
+                timeout,
+                answers,
+            }))),
+            // Whoever asked may have given up.
+            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+        }
+    }
+}
+
+impl Handler<Answering> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Answering, _: &mut Self::Context) {
+        let Answering {
+            namespace,
+            question,
+            answers,
+        } = message;
+        self.answer(&namespace, question, &answers);
     }
 }
 
@@ -155,6 +351,7 @@ mod tests {
             ids::{Room, SocketId},
         },
     };
+    use actix::Addr;
     use tokio::sync::mpsc;
 
     /// Stands in the place of a socket and of the bridge, and passes on what it gets.
@@ -196,6 +393,32 @@ mod tests {
         }
     }
 
+    fn hub() -> Addr<Hub> {
+        let (server_side, _) = probe();
+        Hub::new(Arc::default(), server_side).start()
+    }
+
+    fn originate(broadcast: Broadcast) -> Originate {
+        Originate {
+            command: Command::Broadcast(broadcast),
+            is_local: false,
+        }
+    }
+
+    /// Returns the next thing that is published, without what says which namespaces have sockets.
+    async fn published(bridge: &mut mpsc::UnboundedReceiver<ForBridge>) -> Broadcast {
+        loop {
+            match bridge.recv().await.unwrap() {
+                ForBridge::Publish(command) => match &*command {
+                    Command::Broadcast(broadcast) => return broadcast.clone(),
+                    other => panic!("no broadcast: {other:?}"),
+                },
+                ForBridge::Open(_) | ForBridge::Close(_) => {}
+                ForBridge::Ask(ask) => panic!("nobody asks: {ask:?}"),
+            }
+        }
+    }
+
     fn delivered(message: ForSocket) -> (Arc<Encoded>, bool) {
         match message.what {
             What::Deliver { message, volatile } => (message, volatile),
@@ -214,36 +437,35 @@ mod tests {
 
     #[actix::test]
     async fn a_broadcast_is_encoded_once_and_published_once() {
-        let hub = Hub::default().start();
+        let hub = hub();
         let (first, mut first_got) = probe();
         let (second, mut second_got) = probe();
-        let (bridge, mut published) = probe();
+        let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &first)).await.unwrap();
         hub.send(register("b", &second)).await.unwrap();
         let event = broadcast(Target::default(), Flags::default());
-        hub.send(Originate(event.clone())).await.unwrap();
+        hub.send(originate(event.clone())).await.unwrap();
         let (one, _) = delivered(first_got.recv().await.unwrap());
         let (other, _) = delivered(second_got.recv().await.unwrap());
         assert!(Arc::ptr_eq(&one, &other), "receivers must share the bytes");
-        assert_eq!(*published.recv().await.unwrap().0, event);
+        assert_eq!(published(&mut to_bridge).await, event);
     }
 
     #[actix::test]
     async fn what_came_from_the_bridge_and_what_is_local_is_not_published() {
-        let hub = Hub::default().start();
+        let hub = hub();
         let (socket, mut got) = probe();
-        let (bridge, mut published) = probe();
+        let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &socket)).await.unwrap();
-        let local = Flags {
-            local: true,
-            ..Flags::default()
+        let to_all = broadcast(Target::default(), Flags::default());
+        let local = Originate {
+            command: Command::Broadcast(to_all.clone()),
+            is_local: true,
         };
-        hub.send(Originate(broadcast(Target::default(), local)))
-            .await
-            .unwrap();
-        hub.send(Reinject(broadcast(Target::default(), Flags::default())))
+        hub.send(local).await.unwrap();
+        hub.send(Reinject(Command::Broadcast(to_all)))
             .await
             .unwrap();
         got.recv().await.unwrap();
@@ -256,13 +478,13 @@ mod tests {
             },
             Flags::default(),
         );
-        hub.send(Originate(marker.clone())).await.unwrap();
-        assert_eq!(*published.recv().await.unwrap().0, marker);
+        hub.send(originate(marker.clone())).await.unwrap();
+        assert_eq!(published(&mut to_bridge).await, marker);
     }
 
     #[actix::test]
     async fn rooms_are_joined_and_left_by_message() {
-        let hub = Hub::default().start();
+        let hub = hub();
         let (socket, mut got) = probe();
         hub.send(register("a", &socket)).await.unwrap();
         let to_red = || {
@@ -288,7 +510,7 @@ mod tests {
         .await
         .unwrap()
         .unwrap();
-        hub.send(Originate(to_red())).await.unwrap();
+        hub.send(originate(to_red())).await.unwrap();
         got.recv().await.unwrap();
         let (namespace, socket_id, room) = (
             membership.0.into(),
@@ -302,12 +524,12 @@ mod tests {
         })
         .await
         .unwrap();
-        hub.send(Originate(to_red())).await.unwrap();
+        hub.send(originate(to_red())).await.unwrap();
         let volatile = Flags {
             volatile: true,
             ..Flags::default()
         };
-        hub.send(Originate(broadcast(Target::default(), volatile)))
+        hub.send(originate(broadcast(Target::default(), volatile)))
             .await
             .unwrap();
         let (_, is_volatile) = delivered(got.recv().await.unwrap());
@@ -320,7 +542,7 @@ mod tests {
         .unwrap();
         let (other, mut other_got) = probe();
         hub.send(register("b", &other)).await.unwrap();
-        hub.send(Originate(broadcast(Target::default(), Flags::default())))
+        hub.send(originate(broadcast(Target::default(), Flags::default())))
             .await
             .unwrap();
         other_got.recv().await.unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Plain data, no actor: the hub resolves it against its rooms, the bridge carries it between instances.
 //!
-//! Source: Socket.IO server API (`to`, `in`, `except`, `volatile`, `local`); wire.md 2.5 (room selection), 3.2.
+//! Source: Socket.IO server API (`to`, `in`, `except`, `volatile`); wire.md 2.5 (room selection), 3.2.
 
 use crate::socket_io::{
     args::Args,
@@ -36,8 +36,6 @@ pub struct Target {
 pub struct Flags {
     /// A client that cannot take it at once goes without it.
     pub volatile: bool,
-    /// Only this instance's sockets; never published.
-    pub local: bool,
     /// The sender's wish about WebSocket compression (`compress: false`). We compress nothing, but other
     /// instances may, so the wish travels along.
     pub compress: Option<bool>,

@@ -1,10 +1,14 @@
 //! The hub's door: every message that it takes, who sends it, and what comes back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
 
-use super::{broadcast::Broadcast, rooms::TooManyRooms};
+use super::{
+    command::Command,
+    question::{Answers, Question},
+    rooms::TooManyRooms,
+};
 use crate::{
     socket::{messages::ForSocket, record::Record},
     socket_io::ids::{Namespace, Room, SocketId},
@@ -55,13 +59,48 @@ pub struct Leave {
     pub room: Room,
 }
 
-/// Delivers an event that originates at this instance, and publishes it unless it is local. From gateways, who await
-/// the answer, so that a flood waits at its source and not in the mailbox.
+/// Obeys a command that originates at this instance, and hands it to the others unless it is local. From gateways, who
+/// await the answer, so that a flood waits at its source and not in the mailbox.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Originate(pub Broadcast);
+pub struct Originate {
+    /// What to do.
+    pub command: Command,
+    /// Whether it is for this instance alone.
+    pub is_local: bool,
+}
 
-/// Delivers an event that another instance (or an emitter) published. From the RedisBridge; never published again.
+/// Obeys a command that came from another instance (or an emitter). From the RedisBridge; never published again.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Reinject(pub Broadcast);
+pub struct Reinject(pub Command);
+
+/// Asks this instance and, unless it is local, all others. From gateways; comes back when the local answers are given, save
+/// for those of clients.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Ask {
+    /// About which namespace.
+    pub namespace: Namespace,
+    /// What.
+    pub question: Question,
+    /// How long others have.
+    pub timeout: Duration,
+    /// Whether nobody else is asked.
+    pub is_local: bool,
+    /// Where answers go.
+    pub answers: Answers,
+}
+
+/// Asks this instance alone, for another. From the RedisBridge; comes back when the answers are given, save for those of
+/// clients and of server-side handlers.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Answering {
+    /// About which namespace.
+    pub namespace: Namespace,
+    /// What.
+    pub question: Question,
+    /// Where answers go.
+    pub answers: Answers,
+}

@@ -20,11 +20,29 @@ pub const MAX_ROOMS_PER_SOCKET: usize = 10_000;
 #[error("socket is in {MAX_ROOMS_PER_SOCKET} rooms already")]
 pub struct TooManyRooms;
 
+/// A socket in its namespace.
 #[derive(Debug)]
-struct Member<H> {
+pub struct Member<H> {
     id: SocketId,
     rooms: HashSet<Room>,
     handle: H,
+}
+
+impl<H> Member<H> {
+    /// Returns its id.
+    pub fn id(&self) -> &SocketId {
+        &self.id
+    }
+
+    /// Returns what reaches it.
+    pub fn handle(&self) -> &H {
+        &self.handle
+    }
+
+    /// Returns its rooms, first the one that its id names.
+    pub fn rooms(&self) -> impl Iterator<Item = Room> {
+        std::iter::once(self.id.room()).chain(self.rooms.iter().cloned())
+    }
 }
 
 #[derive(Debug)]
@@ -59,8 +77,9 @@ impl<H> Default for Rooms<H> {
 }
 
 impl<H> Rooms<H> {
-    /// Adds a socket. If the id is there already, its handle is replaced and its rooms are kept.
-    pub fn insert(&mut self, namespace: &Namespace, id: SocketId, handle: H) {
+    /// Adds a socket. If the id is there already, its handle is replaced and its rooms are kept. Returns whether it is the
+    /// namespace's only one.
+    pub fn insert(&mut self, namespace: &Namespace, id: SocketId, handle: H) -> bool {
         let rooms = self.namespaces.entry(namespace.clone()).or_default();
         match rooms
             .by_id
@@ -78,9 +97,10 @@ impl<H> Rooms<H> {
                 rooms.by_id.insert(id, key);
             }
         }
+        rooms.members.len() == 1
     }
 
-    /// Removes a socket from its namespace and all of its rooms. Returns whether it was there.
+    /// Removes a socket from its namespace and all of its rooms. Returns whether it was the namespace's last one.
     pub fn remove(&mut self, namespace: &Namespace, id: &SocketId) -> bool {
         let Some(rooms) = self.namespaces.get_mut(namespace) else {
             return false;
@@ -91,10 +111,11 @@ impl<H> Rooms<H> {
         for room in rooms.members.remove(key).rooms {
             rooms.forget(&room, key);
         }
-        if rooms.members.is_empty() {
+        let was_last = rooms.members.is_empty();
+        if was_last {
             self.namespaces.remove(namespace);
         }
-        true
+        was_last
     }
 
     /// Puts a socket into a room. A socket that is gone is no error: it left meanwhile.
@@ -156,8 +177,18 @@ impl<H> Rooms<H> {
             .sum()
     }
 
-    /// Calls `deliver` once for each socket that `target` selects.
-    pub fn select(&self, namespace: &Namespace, target: &Target, mut deliver: impl FnMut(&H)) {
+    /// Returns every room of a namespace, those that socket ids name included; each once, unless a socket is in the room of
+    /// another.
+    pub fn rooms(&self, namespace: &Namespace) -> Vec<Room> {
+        let Some(rooms) = self.namespaces.get(namespace) else {
+            return Vec::new();
+        };
+        let own = rooms.by_id.keys().map(SocketId::room);
+        own.chain(rooms.rooms.keys().cloned()).collect()
+    }
+
+    /// Calls `call` once for each socket that `target` selects.
+    pub fn select(&self, namespace: &Namespace, target: &Target, mut call: impl FnMut(&Member<H>)) {
         let Some(rooms) = self.namespaces.get(namespace) else {
             return;
         };
@@ -170,23 +201,23 @@ impl<H> Rooms<H> {
                         .is_some_and(|members| members.contains(&key))
             })
         };
-        let mut deliver_to = |key: usize, member: &Member<H>| {
+        let mut call_for = |key: usize, member: &Member<H>| {
             if target.except.is_empty() || !is_excepted(key, member) {
-                deliver(&member.handle);
+                call(member);
             }
         };
         match target.rooms.as_slice() {
             [] => rooms
                 .members
                 .iter()
-                .for_each(|(key, member)| deliver_to(key, member)),
-            [room] => rooms.for_each_in(room, deliver_to),
+                .for_each(|(key, member)| call_for(key, member)),
+            [room] => rooms.for_each_in(room, call_for),
             several => {
                 let mut seen = HashSet::new();
                 for room in several {
                     rooms.for_each_in(room, |key, member| {
                         if seen.insert(key) {
-                            deliver_to(key, member);
+                            call_for(key, member);
                         }
                     });
                 }
@@ -247,7 +278,7 @@ mod tests {
             except: except.iter().map(|room| Room::from(*room)).collect(),
         };
         let mut selected = Vec::new();
-        rooms.select(&chat(), &target, |name| selected.push(*name));
+        rooms.select(&chat(), &target, |member| selected.push(*member.handle()));
         selected.sort_unstable();
         selected.into_iter().collect()
     }
@@ -281,9 +312,30 @@ mod tests {
     }
 
     #[test]
+    fn the_rooms_of_a_namespace_and_of_a_socket_begin_with_what_ids_name() {
+        let rooms = rooms();
+        let mut all = rooms.rooms(&chat());
+        all.sort_unstable();
+        let expected = [
+            "a-socket", "b-socket", "blue", "c-socket", "d-socket", "red",
+        ];
+        assert_eq!(all, expected.map(Room::from));
+        assert!(rooms.rooms(&"/other".into()).is_empty());
+        let mut of_a = Vec::new();
+        let target = Target {
+            rooms: vec!["a-socket".into()],
+            except: Vec::new(),
+        };
+        rooms.select(&chat(), &target, |member| of_a.extend(member.rooms()));
+        assert_eq!(of_a, ["a-socket", "red"].map(Room::from));
+    }
+
+    #[test]
     fn namespaces_do_not_see_each_other() {
         let mut rooms = rooms();
-        rooms.insert(&"/other".into(), id('x'), 'x');
+        assert!(rooms.insert(&"/other".into(), id('x'), 'x'));
+        assert!(!rooms.insert(&"/other".into(), id('y'), 'y'));
+        rooms.remove(&"/other".into(), &id('y'));
         rooms
             .join(&"/other".into(), &id('x'), "red".into())
             .unwrap();
@@ -296,11 +348,11 @@ mod tests {
         let mut rooms = rooms();
         rooms.leave(&chat(), &id('a'), &"red".into());
         assert_eq!(select(&rooms, &["red"], &[]), "b");
-        assert!(rooms.remove(&chat(), &id('b')));
+        assert!(!rooms.remove(&chat(), &id('b')));
         assert!(!rooms.remove(&chat(), &id('b')));
         assert_eq!(select(&rooms, &["red", "blue"], &[]), "c");
-        for name in ['a', 'c', 'd'] {
-            rooms.remove(&chat(), &id(name));
+        for (name, is_last) in [('a', false), ('c', false), ('d', true), ('d', false)] {
+            assert_eq!(rooms.remove(&chat(), &id(name)), is_last, "{name}");
         }
         assert!(rooms.namespaces.is_empty());
     }

@@ -1,34 +1,49 @@
-//! The actor: turns broadcasts into messages, queues them, and ends in order.
+//! The actor: turns commands into messages, queues them, and ends in order.
 //!
 //! Never waits and touches no connection itself: that is `link`'s, which runs as a future of this actor, on its
 //! arbiter. Reinjecting does not pass through the mailbox, so that a flood of outgoing broadcasts delays it little.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient,
-    ResponseActFuture, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseActFuture,
+    SpawnHandle, WrapFuture,
 };
-use tokio::sync::watch;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     bus::{Bus, BusError, Outbound},
+    calls::Calls,
+    incoming::HubDoor,
     link::Link,
-    messages::{Publish, Stop},
+    messages::{AskOthers, ForBridge, Stop},
+    namespaces::{Channels, Namespaces},
     outgoing::{LIMITS, Outgoing},
     queue::Queue,
     redis_bus::RedisBus,
     status::{BridgeStats, BusStatus},
 };
 use crate::{
-    adapter::{channel::BroadcastChannels, message, uid::Uid},
+    adapter::{
+        EncodeError, message,
+        request::{self, Request},
+        uid::Uid,
+    },
     config::RedisConfig,
-    hub::messages::Reinject,
+    hub::{actor::Hub, command::Command, question::Answer},
     socket_io::ids::Namespace,
 };
 
 /// How long [`Stop`] waits for what is still to be published.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Questions that may wait for the connection that puts them.
+const MAX_WAITING_QUESTIONS: usize = 1024;
+
+/// How long a namespace is listened to after its last socket has left, lest one that comes and goes cost Redis four commands
+/// each time.
+const CLOSE_DELAY: Duration = Duration::from_secs(5);
 
 /// Called on each connection, the first included. Must not block.
 pub(super) type OnConnected = Arc<dyn Fn() + Send + Sync>;
@@ -36,8 +51,11 @@ pub(super) type OnConnected = Arc<dyn Fn() + Send + Sync>;
 /// The bridge between this instance's hub and all others. One per instance, on an arbiter of its own.
 pub struct RedisBridge<B: Bus = RedisBus> {
     uid: Uid,
-    channels: Arc<[BroadcastChannels]>,
+    namespaces: Arc<Namespaces>,
+    /// Namespaces that were left by their last socket, until they are closed.
+    closing: HashMap<Namespace, SpawnHandle>,
     queue: Arc<Queue>,
+    asks: mpsc::Sender<AskOthers>,
     stats: Arc<BridgeStats>,
     status: watch::Receiver<BusStatus>,
     /// Until the actor starts.
@@ -55,10 +73,14 @@ impl RedisBridge<RedisBus> {
         config: &RedisConfig,
         uid: Uid,
         namespaces: Vec<Namespace>,
-        hub: Recipient<Reinject>,
+        hub: &Addr<Hub>,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
         let bus = RedisBus::new(&config.url)?;
+        let hub = HubDoor {
+            reinject: hub.clone().recipient(),
+            answering: hub.clone().recipient(),
+        };
         Ok(Self::over(
             bus,
             &config.prefix,
@@ -72,35 +94,37 @@ impl RedisBridge<RedisBus> {
 
 impl<B: Bus> RedisBridge<B> {
     /// Returns a bridge over any bus; `prefix` begins every channel's name.
-    pub fn over(
+    pub(super) fn over(
         bus: B,
         prefix: &str,
         uid: Uid,
         namespaces: Vec<Namespace>,
-        hub: Recipient<Reinject>,
+        hub: HubDoor,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let channels: Arc<[BroadcastChannels]> = namespaces
-            .into_iter()
-            .map(|namespace| BroadcastChannels::new(prefix, namespace))
-            .collect();
+        let namespaces = Arc::new(Namespaces::new(prefix, &uid, namespaces));
         let stats = Arc::new(BridgeStats::default());
         let queue = Arc::new(Queue::new(Outgoing::new(LIMITS), stats.clone()));
         let (status_sender, status) = watch::channel(BusStatus::Connecting);
+        let (asks, asked) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let link = Link {
             bus,
             uid: uid.clone(),
-            channels: channels.clone(),
-            queue: queue.clone(),
-            stats: stats.clone(),
+            namespaces: Arc::clone(&namespaces),
+            queue: Arc::clone(&queue),
+            calls: Arc::new(Calls::new(uid.clone())),
+            asks: asked,
+            stats: Arc::clone(&stats),
             status: status_sender,
             hub,
             on_connected,
         };
         Self {
             uid,
-            channels,
+            namespaces,
+            closing: HashMap::new(),
             queue,
+            asks,
             stats,
             status,
             link: Some(link),
@@ -116,6 +140,81 @@ impl<B: Bus> RedisBridge<B> {
     pub fn stats(&self) -> Arc<BridgeStats> {
         self.stats.clone()
     }
+
+    fn publish(&self, command: &Command) {
+        let namespace = command.namespace();
+        let channels = self.namespaces.channels(namespace);
+        let (channel, payload) = match command {
+            Command::Broadcast(broadcast) => (
+                channels
+                    .broadcasts
+                    .publish_to(&broadcast.target)
+                    .into_owned(),
+                message::encode(&self.uid, broadcast),
+            ),
+            Command::Join { target, rooms, .. } => self.request(
+                &channels,
+                Request::Join {
+                    target: target.clone(),
+                    rooms: rooms.clone(),
+                },
+            ),
+            Command::Leave { target, rooms, .. } => self.request(
+                &channels,
+                Request::Leave {
+                    target: target.clone(),
+                    rooms: rooms.clone(),
+                },
+            ),
+            Command::Disconnect {
+                target,
+                whole_connection,
+                ..
+            } => self.request(
+                &channels,
+                Request::Disconnect {
+                    target: target.clone(),
+                    close: *whole_connection,
+                },
+            ),
+            Command::ServerEvent { args, .. } => self.request(
+                &channels,
+                Request::ServerSideEmit {
+                    id: None,
+                    args: args.clone(),
+                },
+            ),
+        };
+        match payload {
+            Ok(payload) => self.queue.push(Outbound { channel, payload }),
+            Err(err) => {
+                self.queue.count_dropped();
+                log::warn!("An event of {namespace} cannot be published: {err}");
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        channels: &Channels,
+        request: Request,
+    ) -> (String, Result<Bytes, EncodeError>) {
+        let payload = request::encode(&self.uid, channels.namespace(), &request);
+        (channels.requests.request().to_owned(), payload)
+    }
+
+    /// Without a connection a question waits for it only while the first one is being made.
+    fn ask(&self, ask: Box<AskOthers>) {
+        let (ask, reason) = match &*self.status.borrow() {
+            BusStatus::Down { reason } => (*ask, reason.clone()),
+            BusStatus::Connecting | BusStatus::Up => match self.asks.try_send(*ask) {
+                Ok(()) => return,
+                Err(err) => (err.into_inner(), "too many questions wait".to_owned()),
+            },
+        };
+        // Whoever asked may have given up.
+        _ = ask.answers.send(Answer::Unreachable { reason });
+    }
 }
 
 impl<B: Bus> Actor for RedisBridge<B> {
@@ -129,35 +228,28 @@ impl<B: Bus> Actor for RedisBridge<B> {
     }
 }
 
-impl<B: Bus> Handler<Publish> for RedisBridge<B> {
+impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
     type Result = ();
 
-    fn handle(&mut self, Publish(broadcast): Publish, _ctx: &mut Self::Context) {
-        if broadcast.flags.local {
-            return;
-        }
-        let Some(channels) = self
-            .channels
-            .iter()
-            .find(|c| *c.namespace() == broadcast.namespace)
-        else {
-            log::debug!(
-                "Nobody else hears of namespace {}: not published",
-                broadcast.namespace
-            );
-            return;
-        };
-        match message::encode(&self.uid, &broadcast) {
-            Ok(payload) => {
-                let channel = channels.publish_to(&broadcast.target).into_owned();
-                self.queue.push(Outbound { channel, payload });
+    fn handle(&mut self, message: ForBridge, ctx: &mut Self::Context) {
+        match message {
+            ForBridge::Publish(command) => self.publish(&command),
+            ForBridge::Ask(ask) => self.ask(ask),
+            ForBridge::Open(namespace) => {
+                if let Some(closing) = self.closing.remove(&namespace) {
+                    ctx.cancel_future(closing);
+                } else {
+                    self.namespaces.open(namespace);
+                }
             }
-            Err(err) => {
-                self.queue.count_dropped();
-                log::warn!(
-                    "An event of {} cannot be published: {err}",
-                    broadcast.namespace
-                );
+            ForBridge::Close(namespace) if self.namespaces.is_fixed(&namespace) => {}
+            ForBridge::Close(namespace) => {
+                let name = namespace.clone();
+                let closing = ctx.run_later(CLOSE_DELAY, move |this, _| {
+                    this.closing.remove(&name);
+                    this.namespaces.close(&name);
+                });
+                self.closing.insert(namespace, closing);
             }
         }
     }

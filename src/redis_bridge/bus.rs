@@ -28,6 +28,31 @@ pub struct Inbound {
     pub payload: Bytes,
 }
 
+/// What is listened to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Channels by pattern.
+    pub patterns: Vec<String>,
+    /// Channels by their plain names.
+    pub channels: Vec<String>,
+}
+
+impl Names {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty() && self.channels.is_empty()
+    }
+}
+
+/// What a subscriber hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A message.
+    Message(Inbound),
+    /// Every change of what is listened to that was asked for is in force.
+    Settled,
+}
+
 /// How a batch went that reached the bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
@@ -103,16 +128,19 @@ pub trait Publisher: 'static {
         batch: Vec<Outbound>,
     ) -> impl Future<Output = Result<Published, BusError>>;
 
+    /// Returns how many connections listen to `channel` by its plain name.
+    fn num_subscribers(&mut self, channel: &str) -> impl Future<Output = Result<usize, BusError>>;
+
     /// Makes sure that the other side is there.
     fn ping(&mut self) -> impl Future<Output = Result<(), BusError>>;
 }
 
 /// The half of a link that listens.
 pub trait Subscriber: 'static {
-    /// Subscribes to patterns, all at once; comes back when each is in force.
-    fn psubscribe(&mut self, patterns: &[&str]) -> impl Future<Output = Result<(), BusError>>;
+    /// Begins to change what is listened to; [`Self::next`] carries it out, and tells when it is done.
+    fn change(&mut self, add: Names, remove: Names);
 
     /// Waits for the next message; while nobody calls this, no more than a bounded number of bytes is taken in.
     /// May be dropped while it waits: nothing is lost.
-    fn next(&mut self) -> impl Future<Output = Result<Inbound, BusError>>;
+    fn next(&mut self) -> impl Future<Output = Result<Heard, BusError>>;
 }

@@ -1,32 +1,43 @@
-//! The life of the connections to the bus: connect, resubscribe, publish and listen, until something breaks; again.
+//! The life of the connections to the bus: connect, subscribe, publish, ask and listen, until something breaks; again.
 //!
 //! ```text
-//! connect ──▶ PSUBSCRIBE all ──▶ on_connected ──▶ ┬─ publish: what waited first, then what comes; PING when idle
-//!    ▲                                            └─ listen:  judge, reinject; PING when idle
-//!    └──────────── wait (backoff) ◀──── either ends ◀─┘
+//! connect ──▶ listen: subscribe to all ──▶ settled: on_connected ──▶ publish: what waited first, then what comes
+//!    ▲            follow the namespaces; take in what comes in          ask: count who listens, then publish
+//!    └──────────── wait (backoff) ◀──── either ends ◀───────────────────┘
 //! ```
 //! Subscribed before anything is published: who publishes first could miss the answer of others.
 //!
-//! Nothing here ends the bridge but the end of the hub. Messages that cannot be read are skipped and counted.
+//! Nothing here ends the bridge but the end of the hub.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use actix::Recipient;
-use tokio::{select, sync::watch, time};
+use tokio::{
+    select,
+    sync::{mpsc, watch},
+    time,
+};
 
 use super::{
     actor::OnConnected,
     backoff,
-    bus::{Bus, BusError, Inbound, Publisher, Subscriber},
+    bus::{Bus, BusError, Heard, Outbound, Publisher, Subscriber},
+    calls::Calls,
+    incoming::{HubDoor, HubGone, Incoming},
+    listening::Listening,
+    messages::AskOthers,
+    namespaces::Namespaces,
     queue::Queue,
     status::{BridgeStats, BusStatus},
 };
 use crate::{
-    adapter::{DecodeError, channel::BroadcastChannels, message::Envelope, uid::Uid},
-    hub::{broadcast::Broadcast, messages::Reinject},
+    adapter::{
+        request::{self, Request},
+        uid::Uid,
+    },
+    hub::question::{Answer, Question},
 };
 
 /// Silence on a connection after which the other side is asked whether it is there.
@@ -34,20 +45,18 @@ pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a link must have lived for the next one to begin with the shortest delay again. Without it, a Redis that
 /// accepts and at once closes would be called ten times a second.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
-/// Messages handed to the hub without waiting for it to have taken them.
-const MAX_UNCONFIRMED: usize = 64;
-/// Bytes of them.
-const MAX_UNCONFIRMED_BYTES: usize = 256 << 10;
 
 /// What the connections need to know.
 pub(super) struct Link<B: Bus> {
     pub(super) bus: B,
     pub(super) uid: Uid,
-    pub(super) channels: Arc<[BroadcastChannels]>,
+    pub(super) namespaces: Arc<Namespaces>,
     pub(super) queue: Arc<Queue>,
+    pub(super) calls: Arc<Calls>,
+    pub(super) asks: mpsc::Receiver<AskOthers>,
     pub(super) stats: Arc<BridgeStats>,
     pub(super) status: watch::Sender<BusStatus>,
-    pub(super) hub: Recipient<Reinject>,
+    pub(super) hub: HubDoor,
     pub(super) on_connected: OnConnected,
 }
 
@@ -58,14 +67,16 @@ enum End {
     HubGone,
 }
 
-/// Why a message is not for the hub.
-enum Unfit {
-    OwnEcho,
-    /// For a namespace other than the one whose pattern heard it.
-    Foreign,
-    /// On a channel that is none of ours.
-    Channel,
-    Malformed(DecodeError),
+impl From<BusError> for End {
+    fn from(err: BusError) -> Self {
+        Self::Bus(err)
+    }
+}
+
+impl From<HubGone> for End {
+    fn from(HubGone: HubGone) -> Self {
+        Self::HubGone
+    }
 }
 
 /// A time without connection.
@@ -76,23 +87,20 @@ struct Outage {
 
 impl<B: Bus> Link<B> {
     /// Keeps the connections up for as long as there is a hub.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut delays = backoff::delays();
         let mut outage = None;
         let mut num_dropped_before = 0;
         loop {
-            let err = match self.establish().await {
+            let err = match self.bus.connect().await {
                 Ok((publisher, subscriber)) => {
                     let since = Instant::now();
-                    self.report_up(outage.take());
-                    (self.on_connected)();
-                    let end = select! {
-                        end = self.listen(subscriber) => end,
-                        err = self.publish(publisher) => End::Bus(err),
-                    };
-                    // What is under way is lost to the outage that begins here.
-                    num_dropped_before = self.queue.num_dropped();
-                    self.queue.abandon();
+                    let end = self.live(publisher, subscriber, &mut outage).await;
+                    if outage.is_none() {
+                        // What is under way is lost to the outage that begins here.
+                        num_dropped_before = self.queue.num_dropped();
+                        self.queue.abandon();
+                    }
                     if since.elapsed() >= STEADY_AFTER {
                         delays = backoff::delays();
                     }
@@ -108,130 +116,199 @@ impl<B: Bus> Link<B> {
         }
     }
 
-    /// Connects and subscribes.
-    async fn establish(&self) -> Result<(B::Publisher, B::Subscriber), BusError> {
-        let (publisher, mut subscriber) = self.bus.connect().await?;
-        let patterns: Vec<&str> = self
-            .channels
-            .iter()
-            .map(BroadcastChannels::pattern)
-            .collect();
-        if !patterns.is_empty() {
-            subscriber.psubscribe(&patterns).await?;
-        }
-        Ok((publisher, subscriber))
+    /// Listens, and publishes as soon as every subscription is in force. `outage` ends then.
+    async fn live(
+        &mut self,
+        publisher: B::Publisher,
+        subscriber: B::Subscriber,
+        outage: &mut Option<Outage>,
+    ) -> End {
+        let (settled, is_settled) = watch::channel(false);
+        // Apart from the rest, which the listener shares.
+        let (_, closed) = mpsc::channel(1);
+        let mut asks = std::mem::replace(&mut self.asks, closed);
+        let this = &*self;
+        let publish = async {
+            let mut is_settled = is_settled;
+            // Fails only with the listener, and then this is dropped.
+            _ = is_settled.wait_for(|is_settled| *is_settled).await;
+            this.report_up(outage.take());
+            (this.on_connected)();
+            this.publish(publisher, &mut asks).await
+        };
+        let end = select! {
+            end = this.listen(subscriber, &settled) => end,
+            err = publish => End::Bus(err),
+        };
+        self.asks = asks;
+        end
     }
 
-    /// Publishes what waits, batch after batch; one is answered before the next goes out.
-    async fn publish(&self, mut publisher: B::Publisher) -> BusError {
+    /// Publishes what waits, batch after batch, and puts questions; one is answered by the bus before the next goes out.
+    async fn publish(
+        &self,
+        mut publisher: B::Publisher,
+        asks: &mut mpsc::Receiver<AskOthers>,
+    ) -> BusError {
         let mut has_warned = false;
         loop {
-            let batch = select! {
-                batch = self.queue.next_batch() => batch,
-                () = time::sleep(PING_INTERVAL) => match publisher.ping().await {
-                    Ok(()) => continue,
-                    Err(err) => return err,
-                },
-            };
-            let num_messages = batch.len();
-            match publisher.publish(batch).await {
-                Ok(published) => {
-                    let num_taken = num_messages.saturating_sub(published.num_refused);
-                    self.stats
-                        .num_published
-                        .fetch_add(num_taken as u64, Relaxed);
-                    self.queue.settle(published.num_refused);
-                    if let Some(reason) = published.reason {
-                        let level = if has_warned {
-                            log::Level::Debug
-                        } else {
-                            log::Level::Warn
-                        };
-                        has_warned = true;
-                        log::log!(level, "Redis refuses events: {reason}");
+            select! {
+                batch = self.queue.next_batch() => {
+                    match self.publish_batch(&mut publisher, batch).await {
+                        Ok(None) => {}
+                        Ok(Some(reason)) => {
+                            let level = if has_warned { log::Level::Debug } else { log::Level::Warn };
+                            has_warned = true;
+                            log::log!(level, "Redis refuses events: {reason}");
+                        }
+                        Err(err) => return err,
                     }
                 }
-                Err(err) => return err,
+                Some(ask) = asks.recv() => {
+                    if let Err(err) = self.ask(&mut publisher, ask).await {
+                        return err;
+                    }
+                }
+                () = time::sleep(PING_INTERVAL) => {
+                    if let Err(err) = publisher.ping().await {
+                        return err;
+                    }
+                }
             }
         }
     }
 
-    /// Hands what others publish to the hub, no faster than the hub takes it.
-    async fn listen(&self, mut subscriber: B::Subscriber) -> End {
-        let (mut num_unconfirmed, mut unconfirmed_bytes) = (0, 0);
+    /// Publishes a batch; returns why the bus refused some of it, if it did.
+    async fn publish_batch(
+        &self,
+        publisher: &mut B::Publisher,
+        batch: Vec<Outbound>,
+    ) -> Result<Option<String>, BusError> {
+        let num_messages = batch.len();
+        let published = publisher.publish(batch).await?;
+        let num_taken = num_messages.saturating_sub(published.num_refused);
+        self.stats
+            .num_published
+            .fetch_add(num_taken as u64, Relaxed);
+        self.queue.settle(published.num_refused);
+        Ok(published.reason)
+    }
+
+    /// Puts a question: counts who will answer, says so, and publishes it.
+    async fn ask(&self, publisher: &mut B::Publisher, ask: AskOthers) -> Result<(), BusError> {
+        let AskOthers {
+            namespace,
+            question,
+            timeout,
+            answers,
+        } = ask;
+        let unreachable = |reason: String| Answer::Unreachable { reason };
+        let channels = self.namespaces.channels(&namespace);
+        let num_listeners = match publisher.num_subscribers(channels.requests.request()).await {
+            Ok(num_listeners) => num_listeners,
+            Err(err) => {
+                // Whoever asked may have given up.
+                _ = answers.send(unreachable(err.to_string()));
+                return match err {
+                    // Redis may forbid this one command; all else goes on.
+                    BusError::Refused { .. } => Ok(()),
+                    err => Err(err),
+                };
+            }
+        };
+        let are_we_among = self.namespaces.is_open(&namespace);
+        let num_instances = num_listeners.saturating_sub(usize::from(are_we_among));
+        let asked = answers.send(Answer::Asked { num_instances });
+        if num_instances == 0 || asked.is_err() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let Some(id) = self
+            .calls
+            .begin(now, namespace.clone(), answers.clone(), timeout)
+        else {
+            _ = answers.send(unreachable("too many questions are open".to_owned()));
+            return Ok(());
+        };
+        let request = match question {
+            Question::SocketIds { target } => Request::SocketIds {
+                id: id.clone(),
+                rooms: target.rooms,
+            },
+            Question::Rooms => Request::AllRooms { id: id.clone() },
+            Question::Sockets { target } => Request::Fetch {
+                id: id.clone(),
+                target,
+            },
+            Question::ServerEvent { args } => Request::ServerSideEmit {
+                id: Some(id.clone()),
+                args,
+            },
+            Question::Broadcast {
+                broadcast,
+                timeout,
+                expects_one,
+            } => Request::Broadcast {
+                id: id.clone(),
+                broadcast,
+                timeout: Some(timeout),
+                expect_single_response: expects_one,
+            },
+        };
+        match request::encode(&self.uid, &namespace, &request) {
+            // In its place behind what was published before it.
+            Ok(payload) => self.queue.push(Outbound {
+                channel: channels.requests.request().to_owned(),
+                payload,
+            }),
+            Err(err) => {
+                self.calls.end(&id);
+                _ = answers.send(unreachable(format!(
+                    "the question cannot be published: {err}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the table of namespaces, and takes in what others publish.
+    async fn listen(&self, mut subscriber: B::Subscriber, settled: &watch::Sender<bool>) -> End {
+        let mut incoming = Incoming::new(
+            self.uid.clone(),
+            self.hub.clone(),
+            Arc::clone(&self.queue),
+            Arc::clone(&self.calls),
+            Arc::clone(&self.stats),
+        );
+        let mut listening = Listening::default();
+        let (add, remove) = listening.follow(&self.namespaces);
+        if add.is_empty() {
+            settled.send_replace(true);
+        } else {
+            subscriber.change(add, remove);
+        }
         loop {
-            let inbound = match subscriber.next().await {
-                Ok(inbound) => inbound,
-                Err(err) => return End::Bus(err),
-            };
-            let broadcast = match self.judge(&inbound) {
-                Ok(broadcast) => broadcast,
-                Err(unfit) => {
-                    self.count(&inbound, &unfit);
+            let heard = select! {
+                heard = subscriber.next() => heard,
+                () = self.namespaces.changed() => {
+                    let (add, remove) = listening.follow(&self.namespaces);
+                    if !(add.is_empty() && remove.is_empty()) {
+                        subscriber.change(add, remove);
+                    }
                     continue;
                 }
             };
-            self.stats.num_reinjected.fetch_add(1, Relaxed);
-            num_unconfirmed += 1;
-            unconfirmed_bytes += inbound.payload.len();
-            // Waiting for every message would cost a turn of both threads each. The mailbox keeps the order, so an
-            // answer to this one says that the hub has taken all before it; until then nothing more is read.
-            if num_unconfirmed >= MAX_UNCONFIRMED || unconfirmed_bytes >= MAX_UNCONFIRMED_BYTES {
-                if self.hub.send(Reinject(broadcast)).await.is_err() {
-                    return End::HubGone;
+            match heard {
+                Ok(Heard::Settled) => _ = settled.send_replace(true),
+                Ok(Heard::Message(inbound)) => {
+                    let place = listening.place(&inbound);
+                    if let Err(gone) = incoming.take(&inbound, place).await {
+                        return gone.into();
+                    }
                 }
-                (num_unconfirmed, unconfirmed_bytes) = (0, 0);
-            } else if self.hub.connected() {
-                self.hub.do_send(Reinject(broadcast));
-            } else {
-                return End::HubGone;
+                Err(err) => return err.into(),
             }
         }
-    }
-
-    /// Returns what the hub should deliver, if anything.
-    fn judge(&self, inbound: &Inbound) -> Result<Broadcast, Unfit> {
-        let pattern = inbound.pattern.as_deref();
-        let channels = self.channels.iter().find(|c| Some(c.pattern()) == pattern);
-        let channels = channels.ok_or(Unfit::Channel)?;
-        channels.addressed(&inbound.channel).ok_or(Unfit::Channel)?;
-        let envelope = Envelope::open(&inbound.payload).map_err(Unfit::Malformed)?;
-        if envelope.is_from(&self.uid) {
-            return Err(Unfit::OwnEcho);
-        }
-        let broadcast = envelope.decode().map_err(Unfit::Malformed)?;
-        if broadcast.namespace != *channels.namespace() {
-            return Err(Unfit::Foreign);
-        }
-        Ok(broadcast)
-    }
-
-    fn count(&self, inbound: &Inbound, unfit: &Unfit) {
-        let why = match unfit {
-            Unfit::OwnEcho => {
-                self.stats.num_own_echoes.fetch_add(1, Relaxed);
-                return;
-            }
-            Unfit::Foreign => {
-                self.stats.num_foreign.fetch_add(1, Relaxed);
-                return;
-            }
-            Unfit::Channel => "channel is none of ours".to_owned(),
-            Unfit::Malformed(err) => err.to_string(),
-        };
-        // The first one tells that somebody speaks another language here; more of them would drown the log.
-        let is_first = self.stats.num_malformed.fetch_add(1, Relaxed) == 0;
-        let level = if is_first {
-            log::Level::Warn
-        } else {
-            log::Level::Debug
-        };
-        log::log!(
-            level,
-            "Skipped a message of {} bytes on {:?}: {why}",
-            inbound.payload.len(),
-            String::from_utf8_lossy(&inbound.channel),
-        );
     }
 
     fn report_up(&self, outage: Option<Outage>) {
@@ -254,8 +331,14 @@ impl<B: Bus> Link<B> {
     }
 
     /// Says once that the bus is away, and why.
-    fn report_down(&self, outage: &mut Option<Outage>, num_dropped_before: u64, err: &BusError) {
+    fn report_down(
+        &mut self,
+        outage: &mut Option<Outage>,
+        num_dropped_before: u64,
+        err: &BusError,
+    ) {
         let place = self.bus.place();
+        self.fail_questions(&err.to_string());
         if outage.is_none() {
             *outage = Some(Outage {
                 since: Instant::now(),
@@ -274,5 +357,15 @@ impl<B: Bus> Link<B> {
             *current = status;
             is_new
         });
+    }
+
+    /// Tells all who ask, or are about to, that nobody can be heard.
+    fn fail_questions(&mut self, reason: &str) {
+        self.calls.fail_all(reason);
+        while let Ok(ask) = self.asks.try_recv() {
+            let reason = reason.to_owned();
+            // Whoever asked may have given up.
+            _ = ask.answers.send(Answer::Unreachable { reason });
+        }
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
 
-use super::bus::{Bus, BusError, Inbound, Outbound, Published, Publisher, Subscriber};
+use super::bus::{
+    Bus, BusError, Heard, Inbound, Names, Outbound, Published, Publisher, Subscriber,
+};
 
 /// One bus; clones are the same one.
 #[derive(Clone)]
@@ -24,19 +26,22 @@ struct Shared {
 #[derive(Default)]
 struct State {
     listeners: Vec<Listener>,
+    num_links: usize,
     /// Everything that anybody did, in order.
     journal: Vec<Deed>,
 }
 
 struct Listener {
-    patterns: Vec<String>,
-    inbox: mpsc::UnboundedSender<Inbound>,
+    id: usize,
+    names: Names,
+    inbox: mpsc::UnboundedSender<Heard>,
 }
 
 /// Something that somebody did on the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
-    Subscribed(Vec<String>),
+    Subscribed(Names),
+    Unsubscribed(Names),
     Published(Vec<Outbound>),
 }
 
@@ -81,15 +86,21 @@ impl MemoryBus {
         let state = self.shared.state.lock().unwrap();
         for Outbound { channel, payload } in batch {
             for listener in &state.listeners {
-                for pattern in &listener.patterns {
+                let by_pattern = listener.names.patterns.iter().filter(|pattern| {
                     let start = pattern.strip_suffix('*').unwrap().replace('\\', "");
-                    if channel.starts_with(&start) {
-                        let _ = listener.inbox.send(Inbound {
-                            pattern: Some(pattern.clone()),
-                            channel: channel.clone().into(),
-                            payload: payload.clone(),
-                        });
-                    }
+                    channel.starts_with(&start)
+                });
+                let by_name = listener
+                    .names
+                    .channels
+                    .iter()
+                    .filter(|name| *name == channel);
+                for pattern in by_pattern.map(Some).chain(by_name.map(|_| None)) {
+                    let _ = listener.inbox.send(Heard::Message(Inbound {
+                        pattern: pattern.cloned(),
+                        channel: channel.clone().into(),
+                        payload: payload.clone(),
+                    }));
                 }
             }
         }
@@ -116,9 +127,18 @@ impl Bus for MemoryBus {
     async fn connect(&self) -> Result<(MemoryPublisher, MemorySubscriber), BusError> {
         self.check()?;
         let (sender, inbox) = mpsc::unbounded_channel();
+        let mut state = self.shared.state.lock().unwrap();
+        state.num_links += 1;
+        let id = state.num_links;
+        state.listeners.push(Listener {
+            id,
+            names: Names::default(),
+            inbox: sender,
+        });
+        drop(state);
         let subscriber = MemorySubscriber {
             bus: self.clone(),
-            sender: Some(sender),
+            id,
             inbox,
         };
         Ok((MemoryPublisher { bus: self.clone() }, subscriber))
@@ -145,6 +165,13 @@ impl Publisher for MemoryPublisher {
         Ok(Published::default())
     }
 
+    async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
+        self.bus.check()?;
+        let state = self.bus.shared.state.lock().unwrap();
+        let listens = |listener: &&Listener| listener.names.channels.iter().any(|n| n == channel);
+        Ok(state.listeners.iter().filter(listens).count())
+    }
+
     async fn ping(&mut self) -> Result<(), BusError> {
         self.bus.check()
     }
@@ -152,28 +179,47 @@ impl Publisher for MemoryPublisher {
 
 pub(super) struct MemorySubscriber {
     bus: MemoryBus,
-    sender: Option<mpsc::UnboundedSender<Inbound>>,
-    inbox: mpsc::UnboundedReceiver<Inbound>,
+    id: usize,
+    inbox: mpsc::UnboundedReceiver<Heard>,
 }
 
 impl Subscriber for MemorySubscriber {
-    async fn psubscribe(&mut self, patterns: &[&str]) -> Result<(), BusError> {
-        self.bus.check()?;
-        let patterns: Vec<String> = patterns
-            .iter()
-            .map(|pattern| (*pattern).to_owned())
-            .collect();
+    fn change(&mut self, add: Names, remove: Names) {
         let mut state = self.bus.shared.state.lock().unwrap();
-        state.journal.push(Deed::Subscribed(patterns.clone()));
-        let inbox = self.sender.take().expect("subscribes once");
-        state.listeners.push(Listener { patterns, inbox });
-        Ok(())
+        let state = &mut *state;
+        // Cut off meanwhile: `next` tells.
+        let Some(listener) = state.listeners.iter_mut().find(|l| l.id == self.id) else {
+            return;
+        };
+        let names = &mut listener.names;
+        names
+            .patterns
+            .retain(|name| !remove.patterns.contains(name));
+        names
+            .channels
+            .retain(|name| !remove.channels.contains(name));
+        names.patterns.extend(add.patterns.iter().cloned());
+        names.channels.extend(add.channels.iter().cloned());
+        listener.inbox.send(Heard::Settled).unwrap();
+        if !remove.is_empty() {
+            state.journal.push(Deed::Unsubscribed(remove));
+        }
+        if !add.is_empty() {
+            state.journal.push(Deed::Subscribed(add));
+        }
     }
 
-    async fn next(&mut self) -> Result<Inbound, BusError> {
+    async fn next(&mut self) -> Result<Heard, BusError> {
         let lost = || BusError::Lost {
             reason: "cut".to_owned(),
         };
         self.inbox.recv().await.ok_or_else(lost)
+    }
+}
+
+impl Drop for MemorySubscriber {
+    fn drop(&mut self) {
+        let mut state = self.bus.shared.state.lock().unwrap();
+        state.listeners.retain(|listener| listener.id != self.id);
     }
 }

@@ -1,14 +1,15 @@
-//! The bridge: carries broadcasts between this instance's hub and the other instances, over Redis.
+//! The bridge: carries commands, questions and answers between this instance's hub and the other instances, over Redis.
 //!
 //! It decides nothing about who receives what (the hub does) and knows no byte of the messages (`adapter` does). The
 //! hub hands a broadcast over and never waits; while Redis is away, local clients notice nothing.
 //!
 //! ```text
 //! Hub ──Publish──▶ RedisBridge ──▶ queue ──▶ publish ──▶ PUBLISH … PUBLISH   one connection, one batch at a time
-//!                  (actor.rs)  (outgoing.rs)      ╲
-//!                                                  link.rs: connects, resubscribes, publishes, listens, waits, again
-//!                                                 ╱
-//! Hub ◀─Reinject── listen ◀─────────────────────────── PSUBSCRIBE <prefix>#<nsp>#*   another connection
+//!     ──Ask──────▶ (actor.rs)  ──▶ asks ───▶ NUMSUB, then PUBLISH a request
+//!                                  link.rs: connects, subscribes, publishes, listens, waits, again
+//! Hub ◀─Reinject── incoming ◀── broadcasts, requests ◀── PSUBSCRIBE <prefix>#<nsp>#*      another connection
+//!     ◀─Answering─                                       SUBSCRIBE <prefix>-request#<nsp>#
+//! whoever asked ◀── calls ◀──── responses ◀───────────── SUBSCRIBE <prefix>-response#<nsp>#, …<uid>#
 //! ```
 //! What is promised: messages of one instance arrive in the order in which it published them, each at most once. What
 //! is published while Redis is away waits, bounded in bytes and age; what was under way when a connection broke may
@@ -19,6 +20,9 @@
 //! | `messages` | what the bridge can be told |
 //! | `actor` | the actor: encodes, queues, stops |
 //! | `link` | the life of the connections |
+//! | `namespaces`, `listening` | what is to be listened to, and what is |
+//! | `incoming` | judges what others publish, and hands it on |
+//! | `calls` | questions whose answers may still come |
 //! | `outgoing`, `queue` | what waits to be published, and the door to it |
 //! | `status` | what `/readyz` and the log say about it |
 //! | `bus` | what a bus can do; `redis_bus` is Redis, and the only file that knows its client; `memory_bus` is for tests |
@@ -29,9 +33,13 @@
 
 mod actor;
 mod backoff;
+mod calls;
+mod incoming;
 mod link;
+mod listening;
 #[cfg(test)]
 mod memory_bus;
+mod namespaces;
 mod outgoing;
 mod queue;
 mod read_gate;

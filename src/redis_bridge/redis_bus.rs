@@ -9,6 +9,7 @@
 //! Source: Redis 7 "Pub/Sub", "RESP"; wire.md 10.5, 10.14, 10.21.
 
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
     io,
     pin::Pin,
@@ -31,7 +32,7 @@ use tokio::{
 };
 
 use super::{
-    bus::{Bus, BusError, Inbound, Outbound, Published, Publisher, Subscriber},
+    bus::{Bus, BusError, Heard, Inbound, Names, Outbound, Published, Publisher, Subscriber},
     link::PING_INTERVAL,
     read_gate::Gate,
 };
@@ -128,6 +129,8 @@ impl RedisBus {
             timer: Box::pin(time::sleep(PING_INTERVAL)),
             ping: None,
             num_read_at_message: 0,
+            changes: VecDeque::new(),
+            has_settled: false,
         })
     }
 }
@@ -176,6 +179,16 @@ impl Publisher for RedisPublisher {
         Ok(published)
     }
 
+    async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
+        let mut census = redis::cmd("PUBSUB");
+        census.arg("NUMSUB").arg(channel);
+        let (_, num_subscribers): (Value, usize) = census
+            .query_async(&mut self.connection)
+            .await
+            .map_err(bus_error)?;
+        Ok(num_subscribers)
+    }
+
     async fn ping(&mut self) -> Result<(), BusError> {
         let ping = Cmd::ping();
         let answer = ping.query_async::<Value>(&mut self.connection);
@@ -200,25 +213,65 @@ pub struct RedisSubscriber {
     /// Looks after [`PING_INTERVAL`], or when a ping's answer is due.
     timer: Pin<Box<Sleep>>,
     num_read_at_tick: u64,
-    ping: Option<Pong>,
+    ping: Option<Answer>,
     num_read_at_message: u64,
+    /// Changes of subscriptions that are under way, one after the other.
+    changes: VecDeque<Change>,
+    has_settled: bool,
 }
 
-/// The answer to a ping under way.
-type Pong = Pin<Box<dyn Future<Output = RedisResult<()>>>>;
+/// An answer of Redis that is under way.
+type Answer = Pin<Box<dyn Future<Output = RedisResult<()>>>>;
+
+/// A change of subscriptions that is under way.
+struct Change {
+    answer: Answer,
+    deadline: Pin<Box<Sleep>>,
+}
 
 impl Subscriber for RedisSubscriber {
-    async fn psubscribe(&mut self, patterns: &[&str]) -> Result<(), BusError> {
-        // One command: Redis confirms all before it sends a message, so the gate cannot shut the confirmations out.
-        let done = async { self.sink.psubscribe(patterns).await.map_err(bus_error) };
-        within(RESPONSE_TIMEOUT, done).await
+    fn change(&mut self, add: Names, remove: Names) {
+        let mut sink = self.sink.clone();
+        // Sent by `next`, like everything here; what Redis answers comes through the same gate as messages do, so nobody may
+        // wait for it without reading them.
+        let answer = async move {
+            if !remove.patterns.is_empty() {
+                sink.punsubscribe(&remove.patterns).await?;
+            }
+            if !remove.channels.is_empty() {
+                sink.unsubscribe(&remove.channels).await?;
+            }
+            if !add.patterns.is_empty() {
+                sink.psubscribe(&add.patterns).await?;
+            }
+            if !add.channels.is_empty() {
+                sink.subscribe(&add.channels).await?;
+            }
+            Ok(())
+        };
+        self.changes.push_back(Change {
+            answer: Box::pin(answer),
+            deadline: Box::pin(time::sleep(RESPONSE_TIMEOUT)),
+        });
     }
 
-    async fn next(&mut self) -> Result<Inbound, BusError> {
+    async fn next(&mut self) -> Result<Heard, BusError> {
         loop {
+            if std::mem::take(&mut self.has_settled) {
+                return Ok(Heard::Settled);
+            }
             let answered = async {
                 match &mut self.ping {
                     Some(pong) => pong.as_mut().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let changed = async {
+                match self.changes.front_mut() {
+                    Some(change) => select! {
+                        answer = change.answer.as_mut() => answer.map_err(bus_error),
+                        () = change.deadline.as_mut() => Err(BusError::TimedOut { after: RESPONSE_TIMEOUT }),
+                    },
                     None => std::future::pending().await,
                 }
             };
@@ -227,7 +280,12 @@ impl Subscriber for RedisSubscriber {
                 message = next_message(&mut self.stream) => {
                     let lost = || BusError::Lost { reason: "closed by Redis".to_owned() };
                     self.num_read_at_message = self.gate.num_read();
-                    return inbound(&message.ok_or_else(lost)?);
+                    return inbound(&message.ok_or_else(lost)?).map(Heard::Message);
+                }
+                changed = changed => {
+                    changed?;
+                    self.changes.pop_front();
+                    self.has_settled = self.changes.is_empty();
                 }
                 // Only reached with the client's queue empty: what was let through is a message that is not whole.
                 () = self.gate.closed() => {

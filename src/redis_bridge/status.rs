@@ -31,24 +31,30 @@ pub struct BridgeStats {
     pub(super) num_own_echoes: AtomicU64,
     pub(super) num_foreign: AtomicU64,
     pub(super) num_malformed: AtomicU64,
+    pub(super) num_unasked: AtomicU64,
+    pub(super) num_unanswered: AtomicU64,
     pub(super) num_links: AtomicU64,
 }
 
 /// [`BridgeStats`] at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StatsSnapshot {
-    /// Broadcasts that Redis has taken.
+    /// Messages that Redis has taken.
     pub num_published: u64,
-    /// Broadcasts that were lost on their way out: overflow, age, refused, or under way when a connection broke.
+    /// Messages that were lost on their way out: overflow, age, refused, or under way when a connection broke.
     pub num_dropped: u64,
-    /// Broadcasts of others, handed to the hub.
+    /// Broadcasts and other commands, handed to the hub.
     pub num_reinjected: u64,
-    /// Our own broadcasts, come back.
+    /// Our own messages, come back.
     pub num_own_echoes: u64,
     /// Messages for a namespace that is not the one subscribed to.
     pub num_foreign: u64,
     /// Messages that could not be read.
     pub num_malformed: u64,
+    /// Answers that nobody here waited for.
+    pub num_unasked: u64,
+    /// Questions of others that were not answered, because too many were being answered.
+    pub num_unanswered: u64,
     /// How often a connection has been established.
     pub num_links: u64,
 }
@@ -63,6 +69,8 @@ impl BridgeStats {
             num_own_echoes: self.num_own_echoes.load(Relaxed),
             num_foreign: self.num_foreign.load(Relaxed),
             num_malformed: self.num_malformed.load(Relaxed),
+            num_unasked: self.num_unasked.load(Relaxed),
+            num_unanswered: self.num_unanswered.load(Relaxed),
             num_links: self.num_links.load(Relaxed),
         }
     }

@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, watch};
 use super::{
     BridgeStats, BusStatus, FLUSH_TIMEOUT, RedisBridge, StatsSnapshot,
     bus::{Bus, BusError},
+    incoming::HubDoor,
     memory_bus::{Deed, MemoryBus},
-    messages::{Publish, Stop},
+    messages::{ForBridge, Stop},
     redis_bus::{MAX_MESSAGE_BYTES, RedisBus},
 };
 use crate::{
@@ -27,7 +28,8 @@ use crate::{
     config::{RedisConfig, Secret},
     hub::{
         broadcast::{Broadcast, Flags, Target},
-        messages::Reinject,
+        command::Command,
+        messages::{Answering, Reinject},
     },
     redis_server::RedisServer,
     socket_io::{
@@ -61,7 +63,10 @@ impl Actor for Probe {
 impl Handler<Reinject> for Probe {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, Reinject(broadcast): Reinject, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Reinject(command): Reinject, _ctx: &mut Self::Context) -> Self::Result {
+        let Command::Broadcast(broadcast) = command else {
+            panic!("no broadcast: {command:?}");
+        };
         let _ = self.heard.send(broadcast);
         self.num_waiting.fetch_add(1, SeqCst);
         let mut is_open = self.is_open.clone();
@@ -69,6 +74,25 @@ impl Handler<Reinject> for Probe {
             let _ = is_open.wait_for(|is_open| *is_open).await;
         })
     }
+}
+
+impl Handler<Answering> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, message: Answering, _ctx: &mut Self::Context) {
+        panic!("nobody asks in these tests: {message:?}");
+    }
+}
+
+fn door(probe: Addr<Probe>) -> HubDoor {
+    HubDoor {
+        reinject: probe.clone().recipient(),
+        answering: probe.recipient(),
+    }
+}
+
+fn publish(broadcast: Broadcast) -> ForBridge {
+    ForBridge::Publish(Arc::new(Command::Broadcast(broadcast)))
 }
 
 /// An instance without a hub: a bridge and its probe.
@@ -102,7 +126,7 @@ impl<B: Bus> Instance<B> {
             "socket.io",
             Uid::random().unwrap(),
             NAMESPACES.map(Namespace::from).to_vec(),
-            probe.recipient(),
+            door(probe),
             Arc::new(move || {
                 count.fetch_add(1, SeqCst);
             }),
@@ -145,7 +169,7 @@ impl<B: Bus> Instance<B> {
     }
 
     fn publish(&self, broadcast: &Broadcast) {
-        self.bridge.do_send(Publish(Arc::new(broadcast.clone())));
+        self.bridge.do_send(publish(broadcast.clone()));
     }
 
     async fn hears(&mut self) -> Broadcast {
@@ -176,7 +200,6 @@ fn full_of_everything() -> Broadcast {
         },
         flags: Flags {
             volatile: true,
-            local: false,
             compress: Some(false),
         },
         args: Args::from_parts(json.into(), attachments),
@@ -192,18 +215,11 @@ async fn broadcasts_cross_and_own_echoes_do_not() {
     let bus = MemoryBus::new();
     let a = Instance::over(bus.clone()).up().await;
     let mut b = Instance::over(bus.clone()).up().await;
-    let local = Broadcast {
-        flags: Flags {
-            local: true,
-            ..Flags::default()
-        },
-        ..event("local")
-    };
     let nowhere = Broadcast {
         namespace: Namespace::from("/other"),
         ..event("nowhere")
     };
-    for broadcast in [&local, &nowhere, &event("one"), &full_of_everything()] {
+    for broadcast in [&nowhere, &event("one"), &full_of_everything()] {
         a.publish(broadcast);
     }
     assert_eq!(b.hears().await, event("one"));
@@ -226,7 +242,7 @@ async fn what_gathers_while_redis_answers_goes_out_as_one_batch_in_order() {
         instance.publish(&event(&number.to_string()));
     }
     // Its turn in the mailbox comes after theirs.
-    let late = instance.bridge.send(Publish(Arc::new(event("201"))));
+    let late = instance.bridge.send(publish(event("201")));
     soon("the mailbox", late).await.unwrap();
     bus.set_answering(true);
     for number in 1..=201 {
@@ -237,7 +253,7 @@ async fn what_gathers_while_redis_answers_goes_out_as_one_batch_in_order() {
         .into_iter()
         .filter_map(|deed| match deed {
             Deed::Published(batch) => Some(batch.len()),
-            Deed::Subscribed(_) => None,
+            Deed::Subscribed(_) | Deed::Unsubscribed(_) => None,
         })
         .collect();
     assert_eq!(batches, [1, 201]);
@@ -251,19 +267,20 @@ async fn after_an_outage_it_subscribes_before_it_publishes_what_waited() {
     bus.set_up(false);
     instance.until_down().await;
     instance.publish(&event("waits"));
-    soon(
-        "the mailbox",
-        instance.bridge.send(Publish(Arc::new(event("too")))),
-    )
-    .await
-    .unwrap();
+    soon("the mailbox", instance.bridge.send(publish(event("too"))))
+        .await
+        .unwrap();
     let num_deeds = bus.journal().len();
     bus.set_up(true);
     instance.until(|status| *status == BusStatus::Up).await;
     soon("the end", instance.bridge.send(Stop)).await.unwrap();
-    let patterns = vec!["socket.io#/#*".to_owned(), "socket.io#/events#*".to_owned()];
-    let since = bus.journal().split_off(num_deeds);
-    assert_eq!(since[0], Deed::Subscribed(patterns));
+    let mut since = bus.journal().split_off(num_deeds);
+    let Deed::Subscribed(names) = &mut since[0] else {
+        panic!("{since:?}")
+    };
+    names.patterns.sort_unstable();
+    assert_eq!(names.patterns, ["socket.io#/#*", "socket.io#/events#*"]);
+    assert_eq!(names.channels.len(), 6, "three for each namespace");
     let Deed::Published(batch) = &since[1] else {
         panic!("{since:?}")
     };
@@ -367,7 +384,7 @@ async fn it_ends_when_the_hub_is_gone() {
         "socket.io",
         Uid::random().unwrap(),
         vec![Namespace::main()],
-        probe.recipient(),
+        door(probe),
         Arc::new(|| {}),
     );
     let mut status = bridge.status();
@@ -547,12 +564,9 @@ async fn what_waited_reaches_whoever_listens_when_redis_is_back() {
     for number in 0..100 {
         a.publish(&event(&number.to_string()));
     }
-    soon(
-        "the mailbox",
-        a.bridge.send(Publish(Arc::new(event("100")))),
-    )
-    .await
-    .unwrap();
+    soon("the mailbox", a.bridge.send(publish(event("100"))))
+        .await
+        .unwrap();
     // Held here until the listener stands: a cannot connect before the server runs on its port.
     server.restart_on_same_port();
     let mut b = Instance::over(config(&server));
@@ -711,8 +725,17 @@ async fn the_bridge_is_built_from_the_settings() {
             prefix: "other".to_owned(),
         };
         let uid = Uid::random().unwrap();
-        let hub = probe.clone().recipient();
-        RedisBridge::new(&config, uid, vec![Namespace::main()], hub, Arc::new(|| {}))
+        let bus = RedisBus::new(&config.url)?;
+        let namespaces = vec![Namespace::main()];
+        let hub = door(probe.clone());
+        Ok::<_, BusError>(RedisBridge::over(
+            bus,
+            &config.prefix,
+            uid,
+            namespaces,
+            hub,
+            Arc::new(|| {}),
+        ))
     };
     assert!(new("http://127.0.0.1").is_err());
     let bridge = new(&server.url()).unwrap();

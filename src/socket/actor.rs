@@ -22,12 +22,16 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::{
+    acks::{AckIds, Awaiter},
     clock::{Clock, Due},
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
     membership::{self, Admission, Done, Membership},
-    messages::{EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade, What},
+    messages::{
+        DeliverWithAck, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade,
+        What,
+    },
     outbox::Outbox,
     polling::{FromPost, Polling},
     record::{JoinId, Record},
@@ -50,7 +54,7 @@ use crate::{
         messages::{Register, Unregister},
     },
     socket_io::{
-        decoder::{AckId, Decoder, Packet as SioPacket},
+        decoder::{Decoder, Packet as SioPacket},
         encode,
         ids::{Namespace, SocketId},
     },
@@ -94,6 +98,8 @@ pub struct Services {
     pub gateways: Gateways,
     /// Membership and broadcasts.
     pub hub: Addr<Hub>,
+    /// Numbers for acks, shared with the hub.
+    pub ack_ids: Arc<AckIds>,
     /// Every session.
     pub sessions: Sessions,
     /// The paths that speak Engine.IO.
@@ -143,7 +149,6 @@ pub struct Socket {
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
     next_join: u32,
-    next_ack: u64,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
     /// Whether something that a handler sent may still be in the mailbox: nothing must overtake it.
@@ -226,7 +231,6 @@ impl Socket {
                 admissions: Vec::new(),
                 memberships: Vec::new(),
                 next_join: 0,
-                next_ack: 0,
                 clock,
                 timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
                 is_mail_due: false,
@@ -422,10 +426,28 @@ impl Socket {
         let Some(membership) = self.memberships.get_mut(at) else {
             return;
         };
-        let id = AckId(self.next_ack);
-        self.next_ack = self.next_ack.wrapping_add(1);
-        if membership.await_ack(id, reply) {
+        let id = self.services.ack_ids.next();
+        if membership.await_ack(id, Awaiter::One(reply)) {
             let message = encode::event(membership.namespace(), Some(id), &args);
+            self.push(message);
+        }
+    }
+
+    /// Dropping `answers` tells whoever awaits them that no ack will come.
+    fn deliver_with_ack(&mut self, at: usize, deliver: DeliverWithAck) {
+        let DeliverWithAck {
+            id,
+            message,
+            volatile,
+            answers,
+        } = deliver;
+        if volatile && !self.is_writable() {
+            return;
+        }
+        let Some(membership) = self.memberships.get_mut(at) else {
+            return;
+        };
+        if membership.await_ack(id, Awaiter::Many(answers)) {
             self.push(message);
         }
     }
@@ -851,6 +873,7 @@ impl Handler<ForSocket> for Socket {
                 }
             }
             What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
+            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
             What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
         }
     }

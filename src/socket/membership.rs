@@ -14,9 +14,9 @@ use std::{
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
-use tokio::sync::oneshot;
 
 use super::{
+    acks::Awaiter,
     disconnect::{CloseKind, DisconnectReason},
     record::JoinId,
     work::Work,
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef, mail},
     socket_io::{args::Args, decoder::AckId, ids::Namespace},
+    telemetry,
 };
 
 /// Events of one client that may wait in one namespace before no more are read.
@@ -135,7 +136,7 @@ pub(super) struct Membership {
     /// While `on_connect` runs, which comes before every event, whatever order the gateway gave up.
     is_connecting: bool,
     /// Events of ours that the client has yet to acknowledge.
-    awaited: HashMap<AckId, oneshot::Sender<Args>>,
+    awaited: HashMap<AckId, Awaiter>,
 }
 
 impl Membership {
@@ -166,23 +167,22 @@ impl Membership {
     }
 
     /// Notes that the client is to acknowledge `id`. Returns whether it may: not if it owes too many already.
-    pub(super) fn await_ack(&mut self, id: AckId, reply: oneshot::Sender<Args>) -> bool {
+    pub(super) fn await_ack(&mut self, id: AckId, awaiter: Awaiter) -> bool {
         if self.awaited.len() >= MAX_AWAITED_ACKS {
             // Those whose time is over are of no use to anyone.
-            self.awaited.retain(|_, reply| !reply.is_closed());
+            self.awaited.retain(|_, awaiter| !awaiter.is_closed());
         }
         let may = self.awaited.len() < MAX_AWAITED_ACKS;
         if may {
-            self.awaited.insert(id, reply);
+            self.awaited.insert(id, awaiter);
         }
         may
     }
 
     /// Takes an ack of the client. One that nobody awaits is ignored, as in Node.
     pub(super) fn acknowledge(&mut self, id: AckId, args: Args) {
-        if let Some(reply) = self.awaited.remove(&id) {
-            // Its time may be over.
-            _ = reply.send(args);
+        if let Some(awaiter) = self.awaited.remove(&id) {
+            awaiter.acknowledge(args);
         }
     }
 
@@ -339,11 +339,7 @@ fn guard<T: 'static>(
 }
 
 fn log_panic(what: &str, namespace: &Namespace, panic: &(dyn Any + Send)) {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
+    let text = telemetry::panic_text(panic);
     log::error!("handler of {what:?} in {namespace} panicked: {text}");
 }
 

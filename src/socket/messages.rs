@@ -10,7 +10,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::record::JoinId;
-use crate::{engine_io::encoded::Encoded, socket_io::args::Args, websocket::connection::Handover};
+use crate::{
+    engine_io::encoded::Encoded,
+    hub::question::Answers,
+    socket_io::{args::Args, decoder::AckId},
+    websocket::connection::Handover,
+};
 
 /// A polling GET. From the HTTP layer.
 #[derive(Debug, Message)]
@@ -92,7 +97,9 @@ pub enum What {
     },
     /// An event that the client is to acknowledge. From gateways.
     EmitWithAck(Box<EmitWithAck>),
-    /// The end of the membership. From gateways.
+    /// An event for many clients, each of which is to acknowledge it. From the hub.
+    DeliverWithAck(Box<DeliverWithAck>),
+    /// The end of the membership. From gateways and from the hub.
     Disconnect {
         /// Whether all of the client's memberships end, and its connection with them.
         whole_connection: bool,
@@ -106,6 +113,19 @@ pub struct EmitWithAck {
     pub args: Args,
     /// Where the arguments of the ack go. Its sender is dropped if none can come any more.
     pub reply: oneshot::Sender<Args>,
+}
+
+/// An event for many clients, each of which is to acknowledge it.
+#[derive(Debug)]
+pub struct DeliverWithAck {
+    /// The ack id, which is in the message.
+    pub id: AckId,
+    /// The message, shared by all receivers.
+    pub message: Arc<Encoded>,
+    /// Whether a client that cannot take it at once goes without it.
+    pub volatile: bool,
+    /// Where the ack goes. Dropped if none can come any more.
+    pub answers: Answers,
 }
 
 /// Ends the session because the instance is stopping. From the application.

@@ -1,7 +1,8 @@
 //! Sockets: one actor per client session.
 //!
 //! Reading order: `messages` (the door), `actor` (the session's life), `polling` and `websocket_transport` (the two
-//! transports), `membership` (the namespaces it joined and the handlers that run), `clock` (heartbeat and deadlines),
+//! transports), `membership` (the namespaces it joined and the handlers that run), `acks` (those
+//! that it owes), `clock` (heartbeat and deadlines),
 //! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
 //! kept of the first request), `record` (one socket of one namespace), `snapshot` (a socket as
 //! other servers see it), `endpoint` (the paths that speak Engine.IO), `work`
@@ -10,6 +11,7 @@
 //! A Socket owns its transport, heartbeat, memberships and outbox; nobody else writes to the client, and sockets never
 //! address each other. Membership in rooms is the hub's.
 
+pub mod acks;
 pub mod actor;
 pub mod clock;
 pub mod disconnect;

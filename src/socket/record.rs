@@ -6,12 +6,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
-use super::handshake::Handshake;
+use super::{
+    handshake::Handshake,
+    snapshot::{HandshakeSnapshot, SocketSnapshot},
+};
 use crate::{
     engine_io::sid::InstanceId,
-    socket_io::ids::{Namespace, SocketId},
+    socket_io::ids::{Namespace, Room, SocketId},
 };
 
 /// Tells one membership of a client from an earlier one of the same namespace; unique within the client's session.
@@ -60,9 +63,16 @@ impl Record {
         parse(&self.lock())
     }
 
-    /// Returns `data` as JSON text.
-    pub fn data_text(&self) -> Box<str> {
-        self.lock().clone()
+    /// Returns what other instances are told of it, which is in `rooms` at the moment.
+    pub fn snapshot(&self, rooms: Vec<Room>) -> SocketSnapshot {
+        let data = self.lock().clone().into_string();
+        SocketSnapshot {
+            id: self.id.clone(),
+            // What a client brought to be admitted is not kept: see `HandshakeSnapshot`.
+            handshake: HandshakeSnapshot::new(&self.handshake, None),
+            rooms,
+            data: RawValue::from_string(data).expect("it was written from a value"),
+        }
     }
 
     /// Reads `data` as a type of the application's own.

@@ -34,10 +34,7 @@ impl Args {
 
     /// Returns the elements behind the first: what an event carries beside its name.
     pub fn without_name(&self) -> Self {
-        let first = json::check_array(&self.json)
-            .ok()
-            .and_then(|array| array.first);
-        let json = first.map_or_else(
+        let json = self.first().map_or_else(
             || ByteString::from_static("[]"),
             |first| {
                 // Where the name's text ends in the whole text; it is a slice of it.
@@ -51,6 +48,11 @@ impl Args {
             json,
             attachments: self.attachments.clone(),
         }
+    }
+
+    /// Returns the text of the first element: of an event, its name.
+    pub fn first(&self) -> Option<&str> {
+        json::check_array(&self.json).ok()?.first
     }
 
     /// Adds the attachments that arrived behind the text.

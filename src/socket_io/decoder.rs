@@ -286,7 +286,11 @@ fn take_ack_id(rest: &mut &str) -> Result<Option<AckId>, DecodeError> {
     }
 }
 
-fn event_name(first: &str) -> Result<ByteString, DecodeError> {
+/// Returns the name of the event whose first element has this JSON text.
+///
+/// # Errors
+/// It can be no name, or is one that the protocol keeps for itself.
+pub fn event_name(first: &str) -> Result<ByteString, DecodeError> {
     match first.bytes().next() {
         Some(b'"') => {
             // A name with a lone surrogate has no UTF-8; no handler can be registered for it, so its text will do.

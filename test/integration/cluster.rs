@@ -1,6 +1,7 @@
 //! Two instances on one Redis that may fail. Source: wire.md 3; the "Cluster".
 
 use serde_json::json;
+use sockhop::app::App;
 
 use crate::support::{
     http::{self, post_json},
@@ -11,7 +12,7 @@ use crate::support::{
 };
 
 /// Waits until the instance says so of its Redis; once it is up, until the token key has come, too.
-async fn await_redis(server: &TestServer, state: &str) {
+pub(crate) async fn await_redis(server: &TestServer, state: &str) {
     within(state, async {
         loop {
             let ready = http::get(server.addr, "/readyz").await.json();
@@ -26,9 +27,17 @@ async fn await_redis(server: &TestServer, state: &str) {
 
 /// Two instances that see each other.
 async fn pair(redis: &RedisServer) -> (TestServer, TestServer) {
+    pair_of(redis, |app| app).await
+}
+
+/// Two instances that see each other, with more gateways.
+pub(crate) async fn pair_of(
+    redis: &RedisServer,
+    build: fn(App) -> App,
+) -> (TestServer, TestServer) {
     let pair = (
-        TestServer::on_redis(&redis.url()),
-        TestServer::on_redis(&redis.url()),
+        TestServer::on_redis_with(&redis.url(), build),
+        TestServer::on_redis_with(&redis.url(), build),
     );
     await_redis(&pair.0, "up").await;
     await_redis(&pair.1, "up").await;

@@ -16,6 +16,7 @@
 //! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
+//! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
 //! | `tidy` | the house rules that a machine can check |
 
 #![allow(
@@ -32,10 +33,13 @@ mod handlers;
 mod handshake;
 mod hostile;
 mod namespaces;
+#[path = "../support/ops_gateway.rs"]
+mod ops_gateway;
 mod origins;
 mod pages;
 mod polling;
 mod program;
+mod server_api;
 mod support;
 mod tidy;
 mod upgrade;

@@ -104,6 +104,18 @@ impl RedisServer {
         self.ask(&request).expect("redis-server answers")
     }
 
+    /// Subscribes to a channel and says nothing ever after; ends when dropped.
+    pub(crate) fn subscribe(&self, channel: &str) -> TcpStream {
+        let mut stream =
+            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("redis-server listens");
+        let request = format!("SUBSCRIBE {channel}\r\n");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = [0; 64];
+        let len = stream.read(&mut answer).expect("it answers");
+        assert!(len > 0, "it must not close");
+        stream
+    }
+
     fn ask(&self, request: &[u8]) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;

@@ -35,25 +35,25 @@ impl TestServer {
 
     /// Starts one on a Redis.
     pub(crate) fn on_redis(url: &str) -> Self {
+        Self::on_redis_with(url, |app| app)
+    }
+
+    /// Starts one on a Redis, with more than the usual gateways.
+    pub(crate) fn on_redis_with(url: &str, build: fn(App) -> App) -> Self {
         let url = Secret::new(url);
-        Self::with(|config| {
+        let change = |config: &mut Config| {
             config.redis = Some(RedisConfig {
                 url,
                 prefix: "socket.io".to_owned(),
             });
             config.workers = 2;
-        })
+        };
+        Self::of(change, move |app| build(usual(app)))
     }
 
     /// Starts one with changed settings.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::of(change, |app| {
-            app.with_accounts()
-                .unwrap()
-                .gateway(conformance::main_gateway())
-                .gateway(conformance::custom_gateway())
-                .gateway(test_gateway())
-        })
+        Self::of(change, usual)
     }
 
     /// Starts one with one gateway, a test's own.
@@ -147,6 +147,15 @@ impl Drop for TestServer {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// Adds the gateways that most tests use.
+fn usual(app: App) -> App {
+    app.with_accounts()
+        .unwrap()
+        .gateway(conformance::main_gateway())
+        .gateway(conformance::custom_gateway())
+        .gateway(test_gateway())
 }
 
 fn config(data_dir: &Path) -> Config {

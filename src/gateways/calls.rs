@@ -1,0 +1,308 @@
+//! Hearing out what instances answer: when all has been heard, and what to say if it never is.
+//!
+//! Knows no Redis: answers come from wherever they come, those of this instance first, then the word how many others are asked.
+//! A call ends when all has arrived, when nobody is left who could answer, or when its time is over.
+
+use std::{collections::HashSet, time::Duration};
+
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{binary, broadcaster::NamespaceRef, remote_socket::RemoteSocket, reply::HandlerError};
+use crate::{
+    hub::question::{Answer, Found},
+    socket::snapshot::SocketSnapshot,
+    socket_io::{
+        args::Args,
+        ids::{Room, SocketId},
+    },
+};
+
+/// Why a question was not answered by all. `A` is what had arrived by then.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError<A> {
+    /// The question cannot be put: a value does not serialise, for one.
+    #[error("the question cannot be put")]
+    Refused(#[source] HandlerError),
+    /// This instance is stopping.
+    #[error("the server is shutting down")]
+    Stopping,
+    /// The one socket that was asked is not there any more.
+    #[error("the socket is gone")]
+    Gone,
+    /// Redis is away, so other instances cannot be asked or not be heard.
+    #[error("other instances cannot be reached: {reason}")]
+    Unreachable {
+        /// Why, for people.
+        reason: String,
+        /// What had arrived: at least what this instance answers.
+        arrived: A,
+    },
+    /// Not all answers came in time, or some can come no more.
+    #[error(
+        "{num_silent_instances} of {num_instances} other instances and {num_silent_clients} clients did not answer within {within:?}"
+    )]
+    Incomplete {
+        /// What had arrived.
+        arrived: A,
+        /// How many other instances were asked.
+        num_instances: usize,
+        /// How many of them did not answer.
+        num_silent_instances: usize,
+        /// How many clients did not acknowledge, or not with what was expected.
+        num_silent_clients: u64,
+        /// How long they had.
+        within: Duration,
+    },
+}
+
+impl<A> AskError<A> {
+    /// Returns what had arrived, if anything could.
+    pub fn into_arrived(self) -> Option<A> {
+        match self {
+            Self::Refused(_) | Self::Stopping | Self::Gone => None,
+            Self::Unreachable { arrived, .. } | Self::Incomplete { arrived, .. } => Some(arrived),
+        }
+    }
+}
+
+impl<A> From<AskError<A>> for HandlerError {
+    /// So that a handler can pass on with `?` what went wrong with a question.
+    fn from(err: AskError<A>) -> Self {
+        let code = match &err {
+            AskError::Refused(refused) => return refused.clone(),
+            AskError::Stopping => "unavailable",
+            AskError::Gone => "gone",
+            // Why is for the log of whoever runs the instance, not for clients.
+            AskError::Unreachable { reason, .. } => {
+                log::warn!("other instances cannot be asked: {reason}");
+                return Self::new("unreachable", "Other servers cannot be reached.");
+            }
+            AskError::Incomplete { .. } => "incomplete",
+        };
+        let text = err.to_string();
+        Self::new(code, text)
+    }
+}
+
+/// A question that has been put.
+#[derive(Debug)]
+pub(super) struct Asked {
+    answers: mpsc::UnboundedReceiver<Answer>,
+    within: Duration,
+    deadline: Instant,
+}
+
+/// What has been heard so far.
+#[derive(Debug, Default)]
+struct Tally {
+    /// How many other instances were asked; unknown at first.
+    num_instances: Option<usize>,
+    /// How many of them have answered.
+    num_answers: usize,
+    /// How many clients the event went to, as far as instances have said.
+    num_clients: u64,
+    num_acks: u64,
+    num_unreadable: u64,
+    unreachable: Option<String>,
+}
+
+impl Tally {
+    /// Notes that an instance answered. The own one does so first, before anybody says how many others there are.
+    fn instance(&mut self) {
+        self.num_answers += usize::from(self.num_instances.is_some());
+    }
+
+    fn all_instances_answered(&self) -> bool {
+        self.num_instances
+            .is_some_and(|num_instances| self.num_answers >= num_instances)
+    }
+
+    fn all_clients_answered(&self) -> bool {
+        self.all_instances_answered() && self.num_acks + self.num_unreadable >= self.num_clients
+    }
+}
+
+impl Asked {
+    pub(super) fn new(answers: mpsc::UnboundedReceiver<Answer>, within: Duration) -> Self {
+        // Far more than anyone waits, and far less than the clock can hold.
+        let within = within.min(Duration::from_secs(24 * 60 * 60));
+        let deadline = Instant::now() + within;
+        Self {
+            answers,
+            within,
+            deadline,
+        }
+    }
+
+    /// Hears answers until `is_over`, or until no more can come, or until the time is over; `take` keeps what they say.
+    async fn hear(
+        &mut self,
+        mut take: impl FnMut(Answer, &mut Tally),
+        is_over: impl Fn(&Tally) -> bool,
+    ) -> Tally {
+        let mut tally = Tally::default();
+        while !is_over(&tally) {
+            match timeout_at(self.deadline, self.answers.recv()).await {
+                Ok(Some(Answer::Asked { num_instances })) => {
+                    tally.num_instances = Some(num_instances);
+                }
+                // The channel closes when nobody can say anything any more.
+                Ok(Some(Answer::Unreachable { reason })) => tally.unreachable = Some(reason),
+                Ok(Some(answer)) => take(answer, &mut tally),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        tally
+    }
+
+    /// Returns what arrived, as an error if it is not all.
+    fn conclude<A>(self, arrived: A, tally: Tally) -> Result<A, AskError<A>> {
+        if let Some(reason) = tally.unreachable {
+            return Err(AskError::Unreachable { reason, arrived });
+        }
+        if tally.all_clients_answered() && tally.num_unreadable == 0 {
+            return Ok(arrived);
+        }
+        let num_instances = tally.num_instances.unwrap_or(0);
+        Err(AskError::Incomplete {
+            arrived,
+            num_instances,
+            num_silent_instances: num_instances.saturating_sub(tally.num_answers),
+            num_silent_clients: tally.num_clients.saturating_sub(tally.num_acks),
+            within: self.within,
+        })
+    }
+}
+
+/// Collects lists of sockets.
+pub(super) async fn sockets(
+    mut asked: Asked,
+    namespace: &NamespaceRef,
+) -> Result<Vec<RemoteSocket>, AskError<Vec<RemoteSocket>>> {
+    let mut arrived = Vec::new();
+    let mut ids = HashSet::new();
+    let mut add = |snapshot: SocketSnapshot| {
+        // A socket that moves while all are asked may be at two of them.
+        if ids.insert(snapshot.id.clone()) {
+            arrived.push(RemoteSocket::new(snapshot, namespace.clone()));
+        }
+    };
+    let take = |answer, tally: &mut Tally| match answer {
+        Answer::Found(found) => {
+            tally.instance();
+            found.iter().map(Found::snapshot).for_each(&mut add);
+        }
+        Answer::Sockets(sockets) => {
+            tally.instance();
+            sockets.into_iter().for_each(&mut add);
+        }
+        _ => {}
+    };
+    let tally = asked.hear(take, Tally::all_instances_answered).await;
+    asked.conclude(arrived, tally)
+}
+
+/// Collects lists of socket ids.
+pub(super) async fn socket_ids(mut asked: Asked) -> Result<Vec<SocketId>, AskError<Vec<SocketId>>> {
+    let mut ids = HashSet::new();
+    let take = |answer, tally: &mut Tally| match answer {
+        Answer::SocketIds(more) => {
+            tally.instance();
+            ids.extend(more);
+        }
+        // An empty list does not show what it is a list of.
+        Answer::Sockets(none) if none.is_empty() => tally.instance(),
+        _ => {}
+    };
+    let tally = asked.hear(take, Tally::all_instances_answered).await;
+    asked.conclude(ids.into_iter().collect(), tally)
+}
+
+/// Collects lists of rooms.
+pub(super) async fn all_rooms(mut asked: Asked) -> Result<Vec<Room>, AskError<Vec<Room>>> {
+    let mut rooms = HashSet::new();
+    let take = |answer, tally: &mut Tally| {
+        if let Answer::Rooms(more) = answer {
+            tally.instance();
+            rooms.extend(more);
+        }
+    };
+    let tally = asked.hear(take, Tally::all_instances_answered).await;
+    asked.conclude(rooms.into_iter().collect(), tally)
+}
+
+/// Collects what other servers' handlers returned.
+pub(super) async fn server_replies<T: DeserializeOwned>(
+    mut asked: Asked,
+) -> Result<Vec<T>, AskError<Vec<T>>> {
+    let mut replies = Vec::new();
+    let take = |answer, tally: &mut Tally| {
+        if let Answer::ServerReply(args) = answer {
+            tally.instance();
+            if !read(&args, &mut replies) {
+                tally.num_unreadable += 1;
+            }
+        }
+    };
+    let tally = asked.hear(take, Tally::all_instances_answered).await;
+    asked.conclude(replies, tally)
+}
+
+/// Collects what clients acknowledge.
+pub(super) async fn acks<T: DeserializeOwned>(
+    mut asked: Asked,
+) -> Result<Vec<T>, AskError<Vec<T>>> {
+    let mut acks = Vec::new();
+    let take = |answer, tally: &mut Tally| take_ack(answer, &mut acks, tally);
+    let tally = asked.hear(take, Tally::all_clients_answered).await;
+    asked.conclude(acks, tally)
+}
+
+/// Awaits what one client acknowledges, wherever it is.
+pub(super) async fn one_ack<T: DeserializeOwned>(mut asked: Asked) -> Result<T, AskError<()>> {
+    let mut acks = Vec::new();
+    let take = |answer, tally: &mut Tally| take_ack(answer, &mut acks, tally);
+    let is_over = |tally: &Tally| tally.num_acks > 0 || tally.all_clients_answered();
+    let tally = asked.hear(take, is_over).await;
+    match acks.pop() {
+        Some(ack) => Ok(ack),
+        None if tally.all_clients_answered() && tally.num_clients == 0 => Err(AskError::Gone),
+        None => Err(asked.conclude((), tally).err().unwrap_or(AskError::Gone)),
+    }
+}
+
+fn take_ack<T: DeserializeOwned>(answer: Answer, acks: &mut Vec<T>, tally: &mut Tally) {
+    match answer {
+        Answer::NumClients(num_clients) => {
+            tally.instance();
+            tally.num_clients = tally.num_clients.saturating_add(num_clients);
+        }
+        Answer::Ack(args) => {
+            if read(&args, acks) {
+                tally.num_acks += 1;
+            } else {
+                tally.num_unreadable += 1;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Reads the first argument; none counts as `null`. Returns whether it could be read.
+fn read<T: DeserializeOwned>(args: &Args, values: &mut Vec<T>) -> bool {
+    let first = args.first().unwrap_or("null");
+    match binary::read(first, args.attachments()) {
+        Ok(value) => {
+            values.push(value);
+            true
+        }
+        Err(err) => {
+            log::debug!("an answer is not of the type that was asked for: {err}");
+            false
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A question: what instances are asked, and what they answer.
+//!
+//! Plain data, no actor. Whoever asks holds the other end of an [`Answers`] channel and decides when it has heard enough;
+//! every instance, the own one included, answers into it, and the bridge carries both across.
+//!
+//! ```text
+//! gateway ──Ask──▶ Hub ──▶ answers of this instance ──────────────▶ Answers ──▶ gateway
+//!                   └──Ask──▶ RedisBridge ══▶ others ══▶ RedisBridge ──▶ Answers
+//! ```
+//! Source: Socket.IO server API (`fetchSockets`, `allRooms`, broadcast with acks, `serverSideEmit` with ack); wire.md 3.3, 3.4.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::broadcast::{Broadcast, Target};
+use crate::{
+    socket::{record::Record, snapshot::SocketSnapshot},
+    socket_io::{
+        args::Args,
+        ids::{Room, SocketId},
+    },
+};
+
+/// What instances are asked about one namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The ids of the selected sockets. Older Node servers ask it.
+    SocketIds {
+        /// Which sockets.
+        target: Target,
+    },
+    /// All rooms that have members, those that socket ids name included.
+    Rooms,
+    /// Everything about the selected sockets.
+    Sockets {
+        /// Which sockets.
+        target: Target,
+    },
+    /// To send an event to the selected sockets, and what each of their clients answers.
+    Broadcast {
+        /// The event; its namespace is the question's.
+        broadcast: Broadcast,
+        /// How long clients have.
+        timeout: Duration,
+        /// Whether whoever asks is content with one answer.
+        expects_one: bool,
+    },
+    /// To call the servers' own handlers of an event, and what they return. Not for the instance that asks.
+    ServerEvent {
+        /// Event name and arguments.
+        args: Args,
+    },
+}
+
+/// What comes back, in any order.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// How many other instances were asked. Once, from whoever asks them; until then nobody knows when it has heard all.
+    Asked {
+        /// How many answers of other instances can be expected: several [`Answer::Ack`]s, one of anything else.
+        num_instances: usize,
+    },
+    /// Others cannot be asked, or not be heard any more. Nothing more of them will come.
+    Unreachable {
+        /// Why, for people.
+        reason: String,
+    },
+    /// Ids of an instance's sockets.
+    SocketIds(Vec<SocketId>),
+    /// Rooms of an instance.
+    Rooms(Vec<Room>),
+    /// Sockets of this instance.
+    Found(Vec<Found>),
+    /// Sockets of another instance.
+    Sockets(Vec<SocketSnapshot>),
+    /// How many clients of an instance the event goes to.
+    NumClients(u64),
+    /// What a client acknowledged.
+    Ack(Args),
+    /// What another server's handler returned.
+    ServerReply(Args),
+}
+
+/// A socket of this instance, and where it is at the moment.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Who it is.
+    pub record: Arc<Record>,
+    /// Its rooms, the one that its id names included.
+    pub rooms: Vec<Room>,
+}
+
+impl Found {
+    /// Returns what others are told of it.
+    pub fn snapshot(&self) -> SocketSnapshot {
+        self.record.snapshot(self.rooms.clone())
+    }
+}
+
+/// Where answers go. Not bounded, because everything that fills it is: by the sockets of this instance, and by the
+/// bridge's limits for what others say.
+pub type Answers = mpsc::UnboundedSender<Answer>;

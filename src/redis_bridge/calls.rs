@@ -1,0 +1,216 @@
+//! Questions that this instance has put to others and whose answers may still come.
+//!
+//! A table, without connection or clock: whoever calls it says what time it is. What others say is bounded for each question
+//! by [`MAX_ANSWERS_BYTES`]; an answer that nobody waits for (any more) is for nobody. Whoever asked decides when it has
+//! heard enough, by dropping its end.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    adapter::{request::RequestId, uid::Uid},
+    hub::question::{Answer, Answers},
+    socket_io::ids::Namespace,
+};
+
+/// Bytes that all answers to one question may have; what comes behind them is dropped, and will be missed.
+pub(super) const MAX_ANSWERS_BYTES: usize = 64 << 20;
+/// Questions that may be open at a time.
+const MAX_CALLS: usize = 65_536;
+/// How long an entry is kept behind the time that its asker waits: it is swept away some time after.
+const GRACE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Call {
+    namespace: Namespace,
+    answers: Answers,
+    deadline: Instant,
+    bytes_left: usize,
+}
+
+impl Call {
+    fn is_over(&self, now: Instant) -> bool {
+        self.answers.is_closed() || now > self.deadline
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: HashMap<RequestId, Call>,
+    num_begun: u64,
+    /// How many may be there before the next sweep.
+    sweep_at: usize,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Calls {
+    uid: Uid,
+    state: Mutex<State>,
+}
+
+impl Calls {
+    /// Returns an empty table of the instance `uid`, whose name is part of every id: others hear them all.
+    pub(super) fn new(uid: Uid) -> Self {
+        Self {
+            uid,
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics in there; if it did, the table would still be one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a question and returns its id; `None` if too many are open.
+    pub(super) fn begin(
+        &self,
+        now: Instant,
+        namespace: Namespace,
+        answers: Answers,
+        timeout: Duration,
+    ) -> Option<RequestId> {
+        let mut state = self.lock();
+        if state.calls.len() >= state.sweep_at {
+            state.calls.retain(|_, call| !call.is_over(now));
+            // So each entry is looked at a bounded number of times.
+            state.sweep_at = 64 + 2 * state.calls.len();
+        }
+        if state.calls.len() >= MAX_CALLS {
+            return None;
+        }
+        let id = RequestId::from(format!("{}{}", self.uid, state.num_begun));
+        state.num_begun += 1;
+        let call = Call {
+            namespace,
+            answers,
+            deadline: now + timeout + GRACE,
+            bytes_left: MAX_ANSWERS_BYTES,
+        };
+        state.calls.insert(id.clone(), call);
+        Some(id)
+    }
+
+    /// Hands an answer of `len_bytes` to whoever asked. Returns whether anybody did, and whether it was not too much.
+    pub(super) fn answer(
+        &self,
+        namespace: &Namespace,
+        id: &RequestId,
+        answer: Answer,
+        len_bytes: usize,
+    ) -> bool {
+        let mut state = self.lock();
+        let Some(call) = state
+            .calls
+            .get_mut(id)
+            .filter(|call| call.namespace == *namespace)
+        else {
+            return false;
+        };
+        let Some(bytes_left) = call.bytes_left.checked_sub(len_bytes) else {
+            return false;
+        };
+        call.bytes_left = bytes_left;
+        if call.answers.send(answer).is_err() {
+            state.calls.remove(id);
+        }
+        true
+    }
+
+    /// Forgets a question: all is heard, or nothing will be.
+    pub(super) fn end(&self, id: &RequestId) {
+        self.lock().calls.remove(id);
+    }
+
+    /// Tells all who wait that others cannot be heard any more.
+    pub(super) fn fail_all(&self, reason: &str) {
+        let mut state = self.lock();
+        for (_, call) in state.calls.drain() {
+            // Whoever asked may have given up.
+            _ = call.answers.send(Answer::Unreachable {
+                reason: reason.to_owned(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    fn calls() -> Calls {
+        Calls::new(Uid::parse("abcdef").unwrap())
+    }
+
+    fn begin(calls: &Calls, now: Instant) -> (RequestId, mpsc::UnboundedReceiver<Answer>) {
+        let (answers, received) = mpsc::unbounded_channel();
+        let timeout = Duration::from_secs(5);
+        (
+            calls.begin(now, "/a".into(), answers, timeout).unwrap(),
+            received,
+        )
+    }
+
+    #[test]
+    fn answers_reach_who_asked_and_nobody_else() {
+        let calls = calls();
+        let now = Instant::now();
+        let (first, mut first_got) = begin(&calls, now);
+        let (second, mut second_got) = begin(&calls, now);
+        assert_ne!(first, second);
+        assert!(calls.answer(&"/a".into(), &second, Answer::NumClients(7), 10));
+        assert!(matches!(second_got.try_recv(), Ok(Answer::NumClients(7))));
+        assert!(first_got.try_recv().is_err());
+        let unknown = RequestId::from("unknown");
+        for (namespace, id) in [("/a", &unknown), ("/b", &first)] {
+            assert!(!calls.answer(&namespace.into(), id, Answer::NumClients(1), 1));
+        }
+        assert!(first_got.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_question_cannot_be_answered_without_end() {
+        let calls = calls();
+        let (id, mut got) = begin(&calls, Instant::now());
+        let namespace = "/a".into();
+        let half = MAX_ANSWERS_BYTES / 2;
+        assert!(calls.answer(&namespace, &id, Answer::NumClients(1), half));
+        assert!(!calls.answer(&namespace, &id, Answer::NumClients(2), half + 1));
+        assert!(calls.answer(&namespace, &id, Answer::NumClients(3), half));
+        assert!(!calls.answer(&namespace, &id, Answer::NumClients(4), 1));
+        assert!(matches!(got.try_recv(), Ok(Answer::NumClients(1))));
+        assert!(matches!(got.try_recv(), Ok(Answer::NumClients(3))));
+        assert!(got.try_recv().is_err());
+    }
+
+    #[test]
+    fn who_gave_up_or_asked_long_ago_leaves_no_trace() {
+        let calls = calls();
+        let now = Instant::now();
+        let (id, got) = begin(&calls, now);
+        drop(got);
+        assert!(calls.answer(&"/a".into(), &id, Answer::NumClients(1), 1));
+        assert!(!calls.answer(&"/a".into(), &id, Answer::NumClients(1), 1));
+        let kept: Vec<_> = (0..1000).map(|_| begin(&calls, now)).collect();
+        let later = now + Duration::from_secs(60);
+        let many = (0..2000).map(|_| begin(&calls, later)).count();
+        assert_eq!(many, 2000);
+        assert!(calls.lock().calls.len() < 1000, "all who asked are over");
+        drop(kept);
+    }
+
+    #[test]
+    fn all_who_wait_are_told_when_nobody_can_be_heard() {
+        let calls = calls();
+        let (id, mut got) = begin(&calls, Instant::now());
+        calls.fail_all("gone");
+        assert!(matches!(got.try_recv(), Ok(Answer::Unreachable { reason }) if reason == "gone"));
+        assert!(got.blocking_recv().is_none(), "nothing more can come");
+        assert!(!calls.answer(&"/a".into(), &id, Answer::NumClients(1), 1));
+    }
+}

@@ -1,0 +1,500 @@
+//! What others publish: judged, and handed to whom it concerns.
+//!
+//! ```text
+//! broadcast ─────────────▶ hub: obey           request to do something ──▶ hub: obey
+//! response ──▶ calls: whoever asked            request for an answer ────▶ hub: answer ──▶ queue: responses
+//! ```
+//! Nothing that comes in ends anything: what cannot be read, is our own, or is for nobody here is skipped and counted.
+
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use actix::Recipient;
+use bytes::Bytes;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    bus::{Inbound, Outbound},
+    calls::Calls,
+    listening::Kind,
+    namespaces::Channels,
+    queue::Queue,
+    status::BridgeStats,
+};
+use crate::{
+    adapter::{
+        DecodeError,
+        channel::Carries,
+        message::Envelope,
+        request::{self, Request, RequestId},
+        response::{self, Response},
+        uid::Uid,
+    },
+    hub::{
+        broadcast::Target,
+        command::Command,
+        messages::{Answering, Reinject},
+        question::{Answer, Found, Question},
+    },
+    socket_io::ids::{Namespace, SocketId},
+};
+
+/// Messages handed to the hub without waiting for it to have taken them.
+const MAX_UNCONFIRMED: usize = 64;
+/// Bytes of them.
+const MAX_UNCONFIRMED_BYTES: usize = 256 << 10;
+/// Questions of others that may be being answered at a time; more are not answered.
+const MAX_ANSWERING: usize = 1024;
+/// How long what clients and handlers answer is passed on at most, whatever the asking instance says.
+const MAX_ANSWER_TIME: Duration = Duration::from_secs(10 * 60);
+/// How long a handler of servers' events has, since the asking instance does not say; twice Node's time-out.
+const SERVER_EVENT_TIME: Duration = Duration::from_secs(10);
+
+/// The hub, as far as the bridge knows it.
+#[derive(Clone, Debug)]
+pub(super) struct HubDoor {
+    pub(super) reinject: Recipient<Reinject>,
+    pub(super) answering: Recipient<Answering>,
+}
+
+/// There is nobody left to listen for.
+#[derive(Debug)]
+pub(super) struct HubGone;
+
+/// Why a message is not for us.
+enum Unfit {
+    OwnEcho,
+    /// For a namespace other than the one whose channel it came on.
+    Foreign,
+    /// An answer that nobody waits for.
+    Unasked,
+    /// A question too many.
+    Overload,
+    Malformed(DecodeError),
+}
+
+/// What is taken in over one connection.
+pub(super) struct Incoming {
+    uid: Uid,
+    hub: HubDoor,
+    queue: Arc<Queue>,
+    calls: Arc<Calls>,
+    stats: Arc<BridgeStats>,
+    num_unconfirmed: usize,
+    unconfirmed_bytes: usize,
+    num_answering: Rc<Cell<usize>>,
+}
+
+impl Incoming {
+    pub(super) fn new(
+        uid: Uid,
+        hub: HubDoor,
+        queue: Arc<Queue>,
+        calls: Arc<Calls>,
+        stats: Arc<BridgeStats>,
+    ) -> Self {
+        Self {
+            uid,
+            hub,
+            queue,
+            calls,
+            stats,
+            num_unconfirmed: 0,
+            unconfirmed_bytes: 0,
+            num_answering: Rc::default(),
+        }
+    }
+
+    /// Takes a message. `place` is where it came from, if anywhere.
+    pub(super) async fn take(
+        &mut self,
+        inbound: &Inbound,
+        place: Option<(Arc<Channels>, Kind)>,
+    ) -> Result<(), HubGone> {
+        let Some((channels, kind)) = place else {
+            self.skip_strange(inbound, "channel is none of ours");
+            return Ok(());
+        };
+        let payload = &inbound.payload;
+        let taken = match kind {
+            Kind::Broadcast(_) => match self.judge(&channels, payload) {
+                Ok(command) => Ok(self.reinject(command, payload.len()).await?),
+                Err(unfit) => Err(unfit),
+            },
+            Kind::Call(Carries::Requests) => match request::decode(channels.namespace(), payload) {
+                Ok(received) => {
+                    self.take_request(&channels, received, payload.len())
+                        .await?
+                }
+                Err(err) => Err(Unfit::Malformed(err)),
+            },
+            Kind::Call(Carries::Responses) => self.take_response(channels.namespace(), payload),
+        };
+        if let Err(unfit) = taken {
+            self.skip(inbound, unfit);
+        }
+        Ok(())
+    }
+
+    /// Returns the broadcast of a message.
+    fn judge(&self, channels: &Channels, payload: &Bytes) -> Result<Command, Unfit> {
+        let envelope = Envelope::open(payload).map_err(Unfit::Malformed)?;
+        if envelope.is_from(&self.uid) {
+            return Err(Unfit::OwnEcho);
+        }
+        let broadcast = envelope.decode().map_err(Unfit::Malformed)?;
+        if broadcast.namespace != *channels.namespace() {
+            return Err(Unfit::Foreign);
+        }
+        Ok(Command::Broadcast(broadcast))
+    }
+
+    /// Hands a command to the hub, no faster than the hub takes it.
+    async fn reinject(&mut self, command: Command, len_bytes: usize) -> Result<(), HubGone> {
+        self.stats.num_reinjected.fetch_add(1, Relaxed);
+        self.num_unconfirmed += 1;
+        self.unconfirmed_bytes += len_bytes;
+        let reinject = Reinject(command);
+        // Waiting for every message would cost a turn of both threads each. The mailbox keeps the order, so an
+        // answer to this one says that the hub has taken all before it; until then nothing more is read.
+        if self.num_unconfirmed >= MAX_UNCONFIRMED
+            || self.unconfirmed_bytes >= MAX_UNCONFIRMED_BYTES
+        {
+            (self.num_unconfirmed, self.unconfirmed_bytes) = (0, 0);
+            self.hub.reinject.send(reinject).await.or(Err(HubGone))
+        } else if self.hub.reinject.connected() {
+            self.hub.reinject.do_send(reinject);
+            Ok(())
+        } else {
+            Err(HubGone)
+        }
+    }
+
+    // ---- requests ----
+
+    async fn take_request(
+        &mut self,
+        channels: &Arc<Channels>,
+        received: request::Received,
+        len_bytes: usize,
+    ) -> Result<Result<(), Unfit>, HubGone> {
+        let request::Received { uid, request } = received;
+        // What is ours was done, and asked of ourselves, before it was published.
+        if uid.as_deref() == Some(self.uid.as_str()) {
+            return Ok(Err(Unfit::OwnEcho));
+        }
+        let namespace = channels.namespace().clone();
+        let command = match request {
+            Request::Join { target, rooms } => Command::Join {
+                namespace,
+                target,
+                rooms,
+            },
+            Request::Leave { target, rooms } => Command::Leave {
+                namespace,
+                target,
+                rooms,
+            },
+            Request::Disconnect { target, close } => Command::Disconnect {
+                namespace,
+                target,
+                whole_connection: close,
+            },
+            Request::ServerSideEmit { id: None, args } => Command::ServerEvent { namespace, args },
+            Request::JoinOne {
+                id,
+                socket_id,
+                room,
+            } => {
+                let target = only(&socket_id);
+                let rooms = vec![room];
+                let command = Command::Join {
+                    namespace,
+                    target,
+                    rooms,
+                };
+                return self
+                    .obey_for_one(channels, uid, id, &socket_id, command)
+                    .await;
+            }
+            Request::LeaveOne {
+                id,
+                socket_id,
+                room,
+            } => {
+                let target = only(&socket_id);
+                let rooms = vec![room];
+                let command = Command::Leave {
+                    namespace,
+                    target,
+                    rooms,
+                };
+                return self
+                    .obey_for_one(channels, uid, id, &socket_id, command)
+                    .await;
+            }
+            Request::DisconnectOne {
+                id,
+                socket_id,
+                close,
+            } => {
+                let command = Command::Disconnect {
+                    namespace,
+                    target: only(&socket_id),
+                    whole_connection: close,
+                };
+                return self
+                    .obey_for_one(channels, uid, id, &socket_id, command)
+                    .await;
+            }
+            Request::SocketIds { id, rooms } => {
+                let target = Target {
+                    rooms,
+                    except: Vec::new(),
+                };
+                return self
+                    .answer(channels, uid, id, Question::SocketIds { target })
+                    .await;
+            }
+            Request::AllRooms { id } => {
+                return self.answer(channels, uid, id, Question::Rooms).await;
+            }
+            Request::Fetch { id, target } => {
+                return self
+                    .answer(channels, uid, id, Question::Sockets { target })
+                    .await;
+            }
+            Request::ServerSideEmit { id: Some(id), args } => {
+                return self
+                    .answer(channels, uid, id, Question::ServerEvent { args })
+                    .await;
+            }
+            Request::Broadcast {
+                id,
+                broadcast,
+                timeout,
+                expect_single_response,
+            } => {
+                if broadcast.namespace != namespace {
+                    return Ok(Err(Unfit::Foreign));
+                }
+                let question = Question::Broadcast {
+                    broadcast,
+                    timeout: timeout.unwrap_or(MAX_ANSWER_TIME),
+                    expects_one: expect_single_response,
+                };
+                return self.answer(channels, uid, id, question).await;
+            }
+        };
+        self.reinject(command, len_bytes).await.map(Ok)
+    }
+
+    /// The old form of a request, about one socket: only the instance that has it acts and answers.
+    async fn obey_for_one(
+        &mut self,
+        channels: &Channels,
+        uid: Option<String>,
+        id: Option<RequestId>,
+        socket_id: &SocketId,
+        command: Command,
+    ) -> Result<Result<(), Unfit>, HubGone> {
+        let (answers, mut received) = mpsc::unbounded_channel();
+        let is_here = Answering {
+            namespace: channels.namespace().clone(),
+            question: Question::SocketIds {
+                target: only(socket_id),
+            },
+            answers,
+        };
+        self.hub.answering.send(is_here).await.or(Err(HubGone))?;
+        match received.try_recv() {
+            // The room that an id names may have other members, too.
+            Ok(Answer::SocketIds(ids)) if ids.contains(socket_id) => {}
+            _ => return Ok(Ok(())),
+        }
+        self.reinject(command, 0).await?;
+        if let Some(id) = id {
+            self.respond(channels, uid.as_deref(), &Response::Done { id });
+        }
+        Ok(Ok(()))
+    }
+
+    /// Asks the hub for another instance, and passes on what it says.
+    async fn answer(
+        &mut self,
+        channels: &Arc<Channels>,
+        uid: Option<String>,
+        id: RequestId,
+        question: Question,
+    ) -> Result<Result<(), Unfit>, HubGone> {
+        if self.num_answering.get() >= MAX_ANSWERING {
+            return Ok(Err(Unfit::Overload));
+        }
+        let time = match &question {
+            Question::Broadcast { timeout, .. } => (*timeout).min(MAX_ANSWER_TIME),
+            Question::ServerEvent { .. } => SERVER_EVENT_TIME,
+            Question::SocketIds { .. } | Question::Rooms | Question::Sockets { .. } => {
+                Duration::ZERO
+            }
+        };
+        let (answers, received) = mpsc::unbounded_channel();
+        let answering = Answering {
+            namespace: channels.namespace().clone(),
+            question,
+            answers,
+        };
+        self.hub.answering.send(answering).await.or(Err(HubGone))?;
+        let relay = Relay {
+            queue: Arc::clone(&self.queue),
+            channels: Arc::clone(channels),
+            uid,
+            id,
+            _place: Place::take(&self.num_answering),
+        };
+        actix_rt::spawn(relay.run(received, Instant::now() + time));
+        Ok(Ok(()))
+    }
+
+    fn respond(&self, channels: &Channels, uid: Option<&str>, response: &Response) {
+        respond(&self.queue, channels, uid, response);
+    }
+
+    // ---- responses ----
+
+    fn take_response(&self, namespace: &Namespace, payload: &Bytes) -> Result<(), Unfit> {
+        let response = response::decode(payload).map_err(Unfit::Malformed)?;
+        let id = response.id().clone();
+        let answer = match response {
+            Response::SocketIds { sockets, .. } => Answer::SocketIds(sockets),
+            Response::AllRooms { rooms, .. } => Answer::Rooms(rooms),
+            Response::Fetched { sockets, .. } => Answer::Sockets(sockets),
+            Response::ServerSideReply { value, .. } => Answer::ServerReply(value),
+            Response::ClientCount { num_clients, .. } => Answer::NumClients(num_clients),
+            Response::Ack { args, .. } => Answer::Ack(args),
+            // We never ask in the old form.
+            Response::Done { .. } => return Err(Unfit::Unasked),
+        };
+        if self.calls.answer(namespace, &id, answer, payload.len()) {
+            Ok(())
+        } else {
+            Err(Unfit::Unasked)
+        }
+    }
+
+    // ---- what is skipped ----
+
+    fn skip(&self, inbound: &Inbound, unfit: Unfit) {
+        let count = match unfit {
+            Unfit::OwnEcho => &self.stats.num_own_echoes,
+            Unfit::Foreign => &self.stats.num_foreign,
+            Unfit::Unasked => &self.stats.num_unasked,
+            Unfit::Overload => {
+                log::warn!("{MAX_ANSWERING} questions of others are being answered: one is not");
+                &self.stats.num_unanswered
+            }
+            Unfit::Malformed(err) => return self.skip_strange(inbound, &err.to_string()),
+        };
+        count.fetch_add(1, Relaxed);
+    }
+
+    fn skip_strange(&self, inbound: &Inbound, why: &str) {
+        // The first one tells that somebody speaks another language here; more of them would drown the log.
+        let is_first = self.stats.num_malformed.fetch_add(1, Relaxed) == 0;
+        let level = if is_first {
+            log::Level::Warn
+        } else {
+            log::Level::Debug
+        };
+        log::log!(
+            level,
+            "Skipped a message of {} bytes on {:?}: {why}",
+            inbound.payload.len(),
+            String::from_utf8_lossy(&inbound.channel),
+        );
+    }
+}
+
+/// Returns the target that is one socket.
+fn only(socket_id: &SocketId) -> Target {
+    Target {
+        rooms: vec![socket_id.room()],
+        except: Vec::new(),
+    }
+}
+
+/// One of the questions that are being answered.
+struct Place(Rc<Cell<usize>>);
+
+impl Place {
+    fn take(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Passes the answers to one question on to the instance that asked it.
+struct Relay {
+    queue: Arc<Queue>,
+    channels: Arc<Channels>,
+    /// Who asked.
+    uid: Option<String>,
+    id: RequestId,
+    _place: Place,
+}
+
+impl Relay {
+    /// Runs until no more can come, or until the time is over.
+    async fn run(self, mut answers: mpsc::UnboundedReceiver<Answer>, deadline: Instant) {
+        while let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await {
+            if let Some(response) = self.response(answer) {
+                respond(&self.queue, &self.channels, self.uid.as_deref(), &response);
+            }
+        }
+    }
+
+    fn response(&self, answer: Answer) -> Option<Response> {
+        let id = self.id.clone();
+        Some(match answer {
+            Answer::SocketIds(sockets) => Response::SocketIds { id, sockets },
+            Answer::Rooms(rooms) => Response::AllRooms { id, rooms },
+            Answer::Found(found) => Response::Fetched {
+                id,
+                sockets: found.iter().map(Found::snapshot).collect(),
+            },
+            Answer::NumClients(num_clients) => Response::ClientCount { id, num_clients },
+            Answer::Ack(args) => Response::Ack { id, args },
+            Answer::ServerReply(value) => Response::ServerSideReply { id, value },
+            // The hub says none of these about itself.
+            Answer::Sockets(_) | Answer::Asked { .. } | Answer::Unreachable { .. } => return None,
+        })
+    }
+}
+
+fn respond(queue: &Queue, channels: &Channels, uid: Option<&str>, response: &Response) {
+    match response::encode(response) {
+        Ok(payload) => queue.push(Outbound {
+            channel: channels.requests.respond_on(uid, response).into_owned(),
+            payload,
+        }),
+        Err(err) => {
+            queue.count_dropped();
+            log::warn!(
+                "An answer of {} cannot be published: {err}",
+                channels.namespace()
+            );
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Which namespaces are listened to: those of the start, always; others while they have sockets here.
+//!
+//! A table that the actor changes and the link follows. Knows no connection. The link is told that something changed, not
+//! what: it compares, so that nothing is missed however often it reconnects.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::{
+    adapter::{
+        channel::{BroadcastChannels, RequestChannels},
+        uid::Uid,
+    },
+    socket_io::ids::Namespace,
+};
+
+/// The channels of one namespace.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Channels {
+    pub(super) broadcasts: BroadcastChannels,
+    pub(super) requests: RequestChannels,
+}
+
+impl Channels {
+    /// Returns the namespace.
+    pub(super) fn namespace(&self) -> &Namespace {
+        self.broadcasts.namespace()
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Namespaces {
+    prefix: String,
+    uid: Uid,
+    fixed: HashSet<Namespace>,
+    open: Mutex<HashMap<Namespace, Arc<Channels>>>,
+    changed: Notify,
+}
+
+impl Namespaces {
+    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` is who listens.
+    pub(super) fn new(prefix: &str, uid: &Uid, fixed: Vec<Namespace>) -> Self {
+        let table = Self {
+            prefix: prefix.to_owned(),
+            uid: uid.clone(),
+            fixed: fixed.iter().cloned().collect(),
+            open: Mutex::default(),
+            changed: Notify::new(),
+        };
+        for namespace in fixed {
+            table.open(namespace);
+        }
+        table
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Namespace, Arc<Channels>>> {
+        // A map is never left half-changed, so a panic elsewhere does not spoil it.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make(&self, namespace: Namespace) -> Arc<Channels> {
+        Arc::new(Channels {
+            requests: RequestChannels::new(&self.prefix, namespace.clone(), &self.uid),
+            broadcasts: BroadcastChannels::new(&self.prefix, namespace),
+        })
+    }
+
+    /// Adds a namespace.
+    pub(super) fn open(&self, namespace: Namespace) {
+        self.lock()
+            .entry(namespace.clone())
+            .or_insert_with(|| self.make(namespace));
+        self.changed.notify_one();
+    }
+
+    /// Removes a namespace, unless it is one of the start.
+    pub(super) fn close(&self, namespace: &Namespace) {
+        if !self.is_fixed(namespace) {
+            self.lock().remove(namespace);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Returns whether a namespace is one of the start.
+    pub(super) fn is_fixed(&self, namespace: &Namespace) -> bool {
+        self.fixed.contains(namespace)
+    }
+
+    /// Returns whether a namespace is listened to, or will be at once.
+    pub(super) fn is_open(&self, namespace: &Namespace) -> bool {
+        self.lock().contains_key(namespace)
+    }
+
+    /// Returns the channels of a namespace, whether it is listened to or not: one can send where one has no sockets.
+    pub(super) fn channels(&self, namespace: &Namespace) -> Arc<Channels> {
+        let open = self.lock().get(namespace).cloned();
+        open.unwrap_or_else(|| self.make(namespace.clone()))
+    }
+
+    /// Returns all that are to be listened to.
+    pub(super) fn all(&self) -> HashMap<Namespace, Arc<Channels>> {
+        self.lock().clone()
+    }
+
+    /// Waits until something has changed since the last call. For one waiter; may be dropped while it waits.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
