@@ -43,8 +43,11 @@ use crate::{
     engine_io::{packet::Message, sid::InstanceId},
     gateways::{Gateway, Gateways, NamespaceRef, events, server_side::ServerSide},
     http::{health::Health, routes::Shared, server},
-    hub::actor::{ConnectBridge, Hub},
-    redis_bridge::{self, RedisBridge},
+    hub::{
+        actor::{ConnectBridge, Hub},
+        interest::Interest,
+    },
+    redis_bridge::{self, HubDoor, RedisBridge},
     socket::{
         acks::AckIds,
         actor::Services,
@@ -178,12 +181,13 @@ impl App {
         let uid = Uid::random()?;
         let hub_arbiter = Arbiter::new();
         let ack_ids = Arc::new(AckIds::default());
-        let hub = start_hub(&hub_arbiter, &ack_ids, &gateways);
+        let (hub, interest) = start_hub(&hub_arbiter, &ack_ids, &gateways);
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let bridge = RedisBridge::new(redis, uid, namespaces, &hub, on_connected)
+                let hub = HubDoor::new(&hub, interest.clone());
+                let bridge = RedisBridge::new(redis, uid, namespaces, hub, on_connected)
                     .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
                 Some(bridge)
@@ -208,6 +212,7 @@ impl App {
             config: config.engine.clone(),
             gateways,
             hub,
+            interest,
             ack_ids,
             sessions: Sessions::default(),
             endpoints,
@@ -247,16 +252,19 @@ impl App {
 }
 
 /// Starts the hub on its arbiter, and on this one the actor that runs the servers' own handlers; each knows the other.
-fn start_hub(arbiter: &Arbiter, ack_ids: &Arc<AckIds>, gateways: &Gateways) -> Addr<Hub> {
-    let mut hub = None;
+fn start_hub(
+    arbiter: &Arbiter,
+    ack_ids: &Arc<AckIds>,
+    gateways: &Gateways,
+) -> (Addr<Hub>, Interest) {
+    let mut started = None;
     ServerSide::create(|ctx| {
-        let server_side = ctx.address().recipient();
-        let ack_ids = Arc::clone(ack_ids);
-        let addr = Hub::start_in_arbiter(&arbiter.handle(), |_| Hub::new(ack_ids, server_side));
-        hub = Some(addr.clone());
-        ServerSide::new(gateways.clone(), addr)
+        let (hub, interest) = Hub::new(Arc::clone(ack_ids), ctx.address().recipient());
+        let hub = Hub::start_in_arbiter(&arbiter.handle(), |_| hub);
+        started = Some((hub.clone(), interest));
+        ServerSide::new(gateways.clone(), hub)
     });
-    hub.expect("create calls its closure")
+    started.expect("create calls its closure")
 }
 
 /// Fetches the token key, now and again, until Redis gave it; and on every later connection, since Redis may have been

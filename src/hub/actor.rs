@@ -3,13 +3,14 @@
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
 //! work delays a broadcast.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use actix::{Actor, Context, Handler, Recipient};
 
 use super::{
     broadcast::{Broadcast, Target},
     command::Command,
+    interest::Interest,
     messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, Unregister},
     question::{Answer, Answers, Found, Question},
     rooms::{Member, Rooms, TooManyRooms},
@@ -50,21 +51,39 @@ impl Handle {
 /// One per instance.
 #[derive(Debug)]
 pub struct Hub {
-    rooms: Rooms<Handle>,
+    /// Changed by this actor alone; the lock is there for [`Interest`], which looks things up.
+    rooms: Arc<RwLock<Rooms<Handle>>>,
     ack_ids: Arc<AckIds>,
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
 }
 
 impl Hub {
-    /// Returns a hub without sockets. Events for servers go to `server_side`; `ack_ids` are shared with the sockets.
-    pub fn new(ack_ids: Arc<AckIds>, server_side: Recipient<ServerEvent>) -> Self {
-        Self {
-            rooms: Rooms::default(),
+    /// Returns a hub without sockets, and a view of its membership. Events for servers go to `server_side`; `ack_ids` are
+    /// shared with the sockets.
+    pub fn new(ack_ids: Arc<AckIds>, server_side: Recipient<ServerEvent>) -> (Self, Interest) {
+        let rooms: Arc<RwLock<Rooms<Handle>>> = Arc::default();
+        let view = Arc::clone(&rooms);
+        let interest = Interest::new(move |namespace, room| {
+            let rooms = view.read().unwrap_or_else(PoisonError::into_inner);
+            rooms.has_members(namespace, room)
+        });
+        let hub = Self {
+            rooms,
             ack_ids,
             server_side,
             bridge: None,
-        }
+        };
+        (hub, interest)
+    }
+
+    fn rooms(&self) -> RwLockReadGuard<'_, Rooms<Handle>> {
+        // Nothing panics with the lock held; if it did, the rooms would still be rooms.
+        self.rooms.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms<Handle>> {
+        self.rooms.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell_bridge(&self, message: impl FnOnce() -> ForBridge) {
@@ -87,9 +106,11 @@ impl Hub {
                 target,
                 rooms,
             } => {
-                for socket in self.find(namespace, target, Member::id) {
+                let sockets = self.find(namespace, target, Member::id);
+                let mut all = self.rooms_mut();
+                for socket in sockets {
                     for room in rooms {
-                        self.rooms.leave(namespace, &socket, room);
+                        all.leave(namespace, &socket, room);
                     }
                 }
             }
@@ -99,7 +120,7 @@ impl Hub {
                 whole_connection,
             } => {
                 let whole_connection = *whole_connection;
-                self.rooms.select(namespace, target, |member| {
+                self.rooms().select(namespace, target, |member| {
                     member.handle().tell(What::Disconnect { whole_connection });
                 });
             }
@@ -114,7 +135,7 @@ impl Hub {
     /// Encodes once and hands the same bytes to every selected socket.
     fn deliver(&self, broadcast: &Broadcast) {
         let mut message = None;
-        self.rooms
+        self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
                 let message = message.get_or_insert_with(|| {
                     encode::event(&broadcast.namespace, None, &broadcast.args)
@@ -127,9 +148,11 @@ impl Hub {
     }
 
     fn join_all(&mut self, namespace: &Namespace, target: &Target, rooms: &[Room]) {
-        for socket in self.find(namespace, target, Member::id) {
+        let sockets = self.find(namespace, target, Member::id);
+        let mut all = self.rooms_mut();
+        for socket in sockets {
             for room in rooms {
-                if let Err(err) = self.rooms.join(namespace, &socket, room.clone()) {
+                if let Err(err) = all.join(namespace, &socket, room.clone()) {
                     log::warn!("{socket} of {namespace} cannot join: {err}");
                     break;
                 }
@@ -145,7 +168,7 @@ impl Hub {
         of: impl Fn(&Member<Handle>) -> &T,
     ) -> Vec<T> {
         let mut found = Vec::new();
-        self.rooms
+        self.rooms()
             .select(namespace, target, |member| found.push(of(member).clone()));
         found
     }
@@ -156,10 +179,10 @@ impl Hub {
             Question::SocketIds { target } => {
                 Answer::SocketIds(self.find(namespace, &target, Member::id))
             }
-            Question::Rooms => Answer::Rooms(self.rooms.rooms(namespace)),
+            Question::Rooms => Answer::Rooms(self.rooms().rooms(namespace)),
             Question::Sockets { target } => {
                 let mut found = Vec::new();
-                self.rooms.select(namespace, &target, |member| {
+                self.rooms().select(namespace, &target, |member| {
                     found.push(Found {
                         record: Arc::clone(&member.handle().record),
                         rooms: member.rooms().collect(),
@@ -187,7 +210,7 @@ impl Hub {
         let id = self.ack_ids.next();
         let mut message = None;
         let mut num_clients = 0;
-        self.rooms
+        self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
                 let message = message.get_or_insert_with(|| {
                     encode::event(&broadcast.namespace, Some(id), &broadcast.args)
@@ -231,13 +254,17 @@ impl Handler<Register> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Register, _: &mut Self::Context) {
-        let Register { record, recipient } = message;
+        let Register {
+            record,
+            recipient,
+            registering,
+        } = message;
         let namespace = record.namespace.clone();
         let id = record.id.clone();
-        if self
-            .rooms
-            .insert(&namespace, id, Handle { record, recipient })
-        {
+        let handle = Handle { record, recipient };
+        let is_first = self.rooms_mut().insert(&namespace, id, handle);
+        drop(registering);
+        if is_first {
             self.tell_bridge(|| ForBridge::Open(namespace));
         }
     }
@@ -251,7 +278,7 @@ impl Handler<Unregister> for Hub {
             namespace,
             socket_id,
         } = message;
-        if self.rooms.remove(&namespace, &socket_id) {
+        if self.rooms_mut().remove(&namespace, &socket_id) {
             self.tell_bridge(|| ForBridge::Close(namespace));
         }
     }
@@ -261,7 +288,7 @@ impl Handler<Join> for Hub {
     type Result = Result<(), TooManyRooms>;
 
     fn handle(&mut self, message: Join, _: &mut Self::Context) -> Self::Result {
-        self.rooms
+        self.rooms_mut()
             .join(&message.namespace, &message.socket_id, message.room)
     }
 }
@@ -270,7 +297,7 @@ impl Handler<Leave> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Leave, _: &mut Self::Context) {
-        self.rooms
+        self.rooms_mut()
             .leave(&message.namespace, &message.socket_id, &message.room);
     }
 }
@@ -390,12 +417,13 @@ mod tests {
         Register {
             record: Arc::new(record),
             recipient: recipient.clone(),
+            registering: Interest::in_everything().register(),
         }
     }
 
     fn hub() -> Addr<Hub> {
         let (server_side, _) = probe();
-        Hub::new(Arc::default(), server_side).start()
+        Hub::new(Arc::default(), server_side).0.start()
     }
 
     fn originate(broadcast: Broadcast) -> Originate {

@@ -6,6 +6,7 @@ use actix::{Message, Recipient};
 
 use super::{
     command::Command,
+    interest::Registering,
     question::{Answers, Question},
     rooms::TooManyRooms,
 };
@@ -23,6 +24,8 @@ pub struct Register {
     pub record: Arc<Record>,
     /// Where its deliveries go.
     pub recipient: Recipient<ForSocket>,
+    /// Says that it is on its way; dropped when it has arrived.
+    pub registering: Registering,
 }
 
 /// Removes a socket from its namespace and its rooms. From the Socket actor, once; nothing comes back.

@@ -177,6 +177,16 @@ impl<H> Rooms<H> {
             .sum()
     }
 
+    /// Returns whether a room, or else the namespace, has members.
+    pub fn has_members(&self, namespace: &Namespace, room: Option<&Room>) -> bool {
+        let Some(rooms) = self.namespaces.get(namespace) else {
+            return false;
+        };
+        room.is_none_or(|room| {
+            rooms.rooms.contains_key(room) || rooms.by_id.contains_key(room.as_str())
+        })
+    }
+
     /// Returns every room of a namespace, those that socket ids name included; each once, unless a socket is in the room of
     /// another.
     pub fn rooms(&self, namespace: &Namespace) -> Vec<Room> {
@@ -321,6 +331,12 @@ mod tests {
         ];
         assert_eq!(all, expected.map(Room::from));
         assert!(rooms.rooms(&"/other".into()).is_empty());
+        for room in ["red", "a-socket"] {
+            assert!(rooms.has_members(&chat(), Some(&room.into())), "{room}");
+            assert!(!rooms.has_members(&"/other".into(), Some(&room.into())));
+        }
+        assert!(!rooms.has_members(&chat(), Some(&"green".into())));
+        assert!(rooms.has_members(&chat(), None) && !rooms.has_members(&"/other".into(), None));
         let mut of_a = Vec::new();
         let target = Target {
             rooms: vec!["a-socket".into()],

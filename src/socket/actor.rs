@@ -51,6 +51,7 @@ use crate::{
     gateways::{ConnectRequest, Event, Gateways, SocketRef},
     hub::{
         actor::Hub,
+        interest::Interest,
         messages::{Register, Unregister},
     },
     socket_io::{
@@ -98,6 +99,8 @@ pub struct Services {
     pub gateways: Gateways,
     /// Membership and broadcasts.
     pub hub: Addr<Hub>,
+    /// The hub's membership, as the bridge sees it.
+    pub interest: Interest,
     /// Numbers for acks, shared with the hub.
     pub ack_ids: Arc<AckIds>,
     /// Every session.
@@ -358,6 +361,8 @@ impl Socket {
         ));
         let hub = self.services.hub.clone();
         let socket = SocketRef::new(Arc::clone(&record), hub, self.own.clone().recipient());
+        // Before the client learns of it: what others send it from then on is not for nobody.
+        let registering = self.services.interest.register();
         self.push(encode::connect(&record.namespace, &record.id));
         if !matches!(self.phase, Phase::Open) {
             return;
@@ -365,6 +370,7 @@ impl Socket {
         self.services.hub.do_send(Register {
             record,
             recipient: self.own.clone().recipient(),
+            registering,
         });
         self.memberships
             .push(Membership::new(join, socket, admission.gateway));
