@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, Recipient};
+use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
 use super::{
     broadcast::Broadcast,
-    messages::{Join, Leave, Originate, Register, Reinject, Unregister},
+    messages::{Join, Leave, Originate, Register, Reinject, RoomsOf, Unregister},
     rooms::{Rooms, TooManyRooms},
 };
 use crate::{
@@ -120,6 +120,15 @@ impl Handler<Leave> for Hub {
     fn handle(&mut self, message: Leave, _: &mut Self::Context) {
         self.rooms
             .leave(&message.namespace, &message.socket_id, &message.room);
+    }
+}
+
+impl Handler<RoomsOf> for Hub {
+    type Result = MessageResult<RoomsOf>;
+
+    fn handle(&mut self, message: RoomsOf, _: &mut Self::Context) -> Self::Result {
+        let rooms = self.rooms.rooms_of(&message.namespace, &message.socket_id);
+        MessageResult(rooms)
     }
 }
 

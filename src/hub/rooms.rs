@@ -138,6 +138,19 @@ impl<H> Rooms<H> {
         }
     }
 
+    /// Returns the rooms of a socket, the one that its id names included; none if it is gone.
+    pub fn rooms_of(&self, namespace: &Namespace, id: &SocketId) -> HashSet<Room> {
+        let member = self.namespaces.get(namespace).and_then(|rooms| {
+            let key = rooms.by_id.get(id)?;
+            rooms.members.get(*key)
+        });
+        member.map_or_else(HashSet::new, |member| {
+            let mut rooms = member.rooms.clone();
+            rooms.insert(id.room());
+            rooms
+        })
+    }
+
     fn find(
         &mut self,
         namespace: &Namespace,
@@ -278,6 +291,16 @@ mod tests {
         rooms.join(&chat(), &id('a'), "d-socket".into()).unwrap();
         assert_eq!(select(&rooms, &["d-socket"], &[]), "ad");
         assert_eq!(select(&rooms, &[], &["d-socket"]), "bc");
+    }
+
+    #[test]
+    fn a_sockets_rooms_are_its_own_and_those_it_joined() {
+        let mut rooms = rooms();
+        let of_b = ["b-socket", "blue", "red"].map(Room::from);
+        assert_eq!(rooms.rooms_of(&chat(), &id('b')), HashSet::from(of_b));
+        rooms.remove(&chat(), &id('b'));
+        assert_eq!(rooms.rooms_of(&chat(), &id('b')), HashSet::new());
+        assert_eq!(rooms.rooms_of(&"/x".into(), &id('a')), HashSet::new());
     }
 
     #[test]
