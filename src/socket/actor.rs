@@ -593,6 +593,7 @@ impl Socket {
                 None,
             ));
         }
+        let namespace = gateway.name_to_keep(&namespace);
         let request = ConnectRequest::new(namespace, auth, Arc::clone(&self.handshake));
         self.admissions
             .push(Admission::begin(Arc::clone(gateway), request));
