@@ -34,6 +34,7 @@ use actix::{Actor as _, Addr, Arbiter, AsyncContext as _};
 use actix_rt::task::JoinHandle;
 use actix_server::ServerHandle;
 use actix_web::web;
+use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -42,7 +43,11 @@ use crate::{
     config::Config,
     engine_io::{packet::Message, sid::InstanceId},
     gateways::{Gateway, Gateways, NamespaceRef, events, server_side::ServerSide},
-    http::{health::Health, routes::Shared, server},
+    http::{
+        health::Health,
+        routes::{OwnRoutes, Shared},
+        server,
+    },
     hub::{
         actor::{ConnectBridge, Hub},
         interest::Interest,
@@ -108,6 +113,7 @@ pub struct App {
     accounts: Option<Accounts>,
     gateways: Gateways,
     endpoints: Vec<Endpoint>,
+    own_routes: OwnRoutes,
 }
 
 impl App {
@@ -118,6 +124,7 @@ impl App {
             accounts: None,
             gateways: Gateways::default(),
             endpoints: vec![Endpoint::socket_io()],
+            own_routes: OwnRoutes::default(),
         }
     }
 
@@ -133,11 +140,52 @@ impl App {
         Ok(self)
     }
 
-    /// Adds a gateway. One for a namespace that has one already replaces it. A namespace without a gateway is there for nobody,
-    /// not even `/`.
+    /// Adds a gateway. One for a namespace, or for a pattern, that has one already replaces it. A namespace without a gateway is
+    /// there for nobody, not even `/`.
     #[must_use]
-    pub fn gateway(mut self, gateway: Gateway) -> Self {
-        self.gateways.add(gateway);
+    pub fn gateway(mut self, gateway: impl Into<Gateway>) -> Self {
+        self.gateways.add(gateway.into());
+        self
+    }
+
+    /// Serves a page of HTML, in UTF-8, at `path`, which begins with a slash. At `/` it takes the place of the test page.
+    ///
+    /// ```
+    /// # use sockhop::{app::App, config::Config};
+    /// let app = App::new(Config::default())
+    ///     .page("/", "<!doctype html><title>Hello</title><script src=/socket.io/socket.io.js></script>");
+    /// ```
+    #[must_use]
+    pub fn page(mut self, path: &str, html: impl Into<Bytes>) -> Self {
+        self.own_routes.add_page(path, html.into());
+        self
+    }
+
+    /// Adds routes of actix-web beside Socket.IO: resources, scopes, `app_data`, a `default_service` for addresses where nothing
+    /// is. `configure` is called once for each worker, so what they share is made outside of it. The version of actix-web is
+    /// that of [`sockhop::actix_web`](crate::actix_web).
+    ///
+    /// The hub's own addresses come first (`/socket.io/`, `/healthz`, `/readyz`, with accounts `/auth/…`); its test page comes
+    /// last, so that a route at `/` takes its place. Pages of allowed origins may read the answers (CORS), but the routes are
+    /// not guarded: pages of any origin may send requests. A WebSocket upgrade never comes to them.
+    ///
+    /// ```
+    /// use sockhop::{actix_web::web, app::App, config::Config};
+    ///
+    /// let greeting = web::Data::new("Hello".to_owned());
+    /// let app = App::new(Config::default()).routes(move |routes| {
+    ///     async fn greet(greeting: web::Data<String>, name: web::Path<String>) -> String {
+    ///         format!("{}, {name}!", **greeting)
+    ///     }
+    ///     routes.app_data(greeting.clone()).route("/greet/{name}", web::get().to(greet));
+    /// });
+    /// ```
+    #[must_use]
+    pub fn routes(
+        mut self,
+        configure: impl Fn(&mut web::ServiceConfig) + Send + Sync + 'static,
+    ) -> Self {
+        self.own_routes.add(configure);
         self
     }
 
@@ -168,6 +216,7 @@ impl App {
             accounts,
             gateways,
             endpoints,
+            own_routes,
         } = self;
         let instance = InstanceId::random()?;
         let listener =
@@ -229,6 +278,7 @@ impl App {
             accounts,
             health,
             origins: config.allowed_origins.clone(),
+            own_routes,
         };
         let server = match server::serve(listener, config.workers, shared) {
             Ok(server) => server,

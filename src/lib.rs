@@ -52,6 +52,9 @@ pub mod socket_io;
 pub mod telemetry;
 pub mod websocket;
 
+/// The web server below, for [`App::routes`](app::App::routes).
+pub use actix_web;
+
 // A real Redis for the tests of several rooms, the same that the integration tests use.
 #[cfg(test)]
 #[path = "../test/integration/support/redis_server.rs"]

@@ -289,7 +289,7 @@ impl Broadcaster {
     pub async fn sockets_join(
         self,
         rooms: impl IntoIterator<Item = impl Into<Room>>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), HandlerError> {
         let Self {
             hub,
             namespace,
@@ -303,7 +303,7 @@ impl Broadcaster {
             target,
             rooms,
         };
-        originate(&hub, command, is_local).await
+        Ok(originate(&hub, command, is_local).await?)
     }
 
     /// Takes the selected sockets of all instances out of rooms. Returns when it is done on this one.
@@ -313,7 +313,7 @@ impl Broadcaster {
     pub async fn sockets_leave(
         self,
         rooms: impl IntoIterator<Item = impl Into<Room>>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), HandlerError> {
         let Self {
             hub,
             namespace,
@@ -327,7 +327,7 @@ impl Broadcaster {
             target,
             rooms,
         };
-        originate(&hub, command, is_local).await
+        Ok(originate(&hub, command, is_local).await?)
     }
 
     /// Ends the selected sockets' memberships on all instances (reason `server namespace disconnect`), or their clients' whole
@@ -335,7 +335,7 @@ impl Broadcaster {
     ///
     /// # Errors
     /// The instance is stopping.
-    pub async fn disconnect_sockets(self, whole_connection: bool) -> Result<(), Gone> {
+    pub async fn disconnect_sockets(self, whole_connection: bool) -> Result<(), HandlerError> {
         let Self {
             hub,
             namespace,
@@ -348,7 +348,7 @@ impl Broadcaster {
             target,
             whole_connection,
         };
-        originate(&hub, command, is_local).await
+        Ok(originate(&hub, command, is_local).await?)
     }
 
     /// Returns the selected sockets of all instances, in any order: who they are, their rooms and their data, as they were a

@@ -5,13 +5,13 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use actix::{Actor, Context, Handler, Recipient};
+use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
 use super::{
     broadcast::{Broadcast, Target},
     command::Command,
     interest::Interest,
-    messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, Unregister},
+    messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, RoomsOf, Unregister},
     question::{Answer, Answers, Found, Question},
     rooms::{Member, Rooms, TooManyRooms},
 };
@@ -299,6 +299,17 @@ impl Handler<Leave> for Hub {
     fn handle(&mut self, message: Leave, _: &mut Self::Context) {
         self.rooms_mut()
             .leave(&message.namespace, &message.socket_id, &message.room);
+    }
+}
+
+impl Handler<RoomsOf> for Hub {
+    type Result = MessageResult<RoomsOf>;
+
+    fn handle(&mut self, message: RoomsOf, _: &mut Self::Context) -> Self::Result {
+        let rooms = self
+            .rooms()
+            .rooms_of(&message.namespace, &message.socket_id);
+        MessageResult(rooms)
     }
 }
 

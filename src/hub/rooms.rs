@@ -159,6 +159,19 @@ impl<H> Rooms<H> {
         }
     }
 
+    /// Returns the rooms of a socket, the one that its id names included; none if it is gone.
+    pub fn rooms_of(&self, namespace: &Namespace, id: &SocketId) -> HashSet<Room> {
+        let member = self.namespaces.get(namespace).and_then(|rooms| {
+            let key = rooms.by_id.get(id)?;
+            rooms.members.get(*key)
+        });
+        member.map_or_else(HashSet::new, |member| {
+            let mut rooms = member.rooms.clone();
+            rooms.insert(id.room());
+            rooms
+        })
+    }
+
     fn find(
         &mut self,
         namespace: &Namespace,
@@ -344,6 +357,16 @@ mod tests {
         };
         rooms.select(&chat(), &target, |member| of_a.extend(member.rooms()));
         assert_eq!(of_a, ["a-socket", "red"].map(Room::from));
+    }
+
+    #[test]
+    fn a_sockets_rooms_are_its_own_and_those_it_joined() {
+        let mut rooms = rooms();
+        let of_b = ["b-socket", "blue", "red"].map(Room::from);
+        assert_eq!(rooms.rooms_of(&chat(), &id('b')), HashSet::from(of_b));
+        rooms.remove(&chat(), &id('b'));
+        assert_eq!(rooms.rooms_of(&chat(), &id('b')), HashSet::new());
+        assert_eq!(rooms.rooms_of(&"/x".into(), &id('a')), HashSet::new());
     }
 
     #[test]

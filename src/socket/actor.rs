@@ -72,6 +72,9 @@ const MAX_BACKLOG_MESSAGES: usize = 8;
 /// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
 const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
 
+/// Namespaces that one client may be in at a time, or be waiting to join: patterns let clients invent names.
+pub const MAX_NAMESPACES: usize = 100;
+
 /// Namespaces that one client may be waiting to join at a time before it is not read from.
 const MAX_ADMISSIONS: usize = 16;
 
@@ -333,7 +336,7 @@ impl Socket {
             match verdict {
                 Ok(data) => self.join(admission, data),
                 Err(refusal) => self.push(encode::connect_error(
-                    admission.gateway.namespace(),
+                    &admission.namespace,
                     &refusal.message,
                     refusal.data.as_ref(),
                 )),
@@ -344,7 +347,9 @@ impl Socket {
 
     /// The client becomes a member. Its CONNECT reply is queued before the hub can deliver anything.
     fn join(&mut self, admission: Admission, data: serde_json::Value) {
-        let namespace = admission.gateway.namespace().clone();
+        let Admission {
+            namespace, gateway, ..
+        } = admission;
         let Ok(socket_id) = SocketId::random() else {
             log::error!("the system's random source failed; closing a client");
             return self.end(CloseReason::Gateway);
@@ -360,7 +365,9 @@ impl Socket {
             &data,
         ));
         let hub = self.services.hub.clone();
-        let socket = SocketRef::new(Arc::clone(&record), hub, self.own.clone().recipient());
+        let own = self.own.clone().recipient();
+        let pattern = gateway.pattern().cloned();
+        let socket = SocketRef::new(Arc::clone(&record), hub, own, pattern);
         // Before the client learns of it: what others send it from then on is not for nobody.
         let registering = self.services.interest.register();
         self.push(encode::connect(&record.namespace, &record.id));
@@ -373,7 +380,7 @@ impl Socket {
             registering,
         });
         self.memberships
-            .push(Membership::new(join, socket, admission.gateway));
+            .push(Membership::new(join, socket, gateway));
         self.clock.joined();
     }
 
@@ -600,23 +607,24 @@ impl Socket {
         let is_joining = self
             .admissions
             .iter()
-            .any(|admission| *admission.gateway.namespace() == namespace);
+            .any(|admission| admission.namespace == namespace);
         if is_joining || self.membership_of(&namespace).is_some() {
             return self.end(CloseReason::OutOfTurn);
         }
-        match self.services.gateways.get(&namespace) {
-            None => self.push(encode::connect_error(&namespace, "Invalid namespace", None)),
-            Some(gateway) => {
-                let handshake = Arc::clone(&self.handshake);
-                let request = ConnectRequest {
-                    namespace,
-                    auth,
-                    handshake,
-                };
-                self.admissions
-                    .push(Admission::begin(Arc::clone(gateway), request));
-            }
+        let Some(gateway) = self.services.gateways.get(&namespace) else {
+            return self.push(encode::connect_error(&namespace, "Invalid namespace", None));
+        };
+        if self.memberships.len() + self.admissions.len() >= MAX_NAMESPACES {
+            return self.push(encode::connect_error(
+                &namespace,
+                "Too many namespaces",
+                None,
+            ));
         }
+        let namespace = gateway.name_to_keep(&namespace);
+        let request = ConnectRequest::new(namespace, auth, Arc::clone(&self.handshake));
+        self.admissions
+            .push(Admission::begin(Arc::clone(gateway), request));
     }
 
     // ---- the upgrade ----
@@ -825,6 +833,7 @@ impl Drop for Socket {
         }
         self.services.sessions.remove(&self.sid);
         for membership in self.memberships.drain(..) {
+            membership.socket.note_left();
             self.services.hub.do_send(Unregister {
                 namespace: membership.namespace().clone(),
                 socket_id: membership.socket.id().clone(),

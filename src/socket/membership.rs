@@ -45,6 +45,7 @@ const WIND_DOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client whose wish to join is being judged.
 pub(super) struct Admission {
+    pub(super) namespace: Namespace,
     pub(super) gateway: Arc<Gateway>,
     judging: LocalBoxFuture<'static, Result<Value, Refusal>>,
 }
@@ -52,22 +53,26 @@ pub(super) struct Admission {
 impl Admission {
     /// Asks the gateway.
     pub(super) fn begin(gateway: Arc<Gateway>, request: ConnectRequest) -> Self {
+        let namespace = request.namespace.clone();
         let judged = {
             let gateway = Arc::clone(&gateway);
             AssertUnwindSafe(async move { gateway.call_authorize(request).await }).catch_unwind()
         };
-        let namespace = gateway.namespace().clone();
-        let judging = async move {
-            judged.await.unwrap_or_else(|panic| {
-                log_panic("authorize", &namespace, &*panic);
-                Err(Refusal {
-                    message: "Internal server error".to_owned(),
-                    data: Some(serde_json::json!({ "code": "internal" })),
+        let judging = {
+            let namespace = namespace.clone();
+            async move {
+                judged.await.unwrap_or_else(|panic| {
+                    log_panic("authorize", &namespace, &*panic);
+                    Err(Refusal::internal())
                 })
-            })
+            }
+            .boxed_local()
+        };
+        Self {
+            namespace,
+            gateway,
+            judging,
         }
-        .boxed_local();
-        Self { gateway, judging }
     }
 
     /// Returns the verdict.
@@ -241,6 +246,7 @@ impl Membership {
             ..
         } = self;
         drop(awaited);
+        socket.note_left();
         match reason {
             DisconnectReason::ServerNamespaceDisconnect
             | DisconnectReason::Closed(CloseKind::ForcedServerClose) => queue.clear(),
@@ -272,15 +278,14 @@ impl Membership {
                     socket.namespace()
                 );
             }
-            if let Some(on_disconnect) = on_disconnect
-                && tokio::time::timeout(WIND_DOWN_TIMEOUT, on_disconnect)
-                    .await
-                    .is_err()
-            {
-                log::warn!(
-                    "the disconnect handler of {} was cut off",
-                    socket.namespace()
-                );
+            if let Some(on_disconnect) = on_disconnect {
+                let namespace = socket.namespace();
+                match tokio::time::timeout(WIND_DOWN_TIMEOUT, on_disconnect).await {
+                    Ok(Some(Err(err))) => log::error!("on_disconnect of {namespace} failed: {err}"),
+                    // Of a panic the log knows already.
+                    Ok(Some(Ok(())) | None) => {}
+                    Err(_) => log::warn!("the disconnect handler of {namespace} was cut off"),
+                }
             }
             drop(work);
         });
@@ -293,14 +298,24 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
     let own = socket.clone();
     let (call, ack) = match job {
         Job::Connected => {
-            let connected = guard("connect", socket, move || gateway.call_on_connect(own))?;
-            (connected.map(|_| Ok(Reply::empty())).boxed_local(), None)
+            let called = own.clone();
+            let connected = guard("connect", socket, move || gateway.call_on_connect(called))?;
+            let call = connected.map(move |outcome| {
+                if let Some(Err(err)) = &outcome {
+                    log::error!("on_connect of {} failed: {err}", own.namespace());
+                }
+                if !matches!(outcome, Some(Ok(()))) {
+                    own.disconnect(false);
+                }
+                Ok(Reply::empty())
+            });
+            (call.boxed_local(), None)
         }
         Job::Event { event, ack } => {
             let name = event.name.clone();
             let handled = guard(&name, socket, move || gateway.call_on_event(own, event))?;
             let call =
-                handled.map(|outcome| outcome.unwrap_or_else(|| Err(HandlerError::internal())));
+                handled.map(|outcome| outcome.unwrap_or_else(|| Err(HandlerError::failed())));
             (call.boxed_local(), ack)
         }
     };

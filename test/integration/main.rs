@@ -9,11 +9,12 @@
 //! | `hostile` | what strangers send to do harm: answers, and memory that stays bounded |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
+//! | `gateways` | what the library offers an application: state, data, rooms, selections, failures |
 //! | `handlers` | what a client meets when handlers are slow, busy, or done with it |
 //! | `chat` | the example of that name |
 //! | `origins` | which pages may use the hub, over HTTP and WebSocket |
 //! | `accounts` | registering and logging in over HTTP, under load too |
-//! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
+//! | `pages` | the test page, pages and routes of an application, the client bundle, health |
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
@@ -29,6 +30,7 @@ mod accounts;
 mod chat;
 mod cluster;
 mod events;
+mod gateways;
 mod handlers;
 mod handshake;
 mod hostile;
