@@ -17,7 +17,10 @@ fuzz_target!(|input: (&str, u8)| {
     };
     let is_eio4 = query.dialect.revision == Revision::V4;
     assert_eq!(is_eio4, last("EIO") == Some("4"));
-    assert_eq!(query.dialect.base64, last("b64").is_some_and(|value| !value.is_empty()));
+    assert_eq!(
+        query.dialect.base64,
+        last("b64").is_some_and(|value| !value.is_empty())
+    );
     assert_eq!(
         query.sid.as_deref(),
         last("sid").filter(|sid| !sid.is_empty())

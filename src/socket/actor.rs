@@ -19,7 +19,7 @@ use std::{
 
 use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
-use tokio::time::Sleep;
+use tokio::{task::JoinHandle, time::Sleep};
 
 use super::{
     clock::{Clock, Due},
@@ -143,6 +143,9 @@ pub struct Socket {
     decoder: Decoder,
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
+    /// Revision 3 alone: memberships that ended and whose handlers still run. Such a client comes back under the same id, and
+    /// one id must not be two members at a time.
+    winding_down: Vec<(Namespace, JoinHandle<()>)>,
     next_join: u32,
     next_ack: u64,
     clock: Clock,
@@ -232,6 +235,7 @@ impl Socket {
                 decoder: Decoder::new(services.config.max_payload),
                 admissions: Vec::new(),
                 memberships: Vec::new(),
+                winding_down: Vec::new(),
                 next_join: 0,
                 next_ack: 0,
                 clock,
@@ -439,11 +443,16 @@ impl Socket {
 
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
         let membership = self.memberships.swap_remove(at);
+        let namespace = membership.namespace().clone();
         self.services.hub.do_send(Unregister {
-            namespace: membership.namespace().clone(),
+            namespace: namespace.clone(),
             socket_id: membership.socket.id().clone(),
         });
-        membership.wind_down(reason, self.services.work.begin());
+        let rest = membership.wind_down(reason, self.services.work.begin());
+        if let (Revision::V3, Some(rest)) = (self.session.revision, rest) {
+            self.winding_down.retain(|(_, rest)| !rest.is_finished());
+            self.winding_down.push((namespace, rest));
+        }
     }
 
     fn membership_of(&self, namespace: &Namespace) -> Option<usize> {
@@ -586,6 +595,11 @@ impl Socket {
         match self.services.gateways.get(&namespace) {
             None => self.push(encode::connect_error(&namespace, "Invalid namespace", None)),
             Some(gateway) => {
+                let before = self
+                    .winding_down
+                    .iter()
+                    .position(|(left, _)| *left == namespace)
+                    .map(|at| self.winding_down.swap_remove(at).1);
                 let handshake = Arc::clone(&self.handshake);
                 let request = ConnectRequest {
                     namespace,
@@ -593,7 +607,7 @@ impl Socket {
                     handshake,
                 };
                 self.admissions
-                    .push(Admission::begin(Arc::clone(gateway), request));
+                    .push(Admission::begin(Arc::clone(gateway), request, before));
             }
         }
     }
@@ -616,6 +630,7 @@ impl Socket {
     /// Returns whether the client counts on being in `/` and there is none: if it joins nothing else, it waits for that.
     fn is_main_missing(&self) -> bool {
         self.session.revision == Revision::V3
+            && self.admissions.is_empty()
             && self.services.gateways.get(&Namespace::main()).is_none()
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use sockhop::{
     app::App,
-    gateways::{Event, Gateway},
+    gateways::{Event, Gateway, SocketRef},
 };
 
 use crate::support::{
@@ -514,6 +514,59 @@ async fn the_socket_id_is_the_session_id_and_the_query_of_a_namespace_its_auth()
         websocket.text().await,
         format!(r#"42/chat,["you","/chat#{sid}",{{}}]"#),
         "it comes back under the same id"
+    );
+}
+
+#[actix_rt::test]
+async fn a_client_that_comes_back_under_its_id_waits_until_its_handlers_have_ended() {
+    let (log, mut logged) = tokio::sync::mpsc::unbounded_channel();
+    let may_end = std::sync::Arc::new(tokio::sync::Notify::new());
+    let waiting = std::sync::Arc::clone(&may_end);
+    let server = TestServer::of(
+        |config| config.engine.allow_eio3 = true,
+        move |app: App| {
+            let connected = log.clone();
+            let gateway = Gateway::new("/chat")
+                .on_connect(move |_| {
+                    let log = connected.clone();
+                    async move { log.send("connect").unwrap() }
+                })
+                .on("late", move |socket: SocketRef, (): ()| {
+                    let waiting = std::sync::Arc::clone(&waiting);
+                    async move {
+                        waiting.notified().await;
+                        socket.join("room").await
+                    }
+                })
+                .on("to-room", |socket: SocketRef, (): ()| async move {
+                    let room = socket.namespace_ref().to("room");
+                    room.emit("in the room", ()).await
+                })
+                .on_disconnect(move |_, _| {
+                    let log = log.clone();
+                    async move { log.send("disconnect").unwrap() }
+                });
+            app.gateway(gateway)
+        },
+    );
+    let (mut websocket, _) = open_websocket(&server, WEBSOCKET).await;
+    websocket.send("40/chat").await;
+    assert_eq!(websocket.text().await, "40/chat,");
+    assert_eq!(within("on_connect", logged.recv()).await, Some("connect"));
+    for packet in [r#"42/chat,["late"]"#, "41/chat", "40/chat", "2"] {
+        websocket.send(packet).await;
+    }
+    assert_eq!(websocket.text().await, "3", "it is not in again yet");
+    may_end.notify_one();
+    assert_eq!(websocket.text().await, "40/chat,");
+    for expected in ["disconnect", "connect"] {
+        assert_eq!(within(expected, logged.recv()).await, Some(expected));
+    }
+    websocket.send(r#"42/chat,1["to-room"]"#).await;
+    assert_eq!(
+        websocket.text().await,
+        "43/chat,1[]",
+        "the room of its earlier membership is not its room now"
     );
 }
 
