@@ -28,14 +28,14 @@ use super::{
     DecodeError, EncodeError,
     incoming::{Body, Incoming},
     message::{AckFlags, EVENT, write_options},
-    opened::{Opened, check_event, first_only, json_alone, only_value},
+    opened::{Opened, check_event, first_only, json_alone, only_value, write_only},
     parts::{
         Opts, Sockets, WireFlags, raw, read_close, read_flags, read_packet, read_rooms,
         read_sockets, read_target, read_text, read_uint,
     },
     request::{Request, RequestId, check_server_side},
     response::Response,
-    to_msgpack::{write_args, write_map_len, write_only, write_str, write_uint},
+    to_msgpack::{write_args, write_map_len, write_str, write_uint},
     uid::Uid,
 };
 use crate::{
