@@ -117,6 +117,9 @@ pub enum DecodeError {
         /// Which.
         key: &'static str,
     },
+    /// The message is about another namespace than its channel, or says about none.
+    #[error("message is about another namespace")]
+    Namespace,
     /// A type of message that is not known here.
     #[error("unknown message type {number}")]
     Type {

@@ -1,4 +1,4 @@
-//! The wire between instances: what the Node servers' classic Redis adapter speaks, byte for byte.
+//! The wire between instances: what the Node servers' classic and sharded Redis adapters speak, byte for byte.
 //!
 //! Pure: no actor, no Redis client, no clock. Bytes and values in, values and bytes out; `redis_bridge` moves them.
 //! Nobody else knows channel names or MessagePack. Incoming bytes are hostile: reading them never panics, costs time
@@ -9,12 +9,14 @@
 //! message  ── [uid, {type, data, nsp}, {rooms, except, flags}]  ⇄  Uid, Broadcast
 //! request  ── what one instance asks of all others
 //! response ── what each of them answers
+//! sharded, sharded_channel ── the same with the sharded adapter's messages and channels
+//! incoming ── what came, whichever adapter brought it
 //!   opened     ── requests and responses: JSON or MessagePack → JSON text + attachments
 //!   parts      ── rooms, targets, flags, packets, sockets of requests and responses
 //!   to_msgpack ── data: JSON text + attachments  →  MessagePack
 //!   to_json    ── data: MessagePack  →  JSON text + attachments
 //! ```
-//! Source: @socket.io/redis-adapter 8.3 (`createAdapter`), notepack.io 3.0.1; wire.md 3.
+//! Source: @socket.io/redis-adapter 8.3 (`createAdapter`, `createShardedAdapter`), notepack.io 3.0.1; wire.md 3, 4.
 
 mod error;
 mod iso_date;
@@ -25,9 +27,12 @@ mod to_json;
 mod to_msgpack;
 
 pub mod channel;
+pub mod incoming;
 pub mod message;
 pub mod request;
 pub mod response;
+pub mod sharded;
+pub mod sharded_channel;
 pub mod uid;
 
 pub use error::{DecodeError, EncodeError};

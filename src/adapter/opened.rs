@@ -27,6 +27,9 @@ use crate::socket_io::{args::Args, json, object};
 /// How many levels of a message can lie above the arguments in it: message, data, packet, sockets, socket.
 const MAX_LEVELS_ABOVE: usize = 6;
 
+/// MessagePack's header of an array of one element.
+const ONE_ELEMENT: u8 = 0x91;
+
 /// A message's text and its binary values.
 pub(super) struct Opened {
     text: ByteString,
@@ -46,16 +49,14 @@ impl Opened {
             });
         }
         let mut reader = Reader::new(bytes);
-        let value = read_value(&mut reader, MAX_DEPTH + MAX_LEVELS_ABOVE)?;
+        let (text, attachments) = read_value(&mut reader, MAX_DEPTH + MAX_LEVELS_ABOVE)?;
         reader.end()?;
-        let text = value.json();
-        let text = text.get(1..text.len() - 1).unwrap_or_default();
         if !text.starts_with('{') {
             return Err(DecodeError::Object);
         }
         Ok(Self {
             text: text.into(),
-            attachments: value.attachments().to_vec(),
+            attachments,
         })
     }
 
@@ -151,13 +152,20 @@ pub(super) fn json_alone(args: &Args) -> Result<Cow<'_, str>, EncodeError> {
     let mut out = ByteBuf::new();
     write_args(&mut out, args)?;
     let bytes = Bytes::from(out.into_vec());
-    let value = read_value(&mut Reader::new(&bytes), MAX_DEPTH + 1)
+    let (text, attachments) = read_value(&mut Reader::new(&bytes), MAX_DEPTH)
         .map_err(|_false_placeholder| EncodeError::Json { at: 0 })?;
-    let text = value.json();
-    let text = text.get(1..text.len() - 1).unwrap_or_default();
-    Ok(Cow::Owned(
-        with_buffers(text, value.attachments()).into_owned(),
-    ))
+    Ok(Cow::Owned(with_buffers(&text, &attachments).into_owned()))
+}
+
+/// Appends the only element of what [`first_only`] returned in MessagePack; returns whether there is one.
+pub(super) fn write_only(out: &mut ByteBuf, args: &Args) -> Result<bool, EncodeError> {
+    let mut array = ByteBuf::with_capacity(args.len_bytes() + 16);
+    write_args(&mut array, args)?;
+    let Some((&ONE_ELEMENT, element)) = array.as_slice().split_first() else {
+        return Ok(false);
+    };
+    out.as_mut_vec().extend_from_slice(element);
+    Ok(true)
 }
 
 /// Returns `args` with no more than their first element.

@@ -60,25 +60,28 @@ pub(super) fn read_event(reader: &mut Reader<'_>) -> Result<Args, DecodeError> {
     Ok(Args::from_parts(write.json.into(), write.attachments))
 }
 
-/// Reads one value, nested at most `max_depth` levels, as the only element of an array; an empty one for `undefined`.
+/// Reads one value, nested at most `max_depth` levels; returns its text and its attachments. `undefined` is null.
 ///
 /// # Errors
 /// It nests too deep, or ends too soon.
-pub(super) fn read_value(reader: &mut Reader<'_>, max_depth: usize) -> Result<Args, DecodeError> {
+pub(super) fn read_value(
+    reader: &mut Reader<'_>,
+    max_depth: usize,
+) -> Result<(String, Vec<Bytes>), DecodeError> {
     let mut write = Write {
         reader,
-        json: String::from("["),
+        json: String::new(),
         attachments: Vec::new(),
         has_false_placeholder: false,
     };
     let token = write.reader.token()?;
-    // Nothing is written for `undefined`.
-    write.value(token, max_depth)?;
+    if write.value(token, max_depth)? == Wrote::Undefined {
+        write.json.push_str("null");
+    }
     if write.has_false_placeholder && !write.attachments.is_empty() {
         return Err(DecodeError::FalsePlaceholder);
     }
-    write.json.push(']');
-    Ok(Args::from_parts(write.json.into(), write.attachments))
+    Ok((write.json, write.attachments))
 }
 
 /// Returns a number as JavaScript prints it; `None` if JSON has no word for it.

@@ -20,9 +20,6 @@ use rmp::encode::{self, ByteBuf, ValueWriteError};
 use super::{EncodeError, MAX_DEPTH};
 use crate::socket_io::args::Args;
 
-/// Header of an array of one element.
-const ONE_ELEMENT: &u8 = &0x91;
-
 /// Appends `args` as one MessagePack array.
 ///
 /// # Errors
@@ -52,20 +49,6 @@ pub(super) fn write_args(out: &mut ByteBuf, args: &Args) -> Result<(), EncodeErr
     };
     write.text.space();
     write.value()
-}
-
-/// Appends the only element of `args`, without the array around it; returns whether there is one.
-///
-/// # Errors
-/// As [`write_args`].
-pub(super) fn write_only(out: &mut ByteBuf, args: &Args) -> Result<bool, EncodeError> {
-    let mut array = ByteBuf::with_capacity(args.len_bytes() + 16);
-    write_args(&mut array, args)?;
-    let Some((ONE_ELEMENT, element)) = array.as_slice().split_first() else {
-        return Ok(false);
-    };
-    out.as_mut_vec().extend_from_slice(element);
-    Ok(true)
 }
 
 /// Appends a text.
