@@ -1,30 +1,21 @@
 //! The wire between instances: what the Node servers' classic Redis adapter speaks, byte for byte.
 //!
 //! Pure: no actor, no Redis client, no clock. Bytes and values in, values and bytes out; `redis_bridge` moves them.
-//! Nobody else knows channel names or MessagePack. Incoming bytes are hostile: reading them never panics, costs time
-//! linear in their length, and allocates nothing for a length that is only claimed.
+//! Nobody else knows channel names. Incoming bytes are hostile: reading them never panics, costs time linear in their
+//! length, and allocates nothing for a length that is only claimed; `msgpack` sees to that.
 //!
 //! ```text
 //! channel  ── who subscribes to what, which channel a broadcast goes to
 //! message  ── [uid, {type, data, nsp}, {rooms, except, flags}]  ⇄  Uid, Broadcast
-//!   to_msgpack ── data: JSON text + attachments  →  MessagePack
-//!   to_json    ── data: MessagePack  →  JSON text + attachments
 //! ```
 //! Source: @socket.io/redis-adapter 8.3 (`createAdapter`), notepack.io 3.0.1; wire.md 3.1, 3.2, 3.7.
 
 mod error;
-mod iso_date;
-mod reader;
-mod to_json;
-mod to_msgpack;
 
 pub mod channel;
 pub mod message;
 pub mod uid;
 
-pub use error::{DecodeError, EncodeError};
+pub use error::DecodeError;
 
-/// How deep arrays and objects of one event's arguments may nest, the argument array included.
-///
-/// Node's decoder is recursive and a subscriber in which it fails stays deaf for ever, so this guards others, too.
-pub const MAX_DEPTH: usize = 128;
+pub use crate::msgpack::{EncodeError, MAX_DEPTH};
