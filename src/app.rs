@@ -52,6 +52,7 @@ use crate::{
         sessions::Sessions,
         work::WorkCount,
     },
+    socket_io::parser::Parser,
     telemetry,
 };
 
@@ -137,6 +138,14 @@ impl App {
         self
     }
 
+    /// Chooses the form of Socket.IO packets for all clients of this instance, whatever the settings say. There is no
+    /// negotiation: clients must be made with the same parser.
+    #[must_use]
+    pub fn parser(mut self, parser: Parser) -> Self {
+        self.config.parser = parser;
+        self
+    }
+
     /// Adds a path that speaks Engine.IO alone: each message goes to `answer`, and what that returns goes back.
     ///
     /// `path` begins and ends with a slash. The handler runs on the arbiter of the client and must not block.
@@ -176,7 +185,8 @@ impl App {
 
         let uid = Uid::random()?;
         let hub_arbiter = Arbiter::new();
-        let hub = Hub::start_in_arbiter(&hub_arbiter.handle(), |_| Hub::default());
+        let parser = config.parser;
+        let hub = Hub::start_in_arbiter(&hub_arbiter.handle(), move |_| Hub::new(parser));
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
@@ -205,6 +215,7 @@ impl App {
         let services = Arc::new(Services {
             instance,
             config: config.engine.clone(),
+            parser,
             gateways,
             hub,
             sessions: Sessions::default(),

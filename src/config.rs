@@ -9,7 +9,10 @@ use std::{ffi::OsString, fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
 use url::Url;
 
-use crate::http::origin::{AllowedOrigins, OriginFault};
+use crate::{
+    http::origin::{AllowedOrigins, OriginFault},
+    socket_io::parser::Parser,
+};
 
 /// Names of the settings, as they stand in the environment and in `.env`.
 pub mod env {
@@ -39,6 +42,8 @@ pub mod env {
     pub const CONNECT_TIMEOUT: &str = "CONNECT_TIMEOUT";
     /// Bytes in one message or polling body. Default [`super::DEFAULT_MAX_HTTP_BUFFER_SIZE`].
     pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
+    /// Form of Socket.IO packets, `json` or `msgpack`. Default `json`.
+    pub const PARSER: &str = "PARSER";
     /// Number of HTTP workers. Default: one per core.
     pub const WORKERS: &str = "WORKERS";
     /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
@@ -164,6 +169,9 @@ pub struct Config {
     pub jwt: JwtConfig,
     /// Session time-outs and limits.
     pub engine: EngineConfig,
+    /// Form of Socket.IO packets. There is no negotiation: every client must be made with the same. Instances of a cluster
+    /// may differ. Default [`Parser::Json`].
+    pub parser: Parser,
     /// HTTP workers, each a thread that serves its clients' handlers, too. At least 1; default one per core.
     pub workers: usize,
     /// Log filter.
@@ -183,6 +191,7 @@ impl Default for Config {
                 expires_in: Duration::from_secs(DEFAULT_JWT_EXPIRES_IN),
             },
             engine: EngineConfig::default(),
+            parser: Parser::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             log_filter: DEFAULT_LOG.to_owned(),
         }
@@ -234,6 +243,12 @@ pub enum Fault {
     ShortSecret {
         /// Its length in bytes.
         len: usize,
+    },
+    /// There is no such parser.
+    #[error("PARSER={value:?} must be json or msgpack")]
+    Parser {
+        /// What stood there.
+        value: String,
     },
     /// The log filter is not in `env_logger`'s grammar.
     #[error("RUST_LOG={value:?} is not a log filter; write for example info or sockhop=debug")]
@@ -344,6 +359,13 @@ impl Config {
                     DEFAULT_MAX_HTTP_BUFFER_SIZE,
                 ),
             },
+            parser: reader
+                .parsed(env::PARSER, |text| {
+                    Parser::from_str(text).or(Err(Fault::Parser {
+                        value: text.to_owned(),
+                    }))
+                })
+                .unwrap_or_default(),
             workers: reader.number(env::WORKERS, 1, MAX_WORKERS, "", defaults.workers),
             log_filter: reader
                 .parsed(env::RUST_LOG, |text| {
@@ -508,6 +530,7 @@ mod tests {
         assert_eq!(config.engine.upgrade_timeout, Duration::from_secs(10));
         assert_eq!(config.engine.connect_timeout, Duration::from_secs(45));
         assert_eq!(config.engine.max_payload, 1_000_000);
+        assert_eq!(config.parser, Parser::Json);
         assert!(config.workers >= 1);
         assert_eq!(config.log_filter, "info");
     }
@@ -526,6 +549,16 @@ mod tests {
     }
 
     #[test]
+    fn a_parser_is_chosen_by_its_name() {
+        for parser in [Parser::Json, Parser::MessagePack] {
+            assert_eq!(
+                read(&[(env::PARSER, parser.as_str())]).unwrap().parser,
+                parser
+            );
+        }
+    }
+
+    #[test]
     fn every_fault_is_named_in_one_message() {
         let err = read(&[
             (env::PORT, "70000"),
@@ -536,12 +569,13 @@ mod tests {
             (env::JWT_EXPIRES_IN, "1h"),
             (env::PING_INTERVAL, "0"),
             (env::MAX_HTTP_BUFFER_SIZE, "-1"),
+            (env::PARSER, "yaml"),
             (env::WORKERS, "0"),
             (env::RUST_LOG, "sockhop=loud"),
         ])
         .unwrap_err();
         let text = err.to_string();
-        assert!(text.starts_with("10 settings cannot be used:"), "{text}");
+        assert!(text.starts_with("11 settings cannot be used:"), "{text}");
         for name in [
             env::PORT,
             env::FRONTEND_URL,
@@ -551,6 +585,7 @@ mod tests {
             env::JWT_EXPIRES_IN,
             env::PING_INTERVAL,
             env::MAX_HTTP_BUFFER_SIZE,
+            env::PARSER,
             env::WORKERS,
             env::RUST_LOG,
         ] {

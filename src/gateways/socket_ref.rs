@@ -33,6 +33,7 @@ use crate::{
         args::Args,
         encode,
         ids::{Namespace, Room, SocketId},
+        parser::Parser,
     },
 };
 
@@ -81,6 +82,7 @@ pub(crate) struct SocketParts {
     pub(crate) namespace: Namespace,
     pub(crate) join: JoinId,
     pub(crate) instance: InstanceId,
+    pub(crate) parser: Parser,
     pub(crate) handshake: Arc<Handshake>,
     pub(crate) data: Value,
     pub(crate) hub: Addr<Hub>,
@@ -95,6 +97,7 @@ struct Inner {
     namespace: Namespace,
     join: JoinId,
     instance: InstanceId,
+    parser: Parser,
     handshake: Arc<Handshake>,
     /// JSON text: a tree of it would take several times as much, in every socket.
     data: Mutex<Box<str>>,
@@ -117,6 +120,7 @@ impl SocketRef {
             namespace,
             join,
             instance,
+            parser,
             handshake,
             data,
             hub,
@@ -130,6 +134,7 @@ impl SocketRef {
                 namespace,
                 join,
                 instance,
+                parser,
                 handshake,
                 data: Mutex::new(data.to_string().into()),
                 hub,
@@ -216,10 +221,17 @@ impl SocketRef {
     }
 
     fn deliver(&self, args: &Args, volatile: bool) {
+        let Inner {
+            parser, namespace, ..
+        } = &*self.inner;
+        let message = match encode::event(*parser, namespace, None, args) {
+            Ok(message) => message,
+            Err(err) => return log::error!("an event cannot be encoded: {err}"),
+        };
         mail::note();
         self.inner.deliver.do_send(Deliver {
             join: self.inner.join,
-            message: encode::event(&self.inner.namespace, None, args),
+            message,
             volatile,
         });
     }

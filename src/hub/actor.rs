@@ -12,7 +12,10 @@ use super::{
     messages::{Deliver, Join, JoinId, Leave, Originate, Register, Reinject, Unregister},
     rooms::{Rooms, TooManyRooms},
 };
-use crate::{redis_bridge::messages::Publish, socket_io::encode};
+use crate::{
+    redis_bridge::messages::Publish,
+    socket_io::{encode, parser::Parser},
+};
 
 /// Messages that may wait before a sender that awaits its answer is held back.
 const MAILBOX_CAPACITY: usize = 1024;
@@ -29,17 +32,28 @@ struct Handle {
 pub struct Hub {
     rooms: Rooms<Handle>,
     bridge: Option<Recipient<Publish>>,
+    parser: Parser,
 }
 
 impl Hub {
+    /// Returns a hub whose clients all speak one form of packets.
+    pub fn new(parser: Parser) -> Self {
+        Self {
+            parser,
+            ..Self::default()
+        }
+    }
+
     /// Encodes once and hands the same bytes to every selected socket.
     fn deliver(&self, broadcast: &Broadcast) {
         let mut message = None;
         self.rooms
             .select(&broadcast.namespace, &broadcast.target, |handle| {
                 let message = message.get_or_insert_with(|| {
-                    encode::event(&broadcast.namespace, None, &broadcast.args)
+                    encode::event(self.parser, &broadcast.namespace, None, &broadcast.args)
+                        .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
                 });
+                let Ok(message) = message else { return };
                 handle.recipient.do_send(Deliver {
                     join: handle.join,
                     message: Arc::clone(message),

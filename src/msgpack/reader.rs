@@ -45,6 +45,13 @@ pub(crate) struct Ext {
     pub(crate) range: Range<usize>,
 }
 
+impl Token<'_> {
+    /// Returns whether it is what notepack 2 makes of `undefined`.
+    pub(crate) fn is_undefined(&self) -> bool {
+        matches!(self, Self::Ext(Ext { kind: 0, is_fixed: true, range }) if range.len() == 1)
+    }
+}
+
 /// Reads tokens from the front of a message. A copy is a bookmark.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {

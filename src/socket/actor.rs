@@ -52,6 +52,7 @@ use crate::{
         decoder::{AckId, Decoder, Packet as SioPacket},
         encode,
         ids::{Namespace, SocketId},
+        parser::Parser,
     },
     telemetry::with_causes,
     websocket::{close::CloseFrame, connection::Connection},
@@ -89,6 +90,8 @@ pub struct Services {
     pub instance: InstanceId,
     /// Time-outs and limits.
     pub config: EngineConfig,
+    /// The form of Socket.IO packets.
+    pub parser: Parser,
     /// The application.
     pub gateways: Gateways,
     /// Membership and broadcasts.
@@ -221,7 +224,7 @@ impl Socket {
                 transport,
                 probe: None,
                 outbox,
-                decoder: Decoder::new(services.config.max_payload),
+                decoder: Decoder::new(services.parser, services.config.max_payload),
                 admissions: Vec::new(),
                 memberships: Vec::new(),
                 next_join: 0,
@@ -325,6 +328,7 @@ impl Socket {
             match verdict {
                 Ok(data) => self.join(admission, data),
                 Err(refusal) => self.push(encode::connect_error(
+                    self.services.parser,
                     admission.gateway.namespace(),
                     &refusal.message,
                     refusal.data.as_ref(),
@@ -348,6 +352,7 @@ impl Socket {
             namespace: namespace.clone(),
             join,
             instance: self.services.instance,
+            parser: self.services.parser,
             handshake: Arc::clone(&self.handshake),
             data,
             hub: self.services.hub.clone(),
@@ -361,7 +366,11 @@ impl Socket {
             join,
             recipient: self.own.clone().recipient(),
         };
-        self.push(encode::connect(&namespace, &socket_id));
+        self.push(encode::connect(
+            self.services.parser,
+            &namespace,
+            &socket_id,
+        ));
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -390,7 +399,12 @@ impl Socket {
             moved = true;
             self.have_handlers_moved = true;
             let join = membership.join;
-            let ack = ack.map(|(id, args)| encode::ack(membership.namespace(), id, &args));
+            let parser = self.services.parser;
+            let ack = ack.and_then(|(id, args)| {
+                encode::ack(parser, membership.namespace(), id, &args)
+                    .inspect_err(|err| log::error!("an ack cannot be encoded: {err}"))
+                    .ok()
+            });
             if is_behind_mail {
                 self.is_mail_due = true;
                 cx.waker().wake_by_ref();
@@ -546,7 +560,12 @@ impl Socket {
             return self.end(CloseReason::OutOfTurn);
         }
         match self.services.gateways.get(&namespace) {
-            None => self.push(encode::connect_error(&namespace, "Invalid namespace", None)),
+            None => self.push(encode::connect_error(
+                self.services.parser,
+                &namespace,
+                "Invalid namespace",
+                None,
+            )),
             Some(gateway) => {
                 let handshake = Arc::clone(&self.handshake);
                 let request = ConnectRequest {
@@ -899,9 +918,11 @@ impl Handler<EmitWithAck> for Socket {
         };
         let id = AckId(self.next_ack);
         self.next_ack = self.next_ack.wrapping_add(1);
-        if membership.await_ack(id, reply) {
-            let message = encode::event(membership.namespace(), Some(id), &args);
-            self.push(message);
+        let parser = self.services.parser;
+        match encode::event(parser, membership.namespace(), Some(id), &args) {
+            Ok(message) if membership.await_ack(id, reply) => self.push(message),
+            Ok(_) => {}
+            Err(err) => log::error!("an event cannot be encoded: {err}"),
         }
     }
 }
@@ -919,7 +940,7 @@ impl Handler<Disconnect> for Socket {
         };
         if !message.whole_connection {
             if let Some(membership) = self.memberships.get(at) {
-                let goodbye = encode::disconnect(membership.namespace());
+                let goodbye = encode::disconnect(self.services.parser, membership.namespace());
                 self.leave(at, DisconnectReason::ServerNamespaceDisconnect);
                 self.push(goodbye);
             }
@@ -928,7 +949,7 @@ impl Handler<Disconnect> for Socket {
         let goodbyes: Vec<_> = self
             .memberships
             .iter()
-            .map(|m| encode::disconnect(m.namespace()))
+            .map(|m| encode::disconnect(self.services.parser, m.namespace()))
             .collect();
         for goodbye in goodbyes {
             self.push(goodbye);
