@@ -11,6 +11,7 @@
 //! | `events` | events, acks, binary, order, slow and broken handlers |
 //! | `handlers` | what a client meets when handlers are slow, busy, or done with it |
 //! | `chat` | the example of that name |
+//! | `msgpack` | packets in MessagePack: both transports, both directions, breaches |
 //! | `origins` | which pages may use the hub, over HTTP and WebSocket |
 //! | `accounts` | registering and logging in over HTTP, under load too |
 //! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
@@ -31,6 +32,7 @@ mod events;
 mod handlers;
 mod handshake;
 mod hostile;
+mod msgpack;
 mod namespaces;
 mod origins;
 mod pages;
