@@ -13,7 +13,7 @@
 //! | `hello` | server | what the client brought as `auth` | |
 //! | `echo` | client | any | acks them |
 //! | `share` | client | any | sends them to all clients as `shared`, and acks |
-//! | `ask-me` | client | any | asks the client the same back as `question`, and acks its answer |
+//! | `ask-me` | client | any | asks the client the same back as `question`, and acks its two answers as one list |
 //! | `kick` | client | whether the whole connection goes | disconnects the client |
 
 use std::time::Duration;

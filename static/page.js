@@ -857,7 +857,8 @@
       return;
     }
     const extra = { proof: randomId() };
-    if ($('binary').checked) extra.attachment = randomBytes(16);
+    // An ArrayBuffer: in browsers, the official MessagePack parser makes a plain object of a typed array.
+    if ($('binary').checked) extra.attachment = randomBytes(16).buffer;
     const sent = withProof(value, extra);
     const present = {
       proof: extra.proof,
