@@ -166,15 +166,15 @@ impl Write<'_, '_> {
                     .push_str(number_text(number, &mut buffer).unwrap_or("null"));
             }
             Token::Str(text) => self.string(text),
-            Token::Bin(range) => self.attachment(range)?,
-            Token::Ext(ext) => return self.ext(ext),
+            Token::Bin(range) => self.attachment(range, depth_left)?,
+            Token::Ext(ext) => return self.ext(ext, depth_left),
             Token::Array(len) => self.array(len, depth_left)?,
             Token::Map(len) => self.map(len, depth_left)?,
         }
         Ok(Wrote::Value)
     }
 
-    fn ext(&mut self, ext: Ext) -> Result<Wrote, DecodeError> {
+    fn ext(&mut self, ext: Ext, depth_left: usize) -> Result<Wrote, DecodeError> {
         let Ext {
             kind,
             is_fixed,
@@ -186,24 +186,30 @@ impl Write<'_, '_> {
             (EXT_NOTEPACK, true, &[a, b, c, d, e, f, g, h]) => {
                 self.date(i64::from_be_bytes([a, b, c, d, e, f, g, h]) as f64);
             }
-            (EXT_NOTEPACK, false, _) => self.attachment(range)?,
+            (EXT_NOTEPACK, false, _) => self.attachment(range, depth_left)?,
             (EXT_TIMESTAMP, _, payload) if self.rules.dialect == Dialect::Notepack3 => {
                 match timestamp(is_fixed, payload) {
                     Some(millis) => self.date(millis),
-                    None => self.pair(kind, range)?,
+                    None => self.pair(kind, range, depth_left)?,
                 }
             }
-            _ => self.pair(kind, range)?,
+            _ => self.pair(kind, range, depth_left)?,
         }
         Ok(Wrote::Value)
     }
 
     /// Writes an extension that has no meaning here.
-    fn pair(&mut self, kind: i8, range: Range<usize>) -> Result<(), DecodeError> {
+    fn pair(
+        &mut self,
+        kind: i8,
+        range: Range<usize>,
+        depth_left: usize,
+    ) -> Result<(), DecodeError> {
+        let depth_left = self.deeper(depth_left)?;
         self.json.push('[');
         self.json.push_str(itoa::Buffer::new().format(kind));
         self.json.push(',');
-        self.attachment(range)?;
+        self.attachment(range, depth_left)?;
         self.json.push(']');
         Ok(())
     }
@@ -219,7 +225,9 @@ impl Write<'_, '_> {
         }
     }
 
-    fn attachment(&mut self, range: Range<usize>) -> Result<(), DecodeError> {
+    /// Writes a placeholder, which is an object and counts as one: whoever reads the text must find it within the limit.
+    fn attachment(&mut self, range: Range<usize>, depth_left: usize) -> Result<(), DecodeError> {
+        self.deeper(depth_left)?;
         let max = self.rules.max_attachments;
         if self.attachments.len() >= max {
             return Err(DecodeError::Attachments { max });
@@ -493,6 +501,17 @@ mod tests {
             decode(&nested(1_000_000)),
             Err(DecodeError::TooDeep { max: MAX_DEPTH })
         );
+        // What stands in the text for bytes nests as well.
+        let too_deep = Err(DecodeError::TooDeep { max: MAX_DEPTH });
+        for (bytes, levels) in [
+            (&b"\xc4\x01a"[..], 1),
+            (b"\xc7\x01\0a", 1),
+            (b"\xd4\x05a", 2),
+        ] {
+            let nested = |depth: usize| [&*vec![0x91; depth], bytes].concat();
+            assert!(decode(&nested(MAX_DEPTH - 1 - levels)).is_ok());
+            assert_eq!(decode(&nested(MAX_DEPTH - levels)), too_deep);
+        }
         let many = |num: usize| [&b"\xdc\x03\xe9"[..], &b"\xc4\0".repeat(num), &[0xc0; 2]].concat();
         assert!(decode(&many(MAX_ATTACHMENTS)[..3 + 2 * MAX_ATTACHMENTS + 1]).is_ok());
         assert_eq!(
