@@ -61,6 +61,7 @@ use crate::{
         sessions::Sessions,
         work::WorkCount,
     },
+    socket_io::parser::Parser,
     telemetry,
 };
 
@@ -189,6 +190,14 @@ impl App {
         self
     }
 
+    /// Chooses the form of Socket.IO packets for all clients of this instance, whatever the settings say. There is no
+    /// negotiation: clients must be made with the same parser.
+    #[must_use]
+    pub fn parser(mut self, parser: Parser) -> Self {
+        self.config.parser = parser;
+        self
+    }
+
     /// Adds a path that speaks Engine.IO alone: each message goes to `answer`, and what that returns goes back.
     ///
     /// `path` begins and ends with a slash. The handler runs on the arbiter of the client and must not block.
@@ -229,8 +238,9 @@ impl App {
 
         let uid = Uid::random()?;
         let hub_arbiter = Arbiter::new();
+        let parser = config.parser;
         let ack_ids = Arc::new(AckIds::default());
-        let (hub, interest) = start_hub(&hub_arbiter, &ack_ids, &gateways);
+        let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways);
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
@@ -259,6 +269,7 @@ impl App {
         let services = Arc::new(Services {
             instance,
             config: config.engine.clone(),
+            parser,
             gateways,
             hub,
             interest,
@@ -304,12 +315,13 @@ impl App {
 /// Starts the hub on its arbiter, and on this one the actor that runs the servers' own handlers; each knows the other.
 fn start_hub(
     arbiter: &Arbiter,
+    parser: Parser,
     ack_ids: &Arc<AckIds>,
     gateways: &Gateways,
 ) -> (Addr<Hub>, Interest) {
     let mut started = None;
     ServerSide::create(|ctx| {
-        let (hub, interest) = Hub::new(Arc::clone(ack_ids), ctx.address().recipient());
+        let (hub, interest) = Hub::new(parser, Arc::clone(ack_ids), ctx.address().recipient());
         let hub = Hub::start_in_arbiter(&arbiter.handle(), |_| hub);
         started = Some((hub.clone(), interest));
         ServerSide::new(gateways.clone(), hub)

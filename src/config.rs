@@ -9,7 +9,10 @@ use std::{ffi::OsString, fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
 use url::Url;
 
-use crate::http::origin::{AllowedOrigins, OriginFault};
+use crate::{
+    http::origin::{AllowedOrigins, OriginFault},
+    socket_io::parser::Parser,
+};
 
 /// Names of the settings, as they stand in the environment and in `.env`.
 pub mod env {
@@ -41,6 +44,8 @@ pub mod env {
     pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
     /// Whether clients 2.x of Socket.IO are let in. Default `false`; see [`super::EngineConfig::allow_eio3`].
     pub const ALLOW_EIO3: &str = "ALLOW_EIO3";
+    /// Form of Socket.IO packets, `json` or `msgpack`. Default `json`.
+    pub const PARSER: &str = "PARSER";
     /// Number of HTTP workers. Default: one per core.
     pub const WORKERS: &str = "WORKERS";
     /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
@@ -174,6 +179,9 @@ pub struct Config {
     pub jwt: JwtConfig,
     /// Session time-outs and limits.
     pub engine: EngineConfig,
+    /// Form of Socket.IO packets. There is no negotiation: every client must be made with the same. Instances of a cluster
+    /// may differ. Default [`Parser::Json`].
+    pub parser: Parser,
     /// HTTP workers, each a thread that serves its clients' handlers, too. At least 1; default one per core.
     pub workers: usize,
     /// Log filter.
@@ -193,6 +201,7 @@ impl Default for Config {
                 expires_in: Duration::from_secs(DEFAULT_JWT_EXPIRES_IN),
             },
             engine: EngineConfig::default(),
+            parser: Parser::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             log_filter: DEFAULT_LOG.to_owned(),
         }
@@ -252,6 +261,12 @@ pub enum Fault {
     ShortSecret {
         /// Its length in bytes.
         len: usize,
+    },
+    /// There is no such parser.
+    #[error("PARSER={value:?} must be json or msgpack")]
+    Parser {
+        /// What stood there.
+        value: String,
     },
     /// The log filter is not in `env_logger`'s grammar.
     #[error("RUST_LOG={value:?} is not a log filter; write for example info or sockhop=debug")]
@@ -363,6 +378,13 @@ impl Config {
                 ),
                 allow_eio3: reader.boolean(env::ALLOW_EIO3, defaults.engine.allow_eio3),
             },
+            parser: reader
+                .parsed(env::PARSER, |text| {
+                    Parser::from_str(text).or(Err(Fault::Parser {
+                        value: text.to_owned(),
+                    }))
+                })
+                .unwrap_or_default(),
             workers: reader.number(env::WORKERS, 1, MAX_WORKERS, "", defaults.workers),
             log_filter: reader
                 .parsed(env::RUST_LOG, |text| {
@@ -540,6 +562,7 @@ mod tests {
         assert_eq!(config.engine.connect_timeout, Duration::from_secs(45));
         assert_eq!(config.engine.max_payload, 1_000_000);
         assert!(!config.engine.allow_eio3);
+        assert_eq!(config.parser, Parser::Json);
         assert!(config.workers >= 1);
         assert_eq!(config.log_filter, "info");
     }
@@ -558,6 +581,16 @@ mod tests {
     }
 
     #[test]
+    fn a_parser_is_chosen_by_its_name() {
+        for parser in [Parser::Json, Parser::MessagePack] {
+            assert_eq!(
+                read(&[(env::PARSER, parser.as_str())]).unwrap().parser,
+                parser
+            );
+        }
+    }
+
+    #[test]
     fn every_fault_is_named_in_one_message() {
         let err = read(&[
             (env::PORT, "70000"),
@@ -569,6 +602,7 @@ mod tests {
             (env::PING_INTERVAL, "0"),
             (env::MAX_HTTP_BUFFER_SIZE, "-1"),
             (env::ALLOW_EIO3, "maybe"),
+            (env::PARSER, "yaml"),
             (env::WORKERS, "0"),
             (env::RUST_LOG, "sockhop=loud"),
         ])
@@ -585,6 +619,7 @@ mod tests {
             env::PING_INTERVAL,
             env::MAX_HTTP_BUFFER_SIZE,
             env::ALLOW_EIO3,
+            env::PARSER,
             env::WORKERS,
             env::RUST_LOG,
         ] {

@@ -24,9 +24,9 @@ use super::{
     opened::{Opened, first_only, only_value, write_only},
     parts::{Sockets, read_listed_rooms, read_sockets, read_text, read_uint},
     request::RequestId,
-    to_msgpack::{write_map_len, write_str, write_uint},
 };
 use crate::{
+    msgpack::to_msgpack::{write_map_len, write_str, write_uint},
     socket::snapshot::SocketSnapshot,
     socket_io::{
         args::Args,

@@ -35,11 +35,11 @@ use super::{
     },
     request::{Request, RequestId, check_server_side},
     response::Response,
-    to_msgpack::{write_args, write_map_len, write_str, write_uint},
     uid::Uid,
 };
 use crate::{
     hub::broadcast::{Broadcast, Target},
+    msgpack::to_msgpack::{write_array, write_map_len, write_str, write_uint},
     socket::snapshot::SocketSnapshot,
     socket_io::{
         args::Args,
@@ -171,7 +171,7 @@ pub fn encode_request(
             check_server_side(args)?;
             if !args.attachments().is_empty() {
                 let mut packet = ByteBuf::new();
-                write_args(&mut packet, args)?;
+                write_array(&mut packet, args.json(), args.attachments())?;
                 let packet = Some(packet.as_slice());
                 let request_id = id.as_ref();
                 return msgpack(kind::SERVER_SIDE_EMIT, uid, namespace, request_id, packet);
@@ -274,7 +274,7 @@ fn write_broadcast(
     write_str(out, "type")?;
     write_uint(out, EVENT);
     write_str(out, "data")?;
-    write_args(out, args)?;
+    write_array(out, args.json(), args.attachments())?;
     if let Some(id) = id {
         write_str(out, "requestId")?;
         write_str(out, id.as_str())?;
@@ -350,7 +350,7 @@ fn write_head(out: &mut ByteBuf, kind: u64) -> Result<(), EncodeError> {
     write_map_len(out, 4)?;
     write_str(out, "type")?;
     write_uint(out, kind);
-    write_str(out, "data")
+    Ok(write_str(out, "data")?)
 }
 
 /// Writes what comes behind the data.
@@ -358,7 +358,7 @@ fn write_tail(out: &mut ByteBuf, uid: &Uid, namespace: &Namespace) -> Result<(),
     write_str(out, "uid")?;
     write_str(out, uid.as_str())?;
     write_str(out, "nsp")?;
-    write_str(out, namespace.as_str())
+    Ok(write_str(out, namespace.as_str())?)
 }
 
 /// A message of which no more than its four members has been read, which is all that one's own echo needs.

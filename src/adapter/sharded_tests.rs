@@ -9,6 +9,7 @@ use crate::adapter::{
     response::tests::any_response,
     sharded_channel::{ShardedChannel, ShardedChannels, SubscriptionMode},
 };
+use crate::msgpack;
 
 const VECTORS: &str = include_str!("../../test/vectors/sharded.json");
 const UID: &str = "0123456789abcdef";
@@ -314,7 +315,9 @@ fn what_this_adapter_does_not_have_is_not_written() {
     }
     let args = |json: &str| Args::from_parts(json.to_owned().into(), vec![]);
     let broadcast = Broadcast::to_all(Namespace::main(), args("[],[]"));
-    let refused = Err(EncodeError::Json { at: 0 });
+    let refused = Err(EncodeError::MessagePack(msgpack::EncodeError::Json {
+        at: 0,
+    }));
     assert_eq!(encode_broadcast(&uid(), &broadcast), refused);
     let emit = Request::ServerSideEmit {
         id: None,

@@ -31,6 +31,7 @@ use crate::{
         args::Args,
         encode,
         ids::{Namespace, Room, SocketId},
+        parser::Parser,
     },
 };
 
@@ -58,6 +59,7 @@ pub enum AckError {
 
 #[derive(Debug)]
 struct Inner {
+    parser: Parser,
     record: Arc<Record>,
     hub: Addr<Hub>,
     socket: Recipient<ForSocket>,
@@ -73,6 +75,7 @@ pub struct SocketRef {
 
 impl SocketRef {
     pub(crate) fn new(
+        parser: Parser,
         record: Arc<Record>,
         hub: Addr<Hub>,
         socket: Recipient<ForSocket>,
@@ -80,6 +83,7 @@ impl SocketRef {
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
+                parser,
                 record,
                 hub,
                 socket,
@@ -212,10 +216,12 @@ impl SocketRef {
     }
 
     fn deliver(&self, args: &Args, volatile: bool) {
-        self.tell(What::Deliver {
-            message: encode::event(&self.inner.record.namespace, None, args),
-            volatile,
-        });
+        let namespace = &self.inner.record.namespace;
+        let message = match encode::event(self.inner.parser, namespace, None, args) {
+            Ok(message) => message,
+            Err(err) => return log::error!("an event cannot be encoded: {err}"),
+        };
+        self.tell(What::Deliver { message, volatile });
     }
 
     fn tell(&self, what: What) {

@@ -26,6 +26,7 @@ use crate::{
     socket_io::{
         encode,
         ids::{Namespace, Room},
+        parser::Parser,
     },
 };
 
@@ -53,15 +54,20 @@ impl Handle {
 pub struct Hub {
     /// Changed by this actor alone; the lock is there for [`Interest`], which looks things up.
     rooms: Arc<RwLock<Rooms<Handle>>>,
+    parser: Parser,
     ack_ids: Arc<AckIds>,
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
 }
 
 impl Hub {
-    /// Returns a hub without sockets, and a view of its membership. Events for servers go to `server_side`; `ack_ids` are
-    /// shared with the sockets.
-    pub fn new(ack_ids: Arc<AckIds>, server_side: Recipient<ServerEvent>) -> (Self, Interest) {
+    /// Returns a hub without sockets, and a view of its membership. All clients speak `parser`; events for servers go to
+    /// `server_side`; `ack_ids` are shared with the sockets.
+    pub fn new(
+        parser: Parser,
+        ack_ids: Arc<AckIds>,
+        server_side: Recipient<ServerEvent>,
+    ) -> (Self, Interest) {
         let rooms: Arc<RwLock<Rooms<Handle>>> = Arc::default();
         let view = Arc::clone(&rooms);
         let interest = Interest::new(move |namespace, room| {
@@ -70,6 +76,7 @@ impl Hub {
         });
         let hub = Self {
             rooms,
+            parser,
             ack_ids,
             server_side,
             bridge: None,
@@ -138,8 +145,10 @@ impl Hub {
         self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
                 let message = message.get_or_insert_with(|| {
-                    encode::event(&broadcast.namespace, None, &broadcast.args)
+                    encode::event(self.parser, &broadcast.namespace, None, &broadcast.args)
+                        .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
                 });
+                let Ok(message) = message else { return };
                 member.handle().tell(What::Deliver {
                     message: Arc::clone(message),
                     volatile: broadcast.flags.volatile,
@@ -213,8 +222,10 @@ impl Hub {
         self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
                 let message = message.get_or_insert_with(|| {
-                    encode::event(&broadcast.namespace, Some(id), &broadcast.args)
+                    encode::event(self.parser, &broadcast.namespace, Some(id), &broadcast.args)
+                        .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
                 });
+                let Ok(message) = message else { return };
                 num_clients += 1;
                 member
                     .handle()
@@ -434,7 +445,9 @@ mod tests {
 
     fn hub() -> Addr<Hub> {
         let (server_side, _) = probe();
-        Hub::new(Arc::default(), server_side).0.start()
+        Hub::new(Parser::Json, Arc::default(), server_side)
+            .0
+            .start()
     }
 
     fn originate(broadcast: Broadcast) -> Originate {

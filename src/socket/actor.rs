@@ -49,7 +49,7 @@ use crate::{
         packet::{Message, PROBE, Packet},
         sid::{InstanceId, Sid},
     },
-    gateways::{ConnectRequest, Event, Gateways, SocketRef},
+    gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef},
     hub::{
         actor::Hub,
         interest::Interest,
@@ -60,6 +60,7 @@ use crate::{
         encode,
         ids::{Namespace, SocketId},
         legacy,
+        parser::Parser,
     },
     telemetry::with_causes,
     websocket::{close::CloseFrame, connection::Connection},
@@ -100,6 +101,8 @@ pub struct Services {
     pub instance: InstanceId,
     /// Time-outs and limits.
     pub config: EngineConfig,
+    /// The form of Socket.IO packets.
+    pub parser: Parser,
     /// The application.
     pub gateways: Gateways,
     /// Membership and broadcasts.
@@ -244,7 +247,7 @@ impl Socket {
                 transport,
                 probe: None,
                 outbox,
-                decoder: Decoder::new(services.config.max_payload),
+                decoder: Decoder::new(services.parser, services.config.max_payload),
                 admissions: Vec::new(),
                 memberships: Vec::new(),
                 winding_down: Vec::new(),
@@ -331,7 +334,7 @@ impl Socket {
             Some(Due::ConnectTimeout) => {
                 if self.is_main_missing() {
                     let main = Namespace::main();
-                    self.push(encode::connect_error(&main, "Invalid namespace", None));
+                    self.refuse_unasked(&main, "Invalid namespace");
                 }
                 self.end(CloseReason::ConnectTimeout);
             }
@@ -354,19 +357,31 @@ impl Socket {
             match verdict {
                 Ok(data) => self.join(admission, data),
                 Err(refusal) => {
-                    let encode = match self.session.revision {
-                        Revision::V4 => encode::connect_error,
-                        Revision::V3 => legacy::connect_error,
-                    };
-                    self.push(encode(
-                        &admission.namespace,
-                        &refusal.message,
-                        refusal.data.as_ref(),
-                    ));
+                    let Refusal { message, data } = refusal;
+                    self.refuse(&admission.namespace, &message, data.as_ref());
                 }
             }
         }
         moved
+    }
+
+    /// Tells the client why it may not join a namespace.
+    fn refuse(&mut self, namespace: &Namespace, message: &str, data: Option<&serde_json::Value>) {
+        let packet = match self.session.revision {
+            Revision::V4 => encode::connect_error(self.services.parser, namespace, message, data),
+            Revision::V3 => legacy::connect_error(namespace, message, data),
+        };
+        self.push(packet);
+    }
+
+    /// Tells the client that it may not join, without having asked any gateway; the same for clients of every age, as in Node.
+    fn refuse_unasked(&mut self, namespace: &Namespace, message: &str) {
+        self.push(encode::connect_error(
+            self.services.parser,
+            namespace,
+            message,
+            None,
+        ));
     }
 
     /// The client becomes a member. Its CONNECT reply is queued before the hub can deliver anything.
@@ -380,7 +395,7 @@ impl Socket {
                     log::error!("the system's random source failed; closing a client");
                     return self.end(CloseReason::Gateway);
                 };
-                let reply = encode::connect(&namespace, &socket_id);
+                let reply = encode::connect(self.services.parser, &namespace, &socket_id);
                 (socket_id, reply)
             }
             Revision::V3 => (
@@ -401,7 +416,7 @@ impl Socket {
         let hub = self.services.hub.clone();
         let own = self.own.clone().recipient();
         let pattern = gateway.pattern().cloned();
-        let socket = SocketRef::new(Arc::clone(&record), hub, own, pattern);
+        let socket = SocketRef::new(self.services.parser, Arc::clone(&record), hub, own, pattern);
         // Before the client learns of it: what others send it from then on is not for nobody.
         let registering = self.services.interest.register();
         self.push(reply);
@@ -437,7 +452,12 @@ impl Socket {
             moved = true;
             self.have_handlers_moved = true;
             let join = membership.join;
-            let ack = ack.map(|(id, args)| encode::ack(membership.namespace(), id, &args));
+            let parser = self.services.parser;
+            let ack = ack.and_then(|(id, args)| {
+                encode::ack(parser, membership.namespace(), id, &args)
+                    .inspect_err(|err| log::error!("an ack cannot be encoded: {err}"))
+                    .ok()
+            });
             if is_behind_mail {
                 self.is_mail_due = true;
                 cx.waker().wake_by_ref();
@@ -479,9 +499,15 @@ impl Socket {
             return;
         };
         let id = self.services.ack_ids.next();
-        if membership.await_ack(id, Awaiter::One(reply)) {
-            let message = encode::event(membership.namespace(), Some(id), &args);
-            self.push(message);
+        match encode::event(
+            self.services.parser,
+            membership.namespace(),
+            Some(id),
+            &args,
+        ) {
+            Ok(message) if membership.await_ack(id, Awaiter::One(reply)) => self.push(message),
+            Ok(_) => {}
+            Err(err) => log::error!("an event cannot be encoded: {err}"),
         }
     }
 
@@ -510,7 +536,7 @@ impl Socket {
             let goodbyes: Vec<_> = self
                 .memberships
                 .iter()
-                .map(|membership| encode::disconnect(membership.namespace()))
+                .map(|membership| encode::disconnect(self.services.parser, membership.namespace()))
                 .collect();
             for goodbye in goodbyes {
                 self.push(goodbye);
@@ -518,7 +544,7 @@ impl Socket {
             return self.end(CloseReason::Gateway);
         }
         if let Some(membership) = self.memberships.get(at) {
-            let goodbye = encode::disconnect(membership.namespace());
+            let goodbye = encode::disconnect(self.services.parser, membership.namespace());
             self.leave(at, DisconnectReason::ServerNamespaceDisconnect);
             self.push(goodbye);
         }
@@ -662,14 +688,10 @@ impl Socket {
             return self.end(CloseReason::OutOfTurn);
         }
         let Some(gateway) = self.services.gateways.get(&namespace) else {
-            return self.push(encode::connect_error(&namespace, "Invalid namespace", None));
+            return self.refuse_unasked(&namespace, "Invalid namespace");
         };
         if self.memberships.len() + self.admissions.len() >= MAX_NAMESPACES {
-            return self.push(encode::connect_error(
-                &namespace,
-                "Too many namespaces",
-                None,
-            ));
+            return self.refuse_unasked(&namespace, "Too many namespaces");
         }
         let before = self
             .winding_down

@@ -13,6 +13,7 @@
 //! | `gateways` | what the library offers an application: state, data, rooms, selections, failures |
 //! | `handlers` | what a client meets when handlers are slow, busy, or done with it |
 //! | `chat` | the example of that name |
+//! | `msgpack` | packets in MessagePack: both transports, both directions, breaches |
 //! | `origins` | which pages may use the hub, over HTTP and WebSocket |
 //! | `accounts` | registering and logging in over HTTP, under load too |
 //! | `pages` | the test page, pages and routes of an application, the client bundle, health |
@@ -36,6 +37,7 @@ mod gateways;
 mod handlers;
 mod handshake;
 mod hostile;
+mod msgpack;
 mod namespaces;
 #[path = "../support/ops_gateway.rs"]
 mod ops_gateway;
