@@ -25,7 +25,7 @@ pub(crate) fn configure(config: Config) -> Config {
             ping_timeout: Duration::from_millis(200),
             connect_timeout: Duration::from_millis(1000),
             max_payload: 1_000_000,
-            ..EngineConfig::default()
+            ..config.engine
         },
         // Some cases send requests on two connections and count on their being taken in the order sent.
         workers: 1,

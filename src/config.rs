@@ -39,6 +39,8 @@ pub mod env {
     pub const CONNECT_TIMEOUT: &str = "CONNECT_TIMEOUT";
     /// Bytes in one message or polling body. Default [`super::DEFAULT_MAX_HTTP_BUFFER_SIZE`].
     pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
+    /// Whether clients 2.x of Socket.IO are let in. Default `false`; see [`super::EngineConfig::allow_eio3`].
+    pub const ALLOW_EIO3: &str = "ALLOW_EIO3";
     /// Number of HTTP workers. Default: one per core.
     pub const WORKERS: &str = "WORKERS";
     /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
@@ -133,6 +135,13 @@ pub struct EngineConfig {
     pub connect_timeout: Duration,
     /// Bytes in one message (WebSocket), in one body (polling), and in all attachments of one packet. Default 1,000,000.
     pub max_payload: usize,
+    /// Whether clients of Engine.IO revision 3 (`socket.io-client` 2.x) are let in. Default false.
+    ///
+    /// It is off because the protocol of those clients tells too much: their socket id *is* the session id (in `/`, and the
+    /// part behind the `#` elsewhere), since the client computes it by itself. Whoever learns the socket id of such a client,
+    /// from a list of users or from the sender of a message, can poll and post in its name. Where it is on, show socket ids
+    /// to nobody whom you would not trust with the session. Clients 3.x and 4.x beside them are not affected.
+    pub allow_eio3: bool,
 }
 
 impl Default for EngineConfig {
@@ -143,6 +152,7 @@ impl Default for EngineConfig {
             upgrade_timeout: Duration::from_millis(DEFAULT_UPGRADE_TIMEOUT),
             connect_timeout: Duration::from_millis(DEFAULT_CONNECT_TIMEOUT),
             max_payload: DEFAULT_MAX_HTTP_BUFFER_SIZE,
+            allow_eio3: false,
         }
     }
 }
@@ -211,6 +221,14 @@ pub enum Fault {
         max: u64,
         /// " milliseconds" and the like, or nothing.
         unit: &'static str,
+    },
+    /// The value is neither yes nor no.
+    #[error("{name}={value:?} must be true or false")]
+    Boolean {
+        /// Which setting.
+        name: &'static str,
+        /// What stood there.
+        value: String,
     },
     /// One of the origins cannot be one.
     #[error("FRONTEND_URL: {0}")]
@@ -343,6 +361,7 @@ impl Config {
                     " bytes",
                     DEFAULT_MAX_HTTP_BUFFER_SIZE,
                 ),
+                allow_eio3: reader.boolean(env::ALLOW_EIO3, defaults.engine.allow_eio3),
             },
             workers: reader.number(env::WORKERS, 1, MAX_WORKERS, "", defaults.workers),
             log_filter: reader
@@ -445,6 +464,18 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
         Duration::from_millis(self.number(name, 1, MAX_MILLIS, " milliseconds", default))
     }
 
+    fn boolean(&mut self, name: &'static str, default: bool) -> bool {
+        self.parsed(name, |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(Fault::Boolean {
+                name,
+                value: text.to_owned(),
+            }),
+        })
+        .unwrap_or(default)
+    }
+
     fn redis(&mut self) -> Option<RedisConfig> {
         let prefix = self
             .parsed(env::REDIS_PREFIX, |text| {
@@ -508,6 +539,7 @@ mod tests {
         assert_eq!(config.engine.upgrade_timeout, Duration::from_secs(10));
         assert_eq!(config.engine.connect_timeout, Duration::from_secs(45));
         assert_eq!(config.engine.max_payload, 1_000_000);
+        assert!(!config.engine.allow_eio3);
         assert!(config.workers >= 1);
         assert_eq!(config.log_filter, "info");
     }
@@ -536,12 +568,13 @@ mod tests {
             (env::JWT_EXPIRES_IN, "1h"),
             (env::PING_INTERVAL, "0"),
             (env::MAX_HTTP_BUFFER_SIZE, "-1"),
+            (env::ALLOW_EIO3, "maybe"),
             (env::WORKERS, "0"),
             (env::RUST_LOG, "sockhop=loud"),
         ])
         .unwrap_err();
         let text = err.to_string();
-        assert!(text.starts_with("10 settings cannot be used:"), "{text}");
+        assert!(text.starts_with("11 settings cannot be used:"), "{text}");
         for name in [
             env::PORT,
             env::FRONTEND_URL,
@@ -551,6 +584,7 @@ mod tests {
             env::JWT_EXPIRES_IN,
             env::PING_INTERVAL,
             env::MAX_HTTP_BUFFER_SIZE,
+            env::ALLOW_EIO3,
             env::WORKERS,
             env::RUST_LOG,
         ] {
@@ -559,6 +593,27 @@ mod tests {
         assert!(
             !text.contains("short\""),
             "the secret's value must not be shown: {text}"
+        );
+    }
+
+    #[test]
+    fn a_boolean_is_true_or_false() {
+        for (text, value) in [
+            ("true", true),
+            ("1", true),
+            ("True", true),
+            ("false", false),
+            ("0", false),
+            ("", false),
+        ] {
+            let config = read(&[(env::ALLOW_EIO3, text)]).unwrap();
+            assert_eq!(config.engine.allow_eio3, value, "{text:?}");
+        }
+        let err = read(&[(env::ALLOW_EIO3, "yes please")]).unwrap_err();
+        assert!(
+            err.to_string()
+                .contains("ALLOW_EIO3=\"yes please\" must be true or false"),
+            "{err}"
         );
     }
 

@@ -20,6 +20,7 @@ const NAMES: [&str; 15] = [
     env::UPGRADE_TIMEOUT,
     env::CONNECT_TIMEOUT,
     env::MAX_HTTP_BUFFER_SIZE,
+    env::ALLOW_EIO3,
     env::WORKERS,
     env::RUST_LOG,
 ];

@@ -140,7 +140,8 @@ impl SocketRef {
         }
     }
 
-    /// Returns the id: 20 characters, known to clients, different in each namespace.
+    /// Returns the id: 20 characters, known to clients, different in each namespace. Only of a client 2.x it is made of the
+    /// session id, and so is a secret: see [`allow_eio3`](crate::config::EngineConfig::allow_eio3).
     pub fn id(&self) -> &SocketId {
         &self.inner.id
     }

@@ -19,7 +19,7 @@ use std::{
 
 use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
-use tokio::time::Sleep;
+use tokio::{task::JoinHandle, time::Sleep};
 
 use super::{
     clock::{Clock, Due},
@@ -37,7 +37,8 @@ use super::{
 use crate::{
     config::EngineConfig,
     engine_io::{
-        encoded::{self, Encoded},
+        dialect::{Dialect, Revision},
+        encoded::{self, Encoded, PollingBody},
         handshake::TransportName,
         open,
         packet::{Message, PROBE, Packet},
@@ -52,6 +53,7 @@ use crate::{
         decoder::{AckId, Decoder, Packet as SioPacket},
         encode,
         ids::{Namespace, SocketId},
+        legacy,
     },
     telemetry::with_causes,
     websocket::{close::CloseFrame, connection::Connection},
@@ -120,7 +122,7 @@ enum Transport {
 enum Phase {
     Open,
     /// Ended, but a polling client has yet to fetch this payload.
-    Closing(Bytes),
+    Closing(PollingBody),
     Closed,
 }
 
@@ -141,6 +143,9 @@ pub struct Socket {
     decoder: Decoder,
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
+    /// Revision 3 alone: memberships that ended and whose handlers still run. Such a client comes back under the same id, and
+    /// one id must not be two members at a time.
+    winding_down: Vec<(Namespace, JoinHandle<()>)>,
     next_join: u32,
     next_ack: u64,
     clock: Clock,
@@ -160,12 +165,14 @@ impl Socket {
         services: &Arc<Services>,
         layer: Layer,
         handshake: Handshake,
-    ) -> Result<Bytes, getrandom::Error> {
+        dialect: Dialect,
+    ) -> Result<PollingBody, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
-        let transport = Transport::Polling(Polling::default());
-        let outbox = Outbox::new(services.max_backlog_bytes());
+        let transport = Transport::Polling(Polling::new(dialect.revision));
+        let outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
         Self::begin(services, sid, layer, handshake, transport, outbox);
-        Ok(Bytes::from(open::encode(&sid, &services.config, true)))
+        let open = Encoded::new(&open::encode(&sid, &services.config, true), &[]);
+        Ok(open.polling_in(dialect))
     }
 
     /// Opens a session on a WebSocket. `answer` is the 101, which leaves in one write with the open packet.
@@ -176,15 +183,18 @@ impl Socket {
         services: &Arc<Services>,
         layer: Layer,
         handshake: Handshake,
+        dialect: Dialect,
         connection: Connection,
         answer: Bytes,
     ) -> Result<(), getrandom::Error> {
         let sid = Sid::random(services.instance)?;
-        let mut outbox = Outbox::with_answer(services.max_backlog_bytes(), answer);
+        let mut outbox =
+            Outbox::with_answer(services.max_backlog_bytes(), answer).in_dialect(dialect);
         let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
         // Far below the limit.
         _ = outbox.push(open);
-        let transport = Transport::WebSocket(WebSocketTransport::new(connection));
+        let websocket = WebSocketTransport::new(connection, dialect.revision);
+        let transport = Transport::WebSocket(websocket);
         Self::begin(services, sid, layer, handshake, transport, outbox);
         Ok(())
     }
@@ -203,7 +213,8 @@ impl Socket {
             Transport::Polling(_) => TransportName::Polling,
             Transport::WebSocket(_) => TransportName::WebSocket,
         };
-        let mut clock = Clock::new(Instant::now(), &services.config);
+        let revision = outbox.dialect().revision;
+        let mut clock = Clock::new(Instant::now(), &services.config, revision);
         if let Layer::Bare(_) = layer {
             // There is no namespace that could be joined.
             clock.joined();
@@ -215,7 +226,7 @@ impl Socket {
                 services: Arc::clone(services),
                 layer,
                 handshake: Arc::new(handshake),
-                session: services.sessions.insert(sid, own.clone(), name),
+                session: services.sessions.insert(sid, own.clone(), name, revision),
                 own,
                 phase: Phase::Open,
                 transport,
@@ -224,6 +235,7 @@ impl Socket {
                 decoder: Decoder::new(services.config.max_payload),
                 admissions: Vec::new(),
                 memberships: Vec::new(),
+                winding_down: Vec::new(),
                 next_join: 0,
                 next_ack: 0,
                 clock,
@@ -301,11 +313,17 @@ impl Socket {
             Some(Due::PingTimeout)
                 if self.are_handlers_behind() && std::mem::take(&mut self.have_handlers_moved) =>
             {
-                self.clock.await_pong_anew(now, config);
+                self.clock.await_anew(now, config);
             }
             Some(Due::Ping) => self.push(encoded::ping()),
             Some(Due::PingTimeout) => self.end(CloseReason::PingTimeout),
-            Some(Due::ConnectTimeout) => self.end(CloseReason::ConnectTimeout),
+            Some(Due::ConnectTimeout) => {
+                if self.is_main_missing() {
+                    let main = Namespace::main();
+                    self.push(encode::connect_error(&main, "Invalid namespace", None));
+                }
+                self.end(CloseReason::ConnectTimeout);
+            }
             None => {}
         }
     }
@@ -324,11 +342,14 @@ impl Socket {
             let admission = self.admissions.swap_remove(at);
             match verdict {
                 Ok(data) => self.join(admission, data),
-                Err(refusal) => self.push(encode::connect_error(
-                    admission.gateway.namespace(),
-                    &refusal.message,
-                    refusal.data.as_ref(),
-                )),
+                Err(refusal) => {
+                    let namespace = admission.gateway.namespace();
+                    let encode = match self.session.revision {
+                        Revision::V4 => encode::connect_error,
+                        Revision::V3 => legacy::connect_error,
+                    };
+                    self.push(encode(namespace, &refusal.message, refusal.data.as_ref()));
+                }
             }
         }
         moved
@@ -337,9 +358,19 @@ impl Socket {
     /// The client becomes a member. Its CONNECT reply is queued before the hub can deliver anything.
     fn join(&mut self, admission: Admission, data: serde_json::Value) {
         let namespace = admission.gateway.namespace().clone();
-        let Ok(socket_id) = SocketId::random() else {
-            log::error!("the system's random source failed; closing a client");
-            return self.end(CloseReason::Gateway);
+        let (socket_id, reply) = match self.session.revision {
+            Revision::V4 => {
+                let Ok(socket_id) = SocketId::random() else {
+                    log::error!("the system's random source failed; closing a client");
+                    return self.end(CloseReason::Gateway);
+                };
+                let reply = encode::connect(&namespace, &socket_id);
+                (socket_id, reply)
+            }
+            Revision::V3 => (
+                legacy::socket_id(&self.sid, &namespace),
+                legacy::connect(&namespace),
+            ),
         };
         let join = JoinId(self.next_join);
         self.next_join = self.next_join.wrapping_add(1);
@@ -361,7 +392,7 @@ impl Socket {
             join,
             recipient: self.own.clone().recipient(),
         };
-        self.push(encode::connect(&namespace, &socket_id));
+        self.push(reply);
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -412,11 +443,16 @@ impl Socket {
 
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
         let membership = self.memberships.swap_remove(at);
+        let namespace = membership.namespace().clone();
         self.services.hub.do_send(Unregister {
-            namespace: membership.namespace().clone(),
+            namespace: namespace.clone(),
             socket_id: membership.socket.id().clone(),
         });
-        membership.wind_down(reason, self.services.work.begin());
+        let rest = membership.wind_down(reason, self.services.work.begin());
+        if let (Revision::V3, Some(rest)) = (self.session.revision, rest) {
+            self.winding_down.retain(|(_, rest)| !rest.is_finished());
+            self.winding_down.push((namespace, rest));
+        }
     }
 
     fn membership_of(&self, namespace: &Namespace) -> Option<usize> {
@@ -451,8 +487,8 @@ impl Socket {
             match &mut self.transport {
                 Transport::Polling(polling) => match polling.poll_post(cx) {
                     Ready::Pending => break,
-                    Ready::Ready(FromPost::Packet(Ok(packet))) => self.on_packet(packet),
-                    Ready::Ready(FromPost::Packet(Err(_))) => self.end(CloseReason::BadPacket),
+                    Ready::Ready(FromPost::Packet(packet)) => self.on_packet(packet),
+                    Ready::Ready(FromPost::BadPacket) => self.end(CloseReason::BadPacket),
                     Ready::Ready(FromPost::TooLarge) => {}
                     Ready::Ready(FromPost::Binary) => self.end(CloseReason::BinaryBody),
                     Ready::Ready(FromPost::Aborted) => self.end(CloseReason::Aborted),
@@ -475,16 +511,24 @@ impl Socket {
 
     fn on_packet(&mut self, packet: Packet) {
         let now = Instant::now();
-        match packet {
-            Packet::Pong(_) => self.clock.pong(now, &self.services.config),
-            Packet::Message(message) => {
+        match (packet, self.session.revision) {
+            (Packet::Message(message), _) => {
                 self.clock.packet(now, &self.services.config);
                 self.on_message(message);
             }
-            Packet::Ping(_) => self.end(CloseReason::ClientPing),
-            Packet::Close => self.end(CloseReason::ClosePacket),
+            (Packet::Pong(_), Revision::V4) => self.clock.pong(now, &self.services.config),
+            (Packet::Ping(_), Revision::V4) => self.end(CloseReason::ClientPing),
+            (Packet::Ping(data), Revision::V3) => {
+                self.clock.client_ping(now, &self.services.config);
+                self.push(match &*data {
+                    "" => encoded::pong(),
+                    data => Encoded::new(&format!("3{data}"), &[]),
+                });
+            }
+            (Packet::Pong(_), Revision::V3) => self.end(CloseReason::ClientPong),
+            (Packet::Close, _) => self.end(CloseReason::ClosePacket),
             // Only servers send these, or only a probing WebSocket: ignored, as in Node.
-            Packet::Open | Packet::Upgrade | Packet::Noop => {}
+            (Packet::Open | Packet::Upgrade | Packet::Noop, _) => {}
         }
     }
 
@@ -498,7 +542,10 @@ impl Socket {
             return;
         }
         match self.decoder.decode(message) {
-            Ok(Some(packet)) => self.on_socket_io(packet),
+            Ok(Some(packet)) => self.on_socket_io(match self.session.revision {
+                Revision::V4 => packet,
+                Revision::V3 => legacy::read(packet),
+            }),
             Ok(None) => {}
             Err(error) => self.end(CloseReason::SocketIo(error)),
         }
@@ -548,6 +595,11 @@ impl Socket {
         match self.services.gateways.get(&namespace) {
             None => self.push(encode::connect_error(&namespace, "Invalid namespace", None)),
             Some(gateway) => {
+                let before = self
+                    .winding_down
+                    .iter()
+                    .position(|(left, _)| *left == namespace)
+                    .map(|at| self.winding_down.swap_remove(at).1);
                 let handshake = Arc::clone(&self.handshake);
                 let request = ConnectRequest {
                     namespace,
@@ -555,9 +607,31 @@ impl Socket {
                     handshake,
                 };
                 self.admissions
-                    .push(Admission::begin(Arc::clone(gateway), request));
+                    .push(Admission::begin(Arc::clone(gateway), request, before));
             }
         }
+    }
+
+    /// Joins a client of revision 3 to `/`, which it never asks for: in its protocol every client is there.
+    ///
+    /// If there is no gateway for `/`, it is told nothing yet. A refusal would go to all of its namespaces, since clients
+    /// 2.x hand an error of `/` to every one of their sockets, and it may be about to join another.
+    fn join_main_unasked(&mut self) {
+        let is_old = self.session.revision == Revision::V3;
+        let main = Namespace::main();
+        if is_old
+            && matches!(self.layer, Layer::SocketIo)
+            && self.services.gateways.get(&main).is_some()
+        {
+            self.on_connect(main, None);
+        }
+    }
+
+    /// Returns whether the client counts on being in `/` and there is none: if it joins nothing else, it waits for that.
+    fn is_main_missing(&self) -> bool {
+        self.session.revision == Revision::V3
+            && self.admissions.is_empty()
+            && self.services.gateways.get(&Namespace::main()).is_none()
     }
 
     // ---- the upgrade ----
@@ -606,7 +680,7 @@ impl Socket {
             && polling.is_parked()
             && self.outbox.is_empty()
         {
-            polling.answer(encoded::noop().polling().clone());
+            polling.answer(encoded::noop().polling_in(self.outbox.dialect()));
         }
     }
 
@@ -622,14 +696,13 @@ impl Socket {
         };
         if let Transport::Polling(polling) = &mut self.transport {
             // A client that obeys the protocol has neither under way now.
-            polling.answer(encoded::close().polling().clone());
+            polling.answer(encoded::close().polling_in(self.outbox.dialect()));
             polling.refuse_post();
         }
         let waiting = std::mem::replace(&mut self.outbox, probe.outbox);
         self.outbox.append(waiting);
         self.transport = Transport::WebSocket(probe.transport);
-        self.clock
-            .await_pong_anew(Instant::now(), &self.services.config);
+        self.clock.await_anew(Instant::now(), &self.services.config);
         self.session.set_websocket();
     }
 
@@ -726,7 +799,7 @@ impl Socket {
             _ => encoded::close(),
         };
         if !reason.drains() {
-            let payload = last.polling().clone();
+            let payload = last.polling_in(self.outbox.dialect());
             if !polling.answer(payload.clone()) && matches!(reason, CloseReason::ClosePacket) {
                 self.await_last_poll(payload, LATE_GET_TIMEOUT);
             }
@@ -745,7 +818,7 @@ impl Socket {
     }
 
     /// Keeps the session's last payload for the next GET.
-    fn await_last_poll(&mut self, payload: Bytes, timeout: Duration) {
+    fn await_last_poll(&mut self, payload: PollingBody, timeout: Duration) {
         self.phase = Phase::Closing(payload);
         self.timer.as_mut().reset((Instant::now() + timeout).into());
     }
@@ -798,6 +871,7 @@ impl Actor for Socket {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.join_main_unasked();
         ctx.spawn(Drive);
     }
 }
@@ -860,14 +934,20 @@ impl Handler<Post> for Socket {
 impl Handler<Upgrade> for Socket {
     type Result = ();
 
-    fn handle(&mut self, Upgrade { handover, answer }: Upgrade, _: &mut Self::Context) {
+    fn handle(&mut self, message: Upgrade, _: &mut Self::Context) {
+        let Upgrade {
+            handover,
+            dialect,
+            answer,
+        } = message;
         let config = &self.services.config;
         let connection = match Connection::take_over(handover, config.max_payload) {
             Ok(connection) => connection,
             Err(err) => return log::warn!("a stream could not change its arbiter: {err}"),
         };
-        let transport = WebSocketTransport::new(connection);
-        let outbox = Outbox::with_answer(MAX_PROBE_BACKLOG_BYTES, answer);
+        debug_assert_eq!(dialect.revision, self.session.revision, "verified before");
+        let transport = WebSocketTransport::new(connection, dialect.revision);
+        let outbox = Outbox::with_answer(MAX_PROBE_BACKLOG_BYTES, answer).in_dialect(dialect);
         let may_probe = matches!(
             (&self.phase, &self.transport),
             (Phase::Open, Transport::Polling(_))

@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
     disconnect::{CloseKind, DisconnectReason},
@@ -49,14 +49,22 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Asks the gateway.
-    pub(super) fn begin(gateway: Arc<Gateway>, request: ConnectRequest) -> Self {
+    /// Asks the gateway, once `before` is over: what an earlier membership still has to do, see [`Membership::wind_down`].
+    pub(super) fn begin(
+        gateway: Arc<Gateway>,
+        request: ConnectRequest,
+        before: Option<JoinHandle<()>>,
+    ) -> Self {
         let judged = {
             let gateway = Arc::clone(&gateway);
             AssertUnwindSafe(async move { gateway.call_authorize(request).await }).catch_unwind()
         };
         let namespace = gateway.namespace().clone();
         let judging = async move {
+            if let Some(before) = before {
+                // However it ended, it is over.
+                _ = before.await;
+            }
             judged.await.unwrap_or_else(|panic| {
                 log_panic("authorize", &namespace, &*panic);
                 Err(Refusal {
@@ -230,8 +238,9 @@ impl Membership {
     ///
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
     /// half-written. Not so if a gateway ended it: then what waits is dropped, as in Node. Acks that are awaited can come
-    /// no more, and those who await them are told at once. `work` counts this as work until it is done.
-    pub(super) fn wind_down(self, reason: DisconnectReason, work: Work) {
+    /// no more, and those who await them are told at once. `work` counts this as work until it is done. Returns what goes on,
+    /// if anything does; nobody needs to await it.
+    pub(super) fn wind_down(self, reason: DisconnectReason, work: Work) -> Option<JoinHandle<()>> {
         let Self {
             socket,
             gateway,
@@ -254,9 +263,9 @@ impl Membership {
             })
         };
         if running.is_empty() && queue.is_empty() && on_disconnect.is_none() {
-            return;
+            return None;
         }
-        actix_rt::spawn(async move {
+        Some(actix_rt::spawn(async move {
             let rest = async {
                 let running = running.into_iter().map(|running| running.call);
                 futures_util::future::join_all(running).await;
@@ -283,7 +292,7 @@ impl Membership {
                 );
             }
             drop(work);
-        });
+        }))
     }
 }
 

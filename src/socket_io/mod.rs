@@ -1,4 +1,5 @@
-//! Socket.IO v5: packets, arguments, ids. All pure: text and bytes in, value or error out.
+//! Socket.IO v5: packets, arguments, ids; `legacy` has what clients 2.x want otherwise. All pure: text and bytes in, value or
+//! error out.
 //!
 //! Knows neither transport nor actor. Source: Socket.IO protocol, revision 5.
 
@@ -7,3 +8,4 @@ pub mod decoder;
 pub mod encode;
 pub mod ids;
 pub mod json;
+pub mod legacy;

@@ -6,6 +6,7 @@
 //! | `polling` | GET, POST, and every way in which they go wrong |
 //! | `websocket` | frames, and how a WebSocket ends |
 //! | `upgrade` | from polling to WebSocket, with its races |
+//! | `eio3` | clients of Engine.IO revision 3, and base64 in the place of binary |
 //! | `hostile` | what strangers send to do harm: answers, and memory that stays bounded |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
@@ -27,6 +28,7 @@
 mod accounts;
 mod chat;
 mod cluster;
+mod eio3;
 mod events;
 mod handlers;
 mod handshake;

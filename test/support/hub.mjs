@@ -24,6 +24,8 @@ export const HUB_BIN = process.env.SOCKHOP_BIN
   : path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/sockhop');
 /** Where cargo puts an example of this name. */
 export const exampleBin = (name) => path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/examples', name);
+/** The example of the chat, which `cargo build --examples` leaves there. */
+export const CHAT_BIN = exampleBin('chat');
 
 /** How long a test waits for what should happen at once, in milliseconds. */
 export const PATIENCE = 10_000 * Number(process.env.PATIENCE ?? 1);
@@ -128,8 +130,8 @@ export async function freePort() {
 class Hub {
   constructor(directory, env, bin) {
     this.directory = directory;
-    this.env = env;
     this.bin = bin;
+    this.env = env;
     this.url = null;
     this.process = null;
   }
@@ -159,7 +161,7 @@ class Hub {
     this.process = started;
     const listening = new Promise((resolve, reject) => {
       started.child.on('log', () => {
-        const found = /listening on (http:\/\/[\d.]+:\d+)/.exec(started.log);
+        const found = /(?:listening on|clients connect to) (http:\/\/[\d.]+:\d+)/.exec(started.log);
         if (found) resolve(found[1]);
       });
       started.ended.then(({ code, signal }) => reject(
