@@ -51,7 +51,7 @@ const CASES = {
     const { client } = visitor;
     const socket = visitor.open('/nowhere');
     const [error] = await next(socket, client.refusedBy);
-    assert.equal(client.unknownNamespace(error), 'Invalid namespace');
+    assert.equal(error.message, 'Invalid namespace');
   },
 
   'events arrive, both ways': async (visitor) => {
@@ -161,10 +161,8 @@ const CASES = {
   },
 
   'two namespaces share a connection, not their events or their ends': async (visitor) => {
-    const socket = await visitor.connect('/matrix');
-    const main = socket.io.socket('/');
-    main.connect();
-    await eventually(() => main.connected, 'the second namespace');
+    const main = await visitor.connect('/');
+    const socket = await visitor.share(main, '/matrix');
     const room = newRoom();
     await Promise.all([ask(socket, 'join', room), ask(main, 'join', room)]);
     const heard = [];
@@ -220,10 +218,8 @@ const CASES = {
   },
 
   'the server ends the whole connection, and the client stays away': async (visitor) => {
-    const socket = await visitor.connect();
-    const main = socket.io.socket('/');
-    main.connect();
-    await eventually(() => main.connected, 'the second namespace');
+    const main = await visitor.connect('/');
+    const socket = await visitor.share(main, '/matrix');
     const ended = [next(socket, 'disconnect'), next(main, 'disconnect')];
     socket.emit('kick-all');
     for (const end of ended) assert.equal((await end)[0], 'io server disconnect');
@@ -250,8 +246,8 @@ const RESTARTS = {
     const ended = next(socket, 'disconnect');
     const { code, signal } = await visitor.hub.stop();
     assert.deepEqual({ code, signal }, { code: 0, signal: null });
-    // Not by a heartbeat that stays away: that would be "ping timeout".
-    assert.equal((await ended)[0], 'transport close');
+    // At once, not by a heartbeat that stays away ("ping timeout"). A poll that was just on its way finds a closed port.
+    assert.match((await ended)[0], visitor.transport.endsWith === 'polling' ? /^transport (close|error)$/ : /^transport close$/);
     assert.equal(isActive(socket), true);
     await comesBack(visitor, socket, id);
   },
