@@ -139,7 +139,7 @@ pub struct EngineConfig {
     ///
     /// It is off because the protocol of those clients tells too much: their socket id *is* the session id (in `/`, and the
     /// part behind the `#` elsewhere), since the client computes it by itself. Whoever learns the socket id of such a client,
-    /// from a list of users or from the sender of a message, can poll and post in its name. Where it is on, show socket ids
+    /// from a list of users, the sender of a message or a log, can poll and post in its name. Where it is on, show socket ids
     /// to nobody whom you would not trust with the session. Clients 3.x and 4.x beside them are not affected.
     pub allow_eio3: bool,
 }

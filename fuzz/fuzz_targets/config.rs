@@ -6,7 +6,7 @@ use std::{collections::HashMap, ffi::OsString, os::unix::ffi::OsStringExt as _};
 use libfuzzer_sys::fuzz_target;
 use sockhop::config::{Config, MIN_JWT_SECRET_BYTES, env};
 
-const NAMES: [&str; 15] = [
+const NAMES: &[&str] = &[
     env::HOST,
     env::PORT,
     env::FRONTEND_URL,

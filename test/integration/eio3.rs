@@ -310,6 +310,27 @@ async fn what_stands_before_a_bad_packet_is_taken() {
 }
 
 #[actix_rt::test]
+async fn a_body_of_nothing_but_pings_is_answered_as_fast_as_the_client_reads_and_no_faster() {
+    let server = server();
+    let poller = Poller::join_main(&server).await;
+    let num_pings = 300_000;
+    let body = "1:2".repeat(num_pings);
+    let request = http::request("POST", &poller.target, &[], body.as_bytes());
+    let posted = Pending::send(server.addr, &request).await;
+    let mut num_pongs = 0;
+    let mut largest = 0;
+    while num_pongs < num_pings {
+        let payload = poller.get().await.body;
+        assert!(payload.chunks(3).all(|packet| packet == b"1:3"));
+        largest = largest.max(payload.len() / 3);
+        num_pongs += payload.len() / 3;
+    }
+    assert_eq!(posted.answer().await.text(), "ok");
+    assert_eq!(num_pongs, num_pings);
+    assert!(largest < num_pings / 2, "{largest} waited at a time");
+}
+
+#[actix_rt::test]
 async fn a_close_packet_ends_the_session() {
     let server = server();
     let poller = Poller::join_main(&server).await;
