@@ -67,7 +67,7 @@ fn gateway() -> Gateway {
     Gateway::new("/")
         .authorize(admit)
         .on_connect(|socket: SocketRef| async move {
-            if let Err(err) = socket.emit("hello", &socket.data()) {
+            if let Err(err) = socket.emit("hello", socket.data()) {
                 log::error!("hello: {err}");
             }
         })

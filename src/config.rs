@@ -268,6 +268,11 @@ pub enum Fault {
         /// What stood there.
         value: String,
     },
+    /// Clients 2.x are to be let in, and none of them speaks the parser's form of packets.
+    #[error(
+        "ALLOW_EIO3=true and PARSER=msgpack exclude each other: clients 2.x speak JSON here; unset one of them"
+    )]
+    OldClientsSpeakJson,
     /// The log filter is not in `env_logger`'s grammar.
     #[error("RUST_LOG={value:?} is not a log filter; write for example info or sockhop=debug")]
     LogFilter {
@@ -397,6 +402,9 @@ impl Config {
                 })
                 .unwrap_or(defaults.log_filter),
         };
+        if config.engine.allow_eio3 && config.parser == Parser::MessagePack {
+            reader.faults.push(Fault::OldClientsSpeakJson);
+        }
         if reader.faults.is_empty() {
             Ok(config)
         } else {
@@ -591,6 +599,19 @@ mod tests {
     }
 
     #[test]
+    fn clients_2x_and_msgpack_exclude_each_other() {
+        let both = [(env::ALLOW_EIO3, "true"), (env::PARSER, "msgpack")];
+        let err = read(&both).unwrap_err().to_string();
+        assert!(
+            err.contains(env::ALLOW_EIO3) && err.contains(env::PARSER),
+            "{err}"
+        );
+        for one in both {
+            assert!(read(&[one]).is_ok());
+        }
+    }
+
+    #[test]
     fn every_fault_is_named_in_one_message() {
         let err = read(&[
             (env::PORT, "70000"),
@@ -608,7 +629,7 @@ mod tests {
         ])
         .unwrap_err();
         let text = err.to_string();
-        assert!(text.starts_with("11 settings cannot be used:"), "{text}");
+        assert!(text.starts_with("12 settings cannot be used:"), "{text}");
         for name in [
             env::PORT,
             env::FRONTEND_URL,

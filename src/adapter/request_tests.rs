@@ -466,12 +466,11 @@ fn each_fault_is_refused_by_name() {
     let deep = [vec![0x81; 1_000_000], vec![0xc0; 1_000_000]].concat();
     let nested = |depth: usize| [vec![0x81, 0xa1, b'x'], vec![0x91; depth], vec![0xc0]].concat();
     assert!(main_decode(deep).is_err());
-    assert_eq!(
+    // Some levels more than arguments may have, for what stands around them.
+    assert!(matches!(
         main_decode(nested(1_000_000)),
-        Err(DecodeError::MessagePack(msgpack::DecodeError::TooDeep {
-            max: MAX_DEPTH
-        }))
-    );
+        Err(DecodeError::MessagePack(msgpack::DecodeError::TooDeep { max })) if max > MAX_DEPTH
+    ));
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! `Socket::end` is the only way to end a session.
 
 use std::{
+    collections::VecDeque,
     future::Future as _,
     pin::Pin,
     sync::{Arc, atomic::AtomicBool},
@@ -137,8 +138,8 @@ enum Transport {
 #[derive(Debug)]
 enum Phase {
     Open,
-    /// Ended, but a polling client has yet to fetch this payload.
-    Closing(PollingBody),
+    /// Ended, but a polling client has yet to fetch these payloads, one with each GET.
+    Closing(VecDeque<PollingBody>),
     Closed,
 }
 
@@ -893,25 +894,36 @@ impl Socket {
         if !reason.drains() {
             let payload = last.polling_in(self.outbox.dialect());
             if !polling.answer(payload.clone()) && matches!(reason, CloseReason::ClosePacket) {
-                self.await_last_poll(payload, LATE_GET_TIMEOUT);
+                self.await_last_polls([payload].into(), LATE_GET_TIMEOUT);
             }
             return;
         }
-        let is_parked = polling.is_parked();
-        if self.outbox.is_empty() && !is_parked {
+        // What waits has a payload of its own. Clients of today act on a close before they act on the packets beside it: they
+        // would report "transport close", and never learn that the server threw them out.
+        let mut is_parked = polling.is_parked();
+        let mut payloads = VecDeque::new();
+        if !self.outbox.is_empty() {
+            let payload = self.outbox.take_payload();
+            if !polling.answer(payload.clone()) {
+                payloads.push_back(payload);
+            }
+            is_parked = false;
+        }
+        if !is_parked {
             // As in Node: a noop stands before the close in a poll that came late.
             _ = self.outbox.push(encoded::noop());
         }
         _ = self.outbox.push(last);
         let payload = self.outbox.take_payload();
         if !polling.answer(payload.clone()) {
-            self.await_last_poll(payload, CLOSE_FETCH_TIMEOUT);
+            payloads.push_back(payload);
+            self.await_last_polls(payloads, CLOSE_FETCH_TIMEOUT);
         }
     }
 
-    /// Keeps the session's last payload for the next GET.
-    fn await_last_poll(&mut self, payload: PollingBody, timeout: Duration) {
-        self.phase = Phase::Closing(payload);
+    /// Keeps the session's last payloads for the next GETs.
+    fn await_last_polls(&mut self, payloads: VecDeque<PollingBody>, timeout: Duration) {
+        self.phase = Phase::Closing(payloads);
         self.timer.as_mut().reset((Instant::now() + timeout).into());
     }
 
@@ -1001,10 +1013,15 @@ impl Handler<Poll> for Socket {
             // The timer may be late, and a session whose time is over takes no more polls.
             self.do_what_is_due(Instant::now());
         }
-        if let Phase::Closing(payload) = &mut self.phase {
-            // The client may be gone; then nobody needs the answer.
-            _ = reply.send(PollAnswer::Payload(std::mem::take(payload)));
-            return self.forget(ctx);
+        if let Phase::Closing(payloads) = &mut self.phase {
+            if let Some(payload) = payloads.pop_front() {
+                // The client may be gone; then nobody needs the answer.
+                _ = reply.send(PollAnswer::Payload(payload));
+            }
+            if payloads.is_empty() {
+                self.forget(ctx);
+            }
+            return;
         }
         // A poll that crossed an upgrade finds no session on polling: dropping the reply says so.
         let Transport::Polling(polling) = &mut self.transport else {

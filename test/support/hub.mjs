@@ -22,8 +22,10 @@ export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '
 export const HUB_BIN = process.env.SOCKHOP_BIN
   ? path.resolve(process.env.SOCKHOP_BIN)
   : path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/sockhop');
+/** Where cargo puts an example of this name. */
+export const exampleBin = (name) => path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/examples', name);
 /** The example of the chat, which `cargo build --examples` leaves there. */
-export const CHAT_BIN = path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/examples/chat');
+export const CHAT_BIN = exampleBin('chat');
 
 /** Where cargo puts the examples: beside the hub. */
 export const EXAMPLES = path.join(path.dirname(HUB_BIN), 'examples');
@@ -129,7 +131,7 @@ export async function freePort() {
 
 /** One running instance. `url` stays the same across `restart`. */
 class Hub {
-  constructor(directory, env, bin = HUB_BIN) {
+  constructor(directory, env, bin) {
     this.directory = directory;
     this.bin = bin;
     this.env = env;
