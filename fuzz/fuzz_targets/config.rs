@@ -12,6 +12,8 @@ const NAMES: &[&str] = &[
     env::FRONTEND_URL,
     env::REDIS_URL,
     env::REDIS_PREFIX,
+    env::REDIS_ADAPTER,
+    env::REDIS_SUBSCRIPTION_MODE,
     env::DATA_DIR,
     env::JWT_SECRET,
     env::JWT_EXPIRES_IN,

@@ -9,27 +9,22 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture,
     SpawnHandle, WrapFuture,
 };
-use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    bus::{Bus, BusError, Outbound},
+    any_bus::AnyBus,
+    bus::{Bus, BusError},
     calls::Calls,
     incoming::HubDoor,
     link::Link,
     messages::{AskOthers, ForBridge, Stop},
-    namespaces::{Channels, Namespaces},
+    namespaces::Namespaces,
     outgoing::{LIMITS, Outgoing},
     queue::Queue,
-    redis_bus::RedisBus,
     status::{BridgeStats, BusStatus},
 };
 use crate::{
-    adapter::{
-        EncodeError, message,
-        request::{self, Request},
-        uid::Uid,
-    },
+    adapter::{request::Request, uid::Uid},
     config::RedisConfig,
     hub::{command::Command, question::Answer},
     socket_io::ids::Namespace,
@@ -49,8 +44,7 @@ const CLOSE_DELAY: Duration = Duration::from_secs(5);
 pub(super) type OnConnected = Arc<dyn Fn() + Send + Sync>;
 
 /// The bridge between this instance's hub and all others. One per instance, on an arbiter of its own.
-pub struct RedisBridge<B: Bus = RedisBus> {
-    uid: Uid,
+pub struct RedisBridge<B: Bus = AnyBus> {
     namespaces: Arc<Namespaces>,
     /// Namespaces that were left by their last socket, until they are closed.
     closing: HashMap<Namespace, SpawnHandle>,
@@ -62,8 +56,8 @@ pub struct RedisBridge<B: Bus = RedisBus> {
     link: Option<Link<B>>,
 }
 
-impl RedisBridge<RedisBus> {
-    /// Returns a bridge for `namespaces` over the Redis of `config`, named `uid` there. Nothing is connected before
+impl RedisBridge<AnyBus> {
+    /// Returns a bridge for `namespaces` over the Redis of `config`, named `uid` there, which is one of the adapter's. Nothing is connected before
     /// the actor starts, and a Redis that is away is no error. `on_connected` is called on the bridge's arbiter
     /// whenever the connections stand and every subscription is in force; it must not block.
     ///
@@ -76,29 +70,22 @@ impl RedisBridge<RedisBus> {
         hub: HubDoor,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
-        let bus = RedisBus::new(&config.url)?;
-        Ok(Self::over(
-            bus,
-            &config.prefix,
-            uid,
-            namespaces,
-            hub,
-            on_connected,
-        ))
+        let bus = AnyBus::new(config)?;
+        let namespaces = Namespaces::new(config.adapter, &config.prefix, &uid, namespaces);
+        Ok(Self::over(bus, uid, namespaces, hub, on_connected))
     }
 }
 
 impl<B: Bus> RedisBridge<B> {
-    /// Returns a bridge over any bus; `prefix` begins every channel's name.
+    /// Returns a bridge over any bus.
     pub(super) fn over(
         bus: B,
-        prefix: &str,
         uid: Uid,
-        namespaces: Vec<Namespace>,
+        namespaces: Namespaces,
         hub: HubDoor,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let namespaces = Arc::new(Namespaces::new(prefix, &uid, namespaces));
+        let namespaces = Arc::new(namespaces);
         let stats = Arc::new(BridgeStats::default());
         let queue = Arc::new(Queue::new(Outgoing::new(LIMITS), stats.clone()));
         let (status_sender, status) = watch::channel(BusStatus::Connecting);
@@ -116,7 +103,6 @@ impl<B: Bus> RedisBridge<B> {
             on_connected,
         };
         Self {
-            uid,
             namespaces,
             closing: HashMap::new(),
             queue,
@@ -140,63 +126,36 @@ impl<B: Bus> RedisBridge<B> {
     fn publish(&self, command: &Command) {
         let namespace = command.namespace();
         let channels = self.namespaces.channels(namespace);
-        let (channel, payload) = match command {
-            Command::Broadcast(broadcast) => (
-                channels
-                    .broadcasts
-                    .publish_to(&broadcast.target)
-                    .into_owned(),
-                message::encode(&self.uid, broadcast),
-            ),
-            Command::Join { target, rooms, .. } => self.request(
-                &channels,
-                Request::Join {
-                    target: target.clone(),
-                    rooms: rooms.clone(),
-                },
-            ),
-            Command::Leave { target, rooms, .. } => self.request(
-                &channels,
-                Request::Leave {
-                    target: target.clone(),
-                    rooms: rooms.clone(),
-                },
-            ),
+        let outbound = match command {
+            Command::Broadcast(broadcast) => channels.broadcast(broadcast),
+            Command::Join { target, rooms, .. } => channels.request(&Request::Join {
+                target: target.clone(),
+                rooms: rooms.clone(),
+            }),
+            Command::Leave { target, rooms, .. } => channels.request(&Request::Leave {
+                target: target.clone(),
+                rooms: rooms.clone(),
+            }),
             Command::Disconnect {
                 target,
                 whole_connection,
                 ..
-            } => self.request(
-                &channels,
-                Request::Disconnect {
-                    target: target.clone(),
-                    close: *whole_connection,
-                },
-            ),
-            Command::ServerEvent { args, .. } => self.request(
-                &channels,
-                Request::ServerSideEmit {
-                    id: None,
-                    args: args.clone(),
-                },
-            ),
+            } => channels.request(&Request::Disconnect {
+                target: target.clone(),
+                close: *whole_connection,
+            }),
+            Command::ServerEvent { args, .. } => channels.request(&Request::ServerSideEmit {
+                id: None,
+                args: args.clone(),
+            }),
         };
-        match payload {
-            Ok(payload) => self.queue.push(Outbound { channel, payload }),
+        match outbound {
+            Ok(outbound) => self.queue.push(outbound),
             Err(err) => {
                 self.queue.count_dropped();
                 log::warn!("An event of {namespace} cannot be published: {err}");
             }
         }
-    }
-
-    fn request(
-        &self,
-        channels: &Channels,
-        request: Request,
-    ) -> (String, Result<Bytes, EncodeError>) {
-        let payload = request::encode(&self.uid, channels.namespace(), &request);
-        (channels.requests.request().to_owned(), payload)
     }
 
     /// Without a connection a question waits for it only while the first one is being made.

@@ -95,6 +95,12 @@ pub enum BusError {
         /// Its own words.
         reason: String,
     },
+    /// The bus works, but is not one for what the settings ask.
+    #[error("{reason}")]
+    Unsuited {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A message is too long to be taken in.
     #[error("a message of more than {max_bytes} bytes came in")]
     TooLong {

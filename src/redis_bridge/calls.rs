@@ -5,14 +5,14 @@
 //! heard enough, by dropping its end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
     adapter::{request::RequestId, uid::Uid},
-    hub::question::{Answer, Answers},
+    hub::question::{Answer, Answers, Question},
     socket_io::ids::Namespace,
 };
 
@@ -23,9 +23,50 @@ const MAX_CALLS: usize = 65_536;
 /// How long an entry is kept behind the time that its asker waits: it is swept away some time after.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// What whoever asks wants of sockets that others tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// All of it.
+    Sockets,
+    /// Their ids.
+    Ids,
+    /// Their rooms, each once.
+    Rooms,
+}
+
+impl Wants {
+    /// Returns what a question wants.
+    pub(super) fn of(question: &Question) -> Self {
+        match question {
+            Question::SocketIds { .. } => Self::Ids,
+            Question::Rooms => Self::Rooms,
+            Question::Sockets { .. }
+            | Question::Broadcast { .. }
+            | Question::ServerEvent { .. } => Self::Sockets,
+        }
+    }
+
+    fn part_of(self, answer: Answer) -> Answer {
+        match (self, answer) {
+            (Self::Ids, Answer::Sockets(sockets)) => {
+                Answer::SocketIds(sockets.into_iter().map(|socket| socket.id).collect())
+            }
+            (Self::Rooms, Answer::Sockets(sockets)) => {
+                let rooms: HashSet<_> = sockets
+                    .into_iter()
+                    .flat_map(|socket| socket.rooms)
+                    .collect();
+                Answer::Rooms(rooms.into_iter().collect())
+            }
+            (_, answer) => answer,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Call {
     namespace: Namespace,
+    wants: Wants,
     answers: Answers,
     deadline: Instant,
     bytes_left: usize,
@@ -71,6 +112,7 @@ impl Calls {
         &self,
         now: Instant,
         namespace: Namespace,
+        wants: Wants,
         answers: Answers,
         timeout: Duration,
     ) -> Option<RequestId> {
@@ -87,6 +129,7 @@ impl Calls {
         state.num_begun += 1;
         let call = Call {
             namespace,
+            wants,
             answers,
             deadline: now + timeout + GRACE,
             bytes_left: MAX_ANSWERS_BYTES,
@@ -115,6 +158,7 @@ impl Calls {
             return false;
         };
         call.bytes_left = bytes_left;
+        let answer = call.wants.part_of(answer);
         if call.answers.send(answer).is_err() {
             state.calls.remove(id);
         }
@@ -151,7 +195,9 @@ mod tests {
         let (answers, received) = mpsc::unbounded_channel();
         let timeout = Duration::from_secs(5);
         (
-            calls.begin(now, "/a".into(), answers, timeout).unwrap(),
+            calls
+                .begin(now, "/a".into(), Wants::Sockets, answers, timeout)
+                .unwrap(),
             received,
         )
     }

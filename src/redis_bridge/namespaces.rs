@@ -10,31 +10,16 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::wire::Channels;
 use crate::{
-    adapter::{
-        channel::{BroadcastChannels, RequestChannels},
-        uid::Uid,
-    },
+    adapter::{kind::AdapterKind, uid::Uid},
     socket_io::ids::Namespace,
 };
-
-/// The channels of one namespace.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Channels {
-    pub(super) broadcasts: BroadcastChannels,
-    pub(super) requests: RequestChannels,
-}
-
-impl Channels {
-    /// Returns the namespace.
-    pub(super) fn namespace(&self) -> &Namespace {
-        self.broadcasts.namespace()
-    }
-}
 
 /// The table.
 #[derive(Debug)]
 pub(super) struct Namespaces {
+    adapter: AdapterKind,
     prefix: String,
     uid: Uid,
     fixed: HashSet<Namespace>,
@@ -44,8 +29,14 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` is who listens.
-    pub(super) fn new(prefix: &str, uid: &Uid, fixed: Vec<Namespace>) -> Self {
+    pub(super) fn new(
+        adapter: AdapterKind,
+        prefix: &str,
+        uid: &Uid,
+        fixed: Vec<Namespace>,
+    ) -> Self {
         let table = Self {
+            adapter,
             prefix: prefix.to_owned(),
             uid: uid.clone(),
             fixed: fixed.iter().cloned().collect(),
@@ -64,10 +55,8 @@ impl Namespaces {
     }
 
     fn make(&self, namespace: Namespace) -> Arc<Channels> {
-        Arc::new(Channels {
-            requests: RequestChannels::new(&self.prefix, namespace.clone(), &self.uid),
-            broadcasts: BroadcastChannels::new(&self.prefix, namespace),
-        })
+        let channels = Channels::new(self.adapter, &self.prefix, namespace, &self.uid);
+        Arc::new(channels)
     }
 
     /// Adds a namespace.

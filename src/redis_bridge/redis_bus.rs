@@ -1,10 +1,11 @@
-//! The bus that is Redis: the only file that knows its client.
+//! The bus that is one Redis with its plain channels, and connections for `sharded_bus`: the two files that know the client.
 //!
 //! Two connections in RESP2: one publishes, in pipelines, one is subscribed. We make the sockets ourselves, because the
 //! client's subscriber reads as fast as Redis sends; see `read_gate`. The client's own reconnecting is not used:
 //! `link` must resubscribe before it publishes, and count what is lost.
 //!
-//! Redis Cluster, Sentinel and TLS are not here yet.
+//! A Redis Cluster is refused: it carries plain channels, but each node counts its own subscribers alone, so questions
+//! would miss instances. Sentinel and TLS are not here yet.
 //!
 //! Source: Redis 7 "Pub/Sub", "RESP"; wire.md 10.5, 10.14, 10.21.
 
@@ -35,6 +36,8 @@ use super::{
     bus::{Bus, BusError, Heard, Inbound, Names, Outbound, Published, Publisher, Subscriber},
     link::PING_INTERVAL,
     read_gate::Gate,
+    shard_listener::Listener,
+    slots::Node,
 };
 use crate::{config::Secret, telemetry::with_causes};
 
@@ -79,6 +82,39 @@ impl RedisBus {
         })
     }
 
+    /// Returns the Redis at another node of its cluster: the same credentials, another address.
+    pub(super) fn at(&self, node: &Node) -> Result<Self, BusError> {
+        let Node::At { host, port } = node else {
+            return Ok(self.clone());
+        };
+        match &self.addr {
+            ConnectionAddr::Tcp(..) => Ok(Self {
+                addr: ConnectionAddr::Tcp(host.clone(), *port),
+                login: self.login.clone(),
+            }),
+            _ => Err(BusError::Address {
+                reason: "a Redis Cluster needs redis://host:port".to_owned(),
+            }),
+        }
+    }
+
+    /// Returns this Redis by host and port, if it has them.
+    pub(super) fn named(&self) -> Node {
+        match &self.addr {
+            ConnectionAddr::Tcp(host, port) => Node::At {
+                host: host.clone(),
+                port: *port,
+            },
+            _ => Node::Seed,
+        }
+    }
+
+    /// Connects, to listen to sharded channels.
+    pub(super) async fn listener(&self) -> Result<Listener, BusError> {
+        let socket = self.open().await?;
+        Listener::log_in(socket, self.login.username(), self.login.password()).await
+    }
+
     async fn open(&self) -> Result<Box<dyn Socket>, BusError> {
         let connect_error = |err: io::Error| BusError::Connect {
             reason: err.to_string(),
@@ -103,7 +139,8 @@ impl RedisBus {
         })
     }
 
-    async fn publisher(&self) -> Result<RedisPublisher, BusError> {
+    /// Connects, to publish and to ask.
+    pub(super) async fn publisher(&self) -> Result<RedisPublisher, BusError> {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
         let socket = self.open().await?;
         let (connection, driver) =
@@ -144,13 +181,17 @@ impl Bus for RedisBus {
     }
 
     async fn connect(&self) -> Result<(RedisPublisher, RedisSubscriber), BusError> {
-        let both = async { Ok((self.publisher().await?, self.subscriber().await?)) };
+        let both = async {
+            let mut publisher = self.publisher().await?;
+            publisher.refuse_cluster().await?;
+            Ok((publisher, self.subscriber().await?))
+        };
         within(CONNECT_TIMEOUT, both).await
     }
 }
 
 /// What both kinds of sockets can do.
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// The connection that publishes.
@@ -159,18 +200,66 @@ pub struct RedisPublisher {
     connection: MultiplexedConnection,
 }
 
-impl Publisher for RedisPublisher {
-    async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
-        let mut pipeline = Pipeline::with_capacity(batch.len());
-        for Outbound { channel, payload } in &batch {
+impl RedisPublisher {
+    /// Publishes messages by `verb` (PUBLISH, SPUBLISH) in their order; returns what Redis says of each.
+    pub(super) async fn send(
+        &mut self,
+        verb: &str,
+        batch: impl Iterator<Item = &Outbound>,
+    ) -> Result<Vec<RedisResult<Value>>, BusError> {
+        let mut pipeline = Pipeline::new();
+        for Outbound { channel, payload } in batch {
             pipeline
-                .add_command(publish(channel, payload))
+                .add_command(publish(verb, channel, payload))
                 .ignore_errors();
         }
-        let answers: Vec<RedisResult<Value>> = pipeline
+        let answers = pipeline.query_async(&mut self.connection);
+        answers.await.map_err(bus_error)
+    }
+
+    /// Returns the census of `verb` (NUMSUB, SHARDNUMSUB).
+    pub(super) async fn count(&mut self, verb: &str, channel: &str) -> Result<usize, BusError> {
+        let mut census = redis::cmd("PUBSUB");
+        census.arg(verb).arg(channel);
+        let (_, num_subscribers): (Value, usize) = census
             .query_async(&mut self.connection)
             .await
             .map_err(bus_error)?;
+        Ok(num_subscribers)
+    }
+
+    /// Puts a command that is not about a channel.
+    pub(super) async fn ask(&mut self, command: &[&str]) -> RedisResult<Value> {
+        let mut cmd = Cmd::new();
+        for word in command {
+            cmd.arg(*word);
+        }
+        cmd.query_async(&mut self.connection).await
+    }
+
+    /// Makes sure that it is no node of a Redis Cluster. One too old to say what it is is taken as it is.
+    async fn refuse_cluster(&mut self) -> Result<(), BusError> {
+        let hello = match self.ask(&["HELLO"]).await {
+            Ok(Value::Array(hello)) => hello,
+            Err(err) if err.kind() == ErrorKind::Io => return Err(bus_error(err)),
+            Ok(_) | Err(_) => return Ok(()),
+        };
+        let is_cluster = hello.windows(2).any(|pair| {
+            let text = |value: &Value, expected: &[u8]| matches!(value, Value::BulkString(text) if text == expected);
+            matches!(pair, [key, value] if text(key, b"mode") && text(value, b"cluster"))
+        });
+        if is_cluster {
+            return Err(BusError::Unsuited {
+                reason: "this Redis is a Redis Cluster, where the classic adapter's questions would miss instances: set REDIS_ADAPTER=sharded on all instances and servers, or use a single Redis".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Publisher for RedisPublisher {
+    async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
+        let answers = self.send("PUBLISH", batch.iter()).await?;
         let mut published = Published::default();
         for err in answers.into_iter().filter_map(Result::err) {
             published.num_refused += 1;
@@ -180,13 +269,7 @@ impl Publisher for RedisPublisher {
     }
 
     async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
-        let mut census = redis::cmd("PUBSUB");
-        census.arg("NUMSUB").arg(channel);
-        let (_, num_subscribers): (Value, usize) = census
-            .query_async(&mut self.connection)
-            .await
-            .map_err(bus_error)?;
-        Ok(num_subscribers)
+        self.count("NUMSUB", channel).await
     }
 
     async fn ping(&mut self) -> Result<(), BusError> {
@@ -199,9 +282,9 @@ impl Publisher for RedisPublisher {
     }
 }
 
-fn publish(channel: &str, payload: &Bytes) -> Cmd {
-    let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 7);
-    command.arg("PUBLISH").arg(channel).arg(&payload[..]);
+fn publish(verb: &str, channel: &str, payload: &Bytes) -> Cmd {
+    let mut command = Cmd::with_capacity(3, verb.len() + channel.len() + payload.len());
+    command.arg(verb).arg(channel).arg(&payload[..]);
     command
 }
 
@@ -345,7 +428,7 @@ fn inbound(message: &Msg) -> Result<Inbound, BusError> {
 }
 
 /// Gives up on `work` after `limit`.
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, BusError>>,
 ) -> Result<T, BusError> {
@@ -356,7 +439,7 @@ async fn within<T>(
 }
 
 /// Sorts the client's errors. Redis names users in some of its answers, but never a password.
-fn bus_error(err: RedisError) -> BusError {
+pub(super) fn bus_error(err: RedisError) -> BusError {
     let reason = with_causes(&err);
     if err.is_timeout() {
         return BusError::TimedOut {

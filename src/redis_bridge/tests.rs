@@ -21,10 +21,11 @@ use super::{
     incoming::HubDoor,
     memory_bus::{Deed, MemoryBus},
     messages::{ForBridge, Stop},
+    namespaces::Namespaces,
     redis_bus::{MAX_MESSAGE_BYTES, RedisBus},
 };
 use crate::{
-    adapter::{message, uid::Uid},
+    adapter::{kind::AdapterKind, message, uid::Uid},
     config::{RedisConfig, Secret},
     hub::{
         broadcast::{Broadcast, Flags, Target},
@@ -92,6 +93,7 @@ fn door(probe: Addr<Probe>) -> HubDoor {
 fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
     HubDoor {
         interest,
+        rooms: None,
         reinject: probe.clone().recipient(),
         answering: probe.recipient(),
     }
@@ -131,11 +133,13 @@ impl<B: Bus> Instance<B> {
         .start();
         let num_connected = Arc::new(AtomicUsize::new(0));
         let count = num_connected.clone();
+        let uid = Uid::random().unwrap();
+        let fixed = NAMESPACES.map(Namespace::from).to_vec();
+        let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, fixed);
         let bridge = RedisBridge::over(
             bus,
-            "socket.io",
-            Uid::random().unwrap(),
-            NAMESPACES.map(Namespace::from).to_vec(),
+            uid,
+            namespaces,
             door_with(probe, interest),
             Arc::new(move || {
                 count.fetch_add(1, SeqCst);
@@ -414,14 +418,10 @@ async fn it_ends_when_the_hub_is_gone() {
     arbiter.stop();
     arbiter.join().unwrap();
     drop(heard);
-    let bridge = RedisBridge::over(
-        bus.clone(),
-        "socket.io",
-        Uid::random().unwrap(),
-        vec![Namespace::main()],
-        door(probe),
-        Arc::new(|| {}),
-    );
+    let uid = Uid::random().unwrap();
+    let fixed = vec![Namespace::main()];
+    let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, fixed);
+    let bridge = RedisBridge::over(bus.clone(), uid, namespaces, door(probe), Arc::new(|| {}));
     let mut status = bridge.status();
     let bridge = bridge.start();
     soon(
@@ -758,19 +758,12 @@ async fn the_bridge_is_built_from_the_settings() {
         let config = RedisConfig {
             url: Secret::new(url),
             prefix: "other".to_owned(),
+            adapter: Default::default(),
         };
         let uid = Uid::random().unwrap();
-        let bus = RedisBus::new(&config.url)?;
         let namespaces = vec![Namespace::main()];
         let hub = door(probe.clone());
-        Ok::<_, BusError>(RedisBridge::over(
-            bus,
-            &config.prefix,
-            uid,
-            namespaces,
-            hub,
-            Arc::new(|| {}),
-        ))
+        RedisBridge::new(&config, uid, namespaces, hub, Arc::new(|| {}))
     };
     assert!(new("http://127.0.0.1").is_err());
     let bridge = new(&server.url()).unwrap();

@@ -20,6 +20,7 @@
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
+//! | `sharded` | the sharded adapter: on one Redis in all modes, and on a Redis Cluster that moves slots and loses a master |
 //! | `tidy` | the house rules that a machine can check |
 
 #![allow(
@@ -46,6 +47,7 @@ mod pages;
 mod polling;
 mod program;
 mod server_api;
+mod sharded;
 mod support;
 mod tidy;
 mod upgrade;

@@ -268,6 +268,7 @@ mod tests {
         let config = RedisConfig {
             url: Secret::new(url),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+            adapter: Default::default(),
         };
         RedisStore::new(&config, TimeOuts::default()).unwrap()
     }
@@ -393,6 +394,7 @@ mod tests {
         let config = RedisConfig {
             url: Secret::new(format!("redis://{}", listener.local_addr().unwrap())),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+            adapter: Default::default(),
         };
         let short = Duration::from_millis(100);
         let store = RedisStore::new(
@@ -474,6 +476,7 @@ mod tests {
         let config = RedisConfig {
             url: Secret::new("http://user:hunter2@localhost"),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+            adapter: Default::default(),
         };
         let Err(err) = RedisStore::new(&config, TimeOuts::default()) else {
             panic!("accepted")

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::mpsc, thread::JoinHandle, time::Dur
 
 use serde_json::{Value, json};
 use sockhop::{
+    adapter::kind::AdapterKind,
     app::App,
     config::{Config, RedisConfig, Secret},
     gateways::{
@@ -40,11 +41,17 @@ impl TestServer {
 
     /// Starts one on a Redis, with more than the usual gateways.
     pub(crate) fn on_redis_with(url: &str, build: fn(App) -> App) -> Self {
+        Self::on_redis_by(AdapterKind::default(), url, build)
+    }
+
+    /// Starts one on a Redis by one of the adapters, with more than the usual gateways.
+    pub(crate) fn on_redis_by(adapter: AdapterKind, url: &str, build: fn(App) -> App) -> Self {
         let url = Secret::new(url);
         let change = |config: &mut Config| {
             config.redis = Some(RedisConfig {
                 url,
                 prefix: "socket.io".to_owned(),
+                adapter,
             });
             config.workers = 2;
         };
