@@ -62,7 +62,7 @@ doc:
 
 test-client: test/client/$(installed)
 	$(call heading,the official client)
-	cargo build --locked
+	cargo build --locked --bins --example ops
 	$(call node_test,test/client)
 
 test-browser: test/browser/$(installed)

@@ -22,6 +22,10 @@ export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '
 export const HUB_BIN = process.env.SOCKHOP_BIN
   ? path.resolve(process.env.SOCKHOP_BIN)
   : path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/sockhop');
+/** Where cargo puts an example of this name. */
+export const exampleBin = (name) => path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/examples', name);
+/** The example of the chat, which `cargo build --examples` leaves there. */
+export const CHAT_BIN = exampleBin('chat');
 
 /** How long a test waits for what should happen at once, in milliseconds. */
 export const PATIENCE = 10_000 * Number(process.env.PATIENCE ?? 1);
@@ -124,8 +128,9 @@ export async function freePort() {
 
 /** One running instance. `url` stays the same across `restart`. */
 class Hub {
-  constructor(directory, env) {
+  constructor(directory, env, bin) {
     this.directory = directory;
+    this.bin = bin;
     this.env = env;
     this.url = null;
     this.process = null;
@@ -141,7 +146,7 @@ class Hub {
   }
 
   async start() {
-    const started = start(HUB_BIN, [], {
+    const started = start(this.bin, [], {
       // Its own directory, so that no .env of the repository takes part.
       cwd: this.directory,
       env: {
@@ -156,16 +161,16 @@ class Hub {
     this.process = started;
     const listening = new Promise((resolve, reject) => {
       started.child.on('log', () => {
-        const found = /listening on (http:\/\/[\d.]+:\d+)/.exec(started.log);
+        const found = /(?:listening on|clients connect to) (http:\/\/[\d.]+:\d+)/.exec(started.log);
         if (found) resolve(found[1]);
       });
       started.ended.then(({ code, signal }) => reject(
-        new Error(`${HUB_BIN} ended (code ${code}, signal ${signal}) before it listened:\n${started.log}`),
+        new Error(`${this.bin} ended (code ${code}, signal ${signal}) before it listened:\n${started.log}`),
       ));
     });
     listening.catch(() => {});
     try {
-      this.url = await within(PATIENCE, listening, () => `${HUB_BIN} does not say that it listens:\n${started.log}`);
+      this.url = await within(PATIENCE, listening, () => `${this.bin} does not say that it listens:\n${started.log}`);
     } catch (error) {
       await this.kill();
       throw error;
@@ -219,10 +224,10 @@ class Hub {
 export const PASSWORD = 'correct horse battery staple';
 export const newUsername = () => `user${randomBytes(4).toString('hex')}`;
 
-/** Starts one hub with these settings; it ends with the test. */
-export async function startHub(t, env = {}) {
+/** Starts one hub with these settings, or another program that behaves alike; it ends with the test. */
+export async function startHub(t, env = {}, bin = HUB_BIN) {
   const directory = await temporaryDirectory(t);
-  const hub = new Hub(directory, env);
+  const hub = new Hub(directory, env, bin);
   atEnd(t, async () => {
     if (hub.process) await hub.stop();
     if (process.env.SHOW_LOGS) console.error(`--- log of ${hub.url}\n${hub.log}`);
