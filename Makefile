@@ -41,7 +41,7 @@ test: need-cargo need-node tools fmt clippy test-rust doc test-client test-brows
 
 tools:
 	$(call heading,what the tests need)
-	@test/support/install-tools.sh '$(TOOLS)' redis chromium traefik
+	@test/support/install-tools.sh '$(TOOLS)' redis chromium traefik python-emitter
 
 fmt:
 	$(call heading,cargo fmt)

