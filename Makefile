@@ -15,7 +15,7 @@ npm_ci = npm ci --prefix $(1) --no-audit --no-fund --loglevel=error
 node_test = cd $(1) && node --test --test-reporter=spec
 
 .PHONY: help run test compose-test clean \
-	need-cargo need-npm need-node need-docker tools fmt clippy test-rust doc test-client test-browser test-traefik
+	need-cargo need-npm need-node need-docker tools fmt clippy test-rust doc test-client test-python test-browser test-traefik
 # The steps of `make test` share cargo's lock, two cores and a reader.
 .NOTPARALLEL:
 
@@ -36,12 +36,12 @@ run: need-cargo need-npm static/$(installed)
 
 # ---- test ---------------------------------------------------------------------------------------------------------------
 
-test: need-cargo need-node tools fmt clippy test-rust doc test-client test-browser test-traefik
+test: need-cargo need-node tools fmt clippy test-rust doc test-client test-python test-browser test-traefik
 	$(call heading,everything passed)
 
 tools:
 	$(call heading,what the tests need)
-	@test/support/install-tools.sh '$(TOOLS)' redis chromium traefik python-emitter
+	@test/support/install-tools.sh '$(TOOLS)' redis chromium traefik python-socketio
 
 fmt:
 	$(call heading,cargo fmt)
@@ -62,8 +62,15 @@ doc:
 
 test-client: test/client/$(installed)
 	$(call heading,the official client)
-	cargo build --locked --bins --example ops
+	cargo build --locked --bins --example chat --example matrix --example ops
 	$(call node_test,test/client)
+
+# -B leaves no __pycache__ behind; sockets that the client forgets to close are not our fault.
+test-python:
+	$(call heading,the Python client)
+	@test/support/install-tools.sh '$(TOOLS)' python-socketio
+	cargo build --locked --example matrix
+	cd test/python && '$(abspath $(TOOLS))/bin/python' -B -W ignore::ResourceWarning -m unittest -v
 
 test-browser: test/browser/$(installed)
 	$(call heading,the page in Chromium)

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sockhop::{
     app::App,
     config::{Config, EngineConfig},
@@ -25,7 +26,7 @@ pub(crate) fn configure(config: Config) -> Config {
             ping_timeout: Duration::from_millis(200),
             connect_timeout: Duration::from_millis(1000),
             max_payload: 1_000_000,
-            ..EngineConfig::default()
+            ..config.engine
         },
         // Some cases send requests on two connections and count on their being taken in the order sent.
         workers: 1,
@@ -62,12 +63,8 @@ pub(crate) fn custom_gateway() -> Gateway {
 
 fn with_auth_event(gateway: Gateway) -> Gateway {
     gateway
-        .authorize(|request| async move { Ok(request.auth_as().unwrap_or_default()) })
-        .on_connect(|socket| async move {
-            if let Err(err) = socket.emit("auth", &socket.data()) {
-                log::error!("auth event: {err}");
-            }
-        })
+        .authorize(|request| request.auth_as::<Value>())
+        .on_connect(|socket| async move { socket.emit("auth", socket.data()) })
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -34,6 +34,7 @@ use actix::{Actor as _, Addr, Arbiter, AsyncContext as _};
 use actix_rt::task::JoinHandle;
 use actix_server::ServerHandle;
 use actix_web::web;
+use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -42,9 +43,16 @@ use crate::{
     config::Config,
     engine_io::{packet::Message, sid::InstanceId},
     gateways::{Gateway, Gateways, NamespaceRef, events, server_side::ServerSide},
-    http::{health::Health, routes::Shared, server},
-    hub::actor::{ConnectBridge, Hub},
-    redis_bridge::{self, RedisBridge},
+    http::{
+        health::Health,
+        routes::{OwnRoutes, Shared},
+        server,
+    },
+    hub::{
+        actor::{ConnectBridge, Hub},
+        interest::Interest,
+    },
+    redis_bridge::{self, HubDoor, RedisBridge},
     socket::{
         acks::AckIds,
         actor::Services,
@@ -53,6 +61,7 @@ use crate::{
         sessions::Sessions,
         work::WorkCount,
     },
+    socket_io::parser::Parser,
     telemetry,
 };
 
@@ -105,6 +114,7 @@ pub struct App {
     accounts: Option<Accounts>,
     gateways: Gateways,
     endpoints: Vec<Endpoint>,
+    own_routes: OwnRoutes,
 }
 
 impl App {
@@ -115,6 +125,7 @@ impl App {
             accounts: None,
             gateways: Gateways::default(),
             endpoints: vec![Endpoint::socket_io()],
+            own_routes: OwnRoutes::default(),
         }
     }
 
@@ -130,11 +141,60 @@ impl App {
         Ok(self)
     }
 
-    /// Adds a gateway. One for a namespace that has one already replaces it. A namespace without a gateway is there for nobody,
-    /// not even `/`.
+    /// Adds a gateway. One for a namespace, or for a pattern, that has one already replaces it. A namespace without a gateway is
+    /// there for nobody, not even `/`.
     #[must_use]
-    pub fn gateway(mut self, gateway: Gateway) -> Self {
-        self.gateways.add(gateway);
+    pub fn gateway(mut self, gateway: impl Into<Gateway>) -> Self {
+        self.gateways.add(gateway.into());
+        self
+    }
+
+    /// Serves a page of HTML, in UTF-8, at `path`, which begins with a slash. At `/` it takes the place of the test page.
+    ///
+    /// ```
+    /// # use sockhop::{app::App, config::Config};
+    /// let app = App::new(Config::default())
+    ///     .page("/", "<!doctype html><title>Hello</title><script src=/socket.io/socket.io.js></script>");
+    /// ```
+    #[must_use]
+    pub fn page(mut self, path: &str, html: impl Into<Bytes>) -> Self {
+        self.own_routes.add_page(path, html.into());
+        self
+    }
+
+    /// Adds routes of actix-web beside Socket.IO: resources, scopes, `app_data`, a `default_service` for addresses where nothing
+    /// is. `configure` is called once for each worker, so what they share is made outside of it. The version of actix-web is
+    /// that of [`sockhop::actix_web`](crate::actix_web).
+    ///
+    /// The hub's own addresses come first (`/socket.io/`, `/healthz`, `/readyz`, with accounts `/auth/…`); its test page comes
+    /// last, so that a route at `/` takes its place. Pages of allowed origins may read the answers (CORS), but the routes are
+    /// not guarded: pages of any origin may send requests. A WebSocket upgrade never comes to them.
+    ///
+    /// ```
+    /// use sockhop::{actix_web::web, app::App, config::Config};
+    ///
+    /// let greeting = web::Data::new("Hello".to_owned());
+    /// let app = App::new(Config::default()).routes(move |routes| {
+    ///     async fn greet(greeting: web::Data<String>, name: web::Path<String>) -> String {
+    ///         format!("{}, {name}!", **greeting)
+    ///     }
+    ///     routes.app_data(greeting.clone()).route("/greet/{name}", web::get().to(greet));
+    /// });
+    /// ```
+    #[must_use]
+    pub fn routes(
+        mut self,
+        configure: impl Fn(&mut web::ServiceConfig) + Send + Sync + 'static,
+    ) -> Self {
+        self.own_routes.add(configure);
+        self
+    }
+
+    /// Chooses the form of Socket.IO packets for all clients of this instance, whatever the settings say. There is no
+    /// negotiation: clients must be made with the same parser.
+    #[must_use]
+    pub fn parser(mut self, parser: Parser) -> Self {
+        self.config.parser = parser;
         self
     }
 
@@ -165,6 +225,7 @@ impl App {
             accounts,
             gateways,
             endpoints,
+            own_routes,
         } = self;
         let instance = InstanceId::random()?;
         let listener =
@@ -177,13 +238,15 @@ impl App {
 
         let uid = Uid::random()?;
         let hub_arbiter = Arbiter::new();
+        let parser = config.parser;
         let ack_ids = Arc::new(AckIds::default());
-        let hub = start_hub(&hub_arbiter, &ack_ids, &gateways);
+        let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways);
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let bridge = RedisBridge::new(redis, uid, namespaces, &hub, on_connected)
+                let hub = HubDoor::new(&hub, interest.clone());
+                let bridge = RedisBridge::new(redis, uid, namespaces, hub, on_connected)
                     .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
                 Some(bridge)
@@ -206,8 +269,10 @@ impl App {
         let services = Arc::new(Services {
             instance,
             config: config.engine.clone(),
+            parser,
             gateways,
             hub,
+            interest,
             ack_ids,
             sessions: Sessions::default(),
             endpoints,
@@ -224,6 +289,7 @@ impl App {
             accounts,
             health,
             origins: config.allowed_origins.clone(),
+            own_routes,
         };
         let server = match server::serve(listener, config.workers, shared) {
             Ok(server) => server,
@@ -247,16 +313,20 @@ impl App {
 }
 
 /// Starts the hub on its arbiter, and on this one the actor that runs the servers' own handlers; each knows the other.
-fn start_hub(arbiter: &Arbiter, ack_ids: &Arc<AckIds>, gateways: &Gateways) -> Addr<Hub> {
-    let mut hub = None;
+fn start_hub(
+    arbiter: &Arbiter,
+    parser: Parser,
+    ack_ids: &Arc<AckIds>,
+    gateways: &Gateways,
+) -> (Addr<Hub>, Interest) {
+    let mut started = None;
     ServerSide::create(|ctx| {
-        let server_side = ctx.address().recipient();
-        let ack_ids = Arc::clone(ack_ids);
-        let addr = Hub::start_in_arbiter(&arbiter.handle(), |_| Hub::new(ack_ids, server_side));
-        hub = Some(addr.clone());
-        ServerSide::new(gateways.clone(), addr)
+        let (hub, interest) = Hub::new(parser, Arc::clone(ack_ids), ctx.address().recipient());
+        let hub = Hub::start_in_arbiter(&arbiter.handle(), |_| hub);
+        started = Some((hub.clone(), interest));
+        ServerSide::new(gateways.clone(), hub)
     });
-    hub.expect("create calls its closure")
+    started.expect("create calls its closure")
 }
 
 /// Fetches the token key, now and again, until Redis gave it; and on every later connection, since Redis may have been

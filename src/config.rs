@@ -9,7 +9,10 @@ use std::{ffi::OsString, fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
 use url::Url;
 
-use crate::http::origin::{AllowedOrigins, OriginFault};
+use crate::{
+    http::origin::{AllowedOrigins, OriginFault},
+    socket_io::parser::Parser,
+};
 
 /// Names of the settings, as they stand in the environment and in `.env`.
 pub mod env {
@@ -39,6 +42,10 @@ pub mod env {
     pub const CONNECT_TIMEOUT: &str = "CONNECT_TIMEOUT";
     /// Bytes in one message or polling body. Default [`super::DEFAULT_MAX_HTTP_BUFFER_SIZE`].
     pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
+    /// Whether clients 2.x of Socket.IO are let in. Default `false`; see [`super::EngineConfig::allow_eio3`].
+    pub const ALLOW_EIO3: &str = "ALLOW_EIO3";
+    /// Form of Socket.IO packets, `json` or `msgpack`. Default `json`.
+    pub const PARSER: &str = "PARSER";
     /// Number of HTTP workers. Default: one per core.
     pub const WORKERS: &str = "WORKERS";
     /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
@@ -133,6 +140,13 @@ pub struct EngineConfig {
     pub connect_timeout: Duration,
     /// Bytes in one message (WebSocket), in one body (polling), and in all attachments of one packet. Default 1,000,000.
     pub max_payload: usize,
+    /// Whether clients of Engine.IO revision 3 (`socket.io-client` 2.x) are let in. Default false.
+    ///
+    /// It is off because the protocol of those clients tells too much: their socket id *is* the session id (in `/`, and the
+    /// part behind the `#` elsewhere), since the client computes it by itself. Whoever learns the socket id of such a client,
+    /// from a list of users, the sender of a message or a log, can poll and post in its name. Where it is on, show socket ids
+    /// to nobody whom you would not trust with the session. Clients 3.x and 4.x beside them are not affected.
+    pub allow_eio3: bool,
 }
 
 impl Default for EngineConfig {
@@ -143,6 +157,7 @@ impl Default for EngineConfig {
             upgrade_timeout: Duration::from_millis(DEFAULT_UPGRADE_TIMEOUT),
             connect_timeout: Duration::from_millis(DEFAULT_CONNECT_TIMEOUT),
             max_payload: DEFAULT_MAX_HTTP_BUFFER_SIZE,
+            allow_eio3: false,
         }
     }
 }
@@ -164,6 +179,9 @@ pub struct Config {
     pub jwt: JwtConfig,
     /// Session time-outs and limits.
     pub engine: EngineConfig,
+    /// Form of Socket.IO packets. There is no negotiation: every client must be made with the same. Instances of a cluster
+    /// may differ. Default [`Parser::Json`].
+    pub parser: Parser,
     /// HTTP workers, each a thread that serves its clients' handlers, too. At least 1; default one per core.
     pub workers: usize,
     /// Log filter.
@@ -183,6 +201,7 @@ impl Default for Config {
                 expires_in: Duration::from_secs(DEFAULT_JWT_EXPIRES_IN),
             },
             engine: EngineConfig::default(),
+            parser: Parser::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             log_filter: DEFAULT_LOG.to_owned(),
         }
@@ -212,6 +231,14 @@ pub enum Fault {
         /// " milliseconds" and the like, or nothing.
         unit: &'static str,
     },
+    /// The value is neither yes nor no.
+    #[error("{name}={value:?} must be true or false")]
+    Boolean {
+        /// Which setting.
+        name: &'static str,
+        /// What stood there.
+        value: String,
+    },
     /// One of the origins cannot be one.
     #[error("FRONTEND_URL: {0}")]
     Origin(#[from] OriginFault),
@@ -235,6 +262,17 @@ pub enum Fault {
         /// Its length in bytes.
         len: usize,
     },
+    /// There is no such parser.
+    #[error("PARSER={value:?} must be json or msgpack")]
+    Parser {
+        /// What stood there.
+        value: String,
+    },
+    /// Clients 2.x are to be let in, and none of them speaks the parser's form of packets.
+    #[error(
+        "ALLOW_EIO3=true and PARSER=msgpack exclude each other: clients 2.x speak JSON here; unset one of them"
+    )]
+    OldClientsSpeakJson,
     /// The log filter is not in `env_logger`'s grammar.
     #[error("RUST_LOG={value:?} is not a log filter; write for example info or sockhop=debug")]
     LogFilter {
@@ -343,7 +381,15 @@ impl Config {
                     " bytes",
                     DEFAULT_MAX_HTTP_BUFFER_SIZE,
                 ),
+                allow_eio3: reader.boolean(env::ALLOW_EIO3, defaults.engine.allow_eio3),
             },
+            parser: reader
+                .parsed(env::PARSER, |text| {
+                    Parser::from_str(text).or(Err(Fault::Parser {
+                        value: text.to_owned(),
+                    }))
+                })
+                .unwrap_or_default(),
             workers: reader.number(env::WORKERS, 1, MAX_WORKERS, "", defaults.workers),
             log_filter: reader
                 .parsed(env::RUST_LOG, |text| {
@@ -356,6 +402,9 @@ impl Config {
                 })
                 .unwrap_or(defaults.log_filter),
         };
+        if config.engine.allow_eio3 && config.parser == Parser::MessagePack {
+            reader.faults.push(Fault::OldClientsSpeakJson);
+        }
         if reader.faults.is_empty() {
             Ok(config)
         } else {
@@ -445,6 +494,18 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
         Duration::from_millis(self.number(name, 1, MAX_MILLIS, " milliseconds", default))
     }
 
+    fn boolean(&mut self, name: &'static str, default: bool) -> bool {
+        self.parsed(name, |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(Fault::Boolean {
+                name,
+                value: text.to_owned(),
+            }),
+        })
+        .unwrap_or(default)
+    }
+
     fn redis(&mut self) -> Option<RedisConfig> {
         let prefix = self
             .parsed(env::REDIS_PREFIX, |text| {
@@ -508,6 +569,8 @@ mod tests {
         assert_eq!(config.engine.upgrade_timeout, Duration::from_secs(10));
         assert_eq!(config.engine.connect_timeout, Duration::from_secs(45));
         assert_eq!(config.engine.max_payload, 1_000_000);
+        assert!(!config.engine.allow_eio3);
+        assert_eq!(config.parser, Parser::Json);
         assert!(config.workers >= 1);
         assert_eq!(config.log_filter, "info");
     }
@@ -526,6 +589,29 @@ mod tests {
     }
 
     #[test]
+    fn a_parser_is_chosen_by_its_name() {
+        for parser in [Parser::Json, Parser::MessagePack] {
+            assert_eq!(
+                read(&[(env::PARSER, parser.as_str())]).unwrap().parser,
+                parser
+            );
+        }
+    }
+
+    #[test]
+    fn clients_2x_and_msgpack_exclude_each_other() {
+        let both = [(env::ALLOW_EIO3, "true"), (env::PARSER, "msgpack")];
+        let err = read(&both).unwrap_err().to_string();
+        assert!(
+            err.contains(env::ALLOW_EIO3) && err.contains(env::PARSER),
+            "{err}"
+        );
+        for one in both {
+            assert!(read(&[one]).is_ok());
+        }
+    }
+
+    #[test]
     fn every_fault_is_named_in_one_message() {
         let err = read(&[
             (env::PORT, "70000"),
@@ -536,12 +622,14 @@ mod tests {
             (env::JWT_EXPIRES_IN, "1h"),
             (env::PING_INTERVAL, "0"),
             (env::MAX_HTTP_BUFFER_SIZE, "-1"),
+            (env::ALLOW_EIO3, "maybe"),
+            (env::PARSER, "yaml"),
             (env::WORKERS, "0"),
             (env::RUST_LOG, "sockhop=loud"),
         ])
         .unwrap_err();
         let text = err.to_string();
-        assert!(text.starts_with("10 settings cannot be used:"), "{text}");
+        assert!(text.starts_with("12 settings cannot be used:"), "{text}");
         for name in [
             env::PORT,
             env::FRONTEND_URL,
@@ -551,6 +639,8 @@ mod tests {
             env::JWT_EXPIRES_IN,
             env::PING_INTERVAL,
             env::MAX_HTTP_BUFFER_SIZE,
+            env::ALLOW_EIO3,
+            env::PARSER,
             env::WORKERS,
             env::RUST_LOG,
         ] {
@@ -559,6 +649,27 @@ mod tests {
         assert!(
             !text.contains("short\""),
             "the secret's value must not be shown: {text}"
+        );
+    }
+
+    #[test]
+    fn a_boolean_is_true_or_false() {
+        for (text, value) in [
+            ("true", true),
+            ("1", true),
+            ("True", true),
+            ("false", false),
+            ("0", false),
+            ("", false),
+        ] {
+            let config = read(&[(env::ALLOW_EIO3, text)]).unwrap();
+            assert_eq!(config.engine.allow_eio3, value, "{text:?}");
+        }
+        let err = read(&[(env::ALLOW_EIO3, "yes please")]).unwrap_err();
+        assert!(
+            err.to_string()
+                .contains("ALLOW_EIO3=\"yes please\" must be true or false"),
+            "{err}"
         );
     }
 

@@ -20,6 +20,7 @@
 //! | [`socket`] | one actor per client session |
 //! | [`gateways`] | what an application does per namespace and event |
 //! | [`hub`] | one actor per instance: rooms and broadcasts |
+//! | [`msgpack`] | values in MessagePack from and to JSON text: pure |
 //! | [`adapter`] | the wire between instances: pure |
 //! | [`redis_bridge`] | one actor per instance: Redis |
 //! | [`auth`] | accounts, passwords, tokens |
@@ -28,7 +29,7 @@
 //! Invariants, written as absences:
 //! - nothing but `http`, `websocket` and `app`, which puts them together, knows actix-http or actix-web;
 //! - nothing but `redis_bridge::redis_bus` and `auth::store::redis` knows the Redis client;
-//! - nothing but `adapter` knows channel names and MessagePack;
+//! - nothing but `adapter` knows channel names, and nothing but `adapter` and `socket_io` uses `msgpack`;
 //! - nothing but `hub` knows who is in which room, and sockets never address each other;
 //! - gateways see events and rooms, never frames;
 //! - nothing blocks an arbiter, and every queue has a bound with a name, but for the actors' mailboxes: those are drained
@@ -48,11 +49,15 @@ pub mod gateways;
 pub mod healthcheck;
 pub mod http;
 pub mod hub;
+pub mod msgpack;
 pub mod redis_bridge;
 pub mod socket;
 pub mod socket_io;
 pub mod telemetry;
 pub mod websocket;
+
+/// The web server below, for [`App::routes`](app::App::routes).
+pub use actix_web;
 
 // A real Redis for the tests of several rooms, the same that the integration tests use.
 #[cfg(test)]

@@ -140,8 +140,10 @@
   let server = '';
   /** This page's own origin, when a hub serves it. */
   let ownHub = null;
-  /** What the last look at the hub found: `{kind, tone, text}`; kind is idle, ready, unready, none, origin, other or mixed. */
+  /** What the last look at the hub found: `{kind, tone, text, parser?}`; kind is idle, ready, unready, none, origin, other or mixed. */
   let health = { kind: 'idle', tone: 'idle', text: 'Not asked yet.' };
+  /** The form of packets that the chosen hub speaks, a key of `BUNDLES`: what it last said, or what hubs speak unless told otherwise. */
+  let parser = 'json';
   let looking = null;
   let lookedAt = -Infinity;
   let lookAgain = null;
@@ -183,7 +185,7 @@
   async function look(origin) {
     try {
       const { status, body } = await readyz(origin);
-      if (body) return judgeReadiness(body);
+      if (body) return { ...judgeReadiness(body), parser: body.parser };
       if ([502, 503, 504].includes(status)) {
         return { kind: 'none', tone: 'bad', text: `A proxy answers at ${origin} (HTTP ${status}), but no hub behind it does. Are the instances running?` };
       }
@@ -258,6 +260,7 @@
       // Behind a balancer every look meets another instance: that alone is no news.
       const isNews = !quietly || found.kind !== health.kind || found.tone !== health.tone;
       health = found;
+      if (Object.hasOwn(BUNDLES, found.parser)) ({ parser } = found);
       if (isNews && !isServerEdited) answer($('server-status'), found.text, found.tone);
       renderConnection();
       return found;
@@ -282,6 +285,7 @@
     if (chosen !== server) {
       server = chosen;
       health = { kind: 'idle', tone: 'idle', text: 'Not asked yet.' };
+      parser = 'json';
       lookedAt = -Infinity;
       say($('account-target'), server);
       say($('sign-in-problem'), '');
@@ -687,26 +691,48 @@
     return !fault;
   }
 
-  let bundle = null;
+  /** The official client comes in two forms, and a hub speaks to one of them. */
+  const BUNDLES = { json: 'socket.io.min.js', msgpack: 'socket.io.msgpack.min.js' };
 
-  /** Loads the official client from the hub; a page that a hub serves may use that hub's for any other. */
+  /** Clients that are loaded, or on their way, by parser. */
+  const bundles = new Map();
+
+  /** Where the client that the chosen hub needs is found; a page that a hub serves may use that hub's for any other. */
+  const bundleUrl = () => `${ownHub || server}/socket.io/${BUNDLES[parser]}`;
+
+  /** Loads the official client that the chosen hub needs. */
   function loadBundle() {
-    if (window.io) return Promise.resolve(window.io);
-    const load = (origin) => new Promise((resolve, reject) => {
+    const wanted = parser;
+    if (!bundles.has(wanted)) {
+      bundles.set(wanted, loadScript(bundleUrl()).catch((fault) => {
+        bundles.delete(wanted);
+        throw fault;
+      }));
+    }
+    return bundles.get(wanted);
+  }
+
+  /** Runs a script that defines `io`, and returns that. */
+  function loadScript(url) {
+    return new Promise((resolve, reject) => {
       const script = document.createElement('script');
-      script.src = `${origin}/socket.io/socket.io.min.js`;
+      script.src = url;
       const end = (settle, value) => {
         clearTimeout(timer);
-        if (!window.io) script.remove();
+        script.remove();
         settle(value);
       };
       const timer = setTimeout(() => end(reject, new Error('time-out')), 2 * ANSWER_WITHIN_MS);
-      script.onload = () => (window.io ? end(resolve, window.io) : end(reject, new Error('no client in it')));
+      script.onload = () => {
+        const { io } = window;
+        // The other form's client takes the same name.
+        delete window.io;
+        if (io) end(resolve, io);
+        else end(reject, new Error('no client in it'));
+      };
       script.onerror = () => end(reject, new Error('not loaded'));
       document.head.append(script);
     });
-    bundle = bundle || load(ownHub || server).finally(() => { bundle = null; });
-    return bundle;
   }
 
   async function connectAll() {
@@ -723,11 +749,12 @@
     isConnecting = true;
     renderConnection();
     try {
-      const [io] = await Promise.all([loadBundle(), checkServer()]);
+      await checkServer();
+      const io = await loadBundle();
       const origin = server;
       const mode = $('transport').value;
       const given = token() ? token().token : '';
-      const key = JSON.stringify([origin, mode, given]);
+      const key = JSON.stringify([origin, parser, mode, given]);
       for (const client of clients) {
         if (client.made === key && client.socket && client.socket.active) continue;
         client.open(io, key, {
@@ -740,7 +767,7 @@
     } catch {
       const found = await checkServer();
       connectFault = ['ready', 'unready'].includes(found.kind)
-        ? `The hub answers, but the Socket.IO client could not be loaded from ${ownHub || server}/socket.io/socket.io.min.js. Build the hub with its client bundle (make run does), or check the network.`
+        ? `The hub answers, but the Socket.IO client could not be loaded from ${bundleUrl()}. Build the hub with its client bundle (make run does), or check the network.`
         : found.text;
     } finally {
       isConnecting = false;
@@ -830,7 +857,8 @@
       return;
     }
     const extra = { proof: randomId() };
-    if ($('binary').checked) extra.attachment = randomBytes(16);
+    // An ArrayBuffer: in browsers, the official MessagePack parser makes a plain object of a typed array.
+    if ($('binary').checked) extra.attachment = randomBytes(16).buffer;
     const sent = withProof(value, extra);
     const present = {
       proof: extra.proof,

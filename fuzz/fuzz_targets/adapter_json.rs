@@ -11,7 +11,10 @@ use sockhop::{
     },
     engine_io::packet::Message,
     hub::broadcast::Broadcast,
-    socket_io::decoder::{Decoder, Packet},
+    socket_io::{
+        decoder::{Decoder, Packet},
+        parser::Parser,
+    },
 };
 
 /// Numbers are compared as JavaScript sees them: `5.0` is `5`, `-0` is `0`.
@@ -42,7 +45,7 @@ fn close(a: Option<f64>, b: Option<f64>) -> bool {
 fuzz_target!(|input: (&str, Vec<Vec<u8>>)| {
     let (json, attachments) = input;
     // Through the client's decoder, as everything that is published comes.
-    let mut decoder = Decoder::new(1000);
+    let mut decoder = Decoder::new(Parser::Json, 1000);
     let text = match attachments.len() {
         0 => format!("2{json}"),
         num => format!("5{num}-{json}"),

@@ -6,7 +6,7 @@ use std::{collections::HashMap, ffi::OsString, os::unix::ffi::OsStringExt as _};
 use libfuzzer_sys::fuzz_target;
 use sockhop::config::{Config, MIN_JWT_SECRET_BYTES, env};
 
-const NAMES: [&str; 15] = [
+const NAMES: &[&str] = &[
     env::HOST,
     env::PORT,
     env::FRONTEND_URL,
@@ -20,6 +20,7 @@ const NAMES: [&str; 15] = [
     env::UPGRADE_TIMEOUT,
     env::CONNECT_TIMEOUT,
     env::MAX_HTTP_BUFFER_SIZE,
+    env::ALLOW_EIO3,
     env::WORKERS,
     env::RUST_LOG,
 ];

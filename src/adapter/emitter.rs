@@ -24,10 +24,10 @@ use super::{
     opened::{check_event, json_alone},
     parts::{Opts, raw},
     request::{check_server_side, kind},
-    to_msgpack::{write_array_len, write_map_len, write_str},
 };
 use crate::{
     hub::{broadcast::Broadcast, command::Command},
+    msgpack::to_msgpack::{write_array_len, write_map_len, write_str},
     socket_io::{ids::Room, object},
 };
 

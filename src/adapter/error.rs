@@ -1,35 +1,15 @@
-//! Why a message could not be written or read.
+//! Why a message could not be read.
 //!
 //! Nothing here reaches a client: the bridge counts these and logs them at debug level.
 
-use super::MAX_DEPTH;
+use crate::msgpack;
 
 /// A message that cannot be put on the wire. Each is a fault of whoever built it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The argument text is not one JSON array.
-    #[error("arguments are no JSON array: fault at byte {at}")]
-    Json {
-        /// Offset into the text.
-        at: usize,
-    },
-    /// Arrays and objects nest deeper than [`MAX_DEPTH`].
-    #[error("arguments nest deeper than {MAX_DEPTH}")]
-    TooDeep,
-    /// A placeholder names no attachment.
-    #[error("placeholder at byte {at} names no attachment of {num_attachments}")]
-    Placeholder {
-        /// Offset of the placeholder into the text.
-        at: usize,
-        /// How many attachments there are.
-        num_attachments: usize,
-    },
-    /// A text, an attachment or a list is longer than MessagePack can say (2³² − 1).
-    #[error("a value of {len} bytes or elements is too long for MessagePack")]
-    TooLong {
-        /// Its length.
-        len: usize,
-    },
+    /// Its arguments cannot be written as MessagePack.
+    #[error(transparent)]
+    MessagePack(#[from] msgpack::EncodeError),
     /// The event has no name: nothing, or neither text nor a finite number.
     #[error("event has no name")]
     EventName,
@@ -45,24 +25,9 @@ pub enum EncodeError {
 /// Bytes that are no message of ours to take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The bytes end inside a value, or claim more elements than could follow.
-    #[error("truncated at byte {at}")]
-    Truncated {
-        /// Where the value that does not fit begins.
-        at: usize,
-    },
-    /// `c1`, the one byte that MessagePack never uses.
-    #[error("reserved marker at byte {at}")]
-    Marker {
-        /// Its offset.
-        at: usize,
-    },
-    /// Bytes follow the message.
-    #[error("{len} trailing bytes")]
-    Trailing {
-        /// How many.
-        len: usize,
-    },
+    /// They are no sound MessagePack, or their arguments are none that we take.
+    #[error(transparent)]
+    MessagePack(#[from] msgpack::DecodeError),
     /// The message is not an array of three.
     #[error("message is not an array of 3")]
     Arity,
@@ -90,24 +55,6 @@ pub enum DecodeError {
     /// The event name is neither text nor a finite number, or there is none.
     #[error("event has no name")]
     EventName,
-    /// Arrays and maps of the arguments nest deeper than [`MAX_DEPTH`].
-    #[error("arguments nest deeper than {MAX_DEPTH}")]
-    TooDeep,
-    /// A map key that has no sensible text in JavaScript.
-    #[error("map key at byte {at} is a container")]
-    Key {
-        /// Its offset.
-        at: usize,
-    },
-    /// Plain data that looks like a placeholder, beside real attachments: a client could not tell them apart.
-    #[error("data imitates a placeholder")]
-    FalsePlaceholder,
-    /// More binary values than [`super::message::MAX_ATTACHMENTS`].
-    #[error("more than {max} attachments")]
-    Attachments {
-        /// The limit.
-        max: usize,
-    },
     /// The message is no object.
     #[error("message is no object")]
     Object,
@@ -117,6 +64,9 @@ pub enum DecodeError {
         /// Which.
         key: &'static str,
     },
+    /// The message is about another namespace than its channel, or says about none.
+    #[error("message is about another namespace")]
+    Namespace,
     /// A type of message that is not known here.
     #[error("unknown message type {number}")]
     Type {

@@ -12,15 +12,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use rmp::encode::ByteBuf;
 
-use super::{
-    DecodeError, EncodeError,
-    reader::{Reader, Token},
-    to_json::{number_text, read_event},
-    to_msgpack::{write_args, write_array_len, write_bool, write_map_len, write_str, write_uint},
-    uid::Uid,
-};
+use super::{DecodeError, EncodeError, uid::Uid};
 use crate::{
     hub::broadcast::{Broadcast, Flags, Target},
+    msgpack::{
+        Dialect, MAX_DEPTH, Rules,
+        reader::{Reader, Token},
+        to_json::{number_text, read_value},
+        to_msgpack::{
+            write_array, write_array_len, write_bool, write_map_len, write_str, write_uint,
+        },
+    },
     socket_io::{
         args::Args,
         ids::{Namespace, Room},
@@ -33,6 +35,13 @@ pub(super) const EVENT: u64 = 2;
 pub const MAX_ATTACHMENTS: usize = 1000;
 /// Most rooms in `rooms`, and in `except`. A room costs the sender one byte and us a hundred.
 pub const MAX_ROOMS: usize = 65_536;
+
+/// How arguments are read. Node's adapter writes notepack 3; the emitters of old, which wrote notepack 2, lack its dates alone.
+pub(super) const RULES: Rules = Rules {
+    dialect: Dialect::Notepack3,
+    max_depth: MAX_DEPTH,
+    max_attachments: MAX_ATTACHMENTS,
+};
 
 /// Writes `broadcast` as the instance `uid` publishes it.
 ///
@@ -59,9 +68,9 @@ pub(super) fn write_packet(
     write_str(out, "type")?;
     write_uint(out, EVENT);
     write_str(out, "data")?;
-    write_args(out, args)?;
+    write_array(out, args.json(), args.attachments())?;
     write_str(out, "nsp")?;
-    write_str(out, namespace.as_str())
+    Ok(write_str(out, namespace.as_str())?)
 }
 
 /// The flags of a broadcast whose sender waits for acks.
@@ -193,7 +202,7 @@ fn read_packet(reader: &mut Reader<'_>) -> Result<(Namespace, Args), DecodeError
     let mut is_event = false;
     let mut args = None;
     let mut namespace = Namespace::main();
-    for_each_key(reader, DecodeError::Packet { key: "" }, |key, reader| {
+    reader.for_each_key(DecodeError::Packet { key: "" }, |key, reader| {
         match key {
             b"type" => match reader.token()? {
                 Token::Uint(EVENT) => is_event = true,
@@ -216,11 +225,26 @@ fn read_packet(reader: &mut Reader<'_>) -> Result<(Namespace, Args), DecodeError
     Ok((namespace, args.ok_or(DecodeError::Packet { key: "data" })?))
 }
 
+/// Reads one array whose first element is an event's name.
+fn read_event(reader: &mut Reader<'_>) -> Result<Args, DecodeError> {
+    let mut name = *reader;
+    let Token::Array(len) = name.token()? else {
+        return Err(DecodeError::Packet { key: "data" });
+    };
+    match len.checked_sub(1).map(|_| name.token()).transpose()? {
+        Some(Token::Str(_) | Token::Uint(_) | Token::Int(_)) => {}
+        Some(Token::Float(number)) if number.is_finite() => {}
+        _ => return Err(DecodeError::EventName),
+    }
+    let (json, attachments) = read_value(reader, RULES)?;
+    Ok(Args::from_parts(json.into(), attachments))
+}
+
 /// Reads `{rooms, except, flags}`.
 fn read_options(reader: &mut Reader<'_>) -> Result<(Target, Flags), DecodeError> {
     let mut target = Target::default();
     let mut flags = Flags::default();
-    for_each_key(reader, DecodeError::Options { key: "" }, |key, reader| {
+    reader.for_each_key(DecodeError::Options { key: "" }, |key, reader| {
         match key {
             b"rooms" => target.rooms = read_rooms(reader, "rooms")?,
             b"except" => target.except = read_rooms(reader, "except")?,
@@ -260,24 +284,19 @@ fn read_rooms(reader: &mut Reader<'_>, key: &'static str) -> Result<Vec<Room>, D
 
 fn read_flags(reader: &mut Reader<'_>) -> Result<Flags, DecodeError> {
     let mut flags = Flags::default();
-    let mut bookmark = *reader;
-    if bookmark.token()? == Token::Nil {
-        *reader = bookmark;
+    if reader.peek()? == Token::Nil {
+        reader.skip()?;
         return Ok(flags);
     }
-    for_each_key(
-        reader,
-        DecodeError::Options { key: "flags" },
-        |key, reader| {
-            match key {
-                b"volatile" => flags.volatile = read_flag(reader, "volatile")?.unwrap_or(false),
-                b"compress" => flags.compress = read_flag(reader, "compress")?,
-                // `timeout` and `expectSingleResponse` belong to requests; `local` never travels.
-                _ => reader.skip()?,
-            }
-            Ok(())
-        },
-    )?;
+    reader.for_each_key(DecodeError::Options { key: "flags" }, |key, reader| {
+        match key {
+            b"volatile" => flags.volatile = read_flag(reader, "volatile")?.unwrap_or(false),
+            b"compress" => flags.compress = read_flag(reader, "compress")?,
+            // `timeout` and `expectSingleResponse` belong to requests; `local` never travels.
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
     Ok(flags)
 }
 
@@ -287,28 +306,6 @@ fn read_flag(reader: &mut Reader<'_>, key: &'static str) -> Result<Option<bool>,
         Token::Nil => Ok(None),
         _ => Err(DecodeError::Options { key }),
     }
-}
-
-/// Reads a map; `read` takes the value that belongs to each key. Keys that are no text cannot be known ones.
-fn for_each_key<'a>(
-    reader: &mut Reader<'a>,
-    no_map: DecodeError,
-    mut read: impl FnMut(&[u8], &mut Reader<'a>) -> Result<(), DecodeError>,
-) -> Result<(), DecodeError> {
-    let Token::Map(len) = reader.token()? else {
-        return Err(no_map);
-    };
-    for _ in 0..len {
-        let mut bookmark = *reader;
-        if let Token::Str(key) = bookmark.token()? {
-            *reader = bookmark;
-            read(key, reader)?;
-        } else {
-            reader.skip()?;
-            reader.skip()?;
-        }
-    }
-    Ok(())
 }
 
 fn text_of(bytes: &[u8]) -> String {

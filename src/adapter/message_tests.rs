@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::msgpack;
 
 const VECTORS: &str = include_str!("../../test/vectors/classic-broadcast.json");
 
@@ -203,7 +204,12 @@ fn ones_own_echo_is_known_before_the_rest_is_read() {
     let envelope = Envelope::open(&bytes).unwrap();
     assert!(envelope.is_from(&Uid::parse("abcdef").unwrap()));
     assert!(!envelope.is_from(&Uid::parse("abcdeg").unwrap()));
-    assert_eq!(envelope.decode(), Err(DecodeError::Marker { at: 8 }));
+    assert_eq!(
+        envelope.decode(),
+        Err(DecodeError::MessagePack(msgpack::DecodeError::Marker {
+            at: 8
+        }))
+    );
 }
 
 /// Returns a message with this packet and these options.
@@ -264,7 +270,10 @@ fn each_fault_is_refused_by_name() {
     ]
     .concat();
     for (bytes, expected) in [
-        (Bytes::new(), DecodeError::Truncated { at: 0 }),
+        (
+            Bytes::new(),
+            DecodeError::MessagePack(msgpack::DecodeError::Truncated { at: 0 }),
+        ),
         (Bytes::from_static(b"{\"type\":2}"), DecodeError::Arity),
         (Bytes::from_static(b"\x92\xa1a\x80"), DecodeError::Arity),
         (
@@ -321,8 +330,14 @@ fn each_fault_is_refused_by_name() {
             DecodeError::Options { key: "volatile" },
         ),
         (options(&many_rooms), DecodeError::Rooms { max: MAX_ROOMS }),
-        (options(b"\x80\xc0"), DecodeError::Trailing { len: 1 }),
-        (message(PACKET, b""), DecodeError::Truncated { at: 30 }),
+        (
+            options(b"\x80\xc0"),
+            DecodeError::MessagePack(msgpack::DecodeError::Trailing { len: 1 }),
+        ),
+        (
+            message(PACKET, b""),
+            DecodeError::MessagePack(msgpack::DecodeError::Truncated { at: 30 }),
+        ),
     ] {
         assert_eq!(decode(&bytes), Err(expected), "{bytes:?}");
     }
@@ -410,6 +425,30 @@ fn escaped_text(value: &Value) -> String {
             )
         }
         other => other.to_string(),
+    }
+}
+
+#[test]
+fn an_event_has_a_name() {
+    for data in [
+        &b"\x90"[..],
+        b"\x91\xc0",
+        b"\x91\x90",
+        b"\x91\xc4\x01a",
+        b"\x91\xd4\0\0",
+    ] {
+        let bytes = Bytes::copy_from_slice(data);
+        assert_eq!(
+            read_event(&mut Reader::new(&bytes)),
+            Err(DecodeError::EventName)
+        );
+    }
+    let bytes = Bytes::from_static(b"\x81\x01\x01");
+    let refused = Err(DecodeError::Packet { key: "data" });
+    assert_eq!(read_event(&mut Reader::new(&bytes)), refused);
+    for (data, json) in [(&b"\x91\x05"[..], "[5]"), (b"\x91\xff", "[-1]")] {
+        let bytes = Bytes::copy_from_slice(data);
+        assert_eq!(read_event(&mut Reader::new(&bytes)).unwrap().json(), json);
     }
 }
 

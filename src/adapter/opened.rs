@@ -16,16 +16,22 @@ use bytestring::ByteString;
 use rmp::encode::ByteBuf;
 use serde_json::value::RawValue;
 
-use super::{
-    DecodeError, EncodeError, MAX_DEPTH,
-    reader::Reader,
-    to_json::{PLACEHOLDER, read_value},
-    to_msgpack::write_args,
+use super::{DecodeError, EncodeError, MAX_DEPTH, message::RULES};
+use crate::{
+    msgpack::{
+        self, Rules,
+        reader::Reader,
+        to_json::{PLACEHOLDER, read_value},
+        to_msgpack::write_array,
+    },
+    socket_io::{args::Args, json, object},
 };
-use crate::socket_io::{args::Args, json, object};
 
 /// How many levels of a message can lie above the arguments in it: message, data, packet, sockets, socket.
 const MAX_LEVELS_ABOVE: usize = 6;
+
+/// MessagePack's header of an array of one element.
+const ONE_ELEMENT: u8 = 0x91;
 
 /// A message's text and its binary values.
 pub(super) struct Opened {
@@ -46,16 +52,18 @@ impl Opened {
             });
         }
         let mut reader = Reader::new(bytes);
-        let value = read_value(&mut reader, MAX_DEPTH + MAX_LEVELS_ABOVE)?;
+        let rules = Rules {
+            max_depth: MAX_DEPTH + MAX_LEVELS_ABOVE,
+            ..RULES
+        };
+        let (text, attachments) = read_value(&mut reader, rules)?;
         reader.end()?;
-        let text = value.json();
-        let text = text.get(1..text.len() - 1).unwrap_or_default();
         if !text.starts_with('{') {
             return Err(DecodeError::Object);
         }
         Ok(Self {
             text: text.into(),
-            attachments: value.attachments().to_vec(),
+            attachments,
         })
     }
 
@@ -85,7 +93,7 @@ impl Opened {
 
     fn args(&self, text: Cow<'_, str>) -> Result<Args, DecodeError> {
         if json::depth(&text) > MAX_DEPTH {
-            return Err(DecodeError::TooDeep);
+            return Err(msgpack::DecodeError::TooDeep { max: MAX_DEPTH }.into());
         }
         if self.attachments.is_empty() {
             return Ok(Args::from_parts(text.as_ref().into(), Vec::new()));
@@ -108,7 +116,7 @@ fn is_name(text: &str) -> bool {
     text.starts_with('"') || object::string_or_number(text).is_some()
 }
 
-/// Replaces each placeholder of `text`, which must be as [`super::to_json`] writes it: there, nothing else looks like it.
+/// Replaces each placeholder of `text`, which must be as [`msgpack::to_json`] writes it: there, nothing else looks like it.
 fn replace_placeholders(text: &str, mut replace: impl FnMut(&mut String, usize)) -> String {
     let mut pieces = text.split(PLACEHOLDER);
     let mut replaced = String::with_capacity(text.len());
@@ -149,15 +157,22 @@ pub(super) fn json_alone(args: &Args) -> Result<Cow<'_, str>, EncodeError> {
     }
     // Through MessagePack and back: then placeholders have one form only.
     let mut out = ByteBuf::new();
-    write_args(&mut out, args)?;
+    write_array(&mut out, args.json(), args.attachments())?;
     let bytes = Bytes::from(out.into_vec());
-    let value = read_value(&mut Reader::new(&bytes), MAX_DEPTH + 1)
-        .map_err(|_false_placeholder| EncodeError::Json { at: 0 })?;
-    let text = value.json();
-    let text = text.get(1..text.len() - 1).unwrap_or_default();
-    Ok(Cow::Owned(
-        with_buffers(text, value.attachments()).into_owned(),
-    ))
+    let (text, attachments) = read_value(&mut Reader::new(&bytes), RULES)
+        .map_err(|_false_placeholder| msgpack::EncodeError::Json { at: 0 })?;
+    Ok(Cow::Owned(with_buffers(&text, &attachments).into_owned()))
+}
+
+/// Appends the only element of what [`first_only`] returned in MessagePack; returns whether there is one.
+pub(super) fn write_only(out: &mut ByteBuf, args: &Args) -> Result<bool, EncodeError> {
+    let mut array = ByteBuf::with_capacity(args.len_bytes() + 16);
+    write_array(&mut array, args.json(), args.attachments())?;
+    let Some((&ONE_ELEMENT, element)) = array.as_slice().split_first() else {
+        return Ok(false);
+    };
+    out.as_mut_vec().extend_from_slice(element);
+    Ok(true)
 }
 
 /// Returns `args` with no more than their first element.
@@ -196,7 +211,9 @@ pub(super) fn check_event(args: &Args) -> Result<&str, EncodeError> {
 
 fn check(args: &Args) -> Result<object::Elements<'_>, EncodeError> {
     if json::depth(args.json()) > MAX_DEPTH {
-        return Err(EncodeError::TooDeep);
+        return Err(msgpack::EncodeError::TooDeep.into());
     }
-    object::elements(args.json(), 1).ok_or(EncodeError::Json { at: 0 })
+    object::elements(args.json(), 1).ok_or(EncodeError::MessagePack(msgpack::EncodeError::Json {
+        at: 0,
+    }))
 }

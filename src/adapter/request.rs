@@ -31,11 +31,11 @@ use super::{
         Opts, raw, read_close, read_flags, read_packet, read_room, read_rooms, read_target,
         read_text, read_uint,
     },
-    to_msgpack::{write_map_len, write_str, write_uint},
     uid::Uid,
 };
 use crate::{
     hub::broadcast::{Broadcast, Target},
+    msgpack::to_msgpack::{write_map_len, write_str, write_uint},
     socket_io::{
         args::Args,
         ids::{Namespace, Room, SocketId},

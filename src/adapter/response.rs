@@ -21,12 +21,12 @@ use serde_json::value::RawValue;
 
 use super::{
     DecodeError, EncodeError,
-    opened::{Opened, first_only, only_value},
+    opened::{Opened, first_only, only_value, write_only},
     parts::{Sockets, read_listed_rooms, read_sockets, read_text, read_uint},
     request::RequestId,
-    to_msgpack::{write_map_len, write_only, write_str, write_uint},
 };
 use crate::{
+    msgpack::to_msgpack::{write_map_len, write_str, write_uint},
     socket::snapshot::SocketSnapshot,
     socket_io::{
         args::Args,

@@ -8,6 +8,7 @@ use crate::adapter::{
     parts::MAX_LISTED,
     request::tests::{any_args, vectors},
 };
+use crate::msgpack;
 
 fn read(bytes: impl Into<Bytes>) -> Result<Response, DecodeError> {
     decode(&bytes.into())
@@ -255,11 +256,11 @@ fn each_fault_is_refused_by_name() {
         ),
         (
             format!(r#"{{"requestId":"r","type":9,"packet":{deep}}}"#),
-            DecodeError::TooDeep,
+            DecodeError::MessagePack(msgpack::DecodeError::TooDeep { max: MAX_DEPTH }),
         ),
         (
             format!(r#"{{"requestId":"r","type":6,"data":{deep}}}"#),
-            DecodeError::TooDeep,
+            DecodeError::MessagePack(msgpack::DecodeError::TooDeep { max: MAX_DEPTH }),
         ),
     ] {
         let start: String = text.chars().take(80).collect();
@@ -283,7 +284,9 @@ fn what_is_no_json_is_not_written() {
         for response in [reply, ack] {
             assert_eq!(
                 encode(&response),
-                Err(EncodeError::Json { at: 0 }),
+                Err(EncodeError::MessagePack(msgpack::EncodeError::Json {
+                    at: 0
+                })),
                 "{json}"
             );
         }

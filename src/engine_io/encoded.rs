@@ -1,10 +1,11 @@
 //! A message that is ready to be written, once for all of its receivers.
 //!
 //! Pure. Server-to-client WebSocket frames carry no mask, so the very bytes of a frame can be shared by every
-//! receiver; the polling form is made from them at the first polling receiver's demand, and shared as well.
+//! receiver; the polling form is made from them at the first polling receiver's demand, and shared as well. So are the forms
+//! that only old or base64 clients need, in a box of their own: whoever has no such clients pays one empty cell for them.
 //! A Socket.IO packet with attachments is one value, so nothing can come between the packet and its attachments.
 //!
-//! Source: Engine.IO protocol v4, "Packet encoding"; RFC 6455, 5.2.
+//! Source: Engine.IO protocol v3 and v4, "Packet encoding"; RFC 6455, 5.2; wire.md 1.3, 1.10.
 
 use std::{
     ops::Range,
@@ -14,10 +15,15 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::payload::SEPARATOR;
+use super::{
+    dialect::{Dialect, Revision},
+    packet::BINARY_MESSAGE_V3,
+    payload::SEPARATOR,
+    payload_v3,
+};
 use crate::websocket::frame::{self, Opcode};
 
-/// Shared bytes of one or more packets, in the form of either transport.
+/// Shared bytes of one or more packets, in the form of either transport and of every dialect.
 #[derive(Debug)]
 pub struct Encoded {
     frames: Bytes,
@@ -26,6 +32,27 @@ pub struct Encoded {
     /// Where each binary message stands in `frames`.
     attachments: Vec<Range<usize>>,
     polling: OnceLock<Bytes>,
+    /// What only some clients need.
+    rare: OnceLock<Box<RareForms>>,
+}
+
+/// The forms beside revision 4 without base64, each made at its first receiver's demand.
+#[derive(Debug, Default)]
+struct RareForms {
+    frames_base64_v4: OnceLock<Bytes>,
+    frames_base64_v3: OnceLock<Bytes>,
+    frames_v3: OnceLock<Bytes>,
+    polling_v3: OnceLock<Bytes>,
+    polling_binary_v3: OnceLock<Bytes>,
+}
+
+/// The body of a polling answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PollingBody {
+    /// The payload.
+    pub bytes: Bytes,
+    /// Whether it is `application/octet-stream` and not text: in revision 3 alone.
+    pub is_binary: bool,
 }
 
 impl Encoded {
@@ -60,15 +87,38 @@ impl Encoded {
             text,
             attachments,
             polling: OnceLock::new(),
+            rare: OnceLock::new(),
         })
     }
 
-    /// Returns the WebSocket frames.
+    /// Returns the WebSocket frames of revision 4 without base64.
     pub fn frames(&self) -> &Bytes {
         &self.frames
     }
 
-    /// Returns the packets as a polling payload.
+    /// Returns the WebSocket frames of a dialect. Without binary messages they are the same in all.
+    pub fn frames_in(&self, dialect: Dialect) -> &Bytes {
+        if self.attachments.is_empty() {
+            return &self.frames;
+        }
+        match (dialect.revision, dialect.base64) {
+            (Revision::V4, false) => &self.frames,
+            (Revision::V4, true) => self
+                .rare()
+                .frames_base64_v4
+                .get_or_init(|| self.base64_frames("b")),
+            (Revision::V3, true) => self
+                .rare()
+                .frames_base64_v3
+                .get_or_init(|| self.base64_frames("b4")),
+            (Revision::V3, false) => self
+                .rare()
+                .frames_v3
+                .get_or_init(|| self.binary_frames_v3()),
+        }
+    }
+
+    /// Returns the packets as a polling payload of revision 4.
     pub fn polling(&self) -> &Bytes {
         self.polling.get_or_init(|| {
             let text = self
@@ -80,19 +130,129 @@ impl Encoded {
                 return text;
             }
             let mut payload = text.to_vec();
-            for range in &self.attachments {
+            for attachment in self.attachments() {
                 if !payload.is_empty() {
                     payload.push(SEPARATOR);
                 }
                 payload.push(b'b');
-                let attachment = self.frames.get(range.clone()).unwrap_or_default();
                 payload.extend_from_slice(STANDARD.encode(attachment).as_bytes());
             }
             payload.into()
         })
     }
 
-    /// Returns how many bytes it takes in a backlog.
+    /// Returns all of `messages` as one polling payload. Of a single message its shared form is returned as it is.
+    pub fn payload<'a>(
+        mut messages: impl Iterator<Item = &'a Arc<Self>> + Clone,
+        dialect: Dialect,
+    ) -> PollingBody {
+        // One binary packet makes the whole payload binary, if the client takes that.
+        let is_binary = matches!(dialect.revision, Revision::V3)
+            && !dialect.base64
+            && messages
+                .clone()
+                .any(|message| !message.attachments.is_empty());
+        let form = |message: &'a Arc<Self>| match dialect.revision {
+            Revision::V4 => message.polling(),
+            Revision::V3 if is_binary => message
+                .rare()
+                .polling_binary_v3
+                .get_or_init(|| message.payload_binary_v3()),
+            Revision::V3 => message
+                .rare()
+                .polling_v3
+                .get_or_init(|| message.payload_v3()),
+        };
+        let Some(first) = messages.next() else {
+            return PollingBody::default();
+        };
+        let bytes = match messages.next() {
+            None => form(first).clone(),
+            Some(second) => {
+                let mut payload = BytesMut::from(&form(first)[..]);
+                for message in std::iter::once(second).chain(messages) {
+                    if matches!(dialect.revision, Revision::V4) {
+                        payload.put_u8(SEPARATOR);
+                    }
+                    payload.extend_from_slice(form(message));
+                }
+                payload.freeze()
+            }
+        };
+        PollingBody { bytes, is_binary }
+    }
+
+    /// Returns this message as a polling payload by itself.
+    pub fn polling_in(self: &Arc<Self>, dialect: Dialect) -> PollingBody {
+        Self::payload(std::iter::once(self), dialect)
+    }
+
+    fn rare(&self) -> &RareForms {
+        self.rare.get_or_init(Box::default)
+    }
+
+    /// Returns the bytes of the text packet.
+    fn text(&self) -> Option<&[u8]> {
+        self.frames.get(self.text.clone()?)
+    }
+
+    /// Returns the bytes of each binary message.
+    fn attachments(&self) -> impl Iterator<Item = &[u8]> {
+        self.attachments
+            .iter()
+            .map(|range| self.frames.get(range.clone()).unwrap_or_default())
+    }
+
+    /// Copies the frame of the text packet, header and all, for other frames to follow.
+    fn text_frame(&self) -> BytesMut {
+        let end = self.text.as_ref().map_or(0, |range| range.end);
+        BytesMut::from(self.frames.get(..end).unwrap_or_default())
+    }
+
+    fn base64_frames(&self, prefix: &str) -> Bytes {
+        let mut frames = self.text_frame();
+        for attachment in self.attachments() {
+            let base64 = STANDARD.encode(attachment);
+            frame::put_header(&mut frames, Opcode::Text, prefix.len() + base64.len());
+            frames.put_slice(prefix.as_bytes());
+            frames.put_slice(base64.as_bytes());
+        }
+        frames.freeze()
+    }
+
+    fn binary_frames_v3(&self) -> Bytes {
+        let mut frames = self.text_frame();
+        for attachment in self.attachments() {
+            frame::put_header(&mut frames, Opcode::Binary, 1 + attachment.len());
+            frames.put_u8(BINARY_MESSAGE_V3);
+            frames.put_slice(attachment);
+        }
+        frames.freeze()
+    }
+
+    fn payload_v3(&self) -> Bytes {
+        let mut payload = Vec::new();
+        if let Some(text) = self.text() {
+            payload_v3::put_text(&mut payload, text);
+        }
+        for attachment in self.attachments() {
+            payload_v3::put_base64(&mut payload, attachment);
+        }
+        payload.into()
+    }
+
+    fn payload_binary_v3(&self) -> Bytes {
+        let mut payload = Vec::new();
+        if let Some(text) = self.text() {
+            payload_v3::put_text_as_binary(&mut payload, text);
+        }
+        for attachment in self.attachments() {
+            payload_v3::put_binary(&mut payload, attachment);
+        }
+        payload.into()
+    }
+
+    /// Returns how many bytes it takes in a backlog, the same in every dialect: those of its frames in revision 4.
     pub fn len_bytes(&self) -> usize {
         self.frames.len()
     }
@@ -115,6 +275,10 @@ constant_packet! {
 constant_packet! {
     /// Returns the ping packet, `2`.
     ping, "2"
+}
+constant_packet! {
+    /// Returns the answer to a ping of revision 3 without data, `3`.
+    pong, "3"
 }
 constant_packet! {
     /// Returns the answer to a probe, `3probe`.
@@ -157,5 +321,105 @@ mod tests {
         let encoded = Encoded::new("42[\"x\"]", &[]);
         let inside = encoded.frames().as_ptr_range();
         assert!(inside.contains(&encoded.polling().as_ptr()));
+    }
+
+    fn dialect(revision: Revision, base64: bool) -> Dialect {
+        Dialect { revision, base64 }
+    }
+
+    fn all_dialects() -> [Dialect; 4] {
+        use Revision::{V3, V4};
+        [(V3, false), (V3, true), (V4, false), (V4, true)].map(|(r, b)| dialect(r, b))
+    }
+
+    #[test]
+    fn each_dialect_has_its_frames_and_its_payload() {
+        let encoded = Encoded::new("451-[]", &[Bytes::from_static(&[1, 2, 3, 4])]);
+        let text_frame = b"\x81\x06451-[]";
+        for (dialect, frame, payload, is_binary) in [
+            (
+                dialect(Revision::V4, false),
+                &b"\x82\x04\x01\x02\x03\x04"[..],
+                &b"451-[]\x1ebAQIDBA=="[..],
+                false,
+            ),
+            (
+                dialect(Revision::V4, true),
+                b"\x81\x09bAQIDBA==",
+                b"451-[]\x1ebAQIDBA==",
+                false,
+            ),
+            (
+                dialect(Revision::V3, false),
+                b"\x82\x05\x04\x01\x02\x03\x04",
+                b"\x00\x06\xff451-[]\x01\x05\xff\x04\x01\x02\x03\x04",
+                true,
+            ),
+            (
+                dialect(Revision::V3, true),
+                b"\x81\x0ab4AQIDBA==",
+                b"6:451-[]10:b4AQIDBA==",
+                false,
+            ),
+        ] {
+            let frames = [text_frame, frame].concat();
+            assert_eq!(encoded.frames_in(dialect), &frames, "{dialect:?}");
+            let body = encoded.polling_in(dialect);
+            assert_eq!((&body.bytes[..], body.is_binary), (payload, is_binary));
+        }
+    }
+
+    #[test]
+    fn one_binary_message_makes_a_whole_payload_of_revision_3_binary() {
+        let messages = [
+            Encoded::new("42[\"é\"]", &[]),
+            Encoded::binary(&Bytes::from_static(&[7])),
+        ];
+        let body = Encoded::payload(messages.iter(), dialect(Revision::V3, false));
+        assert!(body.is_binary);
+        assert_eq!(
+            body.bytes,
+            [
+                b"\x00\x08\xff",
+                "42[\"é\"]".as_bytes(),
+                b"\x01\x02\xff\x04\x07"
+            ]
+            .concat()
+        );
+        let body = Encoded::payload(messages.iter(), dialect(Revision::V3, true));
+        assert_eq!(body.bytes, "7:42[\"é\"]6:b4Bw==");
+        assert!(!body.is_binary);
+        let body = Encoded::payload(messages[..1].iter(), dialect(Revision::V3, false));
+        assert_eq!(
+            (&body.bytes[..], body.is_binary),
+            ("7:42[\"é\"]".as_bytes(), false)
+        );
+        assert_eq!(
+            Encoded::payload([].iter(), dialect(Revision::V3, false)),
+            PollingBody::default()
+        );
+    }
+
+    #[test]
+    fn every_receiver_of_a_dialect_shares_the_same_bytes() {
+        let encoded = Encoded::new("451-[]", &[Bytes::from_static(&[1])]);
+        for dialect in all_dialects() {
+            let frames = encoded.frames_in(dialect).as_ptr();
+            assert_eq!(encoded.frames_in(dialect).as_ptr(), frames);
+            let body = encoded.polling_in(dialect).bytes.as_ptr();
+            assert_eq!(encoded.polling_in(dialect).bytes.as_ptr(), body);
+        }
+    }
+
+    #[test]
+    fn current_clients_never_make_the_rare_forms() {
+        let encoded = Encoded::new("451-[]", &[Bytes::from_static(&[1])]);
+        encoded.frames_in(Dialect::V4);
+        encoded.polling_in(Dialect::V4);
+        let text = Encoded::new("42[]", &[]);
+        for dialect in all_dialects() {
+            text.frames_in(dialect);
+        }
+        assert!(encoded.rare.get().is_none() && text.rare.get().is_none());
     }
 }

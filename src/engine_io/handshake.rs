@@ -6,6 +6,8 @@
 
 use url::form_urlencoded;
 
+use super::dialect::{Dialect, Revision};
+
 /// The two transports that exist here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportName {
@@ -37,8 +39,9 @@ pub struct Query {
     pub transport: Option<TransportName>,
     /// `sid`.
     pub sid: Option<String>,
-    /// Whether `EIO` is exactly `4`.
-    pub is_eio4: bool,
+    /// How the client speaks. Its revision is 4 if `EIO` is exactly `4`, and 3 otherwise, if there is none, too; base64 is
+    /// asked for by any `b64` that is not empty.
+    pub dialect: Dialect,
     /// Every key and value, in their order, for the application: at most [`MAX_QUERY_PAIRS`].
     pub pairs: Vec<(String, String)>,
 }
@@ -46,7 +49,13 @@ pub struct Query {
 impl Query {
     /// Reads a query string.
     pub fn parse(query: &str) -> Self {
-        let mut parsed = Self::default();
+        let mut parsed = Self {
+            dialect: Dialect {
+                revision: Revision::V3,
+                base64: false,
+            },
+            ..Self::default()
+        };
         for (key, value) in form_urlencoded::parse(query.as_bytes()).take(MAX_QUERY_PAIRS) {
             match &*key {
                 "transport" => {
@@ -57,7 +66,13 @@ impl Query {
                     }
                 }
                 "sid" => parsed.sid = (!value.is_empty()).then(|| value.clone().into_owned()),
-                "EIO" => parsed.is_eio4 = value == "4",
+                "EIO" => {
+                    parsed.dialect.revision = match &*value {
+                        "4" => Revision::V4,
+                        _ => Revision::V3,
+                    }
+                }
+                "b64" => parsed.dialect.base64 = !value.is_empty(),
                 _ => {}
             }
             parsed.pairs.push((key.into_owned(), value.into_owned()));
@@ -73,8 +88,8 @@ pub enum SessionFact {
     None,
     /// No such session.
     Unknown,
-    /// It lives, on this transport.
-    On(TransportName),
+    /// It lives, on this transport, and speaks this revision.
+    On(TransportName, Revision),
 }
 
 /// What a request is judged by.
@@ -90,8 +105,10 @@ pub struct Facts {
     pub is_upgrade: bool,
     /// Whether the method is GET.
     pub is_get: bool,
-    /// Whether `EIO` is `4`.
-    pub is_eio4: bool,
+    /// The revision that the query names.
+    pub revision: Revision,
+    /// Whether the settings let in clients of revision 3.
+    pub allow_eio3: bool,
 }
 
 /// Why a request is refused.
@@ -130,6 +147,20 @@ impl HandshakeError {
         }
     }
 
+    /// Returns what whoever runs the client, or the hub, can do about it, where the message alone does not say.
+    pub fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::UnsupportedProtocolVersion => {
+                Some("use socket.io-client 3 or 4, or start the hub with ALLOW_EIO3=true")
+            }
+            Self::TransportUnknown
+            | Self::SessionIdUnknown
+            | Self::BadHandshakeMethod
+            | Self::BadRequest
+            | Self::Forbidden => None,
+        }
+    }
+
     /// Returns the HTTP status of the answer.
     pub fn status(self) -> u16 {
         match self {
@@ -155,15 +186,18 @@ pub fn verify(facts: &Facts) -> Result<(), HandshakeError> {
     }
     match facts.session {
         SessionFact::Unknown => Err(E::SessionIdUnknown),
-        SessionFact::On(current) if !facts.is_upgrade && current != transport => Err(E::BadRequest),
-        // Every session here has revision 4.
-        SessionFact::On(_) if !facts.is_eio4 => Err(E::BadRequest),
-        SessionFact::On(_) => Ok(()),
+        SessionFact::On(current, _) if !facts.is_upgrade && current != transport => {
+            Err(E::BadRequest)
+        }
+        SessionFact::On(_, revision) if facts.revision != revision => Err(E::BadRequest),
+        SessionFact::On(..) => Ok(()),
         SessionFact::None if !facts.is_get => Err(E::BadHandshakeMethod),
         SessionFact::None if transport == TransportName::WebSocket && !facts.is_upgrade => {
             Err(E::BadRequest)
         }
-        SessionFact::None if !facts.is_eio4 => Err(E::UnsupportedProtocolVersion),
+        SessionFact::None if facts.revision == Revision::V3 && !facts.allow_eio3 => {
+            Err(E::UnsupportedProtocolVersion)
+        }
         SessionFact::None => Ok(()),
     }
 }
@@ -178,7 +212,8 @@ mod tests {
         session: SessionFact::None,
         is_upgrade: false,
         is_get: true,
-        is_eio4: true,
+        revision: Revision::V4,
+        allow_eio3: false,
     };
 
     #[test]
@@ -189,7 +224,7 @@ mod tests {
             origin_is_legal: false,
             session: SessionFact::Unknown,
             is_get: false,
-            is_eio4: false,
+            revision: Revision::V3,
             ..GOOD
         };
         assert_eq!(verify(&facts), Err(HandshakeError::TransportUnknown));
@@ -206,14 +241,14 @@ mod tests {
             verify(&facts),
             Err(HandshakeError::UnsupportedProtocolVersion)
         );
-        facts.is_eio4 = true;
+        facts.revision = Revision::V4;
         assert_eq!(verify(&facts), Ok(()));
     }
 
     #[test]
     fn a_request_of_a_session_must_use_its_transport_and_revision() {
         let on = |transport| Facts {
-            session: SessionFact::On(transport),
+            session: SessionFact::On(transport, Revision::V4),
             ..GOOD
         };
         assert_eq!(verify(&on(TransportName::Polling)), Ok(()));
@@ -227,11 +262,23 @@ mod tests {
             ..on(TransportName::Polling)
         };
         assert_eq!(verify(&upgrade), Ok(()));
-        let old = Facts {
-            is_eio4: false,
-            ..on(TransportName::Polling)
-        };
-        assert_eq!(verify(&old), Err(HandshakeError::BadRequest));
+        for (session, request, verdict) in [
+            (Revision::V4, Revision::V4, Ok(())),
+            (Revision::V3, Revision::V3, Ok(())),
+            (Revision::V4, Revision::V3, Err(HandshakeError::BadRequest)),
+            (Revision::V3, Revision::V4, Err(HandshakeError::BadRequest)),
+        ] {
+            for is_upgrade in [false, true] {
+                let facts = Facts {
+                    session: SessionFact::On(TransportName::Polling, session),
+                    revision: request,
+                    allow_eio3: true,
+                    is_upgrade,
+                    ..GOOD
+                };
+                assert_eq!(verify(&facts), verdict, "{facts:?}");
+            }
+        }
         let post = Facts {
             is_get: false,
             ..on(TransportName::Polling)
@@ -240,10 +287,39 @@ mod tests {
     }
 
     #[test]
+    fn revision_3_comes_in_where_the_settings_allow_it_alone() {
+        for (allow_eio3, verdict) in [
+            (true, Ok(())),
+            (false, Err(HandshakeError::UnsupportedProtocolVersion)),
+        ] {
+            let old = Facts {
+                revision: Revision::V3,
+                allow_eio3,
+                ..GOOD
+            };
+            assert_eq!(verify(&old), verdict);
+            let current = Facts { allow_eio3, ..GOOD };
+            assert_eq!(verify(&current), Ok(()));
+        }
+    }
+
+    #[test]
+    fn only_base64_that_is_asked_for_is_sent() {
+        for (query, base64) in [
+            ("EIO=4", false),
+            ("b64=", false),
+            ("b64=1", true),
+            ("b64=x", true),
+        ] {
+            assert_eq!(Query::parse(query).dialect.base64, base64, "{query}");
+        }
+    }
+
+    #[test]
     fn of_a_repeated_key_the_last_counts_and_an_empty_sid_is_none() {
         let query =
             Query::parse("EIO=3&EIO=4&transport=websocket&transport=polling&sid=&t=x&room=a%20b");
-        assert!(query.is_eio4);
+        assert_eq!(query.dialect, Dialect::V4);
         assert_eq!(query.transport, Some(TransportName::Polling));
         assert_eq!(query.sid, None);
         assert_eq!(
@@ -256,15 +332,17 @@ mod tests {
     fn a_query_of_many_keys_is_read_as_far_as_node_reads_it() {
         let query = Query::parse(&("&a".repeat(MAX_QUERY_PAIRS - 1) + "&EIO=4&sid=x"));
         assert_eq!(query.pairs.len(), MAX_QUERY_PAIRS);
-        assert!(query.is_eio4);
+        assert_eq!(query.dialect, Dialect::V4);
         assert_eq!(query.sid, None);
     }
 
     #[test]
     fn only_a_bare_four_is_revision_four_and_only_two_transports_exist() {
         for eio in ["", "0", "3", "99", "4abc", "04"] {
-            assert!(!Query::parse(&format!("EIO={eio}")).is_eio4, "{eio}");
+            let query = Query::parse(&format!("EIO={eio}"));
+            assert_eq!(query.dialect.revision, Revision::V3, "{eio}");
         }
+        assert_eq!(Query::parse("").dialect.revision, Revision::V3);
         for transport in ["", "webtransport", "__proto__", "Polling", "abc"] {
             assert_eq!(
                 Query::parse(&format!("transport={transport}")).transport,

@@ -4,16 +4,16 @@
 //!
 //! ```text
 //! packet = type [data]        type = "0" open / "1" close / "2" ping / "3" pong / "4" message / "5" upgrade / "6" noop
-//!        / "b" base64         a binary message, polling only
+//!        / "b" base64         a binary message where only text can travel; in revision 3 "b4" base64
 //! ```
-//! Source: Engine.IO protocol v4, "Packet encoding".
+//! Source: Engine.IO protocol v3 and v4, "Packet encoding"; wire.md 1.3, 1.10.
 
 use base64::{
     Engine as _,
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use bytestring::ByteString;
 
 /// Accepts padding or its absence and stray trailing bits; Node's decoder is lenient too.
@@ -26,6 +26,9 @@ const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Data of the ping and the pong that probe a WebSocket before an upgrade.
 pub const PROBE: &str = "probe";
+
+/// Stands before the bytes of a binary message in revision 3: the type, as a number.
+pub const BINARY_MESSAGE_V3: u8 = 4;
 
 /// A message of the layer above: Socket.IO's packets are text, its attachments are binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,14 +89,46 @@ impl Packet {
             '4' => Self::Message(Message::Text(data())),
             '5' => Self::Upgrade,
             '6' => Self::Noop,
-            'b' => {
-                let bytes = LENIENT_BASE64
-                    .decode(data().as_bytes())
-                    .or(Err(PacketError::Base64))?;
-                Self::Message(Message::Binary(bytes.into()))
-            }
+            'b' => Self::from_base64(&data())?,
             other => return Err(PacketError::UnknownType(other)),
         })
+    }
+
+    /// Decodes a text frame, or one text packet of a payload, of revision 3. It differs in the type behind a `b`.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], and for a `b` with another type than `4` behind it: only messages carry binary.
+    pub fn decode_v3(text: &ByteString) -> Result<Self, PacketError> {
+        let Some(rest) = text.strip_prefix('b') else {
+            return Self::decode(text);
+        };
+        match rest.strip_prefix('4') {
+            Some(base64) => Self::from_base64(base64),
+            None => Err(rest
+                .chars()
+                .next()
+                .map_or(PacketError::Empty, PacketError::UnknownType)),
+        }
+    }
+
+    /// Decodes a binary frame, or one binary packet of a payload, of revision 3: the type as a number, then the message.
+    ///
+    /// # Errors
+    /// It is empty, or no message.
+    pub fn decode_v3_binary(mut bytes: Bytes) -> Result<Self, PacketError> {
+        match bytes.split_first() {
+            None => Err(PacketError::Empty),
+            Some((&BINARY_MESSAGE_V3, _)) => {
+                bytes.advance(1);
+                Ok(Self::Message(Message::Binary(bytes)))
+            }
+            Some((&other, _)) => Err(PacketError::UnknownType(other.into())),
+        }
+    }
+
+    fn from_base64(text: &str) -> Result<Self, PacketError> {
+        let bytes = LENIENT_BASE64.decode(text).or(Err(PacketError::Base64))?;
+        Ok(Self::Message(Message::Binary(bytes.into())))
     }
 }
 
@@ -127,6 +162,29 @@ mod tests {
             ),
         ] {
             assert_eq!(decode(text), Ok(packet), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn revision_3_tells_the_type_of_a_binary_packet() {
+        let message = Packet::Message(Message::Binary(Bytes::from_static(&[1, 2, 3, 4])));
+        for (text, packet) in [
+            ("b4AQIDBA==", Ok(message.clone())),
+            ("4text", decode("4text")),
+            ("2probe", decode("2probe")),
+            ("bAQIDBA==", Err(PacketError::UnknownType('A'))),
+            ("b", Err(PacketError::Empty)),
+            ("", Err(PacketError::Empty)),
+        ] {
+            assert_eq!(Packet::decode_v3(&text.into()), packet, "{text:?}");
+        }
+        for (bytes, packet) in [
+            (&[4, 1, 2, 3, 4][..], Ok(message)),
+            (&[], Err(PacketError::Empty)),
+            (b"4text", Err(PacketError::UnknownType('4'))),
+        ] {
+            let decoded = Packet::decode_v3_binary(Bytes::from_static(bytes));
+            assert_eq!(decoded, packet, "{bytes:?}");
         }
     }
 

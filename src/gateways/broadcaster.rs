@@ -290,7 +290,7 @@ impl Broadcaster {
     pub async fn sockets_join(
         self,
         rooms: impl IntoIterator<Item = impl Into<Room>>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), HandlerError> {
         let Self {
             hub,
             namespace,
@@ -304,7 +304,7 @@ impl Broadcaster {
             target,
             rooms,
         };
-        originate(&hub, command, is_local).await
+        Ok(originate(&hub, command, is_local).await?)
     }
 
     /// Takes the selected sockets of all instances out of rooms. Returns when it is done on this one.
@@ -314,7 +314,7 @@ impl Broadcaster {
     pub async fn sockets_leave(
         self,
         rooms: impl IntoIterator<Item = impl Into<Room>>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), HandlerError> {
         let Self {
             hub,
             namespace,
@@ -328,7 +328,7 @@ impl Broadcaster {
             target,
             rooms,
         };
-        originate(&hub, command, is_local).await
+        Ok(originate(&hub, command, is_local).await?)
     }
 
     /// Ends the selected sockets' memberships on all instances (reason `server namespace disconnect`), or their clients' whole
@@ -336,7 +336,7 @@ impl Broadcaster {
     ///
     /// # Errors
     /// The instance is stopping.
-    pub async fn disconnect_sockets(self, whole_connection: bool) -> Result<(), Gone> {
+    pub async fn disconnect_sockets(self, whole_connection: bool) -> Result<(), HandlerError> {
         let Self {
             hub,
             namespace,
@@ -349,7 +349,7 @@ impl Broadcaster {
             target,
             whole_connection,
         };
-        originate(&hub, command, is_local).await
+        Ok(originate(&hub, command, is_local).await?)
     }
 
     /// Returns the selected sockets of all instances, in any order: who they are, their rooms and their data, as they were a

@@ -9,8 +9,6 @@
 //! | `echo` | client | acks its own arguments |
 //! | `instance` | hub | `{"id": …}`, once after each connect: which instance serves this client |
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::json;
 
@@ -22,17 +20,10 @@ pub const NAMESPACE: &str = "/events";
 
 /// Returns the gateway.
 pub fn gateway(verifier: TokenVerifier) -> Gateway {
-    let verifier = Arc::new(verifier);
     Gateway::new(NAMESPACE)
-        .authorize(move |request| {
-            let admitted = admit(&verifier, &request);
-            async move { admitted }
-        })
+        .authorize(move |request| admit(&verifier, &request))
         .on_connect(|socket| async move {
-            let id = json!({ "id": socket.instance().as_str() });
-            if let Err(err) = socket.emit("instance", &id) {
-                log::error!("[EventsGateway] instance event: {err}");
-            }
+            socket.emit("instance", json!({ "id": socket.instance().as_str() }))
         })
         .on("test-event", |socket: SocketRef, event: Event| async move {
             socket

@@ -5,19 +5,20 @@
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
-//! use sockhop::gateways::{Arg, Gateway, SocketRef};
+//! use sockhop::gateways::{Arg, Gateway};
 //!
 //! #[derive(Deserialize, Serialize)]
 //! struct Line { text: String }
 //!
-//! let chat = Gateway::new("/chat").on("say", |socket: SocketRef, Arg(line): Arg<Line>| async move {
+//! let chat = Gateway::new("/chat").on("say", |socket, Arg(line): Arg<Line>| async move {
 //!     socket.broadcast().emit("said", &line).await
 //! });
 //! ```
 //!
-//! Reading order: this file (a namespace and its handlers), `event` (what a handler receives), `reply` (what it answers),
-//! `binary` (bytes among typed arguments), `socket_ref` (one client), `broadcaster` (many), `calls` (hearing out what many
-//! answer), `remote_socket` (a client of any instance), `server_side` (events between servers).
+//! Reading order: this file (a namespace and its handlers), `names` (namespaces by pattern), `connect` (who may join), `stateful`
+//! (handlers that share a state), `event` (what a handler receives), `reply` (what it answers), `binary` (bytes among typed
+//! arguments), `socket_ref` (one client), `broadcaster` (many), `calls` (hearing out what many answer), `remote_socket` (a client
+//! of any instance), `server_side` (events between servers).
 //!
 //! Handlers run on the arbiter of the client's socket: they may await, and must not block. The events of one client in
 //! one namespace are handled one after the other, in the order sent, unless the gateway is [`Gateway::concurrent`]; a slow
@@ -26,13 +27,16 @@
 mod binary;
 mod broadcaster;
 mod calls;
+mod connect;
 mod event;
 pub mod events;
 pub(crate) mod mail;
+mod names;
 mod remote_socket;
 mod reply;
 pub mod server_side;
 mod socket_ref;
+mod stateful;
 
 use std::{collections::HashMap, fmt, future::Future, num::NonZeroUsize, sync::Arc};
 
@@ -40,73 +44,31 @@ use bytestring::ByteString;
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
 
+use self::names::Names;
+pub(crate) use self::names::Pattern;
 pub use self::{
     binary::Binary,
     broadcaster::{ANSWER_TIMEOUT, Broadcaster, NamespaceRef},
     calls::AskError,
+    connect::{AtOnce, BadAuth, ConnectRequest, IntoVerdict, Later, Refusal},
     event::{AllArgs, Arg, Event, FromEvent},
+    names::MAX_NAMESPACE_BYTES,
     remote_socket::RemoteSocket,
-    reply::{Ack, HandlerError, IntoArgs, IntoReply, Reply},
-    socket_ref::{AckError, Gone, SocketRef},
+    reply::{Ack, HandlerError, IntoArgs, IntoOutcome, IntoReply, Reply},
+    socket_ref::{AckError, Gone, SocketRef, VolatileSocket},
+    stateful::StatefulGateway,
 };
-use crate::{
-    socket::{disconnect::DisconnectReason, handshake::Handshake},
-    socket_io::ids::Namespace,
-};
-
-/// Why a client may not join a namespace. Becomes a CONNECT_ERROR; nothing else is closed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    /// `message` of the error at the client, for people. Nothing is added to it: what it says, the client sees.
-    pub message: String,
-    /// `data` of the error at the client, for programs; absent if `None`.
-    pub data: Option<Value>,
-}
-
-impl Refusal {
-    /// Refuses with a message alone.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            data: None,
-        }
-    }
-
-    /// Adds what a program at the client can go by.
-    #[must_use]
-    pub fn with_data(mut self, data: Value) -> Self {
-        self.data = Some(data);
-        self
-    }
-}
-
-/// A client that asks to join a namespace.
-#[derive(Clone, Debug)]
-pub struct ConnectRequest {
-    /// Which one.
-    pub namespace: Namespace,
-    /// What the client brought (`auth` of its options): the text of a JSON object, which nobody has checked further. `None` if
-    /// it brought nothing. [`Self::auth_as`] reads it.
-    pub auth: Option<ByteString>,
-    /// The Engine.IO handshake of its session.
-    pub handshake: Arc<Handshake>,
-}
-
-impl ConnectRequest {
-    /// Reads what the client brought as a type of the application's own; nothing counts as `{}`.
-    ///
-    /// # Errors
-    /// It is not of this type.
-    pub fn auth_as<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.auth.as_deref().unwrap_or("{}"))
-    }
-}
+use crate::{socket::disconnect::DisconnectReason, socket_io::ids::Namespace};
 
 type Authorize =
     Arc<dyn Fn(ConnectRequest) -> LocalBoxFuture<'static, Result<Value, Refusal>> + Send + Sync>;
-type OnConnect = Arc<dyn Fn(SocketRef) -> LocalBoxFuture<'static, ()> + Send + Sync>;
-type OnDisconnect =
-    Arc<dyn Fn(SocketRef, DisconnectReason) -> LocalBoxFuture<'static, ()> + Send + Sync>;
+type OnConnect =
+    Arc<dyn Fn(SocketRef) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;
+type OnDisconnect = Arc<
+    dyn Fn(SocketRef, DisconnectReason) -> LocalBoxFuture<'static, Result<(), String>>
+        + Send
+        + Sync,
+>;
 type OnEvent = Arc<
     dyn Fn(SocketRef, Event) -> LocalBoxFuture<'static, Result<Reply, HandlerError>> + Send + Sync,
 >;
@@ -119,11 +81,12 @@ type Middleware = Arc<
     dyn Fn(SocketRef, Event) -> LocalBoxFuture<'static, Result<Event, HandlerError>> + Send + Sync,
 >;
 
-/// One namespace: who may connect, and what its events do.
+/// One namespace, or all those of a pattern: who may connect, and what its events do.
 #[derive(Clone)]
+#[must_use = "a gateway does nothing before it is added to an App"]
 pub struct Gateway {
-    namespace: Namespace,
-    authorize: Option<Authorize>,
+    names: Names,
+    authorize: Vec<Authorize>,
     on_connect: Option<OnConnect>,
     on_disconnect: Option<OnDisconnect>,
     on: HashMap<ByteString, OnEvent>,
@@ -136,7 +99,7 @@ pub struct Gateway {
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway")
-            .field("namespace", &self.namespace)
+            .field("namespace", &self.names)
             .field("events", &self.on.keys())
             .finish_non_exhaustive()
     }
@@ -144,16 +107,56 @@ impl fmt::Debug for Gateway {
 
 impl Gateway {
     /// Returns a gateway for a namespace that admits everyone and ignores every event. A missing leading slash is added, so
-    /// that `""` is `/`, the main namespace: the one that clients join if they name none.
+    /// that `""` is `/`, the main namespace: the one that clients join if they name none. Every character stands for itself; for
+    /// patterns there is [`Self::matching`].
     pub fn new(namespace: &str) -> Self {
-        let namespace = if namespace.starts_with('/') {
-            Namespace::from(namespace)
-        } else {
-            Namespace::from(format!("/{namespace}"))
-        };
+        Self::of(Names::one(namespace))
+    }
+
+    /// Returns a gateway for every namespace whose whole name a pattern matches: `io.of(/regex/)` of Node. They are as separate
+    /// as any others; each is there from its first client to its last. A missing leading slash is added.
+    ///
+    /// The syntax is that of actix-web's routes: `{id}` is one segment, `{id:[0-9]+}` one that matches a regex, `{tail}*` all
+    /// that follows. [`ConnectRequest::param`] and [`SocketRef::param`] return the parts.
+    ///
+    /// A gateway of exactly a client's name comes before all patterns, and these come in the order in which they were added.
+    /// Such names are the client's choice: one of more than [`MAX_NAMESPACE_BYTES`], or with a control character, matches
+    /// nothing, and a client may be in 100 namespaces at a time. What else may be asked for, let [`Self::authorize`] decide.
+    ///
+    /// ```
+    /// # use sockhop::gateways::Gateway;
+    /// let orders = Gateway::matching("/orders/{id:[0-9]+}")
+    ///     .authorize(|request| match request.param("id") {
+    ///         Some("0") | None => Err("There is no such order"),
+    ///         Some(_) => Ok(()),
+    ///     })
+    ///     .on("which", |socket, (): ()| async move { socket.param("id").map(str::to_owned) });
+    /// ```
+    ///
+    /// # Panics
+    /// The pattern is broken, or has more than 16 parts: a fault of the program, met at its start.
+    pub fn matching(pattern: &str) -> Self {
+        Self::of(Names::pattern(pattern))
+    }
+
+    /// Returns a gateway for every namespace whose name, slash included, `matches` accepts: `io.of(fn)` of Node. See
+    /// [`Self::matching`] for their order and limits.
+    ///
+    /// It is asked for each CONNECT to a name that no gateway spells out, and must not block. A panic counts as a no.
+    ///
+    /// ```
+    /// # use sockhop::gateways::Gateway;
+    /// let rooms = ["/red", "/blue"];
+    /// let gateway = Gateway::matching_fn(move |name| rooms.contains(&name));
+    /// ```
+    pub fn matching_fn(matches: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self::of(Names::Predicate(Arc::new(matches)))
+    }
+
+    fn of(names: Names) -> Self {
         Self {
-            namespace,
-            authorize: None,
+            names,
+            authorize: Vec::new(),
             on_connect: None,
             on_disconnect: None,
             on: HashMap::new(),
@@ -164,64 +167,96 @@ impl Gateway {
         }
     }
 
-    /// Returns the namespace.
-    pub fn namespace(&self) -> &Namespace {
-        &self.namespace
+    /// Returns the namespace; `None` if the gateway is for all those of a pattern.
+    pub fn namespace(&self) -> Option<&Namespace> {
+        match &self.names {
+            Names::One(name) => Some(name),
+            Names::Pattern(_) | Names::Predicate(_) => None,
+        }
     }
 
-    /// Decides who may connect. What it returns becomes the socket's [`data`](SocketRef::data); without it everyone may, with
-    /// `{}`. A second one replaces the first.
+    /// Adds a state of the application's own: every call that is added behind this gets a clone of it as its first parameter.
+    /// What the calls are to share goes into an `Arc`. See [`StatefulGateway`].
+    pub fn with_state<S: Clone + Send + Sync + 'static>(self, state: S) -> StatefulGateway<S> {
+        StatefulGateway::new(self, state)
+    }
+
+    /// Decides who may connect: `namespace.use` of Node. Without it everyone may.
     ///
-    /// It may take its time, but the client's `connect_timeout` (45 s) runs on until it has joined some namespace. A panic
-    /// refuses the client.
+    /// What it returns becomes the socket's [`data`](SocketRef::data). Several are called in the order in which they were added,
+    /// until one refuses; each may read in [`ConnectRequest::data`] what those before it returned. Their objects are merged, the
+    /// later one's members replacing those of the same name; `()` adds nothing. Nothing at all makes `{}`.
+    ///
+    /// It returns its `Result` at once or by a future. It may take its time, but the client's `connect_timeout` (45 s) runs on
+    /// until it has joined some namespace. A panic refuses the client.
     ///
     /// ```
-    /// # use sockhop::gateways::{Gateway, Refusal};
+    /// # use sockhop::gateways::{ConnectRequest, Gateway, Refusal};
     /// # use serde_json::json;
-    /// Gateway::new("/admin").authorize(|request| async move {
+    /// # async fn find_user(token: &str) -> Option<String> { None }
+    /// #[derive(serde::Deserialize)]
+    /// struct Auth { token: String }
+    ///
+    /// async fn authenticate(request: ConnectRequest) -> Result<serde_json::Value, Refusal> {
+    ///     let Auth { token } = request.auth_as()?;
+    ///     let user = find_user(&token).await.ok_or("Who are you?")?;
+    ///     Ok(json!({ "user": user }))
+    /// }
+    ///
+    /// let admin = Gateway::new("/admin").authorize(authenticate).authorize(|request| {
     ///     match request.handshake.header("x-role") {
-    ///         Some("admin") => Ok(json!({ "role": "admin" })),
-    ///         _ => Err(Refusal { message: "Not for you".to_owned(), data: None }),
+    ///         Some("admin") => Ok(()),
+    ///         _ => Err(Refusal::new("Not for you").with_data(json!({ "code": 403 }))),
     ///     }
     /// });
     /// ```
-    pub fn authorize<F, Fut>(mut self, decide: F) -> Self
+    pub fn authorize<F, V, M>(mut self, decide: F) -> Self
     where
-        F: Fn(ConnectRequest) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Value, Refusal>> + 'static,
+        F: Fn(ConnectRequest) -> V + Send + Sync + 'static,
+        V: IntoVerdict<M>,
     {
-        self.authorize = Some(Arc::new(move |request| decide(request).boxed_local()));
+        self.authorize
+            .push(Arc::new(move |request| decide(request).into_verdict()));
         self
     }
 
     /// Runs for each socket right after its CONNECT reply, and is over before its first event is handled. What others broadcast
     /// may reach the client meanwhile. A second one replaces the first.
+    ///
+    /// It returns nothing, or a `Result` of nothing. An error is logged, and the socket is disconnected from the namespace, as it
+    /// is if this panics: its events would meet a socket that is set up by half.
     pub fn on_connect<F, Fut>(mut self, call: F) -> Self
     where
         F: Fn(SocketRef) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + 'static,
+        Fut: Future<Output: IntoOutcome> + 'static,
     {
-        self.on_connect = Some(Arc::new(move |socket| call(socket).boxed_local()));
+        self.on_connect = Some(Arc::new(move |socket| {
+            call(socket).map(IntoOutcome::into_outcome).boxed_local()
+        }));
         self
     }
 
     /// Runs once for each socket after it left, for whatever reason, behind its last event. It is in no room any more, and what
     /// is sent to it goes nowhere; [`SocketRef::to`] still reaches the others. A second one replaces the first.
     ///
-    /// It has 30 seconds, as those events have before it; a stop of the instance waits for it, though not as long.
+    /// It has 30 seconds, as those events have before it; a stop of the instance waits for it, though not as long. It returns
+    /// nothing, or a `Result` of nothing; an error is logged.
     pub fn on_disconnect<F, Fut>(mut self, call: F) -> Self
     where
         F: Fn(SocketRef, DisconnectReason) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + 'static,
+        Fut: Future<Output: IntoOutcome> + 'static,
     {
         self.on_disconnect = Some(Arc::new(move |socket, reason| {
-            call(socket, reason).boxed_local()
+            call(socket, reason)
+                .map(IntoOutcome::into_outcome)
+                .boxed_local()
         }));
         self
     }
 
-    /// Handles the event `name`, which is text, or a number as text: `"7"`. What it receives is chosen by the type of the second parameter ([`FromEvent`]), what the
-    /// ack carries by the type that it returns ([`IntoReply`]). A second handler of the same name replaces the first.
+    /// Handles the event `name`, which is text, or a number as text: `"7"`. What it receives is chosen by the type of the second
+    /// parameter ([`FromEvent`]), what the ack carries by the type that it returns ([`IntoReply`]). A second handler of the same
+    /// name replaces the first.
     pub fn on<T, F, Fut>(mut self, name: &str, handle: F) -> Self
     where
         T: FromEvent,
@@ -295,17 +330,38 @@ impl Gateway {
         self.concurrency.get()
     }
 
-    pub(crate) fn call_authorize(
-        &self,
-        request: ConnectRequest,
-    ) -> LocalBoxFuture<'static, Result<Value, Refusal>> {
-        match &self.authorize {
-            Some(authorize) => authorize(request),
-            None => std::future::ready(Ok(Value::Object(serde_json::Map::new()))).boxed_local(),
+    /// Returns the name of a namespace that a client asked for, to be kept. What the client sent is a slice of its whole packet,
+    /// which would stay in memory with it.
+    pub(crate) fn name_to_keep(&self, asked: &Namespace) -> Namespace {
+        let own = self.namespace().filter(|own| *own == asked);
+        own.cloned().unwrap_or_else(|| asked.as_str().into())
+    }
+
+    /// Returns the pattern, if there are parts of names to be had of it.
+    pub(crate) fn pattern(&self) -> Option<&Pattern> {
+        match &self.names {
+            Names::Pattern(pattern) => Some(pattern),
+            Names::One(_) | Names::Predicate(_) => None,
         }
     }
 
-    pub(crate) fn call_on_connect(&self, socket: SocketRef) -> Option<LocalBoxFuture<'static, ()>> {
+    /// Asks every `authorize` in turn. Returns the socket's data.
+    pub(crate) async fn call_authorize(
+        &self,
+        mut request: ConnectRequest,
+    ) -> Result<Value, Refusal> {
+        request.pattern = self.pattern().cloned();
+        for authorize in &self.authorize {
+            let data = authorize(request.clone()).await?;
+            request.remember(data);
+        }
+        Ok(request.into_data())
+    }
+
+    pub(crate) fn call_on_connect(
+        &self,
+        socket: SocketRef,
+    ) -> Option<LocalBoxFuture<'static, Result<(), String>>> {
         self.on_connect.as_ref().map(|call| call(socket))
     }
 
@@ -313,7 +369,7 @@ impl Gateway {
         &self,
         socket: SocketRef,
         reason: DisconnectReason,
-    ) -> Option<LocalBoxFuture<'static, ()>> {
+    ) -> Option<LocalBoxFuture<'static, Result<(), String>>> {
         self.on_disconnect.as_ref().map(|call| call(socket, reason))
     }
 
@@ -366,26 +422,104 @@ where
     })
 }
 
-/// Every gateway of an application, by namespace.
+/// Every gateway of an application.
 #[derive(Clone, Debug, Default)]
 pub struct Gateways {
     by_namespace: HashMap<Namespace, Arc<Gateway>>,
+    /// In the order in which they are asked.
+    patterns: Vec<Arc<Gateway>>,
 }
 
 impl Gateways {
-    /// Adds a gateway. A second one of the same namespace replaces the first.
+    /// Adds a gateway. A second one of the same namespace, or of the same pattern, replaces the first.
     pub fn add(&mut self, gateway: Gateway) {
-        self.by_namespace
-            .insert(gateway.namespace.clone(), Arc::new(gateway));
+        let gateway = Arc::new(gateway);
+        if let Some(namespace) = gateway.namespace() {
+            self.by_namespace.insert(namespace.clone(), gateway);
+            return;
+        }
+        let mut patterns = self.patterns.iter_mut();
+        match patterns.find(|other| other.names.is_same(&gateway.names)) {
+            Some(other) => *other = gateway,
+            None => self.patterns.push(gateway),
+        }
     }
 
-    /// Returns the gateway of a namespace.
+    /// Returns the gateway of a namespace, whose name may be of a client's choice: the one of exactly this name, else the first
+    /// whose pattern matches.
     pub fn get(&self, namespace: &Namespace) -> Option<&Arc<Gateway>> {
-        self.by_namespace.get(namespace)
+        self.by_namespace.get(namespace).or_else(|| {
+            let mut patterns = self.patterns.iter();
+            patterns.find(|gateway| names::is_valid(namespace) && gateway.names.matches(namespace))
+        })
     }
 
-    /// Returns every namespace.
+    /// Returns every namespace that a gateway spells out.
     pub fn namespaces(&self) -> Vec<Namespace> {
         self.by_namespace.keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found<'a>(gateways: &'a Gateways, name: &str) -> Option<&'a Names> {
+        gateways.get(&name.into()).map(|gateway| &gateway.names)
+    }
+
+    #[test]
+    fn exact_names_come_before_patterns_and_these_in_their_order() {
+        let mut gateways = Gateways::default();
+        gateways.add(Gateway::matching_fn(|name| {
+            name == "/a/panic" && panic!("asked")
+        }));
+        gateways.add(Gateway::matching("/a/{first:[0-9]+}"));
+        gateways.add(Gateway::matching("/a/{second}"));
+        gateways.add(Gateway::matching_fn(|name| name.starts_with("/b")));
+        gateways.add(Gateway::new("/a/1"));
+        for (name, expected) in [
+            ("/a/1", Some("/a/1")),
+            ("/a/2", Some("/a/{first:[0-9]+}")),
+            ("/a/x", Some("/a/{second}")),
+            ("/a/panic", Some("/a/{second}")),
+            ("/bee", Some("predicate")),
+            ("/", None),
+            ("/b\n", None),
+        ] {
+            let names = found(&gateways, name).map(|names| format!("{names:?}"));
+            assert_eq!(names.as_deref(), expected, "{name:?}");
+        }
+        assert_eq!(gateways.namespaces(), ["/a/1".into()]);
+        assert!(found(&gateways, &format!("/b{}", "x".repeat(MAX_NAMESPACE_BYTES))).is_none());
+    }
+
+    #[test]
+    fn a_name_that_is_kept_keeps_no_packet() {
+        let packet = ByteString::from(format!("/orders/7,{}", "x".repeat(1000)));
+        let asked = Namespace::new(packet.slice_ref(&packet[..9]));
+        let in_packet = |name: &Namespace| {
+            packet
+                .as_bytes()
+                .as_ptr_range()
+                .contains(&name.as_str().as_ptr())
+        };
+        assert!(in_packet(&asked));
+        for gateway in [Gateway::new("/orders/7"), Gateway::matching("/orders/{id}")] {
+            let kept = gateway.name_to_keep(&asked);
+            assert_eq!(kept, asked);
+            assert!(!in_packet(&kept), "{gateway:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_gateway_of_the_same_pattern_replaces_the_first_in_its_place() {
+        let mut gateways = Gateways::default();
+        gateways.add(Gateway::matching("/{a}"));
+        gateways.add(Gateway::matching("/{b}"));
+        gateways.add(Gateway::matching("/{a}").concurrent(NonZeroUsize::MAX));
+        let gateway = gateways.get(&"/x".into()).unwrap();
+        assert_eq!(gateway.concurrency(), usize::MAX);
+        assert_eq!(gateways.patterns.len(), 2);
     }
 }

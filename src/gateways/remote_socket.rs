@@ -11,7 +11,6 @@ use super::{
     broadcaster::{Broadcaster, NamespaceRef},
     calls::AskError,
     reply::{HandlerError, IntoArgs},
-    socket_ref::Gone,
 };
 use crate::{
     socket::snapshot::{HandshakeSnapshot, SocketSnapshot},
@@ -85,7 +84,10 @@ impl RemoteSocket {
     ///
     /// # Errors
     /// The instance is stopping.
-    pub async fn join(&self, rooms: impl IntoIterator<Item = impl Into<Room>>) -> Result<(), Gone> {
+    pub async fn join(
+        &self,
+        rooms: impl IntoIterator<Item = impl Into<Room>>,
+    ) -> Result<(), HandlerError> {
         self.itself().sockets_join(rooms).await
     }
 
@@ -96,7 +98,7 @@ impl RemoteSocket {
     pub async fn leave(
         &self,
         rooms: impl IntoIterator<Item = impl Into<Room>>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), HandlerError> {
         self.itself().sockets_leave(rooms).await
     }
 
@@ -104,7 +106,7 @@ impl RemoteSocket {
     ///
     /// # Errors
     /// The instance is stopping.
-    pub async fn disconnect(&self, whole_connection: bool) -> Result<(), Gone> {
+    pub async fn disconnect(&self, whole_connection: bool) -> Result<(), HandlerError> {
         self.itself().disconnect_sockets(whole_connection).await
     }
 }

@@ -1,20 +1,35 @@
 //! What goes out of a gateway: the arguments of an event, the reply that becomes an ack, the error that becomes one.
 
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
+
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{binary, socket_ref::Gone};
-use crate::socket_io::args::Args;
+use super::{
+    Binary, binary,
+    socket_ref::{AckError, Gone},
+};
+use crate::socket_io::{
+    args::Args,
+    ids::{Namespace, Room, SocketId},
+};
 
 /// The arguments of an event or an ack.
 ///
-/// A reference is one argument, a tuple several (up to six), `()` none. [`Binary`](super::Binary) may stand anywhere within;
-/// clients take at most 10 in one event.
+/// A reference is one argument, a tuple several (up to six), `()` none. So is a value of a common type: text, a number, a bool,
+/// a [`Value`], a [`Binary`](super::Binary), a `Vec`, an `Option`, a map. A type of the application's own is lent: `&line`.
+/// (It cannot be taken by value, too: then a tuple, which serialises as an array, would be one argument and several.)
+///
+/// [`Binary`](super::Binary) may stand anywhere within; clients take at most 10 in one event. A `Vec<u8>` is an array of numbers.
 ///
 /// ```
 /// use sockhop::gateways::IntoArgs;
 ///
 /// assert_eq!("one".into_args(Some("e")).unwrap().json(), r#"["e","one"]"#);
+/// assert_eq!(vec![1, 2].into_args(Some("e")).unwrap().json(), r#"["e",[1,2]]"#);
 /// assert_eq!((1, "two").into_args(Some("e")).unwrap().json(), r#"["e",1,"two"]"#);
 /// assert_eq!(().into_args(Some("e")).unwrap().json(), r#"["e"]"#);
 /// ```
@@ -84,6 +99,35 @@ tuple_into_args!(A 0, B 1, C 2, D 3);
 tuple_into_args!(A 0, B 1, C 2, D 3, E 4);
 tuple_into_args!(A 0, B 1, C 2, D 3, E 4, F 5);
 
+/// One argument each, of an event as of an ack.
+macro_rules! owned {
+    ($($({$($generics:tt)+})? $owned:ty),+ $(,)?) => {
+        $(
+            impl$(<$($generics)+>)? IntoArgs for $owned {
+                fn into_args(self, name: Option<&str>) -> Result<Args, serde_json::Error> {
+                    (&self).into_args(name)
+                }
+            }
+
+            impl$(<$($generics)+>)? IntoReply for $owned {
+                fn into_reply(self) -> Result<Reply, HandlerError> {
+                    Reply::with(&self)
+                }
+            }
+        )+
+    };
+}
+
+owned!(
+    bool, char, String, Value, Binary, SocketId, Room, Namespace,
+    u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64,
+    serde_json::Map<String, Value>,
+    {T: Serialize} Vec<T>,
+    {T: Serialize} Option<T>,
+    {K: Serialize, V: Serialize, S} HashMap<K, V, S>,
+    {K: Serialize, V: Serialize} BTreeMap<K, V>,
+);
+
 /// What a handler answers. It becomes the ack if the client asked for one, and is dropped otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply(pub(crate) Args);
@@ -111,14 +155,18 @@ impl Reply {
 /// Why a handler could not do what the event asked for. The client's ack is
 /// `{"error":{"code":…,"message":…}}`; a client that asked for no ack learns nothing.
 ///
+/// Whatever the methods of a [`SocketRef`](super::SocketRef) return becomes one by `?`; so does an error of the application's own
+/// for which it says `impl From<…> for HandlerError`. For any other there is [`Self::internal`], which hides it from the client.
+///
 /// Codes of the library's own:
 ///
 /// | code | what happened |
 /// | --- | --- |
 /// | `bad_arguments` | the event's arguments are not of the handler's type; the handler was not called |
-/// | `internal` | the handler panicked, or a value does not serialise; the log says which |
+/// | `internal` | the handler panicked, a value did not fit JSON, or the handler said so; the log says which |
 /// | `too_many_rooms` | [`SocketRef::join`](super::SocketRef::join) over its limit |
 /// | `unavailable` | the instance is stopping |
+/// | `ack_timeout`, `ack_disconnected`, `bad_ack` | an ack that the handler awaited of a client: [`AckError`] |
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct HandlerError {
@@ -137,8 +185,22 @@ impl HandlerError {
         }
     }
 
-    /// What a client is told of a handler that panicked.
-    pub(crate) fn internal() -> Self {
+    /// Logs an error that is nobody's business outside, and tells the client of an internal one.
+    ///
+    /// ```
+    /// # use sockhop::gateways::HandlerError;
+    /// # fn read() -> Result<String, HandlerError> {
+    /// let greeting = std::fs::read_to_string("greeting.txt").map_err(HandlerError::internal)?;
+    /// # Ok(greeting)
+    /// # }
+    /// ```
+    pub fn internal(err: impl fmt::Display) -> Self {
+        log::error!("a handler failed: {err}");
+        Self::failed()
+    }
+
+    /// What a client is told of a handler that failed by itself.
+    pub(crate) fn failed() -> Self {
         Self::new("internal", "The server failed to handle this event.")
     }
 
@@ -157,12 +219,25 @@ impl From<Gone> for HandlerError {
 
 impl From<serde_json::Error> for HandlerError {
     fn from(err: serde_json::Error) -> Self {
-        log::error!("a value does not serialise to JSON: {err}");
-        Self::internal()
+        log::error!("a value does not fit JSON, or JSON a type: {err}");
+        Self::failed()
     }
 }
 
-/// What a handler may return: `()`, a [`Reply`], a [`Value`], an [`Ack`], or a `Result` of one of these.
+impl From<AckError> for HandlerError {
+    fn from(err: AckError) -> Self {
+        let code = match err {
+            AckError::Timeout(_) => "ack_timeout",
+            AckError::Disconnected => "ack_disconnected",
+            AckError::Decode(_) => "bad_ack",
+            AckError::Encode(err) => return err.into(),
+        };
+        Self::new(code, err.to_string())
+    }
+}
+
+/// What a handler may return: `()` for an ack without arguments, a value of a common type (those of [`IntoArgs`]) or an [`Ack`] of
+/// any type for one argument, a [`Reply`] for several, or a `Result` of one of these.
 pub trait IntoReply {
     /// Turns it into an ack.
     ///
@@ -187,12 +262,6 @@ impl IntoReply for Reply {
     }
 }
 
-impl IntoReply for Value {
-    fn into_reply(self) -> Result<Reply, HandlerError> {
-        Reply::with(&self)
-    }
-}
-
 impl<T: Serialize> IntoReply for Ack<T> {
     fn into_reply(self) -> Result<Reply, HandlerError> {
         Reply::with(&self.0)
@@ -205,10 +274,30 @@ impl<R: IntoReply, E: Into<HandlerError>> IntoReply for Result<R, E> {
     }
 }
 
+/// What `on_connect` and `on_disconnect` may return: nothing, or a `Result` of nothing, whose error is logged.
+pub trait IntoOutcome {
+    /// Returns what the log is to say, if it failed.
+    ///
+    /// # Errors
+    /// It failed.
+    fn into_outcome(self) -> Result<(), String>;
+}
+
+impl IntoOutcome for () {
+    fn into_outcome(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: fmt::Display> IntoOutcome for Result<(), E> {
+    fn into_outcome(self) -> Result<(), String> {
+        self.map_err(|err| err.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateways::Binary;
     use bytes::Bytes;
 
     #[test]
@@ -221,6 +310,11 @@ mod tests {
             r#"["e",1,"x",null]"#
         );
         assert_eq!(json((1, 2).into_args(None)), "[1,2]");
+        assert_eq!(json("owned".to_owned().into_args(None)), r#"["owned"]"#);
+        assert_eq!(json(vec![1, 2].into_args(None)), "[[1,2]]");
+        assert_eq!(json(None::<u8>.into_args(None)), "[null]");
+        assert_eq!(json(Value::Null.into_args(None)), "[null]");
+        assert_eq!(json(Room::from("r").into_args(None)), r#"["r"]"#);
         assert_eq!(json(().into_args(None)), "[]");
     }
 
@@ -252,5 +346,7 @@ mod tests {
         let failed: Result<(), HandlerError> = Err(HandlerError::new("a", "b"));
         assert_eq!(failed.into_reply(), Err(HandlerError::new("a", "b")));
         assert_eq!(Ack(7).into_reply().unwrap().0.json(), "[7]");
+        assert_eq!(7.into_reply().unwrap().0.json(), "[7]");
+        assert_eq!(HandlerError::internal("a secret"), HandlerError::failed());
     }
 }

@@ -3,15 +3,15 @@
 //! A handle, not the socket: it stays valid after the client left, and says so then. It reaches the Socket actor and the
 //! Hub by their messages alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix::{Addr, Recipient};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::{
-    binary,
+    Pattern, binary,
     broadcaster::{Broadcaster, NamespaceRef},
     mail,
     reply::{HandlerError, IntoArgs},
@@ -20,7 +20,7 @@ use crate::{
     engine_io::sid::InstanceId,
     hub::{
         actor::Hub,
-        messages::{Join, Leave},
+        messages::{Join, Leave, RoomsOf},
     },
     socket::{
         handshake::Handshake,
@@ -31,6 +31,7 @@ use crate::{
         args::Args,
         encode,
         ids::{Namespace, Room, SocketId},
+        parser::Parser,
     },
 };
 
@@ -56,27 +57,14 @@ pub enum AckError {
     Decode(#[source] serde_json::Error),
 }
 
-impl From<AckError> for HandlerError {
-    /// So that a handler can pass on with `?` what went wrong with an ack that it awaited.
-    fn from(err: AckError) -> Self {
-        let code = match &err {
-            AckError::Timeout(_) => "ack_timeout",
-            AckError::Disconnected => "ack_disconnected",
-            AckError::Encode(err) => {
-                log::error!("a value does not serialise to JSON: {err}");
-                return Self::internal();
-            }
-            AckError::Decode(_) => "bad_ack",
-        };
-        Self::new(code, err.to_string())
-    }
-}
-
 #[derive(Debug)]
 struct Inner {
+    parser: Parser,
     record: Arc<Record>,
     hub: Addr<Hub>,
     socket: Recipient<ForSocket>,
+    /// Reads the parts of the namespace's name, when asked.
+    pattern: Option<Pattern>,
 }
 
 /// One client in one namespace. Cheap to clone; usable from any thread.
@@ -86,17 +74,26 @@ pub struct SocketRef {
 }
 
 impl SocketRef {
-    pub(crate) fn new(record: Arc<Record>, hub: Addr<Hub>, socket: Recipient<ForSocket>) -> Self {
+    pub(crate) fn new(
+        parser: Parser,
+        record: Arc<Record>,
+        hub: Addr<Hub>,
+        socket: Recipient<ForSocket>,
+        pattern: Option<Pattern>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
+                parser,
                 record,
                 hub,
                 socket,
+                pattern,
             }),
         }
     }
 
-    /// Returns the id: 20 characters, known to clients, different in each namespace.
+    /// Returns the id: 20 characters, known to clients, different in each namespace. Only of a client 2.x it is made of the
+    /// session id, and so is a secret: see [`allow_eio3`](crate::config::EngineConfig::allow_eio3).
     pub fn id(&self) -> &SocketId {
         &self.inner.record.id
     }
@@ -104,6 +101,22 @@ impl SocketRef {
     /// Returns the namespace's name.
     pub fn namespace(&self) -> &Namespace {
         &self.inner.record.namespace
+    }
+
+    /// Returns the part of the namespace's name that a gateway [`matching`](super::Gateway::matching) it names so: `"7"` is the
+    /// `id` of `/orders/7` at `/orders/{id}`. It is as the client wrote it, with nothing decoded.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        let pattern = self.inner.pattern.as_ref()?;
+        pattern.param(&self.inner.record.namespace, name)
+    }
+
+    /// Returns whether the client is in the namespace still, as far as is known by now.
+    pub fn is_connected(&self) -> bool {
+        !self.inner.record.has_left()
+    }
+
+    pub(crate) fn note_left(&self) {
+        self.inner.record.note_left();
     }
 
     /// Returns the instance that this client is connected to.
@@ -129,17 +142,55 @@ impl SocketRef {
         self.inner.record.data_as()
     }
 
+    /// Replaces what the application remembers of this socket.
+    ///
+    /// # Errors
+    /// It does not serialise to JSON; nothing is changed.
+    pub fn set_data(&self, data: &(impl Serialize + ?Sized)) -> Result<(), serde_json::Error> {
+        self.inner.record.set_data(data)
+    }
+
     /// Changes what the application remembers of this socket. It is plain JSON, because it is what goes along when a
-    /// session moves to another instance.
+    /// session moves to another instance. No other change comes between; do not use the socket's data within.
     pub fn with_data<T>(&self, change: impl FnOnce(&mut Value) -> T) -> T {
         self.inner.record.with_data(change)
+    }
+
+    /// Changes what the application remembers of this socket, as a type of its own. No other change comes between; do not use
+    /// the socket's data within.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use sockhop::gateways::{HandlerError, SocketRef};
+    /// #[derive(Deserialize, Serialize)]
+    /// struct Visitor { visits: u32 }
+    ///
+    /// fn count(socket: &SocketRef) -> Result<u32, HandlerError> {
+    ///     Ok(socket.with_data_as(|visitor: &mut Visitor| {
+    ///         visitor.visits += 1;
+    ///         visitor.visits
+    ///     })?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// What is remembered is not of this type, and `change` is not called; or what it left does not serialise to JSON. Nothing is
+    /// changed then.
+    pub fn with_data_as<D, T>(
+        &self,
+        change: impl FnOnce(&mut D) -> T,
+    ) -> Result<T, serde_json::Error>
+    where
+        D: DeserializeOwned + Serialize,
+    {
+        self.inner.record.with_data_as(change)
     }
 
     /// Sends an event to this client alone. A client that left gets nothing, and that is no error.
     ///
     /// # Errors
-    /// A value does not serialise to JSON.
-    pub fn emit(&self, name: &str, args: impl IntoArgs) -> Result<(), serde_json::Error> {
+    /// A value does not serialise to JSON (`internal`).
+    pub fn emit(&self, name: &str, args: impl IntoArgs) -> Result<(), HandlerError> {
         self.emit_args(&args.into_args(Some(name))?);
         Ok(())
     }
@@ -153,17 +204,24 @@ impl SocketRef {
     /// [`Broadcaster::volatile`].
     ///
     /// # Errors
-    /// A value does not serialise to JSON.
-    pub fn emit_volatile(&self, name: &str, args: impl IntoArgs) -> Result<(), serde_json::Error> {
+    /// A value does not serialise to JSON (`internal`).
+    pub fn emit_volatile(&self, name: &str, args: impl IntoArgs) -> Result<(), HandlerError> {
         self.deliver(&args.into_args(Some(name))?, true);
         Ok(())
     }
 
+    /// Lets whoever cannot take what is sent next at once go without it: `socket.volatile` of Node.
+    pub fn volatile(&self) -> VolatileSocket<'_> {
+        VolatileSocket { socket: self }
+    }
+
     fn deliver(&self, args: &Args, volatile: bool) {
-        self.tell(What::Deliver {
-            message: encode::event(&self.inner.record.namespace, None, args),
-            volatile,
-        });
+        let namespace = &self.inner.record.namespace;
+        let message = match encode::event(self.inner.parser, namespace, None, args) {
+            Ok(message) => message,
+            Err(err) => return log::error!("an event cannot be encoded: {err}"),
+        };
+        self.tell(What::Deliver { message, volatile });
     }
 
     fn tell(&self, what: What) {
@@ -217,6 +275,16 @@ impl SocketRef {
         self.broadcast().to(room)
     }
 
+    /// Selects everyone in the namespace but this client and whoever is in a room.
+    pub fn except(&self, room: impl Into<Room>) -> Broadcaster {
+        self.broadcast().except(room)
+    }
+
+    /// Selects everyone of this instance in the namespace, but this client.
+    pub fn local(&self) -> Broadcaster {
+        self.broadcast().local()
+    }
+
     /// Puts this socket into a room of its namespace; being there already is no error. When this returns, what is sent to the
     /// room reaches it.
     ///
@@ -237,19 +305,68 @@ impl SocketRef {
     /// Takes this socket out of a room; not being there is no error. On a disconnect it leaves all of them by itself.
     ///
     /// # Errors
-    /// The instance is stopping.
-    pub async fn leave(&self, room: impl Into<Room>) -> Result<(), Gone> {
+    /// The instance is stopping (`unavailable`).
+    pub async fn leave(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
         let message = Leave {
             namespace: self.inner.record.namespace.clone(),
             socket_id: self.inner.record.id.clone(),
             room: room.into(),
         };
-        self.inner.hub.send(message).await.or(Err(Gone))
+        Ok(self.inner.hub.send(message).await.or(Err(Gone))?)
+    }
+
+    /// Returns the rooms that this socket is in, the one that its id names included; none once it left the namespace.
+    ///
+    /// # Errors
+    /// The instance is stopping (`unavailable`).
+    pub async fn rooms(&self) -> Result<HashSet<Room>, HandlerError> {
+        let message = RoomsOf {
+            namespace: self.inner.record.namespace.clone(),
+            socket_id: self.inner.record.id.clone(),
+        };
+        Ok(self.inner.hub.send(message).await.or(Err(Gone))?)
     }
 
     /// Ends this membership (reason `server namespace disconnect`), or the client's whole connection, with all of its namespaces
     /// (`forced server close`). The official client reconnects by itself after neither.
     pub fn disconnect(&self, whole_connection: bool) {
         self.tell(What::Disconnect { whole_connection });
+    }
+}
+
+/// A socket whose next event may be lost: see [`SocketRef::volatile`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing is sent before emit"]
+pub struct VolatileSocket<'a> {
+    socket: &'a SocketRef,
+}
+
+impl VolatileSocket<'_> {
+    /// See [`SocketRef::emit_volatile`].
+    ///
+    /// # Errors
+    /// A value does not serialise to JSON (`internal`).
+    pub fn emit(self, name: &str, args: impl IntoArgs) -> Result<(), HandlerError> {
+        self.socket.emit_volatile(name, args)
+    }
+
+    /// Selects everyone in the namespace but this client.
+    pub fn broadcast(self) -> Broadcaster {
+        self.socket.broadcast().volatile()
+    }
+
+    /// Selects a room, without this client; more rooms can be added.
+    pub fn to(self, room: impl Into<Room>) -> Broadcaster {
+        self.broadcast().to(room)
+    }
+
+    /// Selects everyone in the namespace but this client and whoever is in a room.
+    pub fn except(self, room: impl Into<Room>) -> Broadcaster {
+        self.broadcast().except(room)
+    }
+
+    /// Selects everyone of this instance in the namespace, but this client.
+    pub fn local(self) -> Broadcaster {
+        self.broadcast().local()
     }
 }

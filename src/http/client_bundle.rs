@@ -35,7 +35,7 @@ pub fn answer(request: &HttpRequest, name: &str) -> Option<HttpResponse> {
     };
     Some(super::page::file(
         request,
-        content,
+        *content,
         content_type,
         &format!("\"{VERSION}\""),
     ))

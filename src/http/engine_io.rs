@@ -15,11 +15,14 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::client_bundle;
 use crate::{
     engine_io::{
+        dialect::Revision,
+        encoded::PollingBody,
         handshake::{Facts, HandshakeError, Query, SessionFact, TransportName, verify},
         sid::Sid,
     },
@@ -37,6 +40,9 @@ const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
 
 /// How long the body of a POST may take to arrive; after that it counts as aborted.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The content type of binary payloads, which exist in revision 3 alone.
+const BINARY: &str = "application/octet-stream";
 
 /// Adds a route for each endpoint: everything below `/socket.io/`, as in Node. `/socket.io` without the slash is not ours.
 pub fn configure(config: &mut web::ServiceConfig, endpoints: &[Endpoint]) {
@@ -67,8 +73,9 @@ async fn engine_io(
     }
     let query = Query::parse(request.query_string());
     let session = find(&services, &query);
-    let facts = facts(&query, session.as_deref(), &request, false);
+    let facts = facts(&services, &query, session.as_deref(), &request, false);
     if let Err(error) = verify(&facts) {
+        log_refusal(error, &request);
         return refuse(error);
     }
     match (session, request.method()) {
@@ -87,6 +94,7 @@ pub(super) fn find(services: &Services, query: &Query) -> Option<Arc<Session>> {
 
 /// Gathers what the rules judge.
 pub(super) fn facts(
+    services: &Services,
     query: &Query,
     session: Option<&Session>,
     request: &impl Head,
@@ -101,11 +109,12 @@ pub(super) fn facts(
         session: match (&query.sid, session) {
             (None, _) => SessionFact::None,
             (Some(_), None) => SessionFact::Unknown,
-            (Some(_), Some(session)) => SessionFact::On(session.transport()),
+            (Some(_), Some(session)) => SessionFact::On(session.transport(), session.revision),
         },
         is_upgrade,
         is_get: request.method() == Method::GET,
-        is_eio4: query.is_eio4,
+        revision: query.dialect.revision,
+        allow_eio3: services.config.allow_eio3,
     }
 }
 
@@ -192,21 +201,47 @@ pub(super) fn may_open(
     Ok(())
 }
 
+/// Tells the log of a refusal that whoever runs the hub can do something about.
+pub(super) fn log_refusal(error: HandshakeError, request: &impl Head) {
+    if let Some(advice) = error.advice() {
+        let peer = request.peer().map(|peer| peer.ip().to_string());
+        let peer = peer.as_deref().unwrap_or("a client");
+        log::debug!("refused {peer}: {error}; {advice}");
+    }
+}
+
+/// An error in the form of Engine.IO, with a key more where there is something to advise.
+#[derive(Serialize)]
+struct Refusal {
+    code: u8,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<&'static str>,
+}
+
 fn refuse(error: HandshakeError) -> HttpResponse {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    HttpResponse::build(status)
-        .json(serde_json::json!({ "code": error.code(), "message": error.to_string() }))
+    HttpResponse::build(status).json(Refusal {
+        code: error.code(),
+        message: error.to_string(),
+        advice: error.advice(),
+    })
 }
 
 fn empty_400() -> HttpResponse {
     HttpResponse::BadRequest().finish()
 }
 
-fn payload(bytes: Bytes) -> HttpResponse {
+fn payload(body: PollingBody) -> HttpResponse {
+    let content_type = if body.is_binary {
+        BINARY
+    } else {
+        "text/plain; charset=UTF-8"
+    };
     HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "text/plain; charset=UTF-8"))
+        .insert_header((header::CONTENT_TYPE, content_type))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(bytes)
+        .body(body.bytes)
 }
 
 fn open(
@@ -223,7 +258,7 @@ fn open(
         Some(TransportName::Polling),
         "verified before"
     );
-    match Socket::open_polling(services, layer, request.handshake(query)) {
+    match Socket::open_polling(services, layer, request.handshake(query), query.dialect) {
         Ok(open) => payload(open),
         Err(err) => {
             log::error!("a session cannot be opened: {err}");
@@ -237,7 +272,7 @@ async fn poll(session: &Session) -> HttpResponse {
     let (reply, answer) = oneshot::channel();
     session.addr.do_send(Poll { reply });
     match answer.await {
-        Ok(PollAnswer::Payload(bytes)) => payload(bytes),
+        Ok(PollAnswer::Payload(body)) => payload(body),
         Ok(PollAnswer::Refused) => empty_400(),
         Err(_) => refuse(HandshakeError::SessionIdUnknown),
     }
@@ -255,7 +290,8 @@ async fn post(
         body: body_receiver,
         reply,
     });
-    if is_binary(request) {
+    let is_binary = is_binary(request);
+    if is_binary && session.revision == Revision::V4 {
         _ = body_sender.send(Body::Binary);
     } else {
         let read = tokio::select! {
@@ -264,6 +300,7 @@ async fn post(
             read = read(request, body, services.config.max_payload) => read,
         };
         match read {
+            Ok(bytes) if is_binary => _ = body_sender.send(Body::WholeBinary(bytes)),
             Ok(bytes) => _ = body_sender.send(Body::Whole(bytes)),
             Err(BodyError::TooLarge) => {
                 _ = body_sender.send(Body::TooLarge);
@@ -293,7 +330,7 @@ fn is_binary(request: &HttpRequest) -> bool {
     request
         .headers()
         .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/octet-stream"))
+        .is_some_and(|value| value.as_bytes().starts_with(BINARY.as_bytes()))
 }
 
 enum BodyError {

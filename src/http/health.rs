@@ -29,6 +29,8 @@ struct Ready<'a> {
     version: &'static str,
     instance: &'a str,
     mode: &'static str,
+    /// Which client is needed: the page loads the one that fits.
+    parser: &'static str,
     ready: bool,
     /// Why not, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +81,7 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
             version: env!("CARGO_PKG_VERSION"),
             instance: health.services.instance.as_str(),
             mode: if redis.is_some() { "cluster" } else { "single" },
+            parser: health.services.parser.as_str(),
             ready: reason.is_none(),
             reason,
             redis,

@@ -1,4 +1,4 @@
-//! The test page, part of the binary: `static/` as it was built.
+//! The test page, part of the binary: `static/` as it was built; and pages of the application's own.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -6,6 +6,7 @@ use std::{
 };
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use bytes::Bytes;
 
 use super::client_bundle::revalidate;
 
@@ -13,6 +14,8 @@ use super::client_bundle::revalidate;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' http: https:; style-src 'self'; \
     img-src 'self' data:; connect-src http: https: ws: wss:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
 
 struct File {
     path: &'static str,
@@ -23,7 +26,7 @@ struct File {
 static FILES: [File; 4] = [
     File {
         path: "/",
-        content_type: "text/html; charset=utf-8",
+        content_type: HTML,
         content: include_bytes!("../../static/index.html"),
     },
     File {
@@ -69,10 +72,23 @@ pub fn configure(config: &mut web::ServiceConfig) {
     }
 }
 
+/// Adds a page of the application's own: HTML, checked again by browsers each time. What it may do is its author's business.
+pub(super) fn configure_own(config: &mut web::ServiceConfig, path: &str, html: &Bytes) {
+    let mut hasher = DefaultHasher::new();
+    html.hash(&mut hasher);
+    let etag = format!("\"{:016x}\"", hasher.finish());
+    let html = html.clone();
+    let answer = move |request: HttpRequest| {
+        let response = file(&request, html.clone(), HTML, &etag);
+        async move { response }
+    };
+    config.route(path, super::health::get_or_head().to(answer));
+}
+
 /// Answers with a file, or with 304 if the browser has it.
 pub(super) fn file(
     request: &HttpRequest,
-    content: &'static [u8],
+    content: impl Into<Bytes>,
     content_type: &'static str,
     etag: &str,
 ) -> HttpResponse {
@@ -97,6 +113,6 @@ pub(super) fn file(
     if is_known {
         response.finish()
     } else {
-        response.content_type(content_type).body(content)
+        response.content_type(content_type).body(content.into())
     }
 }

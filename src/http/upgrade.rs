@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     cors,
-    engine_io::{Head as _, facts, find, may_open},
+    engine_io::{Head as _, facts, find, log_refusal, may_open},
     head_deadline::Watched,
     origin::AllowedOrigins,
 };
@@ -65,12 +65,23 @@ pub async fn upgrade(
     let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
     match (session, query.transport) {
         (Some(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
-            Ok(handover) => session.addr.do_send(Upgrade { handover, answer }),
+            Ok(handover) => session.addr.do_send(Upgrade {
+                handover,
+                dialect: query.dialect,
+                answer,
+            }),
             Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
         },
         (None, Some(TransportName::WebSocket)) => {
             let handshake = request.handshake(&query);
-            let opened = Socket::open_websocket(&services, layer, handshake, connection, answer);
+            let opened = Socket::open_websocket(
+                &services,
+                layer,
+                handshake,
+                query.dialect,
+                connection,
+                answer,
+            );
             if let Err(err) = opened {
                 log::error!("a session cannot be opened: {err}");
             }
@@ -112,7 +123,10 @@ fn judge(
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let session = find(services, &query);
-    verify(&facts(&query, session.as_deref(), request, true)).map_err(refusal)?;
+    verify(&facts(services, &query, session.as_deref(), request, true)).map_err(|error| {
+        log_refusal(error, request);
+        refusal(error)
+    })?;
     if session.is_none() {
         may_open(services, request)?;
     }
@@ -130,7 +144,11 @@ fn judge(
 }
 
 fn refusal(error: HandshakeError) -> (StatusCode, String) {
-    (StatusCode::BAD_REQUEST, error.to_string())
+    let text = match error.advice() {
+        Some(advice) => format!("{error}: {advice}"),
+        None => error.to_string(),
+    };
+    (StatusCode::BAD_REQUEST, text)
 }
 
 /// Writes the refusal and waits for the client to end the stream; unread input would reset it.

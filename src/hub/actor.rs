@@ -3,14 +3,15 @@
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
 //! work delays a broadcast.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use actix::{Actor, Context, Handler, Recipient};
+use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
 use super::{
     broadcast::{Broadcast, Target},
     command::Command,
-    messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, Unregister},
+    interest::Interest,
+    messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, RoomsOf, Unregister},
     question::{Answer, Answers, Found, Question},
     rooms::{Member, Rooms, TooManyRooms},
 };
@@ -25,6 +26,7 @@ use crate::{
     socket_io::{
         encode,
         ids::{Namespace, Room},
+        parser::Parser,
     },
 };
 
@@ -50,21 +52,45 @@ impl Handle {
 /// One per instance.
 #[derive(Debug)]
 pub struct Hub {
-    rooms: Rooms<Handle>,
+    /// Changed by this actor alone; the lock is there for [`Interest`], which looks things up.
+    rooms: Arc<RwLock<Rooms<Handle>>>,
+    parser: Parser,
     ack_ids: Arc<AckIds>,
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
 }
 
 impl Hub {
-    /// Returns a hub without sockets. Events for servers go to `server_side`; `ack_ids` are shared with the sockets.
-    pub fn new(ack_ids: Arc<AckIds>, server_side: Recipient<ServerEvent>) -> Self {
-        Self {
-            rooms: Rooms::default(),
+    /// Returns a hub without sockets, and a view of its membership. All clients speak `parser`; events for servers go to
+    /// `server_side`; `ack_ids` are shared with the sockets.
+    pub fn new(
+        parser: Parser,
+        ack_ids: Arc<AckIds>,
+        server_side: Recipient<ServerEvent>,
+    ) -> (Self, Interest) {
+        let rooms: Arc<RwLock<Rooms<Handle>>> = Arc::default();
+        let view = Arc::clone(&rooms);
+        let interest = Interest::new(move |namespace, room| {
+            let rooms = view.read().unwrap_or_else(PoisonError::into_inner);
+            rooms.has_members(namespace, room)
+        });
+        let hub = Self {
+            rooms,
+            parser,
             ack_ids,
             server_side,
             bridge: None,
-        }
+        };
+        (hub, interest)
+    }
+
+    fn rooms(&self) -> RwLockReadGuard<'_, Rooms<Handle>> {
+        // Nothing panics with the lock held; if it did, the rooms would still be rooms.
+        self.rooms.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms<Handle>> {
+        self.rooms.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell_bridge(&self, message: impl FnOnce() -> ForBridge) {
@@ -87,9 +113,11 @@ impl Hub {
                 target,
                 rooms,
             } => {
-                for socket in self.find(namespace, target, Member::id) {
+                let sockets = self.find(namespace, target, Member::id);
+                let mut all = self.rooms_mut();
+                for socket in sockets {
                     for room in rooms {
-                        self.rooms.leave(namespace, &socket, room);
+                        all.leave(namespace, &socket, room);
                     }
                 }
             }
@@ -99,7 +127,7 @@ impl Hub {
                 whole_connection,
             } => {
                 let whole_connection = *whole_connection;
-                self.rooms.select(namespace, target, |member| {
+                self.rooms().select(namespace, target, |member| {
                     member.handle().tell(What::Disconnect { whole_connection });
                 });
             }
@@ -114,11 +142,13 @@ impl Hub {
     /// Encodes once and hands the same bytes to every selected socket.
     fn deliver(&self, broadcast: &Broadcast) {
         let mut message = None;
-        self.rooms
+        self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
                 let message = message.get_or_insert_with(|| {
-                    encode::event(&broadcast.namespace, None, &broadcast.args)
+                    encode::event(self.parser, &broadcast.namespace, None, &broadcast.args)
+                        .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
                 });
+                let Ok(message) = message else { return };
                 member.handle().tell(What::Deliver {
                     message: Arc::clone(message),
                     volatile: broadcast.flags.volatile,
@@ -127,9 +157,11 @@ impl Hub {
     }
 
     fn join_all(&mut self, namespace: &Namespace, target: &Target, rooms: &[Room]) {
-        for socket in self.find(namespace, target, Member::id) {
+        let sockets = self.find(namespace, target, Member::id);
+        let mut all = self.rooms_mut();
+        for socket in sockets {
             for room in rooms {
-                if let Err(err) = self.rooms.join(namespace, &socket, room.clone()) {
+                if let Err(err) = all.join(namespace, &socket, room.clone()) {
                     log::warn!("{socket} of {namespace} cannot join: {err}");
                     break;
                 }
@@ -145,7 +177,7 @@ impl Hub {
         of: impl Fn(&Member<Handle>) -> &T,
     ) -> Vec<T> {
         let mut found = Vec::new();
-        self.rooms
+        self.rooms()
             .select(namespace, target, |member| found.push(of(member).clone()));
         found
     }
@@ -156,10 +188,10 @@ impl Hub {
             Question::SocketIds { target } => {
                 Answer::SocketIds(self.find(namespace, &target, Member::id))
             }
-            Question::Rooms => Answer::Rooms(self.rooms.rooms(namespace)),
+            Question::Rooms => Answer::Rooms(self.rooms().rooms(namespace)),
             Question::Sockets { target } => {
                 let mut found = Vec::new();
-                self.rooms.select(namespace, &target, |member| {
+                self.rooms().select(namespace, &target, |member| {
                     found.push(Found {
                         record: Arc::clone(&member.handle().record),
                         rooms: member.rooms().collect(),
@@ -187,11 +219,13 @@ impl Hub {
         let id = self.ack_ids.next();
         let mut message = None;
         let mut num_clients = 0;
-        self.rooms
+        self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
                 let message = message.get_or_insert_with(|| {
-                    encode::event(&broadcast.namespace, Some(id), &broadcast.args)
+                    encode::event(self.parser, &broadcast.namespace, Some(id), &broadcast.args)
+                        .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
                 });
+                let Ok(message) = message else { return };
                 num_clients += 1;
                 member
                     .handle()
@@ -231,13 +265,17 @@ impl Handler<Register> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Register, _: &mut Self::Context) {
-        let Register { record, recipient } = message;
+        let Register {
+            record,
+            recipient,
+            registering,
+        } = message;
         let namespace = record.namespace.clone();
         let id = record.id.clone();
-        if self
-            .rooms
-            .insert(&namespace, id, Handle { record, recipient })
-        {
+        let handle = Handle { record, recipient };
+        let is_first = self.rooms_mut().insert(&namespace, id, handle);
+        drop(registering);
+        if is_first {
             self.tell_bridge(|| ForBridge::Open(namespace));
         }
     }
@@ -251,7 +289,7 @@ impl Handler<Unregister> for Hub {
             namespace,
             socket_id,
         } = message;
-        if self.rooms.remove(&namespace, &socket_id) {
+        if self.rooms_mut().remove(&namespace, &socket_id) {
             self.tell_bridge(|| ForBridge::Close(namespace));
         }
     }
@@ -261,7 +299,7 @@ impl Handler<Join> for Hub {
     type Result = Result<(), TooManyRooms>;
 
     fn handle(&mut self, message: Join, _: &mut Self::Context) -> Self::Result {
-        self.rooms
+        self.rooms_mut()
             .join(&message.namespace, &message.socket_id, message.room)
     }
 }
@@ -270,8 +308,19 @@ impl Handler<Leave> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Leave, _: &mut Self::Context) {
-        self.rooms
+        self.rooms_mut()
             .leave(&message.namespace, &message.socket_id, &message.room);
+    }
+}
+
+impl Handler<RoomsOf> for Hub {
+    type Result = MessageResult<RoomsOf>;
+
+    fn handle(&mut self, message: RoomsOf, _: &mut Self::Context) -> Self::Result {
+        let rooms = self
+            .rooms()
+            .rooms_of(&message.namespace, &message.socket_id);
+        MessageResult(rooms)
     }
 }
 
@@ -390,12 +439,15 @@ mod tests {
         Register {
             record: Arc::new(record),
             recipient: recipient.clone(),
+            registering: Interest::in_everything().register(),
         }
     }
 
     fn hub() -> Addr<Hub> {
         let (server_side, _) = probe();
-        Hub::new(Arc::default(), server_side).start()
+        Hub::new(Parser::Json, Arc::default(), server_side)
+            .0
+            .start()
     }
 
     fn originate(broadcast: Broadcast) -> Originate {

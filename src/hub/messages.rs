@@ -1,11 +1,12 @@
 //! The hub's door: every message that it takes, who sends it, and what comes back.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
 
 use super::{
     command::Command,
+    interest::Registering,
     question::{Answers, Question},
     rooms::TooManyRooms,
 };
@@ -23,6 +24,8 @@ pub struct Register {
     pub record: Arc<Record>,
     /// Where its deliveries go.
     pub recipient: Recipient<ForSocket>,
+    /// Says that it is on its way; dropped when it has arrived.
+    pub registering: Registering,
 }
 
 /// Removes a socket from its namespace and its rooms. From the Socket actor, once; nothing comes back.
@@ -57,6 +60,16 @@ pub struct Leave {
     pub socket_id: SocketId,
     /// The room.
     pub room: Room,
+}
+
+/// Asks for the rooms of a socket, its own included; none if it is gone. From gateways.
+#[derive(Debug, Message)]
+#[rtype(result = "HashSet<Room>")]
+pub struct RoomsOf {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its id there.
+    pub socket_id: SocketId,
 }
 
 /// Obeys a command that originates at this instance, and hands it to the others unless it is local. From gateways, who

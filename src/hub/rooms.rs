@@ -159,6 +159,19 @@ impl<H> Rooms<H> {
         }
     }
 
+    /// Returns the rooms of a socket, the one that its id names included; none if it is gone.
+    pub fn rooms_of(&self, namespace: &Namespace, id: &SocketId) -> HashSet<Room> {
+        let member = self.namespaces.get(namespace).and_then(|rooms| {
+            let key = rooms.by_id.get(id)?;
+            rooms.members.get(*key)
+        });
+        member.map_or_else(HashSet::new, |member| {
+            let mut rooms = member.rooms.clone();
+            rooms.insert(id.room());
+            rooms
+        })
+    }
+
     fn find(
         &mut self,
         namespace: &Namespace,
@@ -175,6 +188,16 @@ impl<H> Rooms<H> {
             .values()
             .map(|rooms| rooms.members.len())
             .sum()
+    }
+
+    /// Returns whether a room, or else the namespace, has members.
+    pub fn has_members(&self, namespace: &Namespace, room: Option<&Room>) -> bool {
+        let Some(rooms) = self.namespaces.get(namespace) else {
+            return false;
+        };
+        room.is_none_or(|room| {
+            rooms.rooms.contains_key(room) || rooms.by_id.contains_key(room.as_str())
+        })
     }
 
     /// Returns every room of a namespace, those that socket ids name included; each once, unless a socket is in the room of
@@ -321,6 +344,12 @@ mod tests {
         ];
         assert_eq!(all, expected.map(Room::from));
         assert!(rooms.rooms(&"/other".into()).is_empty());
+        for room in ["red", "a-socket"] {
+            assert!(rooms.has_members(&chat(), Some(&room.into())), "{room}");
+            assert!(!rooms.has_members(&"/other".into(), Some(&room.into())));
+        }
+        assert!(!rooms.has_members(&chat(), Some(&"green".into())));
+        assert!(rooms.has_members(&chat(), None) && !rooms.has_members(&"/other".into(), None));
         let mut of_a = Vec::new();
         let target = Target {
             rooms: vec!["a-socket".into()],
@@ -328,6 +357,16 @@ mod tests {
         };
         rooms.select(&chat(), &target, |member| of_a.extend(member.rooms()));
         assert_eq!(of_a, ["a-socket", "red"].map(Room::from));
+    }
+
+    #[test]
+    fn a_sockets_rooms_are_its_own_and_those_it_joined() {
+        let mut rooms = rooms();
+        let of_b = ["b-socket", "blue", "red"].map(Room::from);
+        assert_eq!(rooms.rooms_of(&chat(), &id('b')), HashSet::from(of_b));
+        rooms.remove(&chat(), &id('b'));
+        assert_eq!(rooms.rooms_of(&chat(), &id('b')), HashSet::new());
+        assert_eq!(rooms.rooms_of(&"/x".into(), &id('a')), HashSet::new());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseActFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture,
     SpawnHandle, WrapFuture,
 };
 use bytes::Bytes;
@@ -31,7 +31,7 @@ use crate::{
         uid::Uid,
     },
     config::RedisConfig,
-    hub::{actor::Hub, command::Command, question::Answer},
+    hub::{command::Command, question::Answer},
     socket_io::ids::Namespace,
 };
 
@@ -73,14 +73,10 @@ impl RedisBridge<RedisBus> {
         config: &RedisConfig,
         uid: Uid,
         namespaces: Vec<Namespace>,
-        hub: &Addr<Hub>,
+        hub: HubDoor,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
         let bus = RedisBus::new(&config.url)?;
-        let hub = HubDoor {
-            reinject: hub.clone().recipient(),
-            answering: hub.clone().recipient(),
-        };
         Ok(Self::over(
             bus,
             &config.prefix,

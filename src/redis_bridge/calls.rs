@@ -198,8 +198,9 @@ mod tests {
         assert!(!calls.answer(&"/a".into(), &id, Answer::NumClients(1), 1));
         let kept: Vec<_> = (0..1000).map(|_| begin(&calls, now)).collect();
         let later = now + Duration::from_secs(60);
-        let many = (0..2000).map(|_| begin(&calls, later)).count();
-        assert_eq!(many, 2000);
+        for _ in 0..2000 {
+            begin(&calls, later);
+        }
         assert!(calls.lock().calls.len() < 1000, "all who asked are over");
         drop(kept);
     }

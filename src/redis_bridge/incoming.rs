@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use actix::Recipient;
+use actix::{Addr, Recipient};
 use bytes::Bytes;
 use tokio::{
     sync::mpsc,
@@ -31,15 +31,17 @@ use super::{
 use crate::{
     adapter::{
         DecodeError,
-        channel::Carries,
+        channel::{Addressed, Carries},
         message::Envelope,
         request::{self, Request, RequestId},
         response::{self, Response},
         uid::Uid,
     },
     hub::{
+        actor::Hub,
         broadcast::Target,
         command::Command,
+        interest::Interest,
         messages::{Answering, Reinject},
         question::{Answer, Found, Question},
     },
@@ -59,9 +61,21 @@ const SERVER_EVENT_TIME: Duration = Duration::from_secs(10);
 
 /// The hub, as far as the bridge knows it.
 #[derive(Clone, Debug)]
-pub(super) struct HubDoor {
+pub struct HubDoor {
     pub(super) reinject: Recipient<Reinject>,
     pub(super) answering: Recipient<Answering>,
+    pub(super) interest: Interest,
+}
+
+impl HubDoor {
+    /// Returns the door of `hub`, whose membership `interest` shows.
+    pub fn new(hub: &Addr<Hub>, interest: Interest) -> Self {
+        Self {
+            reinject: hub.clone().recipient(),
+            answering: hub.clone().recipient(),
+            interest,
+        }
+    }
 }
 
 /// There is nobody left to listen for.
@@ -73,6 +87,8 @@ enum Unfit {
     OwnEcho,
     /// For a namespace other than the one whose channel it came on.
     Foreign,
+    /// For a room or a namespace without members here.
+    NobodyHere,
     /// An answer that nobody waits for.
     Unasked,
     /// A question too many.
@@ -124,7 +140,7 @@ impl Incoming {
         };
         let payload = &inbound.payload;
         let taken = match kind {
-            Kind::Broadcast(_) => match self.judge(&channels, payload) {
+            Kind::Broadcast(addressed) => match self.judge(&channels, &addressed, payload) {
                 Ok(command) => Ok(self.reinject(command, payload.len()).await?),
                 Err(unfit) => Err(unfit),
             },
@@ -143,11 +159,23 @@ impl Incoming {
         Ok(())
     }
 
-    /// Returns the broadcast of a message.
-    fn judge(&self, channels: &Channels, payload: &Bytes) -> Result<Command, Unfit> {
+    /// Returns the broadcast of a message. Of one that can reach nobody here no more is read than who sent it.
+    fn judge(
+        &self,
+        channels: &Channels,
+        addressed: &Addressed,
+        payload: &Bytes,
+    ) -> Result<Command, Unfit> {
         let envelope = Envelope::open(payload).map_err(Unfit::Malformed)?;
         if envelope.is_from(&self.uid) {
             return Err(Unfit::OwnEcho);
+        }
+        let room = match addressed {
+            Addressed::Namespace => None,
+            Addressed::Room(room) => Some(room),
+        };
+        if !self.hub.interest.is_there(channels.namespace(), room) {
+            return Err(Unfit::NobodyHere);
         }
         let broadcast = envelope.decode().map_err(Unfit::Malformed)?;
         if broadcast.namespace != *channels.namespace() {
@@ -164,7 +192,10 @@ impl Incoming {
         let reinject = Reinject(command);
         // Waiting for every message would cost a turn of both threads each. The mailbox keeps the order, so an
         // answer to this one says that the hub has taken all before it; until then nothing more is read.
-        if self.num_unconfirmed >= MAX_UNCONFIRMED
+        // Who joins a room is in it before the next message is judged by who is there.
+        let must_be_done = matches!(reinject.0, Command::Join { .. });
+        if must_be_done
+            || self.num_unconfirmed >= MAX_UNCONFIRMED
             || self.unconfirmed_bytes >= MAX_UNCONFIRMED_BYTES
         {
             (self.num_unconfirmed, self.unconfirmed_bytes) = (0, 0);
@@ -394,6 +425,7 @@ impl Incoming {
         let count = match unfit {
             Unfit::OwnEcho => &self.stats.num_own_echoes,
             Unfit::Foreign => &self.stats.num_foreign,
+            Unfit::NobodyHere => &self.stats.num_for_nobody,
             Unfit::Unasked => &self.stats.num_unasked,
             Unfit::Overload => {
                 log::warn!("{MAX_ANSWERING} questions of others are being answered: one is not");

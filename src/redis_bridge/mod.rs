@@ -52,5 +52,6 @@ pub mod bus;
 pub mod messages;
 
 pub use actor::{FLUSH_TIMEOUT, RedisBridge};
+pub use incoming::HubDoor;
 pub use redis_bus::RedisBus;
 pub use status::{BridgeStats, BusStatus, StatsSnapshot};

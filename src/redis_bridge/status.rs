@@ -31,6 +31,7 @@ pub struct BridgeStats {
     pub(super) num_own_echoes: AtomicU64,
     pub(super) num_foreign: AtomicU64,
     pub(super) num_malformed: AtomicU64,
+    pub(super) num_for_nobody: AtomicU64,
     pub(super) num_unasked: AtomicU64,
     pub(super) num_unanswered: AtomicU64,
     pub(super) num_links: AtomicU64,
@@ -51,6 +52,8 @@ pub struct StatsSnapshot {
     pub num_foreign: u64,
     /// Messages that could not be read.
     pub num_malformed: u64,
+    /// Broadcasts that nobody here could have received, and that were not read.
+    pub num_for_nobody: u64,
     /// Answers that nobody here waited for.
     pub num_unasked: u64,
     /// Questions of others that were not answered, because too many were being answered.
@@ -69,6 +72,7 @@ impl BridgeStats {
             num_own_echoes: self.num_own_echoes.load(Relaxed),
             num_foreign: self.num_foreign.load(Relaxed),
             num_malformed: self.num_malformed.load(Relaxed),
+            num_for_nobody: self.num_for_nobody.load(Relaxed),
             num_unasked: self.num_unasked.load(Relaxed),
             num_unanswered: self.num_unanswered.load(Relaxed),
             num_links: self.num_links.load(Relaxed),

@@ -29,6 +29,7 @@ use crate::{
     hub::{
         broadcast::{Broadcast, Flags, Target},
         command::Command,
+        interest::Interest,
         messages::{Answering, Reinject},
     },
     redis_server::RedisServer,
@@ -85,7 +86,12 @@ impl Handler<Answering> for Probe {
 }
 
 fn door(probe: Addr<Probe>) -> HubDoor {
+    door_with(probe, Interest::in_everything())
+}
+
+fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
     HubDoor {
+        interest,
         reinject: probe.clone().recipient(),
         answering: probe.recipient(),
     }
@@ -110,6 +116,10 @@ const NAMESPACES: [&str; 2] = ["/", "/events"];
 
 impl<B: Bus> Instance<B> {
     fn over(bus: B) -> Self {
+        Self::interested(bus, Interest::in_everything())
+    }
+
+    fn interested(bus: B, interest: Interest) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         let (hub, is_open) = watch::channel(true);
         let num_waiting = Arc::new(AtomicUsize::new(0));
@@ -126,7 +136,7 @@ impl<B: Bus> Instance<B> {
             "socket.io",
             Uid::random().unwrap(),
             NAMESPACES.map(Namespace::from).to_vec(),
-            door(probe),
+            door_with(probe, interest),
             Arc::new(move || {
                 count.fetch_add(1, SeqCst);
             }),
@@ -314,6 +324,31 @@ async fn what_is_no_broadcast_for_us_is_skipped_and_counted() {
         (stats.num_malformed, stats.num_foreign, stats.num_reinjected),
         (5, 1, 1)
     );
+}
+
+#[actix::test]
+async fn what_can_reach_nobody_here_is_not_read() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::interested(bus.clone(), Interest::in_room("red"))
+        .up()
+        .await;
+    let uid = Uid::random().unwrap();
+    let to = |room: &str| Broadcast {
+        target: Target {
+            rooms: vec![room.into()],
+            except: vec![],
+        },
+        ..event(room)
+    };
+    let [red, blue] = ["red", "blue"].map(|room| message::encode(&uid, &to(room)).unwrap());
+    bus.publish("socket.io#/events#blue#", blue.clone());
+    // Reading it would show that it is none.
+    bus.publish("socket.io#/events#blue#", blue.slice(..blue.len() - 1));
+    bus.publish("socket.io#/events#", blue);
+    bus.publish("socket.io#/events#red#", red);
+    assert_eq!(instance.hears().await, to("red"));
+    let stats = instance.stats.snapshot();
+    assert_eq!((stats.num_for_nobody, stats.num_malformed), (3, 0));
 }
 
 #[actix::test]

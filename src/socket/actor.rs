@@ -10,6 +10,7 @@
 //! `Socket::end` is the only way to end a session.
 
 use std::{
+    collections::VecDeque,
     future::Future as _,
     pin::Pin,
     sync::{Arc, atomic::AtomicBool},
@@ -19,7 +20,7 @@ use std::{
 
 use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
-use tokio::time::Sleep;
+use tokio::{task::JoinHandle, time::Sleep};
 
 use super::{
     acks::{AckIds, Awaiter},
@@ -42,21 +43,25 @@ use super::{
 use crate::{
     config::EngineConfig,
     engine_io::{
-        encoded::{self, Encoded},
+        dialect::{Dialect, Revision},
+        encoded::{self, Encoded, PollingBody},
         handshake::TransportName,
         open,
         packet::{Message, PROBE, Packet},
         sid::{InstanceId, Sid},
     },
-    gateways::{ConnectRequest, Event, Gateways, SocketRef},
+    gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef},
     hub::{
         actor::Hub,
+        interest::Interest,
         messages::{Register, Unregister},
     },
     socket_io::{
         decoder::{Decoder, Packet as SioPacket},
         encode,
         ids::{Namespace, SocketId},
+        legacy,
+        parser::Parser,
     },
     telemetry::with_causes,
     websocket::{close::CloseFrame, connection::Connection},
@@ -70,6 +75,9 @@ const MAX_BACKLOG_MESSAGES: usize = 8;
 
 /// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
 const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
+
+/// Namespaces that one client may be in at a time, or be waiting to join: patterns let clients invent names.
+pub const MAX_NAMESPACES: usize = 100;
 
 /// Namespaces that one client may be waiting to join at a time before it is not read from.
 const MAX_ADMISSIONS: usize = 16;
@@ -94,10 +102,14 @@ pub struct Services {
     pub instance: InstanceId,
     /// Time-outs and limits.
     pub config: EngineConfig,
+    /// The form of Socket.IO packets.
+    pub parser: Parser,
     /// The application.
     pub gateways: Gateways,
     /// Membership and broadcasts.
     pub hub: Addr<Hub>,
+    /// The hub's membership, as the bridge sees it.
+    pub interest: Interest,
     /// Numbers for acks, shared with the hub.
     pub ack_ids: Arc<AckIds>,
     /// Every session.
@@ -126,8 +138,8 @@ enum Transport {
 #[derive(Debug)]
 enum Phase {
     Open,
-    /// Ended, but a polling client has yet to fetch this payload.
-    Closing(Bytes),
+    /// Ended, but a polling client has yet to fetch these payloads, one with each GET.
+    Closing(VecDeque<PollingBody>),
     Closed,
 }
 
@@ -148,6 +160,9 @@ pub struct Socket {
     decoder: Decoder,
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
+    /// Revision 3 alone: memberships that ended and whose handlers still run. Such a client comes back under the same id, and
+    /// one id must not be two members at a time.
+    winding_down: Vec<(Namespace, JoinHandle<()>)>,
     next_join: u32,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
@@ -166,12 +181,14 @@ impl Socket {
         services: &Arc<Services>,
         layer: Layer,
         handshake: Handshake,
-    ) -> Result<Bytes, getrandom::Error> {
+        dialect: Dialect,
+    ) -> Result<PollingBody, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
-        let transport = Transport::Polling(Polling::default());
-        let outbox = Outbox::new(services.max_backlog_bytes());
+        let transport = Transport::Polling(Polling::new(dialect.revision));
+        let outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
         Self::begin(services, sid, layer, handshake, transport, outbox);
-        Ok(Bytes::from(open::encode(&sid, &services.config, true)))
+        let open = Encoded::new(&open::encode(&sid, &services.config, true), &[]);
+        Ok(open.polling_in(dialect))
     }
 
     /// Opens a session on a WebSocket. `answer` is the 101, which leaves in one write with the open packet.
@@ -182,15 +199,18 @@ impl Socket {
         services: &Arc<Services>,
         layer: Layer,
         handshake: Handshake,
+        dialect: Dialect,
         connection: Connection,
         answer: Bytes,
     ) -> Result<(), getrandom::Error> {
         let sid = Sid::random(services.instance)?;
-        let mut outbox = Outbox::with_answer(services.max_backlog_bytes(), answer);
+        let mut outbox =
+            Outbox::with_answer(services.max_backlog_bytes(), answer).in_dialect(dialect);
         let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
         // Far below the limit.
         _ = outbox.push(open);
-        let transport = Transport::WebSocket(WebSocketTransport::new(connection));
+        let websocket = WebSocketTransport::new(connection, dialect.revision);
+        let transport = Transport::WebSocket(websocket);
         Self::begin(services, sid, layer, handshake, transport, outbox);
         Ok(())
     }
@@ -209,7 +229,8 @@ impl Socket {
             Transport::Polling(_) => TransportName::Polling,
             Transport::WebSocket(_) => TransportName::WebSocket,
         };
-        let mut clock = Clock::new(Instant::now(), &services.config);
+        let revision = outbox.dialect().revision;
+        let mut clock = Clock::new(Instant::now(), &services.config, revision);
         if let Layer::Bare(_) = layer {
             // There is no namespace that could be joined.
             clock.joined();
@@ -221,15 +242,16 @@ impl Socket {
                 services: Arc::clone(services),
                 layer,
                 handshake: Arc::new(handshake),
-                session: services.sessions.insert(sid, own.clone(), name),
+                session: services.sessions.insert(sid, own.clone(), name, revision),
                 own,
                 phase: Phase::Open,
                 transport,
                 probe: None,
                 outbox,
-                decoder: Decoder::new(services.config.max_payload),
+                decoder: Decoder::new(services.parser, services.config.max_payload),
                 admissions: Vec::new(),
                 memberships: Vec::new(),
+                winding_down: Vec::new(),
                 next_join: 0,
                 clock,
                 timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
@@ -306,11 +328,17 @@ impl Socket {
             Some(Due::PingTimeout)
                 if self.are_handlers_behind() && std::mem::take(&mut self.have_handlers_moved) =>
             {
-                self.clock.await_pong_anew(now, config);
+                self.clock.await_anew(now, config);
             }
             Some(Due::Ping) => self.push(encoded::ping()),
             Some(Due::PingTimeout) => self.end(CloseReason::PingTimeout),
-            Some(Due::ConnectTimeout) => self.end(CloseReason::ConnectTimeout),
+            Some(Due::ConnectTimeout) => {
+                if self.is_main_missing() {
+                    let main = Namespace::main();
+                    self.refuse_unasked(&main, "Invalid namespace");
+                }
+                self.end(CloseReason::ConnectTimeout);
+            }
             None => {}
         }
     }
@@ -329,22 +357,52 @@ impl Socket {
             let admission = self.admissions.swap_remove(at);
             match verdict {
                 Ok(data) => self.join(admission, data),
-                Err(refusal) => self.push(encode::connect_error(
-                    admission.gateway.namespace(),
-                    &refusal.message,
-                    refusal.data.as_ref(),
-                )),
+                Err(refusal) => {
+                    let Refusal { message, data } = refusal;
+                    self.refuse(&admission.namespace, &message, data.as_ref());
+                }
             }
         }
         moved
     }
 
+    /// Tells the client why it may not join a namespace.
+    fn refuse(&mut self, namespace: &Namespace, message: &str, data: Option<&serde_json::Value>) {
+        let packet = match self.session.revision {
+            Revision::V4 => encode::connect_error(self.services.parser, namespace, message, data),
+            Revision::V3 => legacy::connect_error(namespace, message, data),
+        };
+        self.push(packet);
+    }
+
+    /// Tells the client that it may not join, without having asked any gateway; the same for clients of every age, as in Node.
+    fn refuse_unasked(&mut self, namespace: &Namespace, message: &str) {
+        self.push(encode::connect_error(
+            self.services.parser,
+            namespace,
+            message,
+            None,
+        ));
+    }
+
     /// The client becomes a member. Its CONNECT reply is queued before the hub can deliver anything.
     fn join(&mut self, admission: Admission, data: serde_json::Value) {
-        let namespace = admission.gateway.namespace().clone();
-        let Ok(socket_id) = SocketId::random() else {
-            log::error!("the system's random source failed; closing a client");
-            return self.end(CloseReason::Gateway);
+        let Admission {
+            namespace, gateway, ..
+        } = admission;
+        let (socket_id, reply) = match self.session.revision {
+            Revision::V4 => {
+                let Ok(socket_id) = SocketId::random() else {
+                    log::error!("the system's random source failed; closing a client");
+                    return self.end(CloseReason::Gateway);
+                };
+                let reply = encode::connect(self.services.parser, &namespace, &socket_id);
+                (socket_id, reply)
+            }
+            Revision::V3 => (
+                legacy::socket_id(&self.sid, &namespace),
+                legacy::connect(&namespace),
+            ),
         };
         let join = JoinId(self.next_join);
         self.next_join = self.next_join.wrapping_add(1);
@@ -357,17 +415,22 @@ impl Socket {
             &data,
         ));
         let hub = self.services.hub.clone();
-        let socket = SocketRef::new(Arc::clone(&record), hub, self.own.clone().recipient());
-        self.push(encode::connect(&record.namespace, &record.id));
+        let own = self.own.clone().recipient();
+        let pattern = gateway.pattern().cloned();
+        let socket = SocketRef::new(self.services.parser, Arc::clone(&record), hub, own, pattern);
+        // Before the client learns of it: what others send it from then on is not for nobody.
+        let registering = self.services.interest.register();
+        self.push(reply);
         if !matches!(self.phase, Phase::Open) {
             return;
         }
         self.services.hub.do_send(Register {
             record,
             recipient: self.own.clone().recipient(),
+            registering,
         });
         self.memberships
-            .push(Membership::new(join, socket, admission.gateway));
+            .push(Membership::new(join, socket, gateway));
         self.clock.joined();
     }
 
@@ -390,7 +453,12 @@ impl Socket {
             moved = true;
             self.have_handlers_moved = true;
             let join = membership.join;
-            let ack = ack.map(|(id, args)| encode::ack(membership.namespace(), id, &args));
+            let parser = self.services.parser;
+            let ack = ack.and_then(|(id, args)| {
+                encode::ack(parser, membership.namespace(), id, &args)
+                    .inspect_err(|err| log::error!("an ack cannot be encoded: {err}"))
+                    .ok()
+            });
             if is_behind_mail {
                 self.is_mail_due = true;
                 cx.waker().wake_by_ref();
@@ -414,11 +482,16 @@ impl Socket {
 
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
         let membership = self.memberships.swap_remove(at);
+        let namespace = membership.namespace().clone();
         self.services.hub.do_send(Unregister {
-            namespace: membership.namespace().clone(),
+            namespace: namespace.clone(),
             socket_id: membership.socket.id().clone(),
         });
-        membership.wind_down(reason, self.services.work.begin());
+        let rest = membership.wind_down(reason, self.services.work.begin());
+        if let (Revision::V3, Some(rest)) = (self.session.revision, rest) {
+            self.winding_down.retain(|(_, rest)| !rest.is_finished());
+            self.winding_down.push((namespace, rest));
+        }
     }
 
     /// Dropping `reply` tells whoever awaits it that no ack will come.
@@ -427,9 +500,15 @@ impl Socket {
             return;
         };
         let id = self.services.ack_ids.next();
-        if membership.await_ack(id, Awaiter::One(reply)) {
-            let message = encode::event(membership.namespace(), Some(id), &args);
-            self.push(message);
+        match encode::event(
+            self.services.parser,
+            membership.namespace(),
+            Some(id),
+            &args,
+        ) {
+            Ok(message) if membership.await_ack(id, Awaiter::One(reply)) => self.push(message),
+            Ok(_) => {}
+            Err(err) => log::error!("an event cannot be encoded: {err}"),
         }
     }
 
@@ -458,7 +537,7 @@ impl Socket {
             let goodbyes: Vec<_> = self
                 .memberships
                 .iter()
-                .map(|membership| encode::disconnect(membership.namespace()))
+                .map(|membership| encode::disconnect(self.services.parser, membership.namespace()))
                 .collect();
             for goodbye in goodbyes {
                 self.push(goodbye);
@@ -466,7 +545,7 @@ impl Socket {
             return self.end(CloseReason::Gateway);
         }
         if let Some(membership) = self.memberships.get(at) {
-            let goodbye = encode::disconnect(membership.namespace());
+            let goodbye = encode::disconnect(self.services.parser, membership.namespace());
             self.leave(at, DisconnectReason::ServerNamespaceDisconnect);
             self.push(goodbye);
         }
@@ -504,8 +583,8 @@ impl Socket {
             match &mut self.transport {
                 Transport::Polling(polling) => match polling.poll_post(cx) {
                     Ready::Pending => break,
-                    Ready::Ready(FromPost::Packet(Ok(packet))) => self.on_packet(packet),
-                    Ready::Ready(FromPost::Packet(Err(_))) => self.end(CloseReason::BadPacket),
+                    Ready::Ready(FromPost::Packet(packet)) => self.on_packet(packet),
+                    Ready::Ready(FromPost::BadPacket) => self.end(CloseReason::BadPacket),
                     Ready::Ready(FromPost::TooLarge) => {}
                     Ready::Ready(FromPost::Binary) => self.end(CloseReason::BinaryBody),
                     Ready::Ready(FromPost::Aborted) => self.end(CloseReason::Aborted),
@@ -528,16 +607,24 @@ impl Socket {
 
     fn on_packet(&mut self, packet: Packet) {
         let now = Instant::now();
-        match packet {
-            Packet::Pong(_) => self.clock.pong(now, &self.services.config),
-            Packet::Message(message) => {
+        match (packet, self.session.revision) {
+            (Packet::Message(message), _) => {
                 self.clock.packet(now, &self.services.config);
                 self.on_message(message);
             }
-            Packet::Ping(_) => self.end(CloseReason::ClientPing),
-            Packet::Close => self.end(CloseReason::ClosePacket),
+            (Packet::Pong(_), Revision::V4) => self.clock.pong(now, &self.services.config),
+            (Packet::Ping(_), Revision::V4) => self.end(CloseReason::ClientPing),
+            (Packet::Ping(data), Revision::V3) => {
+                self.clock.client_ping(now, &self.services.config);
+                self.push(match &*data {
+                    "" => encoded::pong(),
+                    data => Encoded::new(&format!("3{data}"), &[]),
+                });
+            }
+            (Packet::Pong(_), Revision::V3) => self.end(CloseReason::ClientPong),
+            (Packet::Close, _) => self.end(CloseReason::ClosePacket),
             // Only servers send these, or only a probing WebSocket: ignored, as in Node.
-            Packet::Open | Packet::Upgrade | Packet::Noop => {}
+            (Packet::Open | Packet::Upgrade | Packet::Noop, _) => {}
         }
     }
 
@@ -551,7 +638,10 @@ impl Socket {
             return;
         }
         match self.decoder.decode(message) {
-            Ok(Some(packet)) => self.on_socket_io(packet),
+            Ok(Some(packet)) => self.on_socket_io(match self.session.revision {
+                Revision::V4 => packet,
+                Revision::V3 => legacy::read(packet),
+            }),
             Ok(None) => {}
             Err(error) => self.end(CloseReason::SocketIo(error)),
         }
@@ -594,23 +684,47 @@ impl Socket {
         let is_joining = self
             .admissions
             .iter()
-            .any(|admission| *admission.gateway.namespace() == namespace);
+            .any(|admission| admission.namespace == namespace);
         if is_joining || self.membership_of(&namespace).is_some() {
             return self.end(CloseReason::OutOfTurn);
         }
-        match self.services.gateways.get(&namespace) {
-            None => self.push(encode::connect_error(&namespace, "Invalid namespace", None)),
-            Some(gateway) => {
-                let handshake = Arc::clone(&self.handshake);
-                let request = ConnectRequest {
-                    namespace,
-                    auth,
-                    handshake,
-                };
-                self.admissions
-                    .push(Admission::begin(Arc::clone(gateway), request));
-            }
+        let Some(gateway) = self.services.gateways.get(&namespace) else {
+            return self.refuse_unasked(&namespace, "Invalid namespace");
+        };
+        if self.memberships.len() + self.admissions.len() >= MAX_NAMESPACES {
+            return self.refuse_unasked(&namespace, "Too many namespaces");
         }
+        let before = self
+            .winding_down
+            .iter()
+            .position(|(left, _)| *left == namespace)
+            .map(|at| self.winding_down.swap_remove(at).1);
+        let namespace = gateway.name_to_keep(&namespace);
+        let request = ConnectRequest::new(namespace, auth, Arc::clone(&self.handshake));
+        self.admissions
+            .push(Admission::begin(Arc::clone(gateway), request, before));
+    }
+
+    /// Joins a client of revision 3 to `/`, which it never asks for: in its protocol every client is there.
+    ///
+    /// If there is no gateway for `/`, it is told nothing yet. A refusal would go to all of its namespaces, since clients
+    /// 2.x hand an error of `/` to every one of their sockets, and it may be about to join another.
+    fn join_main_unasked(&mut self) {
+        let is_old = self.session.revision == Revision::V3;
+        let main = Namespace::main();
+        if is_old
+            && matches!(self.layer, Layer::SocketIo)
+            && self.services.gateways.get(&main).is_some()
+        {
+            self.on_connect(main, None);
+        }
+    }
+
+    /// Returns whether the client counts on being in `/` and there is none: if it joins nothing else, it waits for that.
+    fn is_main_missing(&self) -> bool {
+        self.session.revision == Revision::V3
+            && self.admissions.is_empty()
+            && self.services.gateways.get(&Namespace::main()).is_none()
     }
 
     // ---- the upgrade ----
@@ -659,7 +773,7 @@ impl Socket {
             && polling.is_parked()
             && self.outbox.is_empty()
         {
-            polling.answer(encoded::noop().polling().clone());
+            polling.answer(encoded::noop().polling_in(self.outbox.dialect()));
         }
     }
 
@@ -675,14 +789,13 @@ impl Socket {
         };
         if let Transport::Polling(polling) = &mut self.transport {
             // A client that obeys the protocol has neither under way now.
-            polling.answer(encoded::close().polling().clone());
+            polling.answer(encoded::close().polling_in(self.outbox.dialect()));
             polling.refuse_post();
         }
         let waiting = std::mem::replace(&mut self.outbox, probe.outbox);
         self.outbox.append(waiting);
         self.transport = Transport::WebSocket(probe.transport);
-        self.clock
-            .await_pong_anew(Instant::now(), &self.services.config);
+        self.clock.await_anew(Instant::now(), &self.services.config);
         self.session.set_websocket();
     }
 
@@ -779,27 +892,38 @@ impl Socket {
             _ => encoded::close(),
         };
         if !reason.drains() {
-            let payload = last.polling().clone();
+            let payload = last.polling_in(self.outbox.dialect());
             if !polling.answer(payload.clone()) && matches!(reason, CloseReason::ClosePacket) {
-                self.await_last_poll(payload, LATE_GET_TIMEOUT);
+                self.await_last_polls([payload].into(), LATE_GET_TIMEOUT);
             }
             return;
         }
-        let is_parked = polling.is_parked();
-        if self.outbox.is_empty() && !is_parked {
+        // What waits has a payload of its own. Clients of today act on a close before they act on the packets beside it: they
+        // would report "transport close", and never learn that the server threw them out.
+        let mut is_parked = polling.is_parked();
+        let mut payloads = VecDeque::new();
+        if !self.outbox.is_empty() {
+            let payload = self.outbox.take_payload();
+            if !polling.answer(payload.clone()) {
+                payloads.push_back(payload);
+            }
+            is_parked = false;
+        }
+        if !is_parked {
             // As in Node: a noop stands before the close in a poll that came late.
             _ = self.outbox.push(encoded::noop());
         }
         _ = self.outbox.push(last);
         let payload = self.outbox.take_payload();
         if !polling.answer(payload.clone()) {
-            self.await_last_poll(payload, CLOSE_FETCH_TIMEOUT);
+            payloads.push_back(payload);
+            self.await_last_polls(payloads, CLOSE_FETCH_TIMEOUT);
         }
     }
 
-    /// Keeps the session's last payload for the next GET.
-    fn await_last_poll(&mut self, payload: Bytes, timeout: Duration) {
-        self.phase = Phase::Closing(payload);
+    /// Keeps the session's last payloads for the next GETs.
+    fn await_last_polls(&mut self, payloads: VecDeque<PollingBody>, timeout: Duration) {
+        self.phase = Phase::Closing(payloads);
         self.timer.as_mut().reset((Instant::now() + timeout).into());
     }
 
@@ -819,6 +943,7 @@ impl Drop for Socket {
         }
         self.services.sessions.remove(&self.sid);
         for membership in self.memberships.drain(..) {
+            membership.socket.note_left();
             self.services.hub.do_send(Unregister {
                 namespace: membership.namespace().clone(),
                 socket_id: membership.socket.id().clone(),
@@ -851,6 +976,7 @@ impl Actor for Socket {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.join_main_unasked();
         ctx.spawn(Drive);
     }
 }
@@ -887,10 +1013,15 @@ impl Handler<Poll> for Socket {
             // The timer may be late, and a session whose time is over takes no more polls.
             self.do_what_is_due(Instant::now());
         }
-        if let Phase::Closing(payload) = &mut self.phase {
-            // The client may be gone; then nobody needs the answer.
-            _ = reply.send(PollAnswer::Payload(std::mem::take(payload)));
-            return self.forget(ctx);
+        if let Phase::Closing(payloads) = &mut self.phase {
+            if let Some(payload) = payloads.pop_front() {
+                // The client may be gone; then nobody needs the answer.
+                _ = reply.send(PollAnswer::Payload(payload));
+            }
+            if payloads.is_empty() {
+                self.forget(ctx);
+            }
+            return;
         }
         // A poll that crossed an upgrade finds no session on polling: dropping the reply says so.
         let Transport::Polling(polling) = &mut self.transport else {
@@ -923,14 +1054,20 @@ impl Handler<Post> for Socket {
 impl Handler<Upgrade> for Socket {
     type Result = ();
 
-    fn handle(&mut self, Upgrade { handover, answer }: Upgrade, _: &mut Self::Context) {
+    fn handle(&mut self, message: Upgrade, _: &mut Self::Context) {
+        let Upgrade {
+            handover,
+            dialect,
+            answer,
+        } = message;
         let config = &self.services.config;
         let connection = match Connection::take_over(handover, config.max_payload) {
             Ok(connection) => connection,
             Err(err) => return log::warn!("a stream could not change its arbiter: {err}"),
         };
-        let transport = WebSocketTransport::new(connection);
-        let outbox = Outbox::with_answer(MAX_PROBE_BACKLOG_BYTES, answer);
+        debug_assert_eq!(dialect.revision, self.session.revision, "verified before");
+        let transport = WebSocketTransport::new(connection, dialect.revision);
+        let outbox = Outbox::with_answer(MAX_PROBE_BACKLOG_BYTES, answer).in_dialect(dialect);
         let may_probe = matches!(
             (&self.phase, &self.transport),
             (Phase::Open, Transport::Polling(_))

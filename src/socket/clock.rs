@@ -5,18 +5,20 @@
 //!
 //! Rules: a ping `ping_interval` after the open packet, and again that long after each pong; the session ends if no pong
 //! came `ping_timeout` after a ping was due. While a pong is awaited, the first other packet starts that time-out anew, once.
-//! Source: Engine.IO protocol v4, "Heartbeat"; wire.md 1.7, 2.2.
+//! In revision 3 the client pings: the session ends if `ping_interval` and `ping_timeout` passed since its last ping, or since
+//! the open packet. Nothing else that it sends counts.
+//! Source: Engine.IO protocol v3 and v4, "Heartbeat"; wire.md 1.7, 1.10, 2.2.
 
 use std::time::Instant;
 
-use crate::config::EngineConfig;
+use crate::{config::EngineConfig, engine_io::dialect::Revision};
 
 /// What the time demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Send a ping.
     Ping,
-    /// The pong did not come: end the session.
+    /// The pong, or the ping of a client of revision 3, did not come: end the session.
     PingTimeout,
     /// No namespace was joined: end the session.
     ConnectTimeout,
@@ -28,6 +30,8 @@ enum Heartbeat {
     PingAt(Instant),
     /// The pong must come before then.
     PongBy { deadline: Instant, extended: bool },
+    /// Revision 3: the client's next ping must come before then.
+    ClientPingBy(Instant),
 }
 
 /// The deadlines of one session.
@@ -37,11 +41,20 @@ pub struct Clock {
     connect_by: Option<Instant>,
 }
 
+impl Heartbeat {
+    fn client_ping(now: Instant, config: &EngineConfig) -> Self {
+        Self::ClientPingBy(now + config.ping_interval + config.ping_timeout)
+    }
+}
+
 impl Clock {
     /// Starts with the open packet.
-    pub fn new(now: Instant, config: &EngineConfig) -> Self {
+    pub fn new(now: Instant, config: &EngineConfig, revision: Revision) -> Self {
         Self {
-            heartbeat: Heartbeat::PingAt(now + config.ping_interval),
+            heartbeat: match revision {
+                Revision::V4 => Heartbeat::PingAt(now + config.ping_interval),
+                Revision::V3 => Heartbeat::client_ping(now, config),
+            },
             connect_by: Some(now + config.connect_timeout),
         }
     }
@@ -50,7 +63,7 @@ impl Clock {
     pub fn next(&self) -> Instant {
         let heartbeat = match self.heartbeat {
             Heartbeat::PingAt(at) => at,
-            Heartbeat::PongBy { deadline, .. } => deadline,
+            Heartbeat::PongBy { deadline, .. } | Heartbeat::ClientPingBy(deadline) => deadline,
         };
         self.connect_by
             .map_or(heartbeat, |connect_by| heartbeat.min(connect_by))
@@ -73,12 +86,21 @@ impl Clock {
                 };
                 Some(Due::Ping)
             }
-            Heartbeat::PongBy { deadline, .. } if deadline <= now => Some(Due::PingTimeout),
-            Heartbeat::PingAt(_) | Heartbeat::PongBy { .. } => None,
+            Heartbeat::PongBy { deadline, .. } | Heartbeat::ClientPingBy(deadline)
+                if deadline <= now =>
+            {
+                Some(Due::PingTimeout)
+            }
+            Heartbeat::PingAt(_) | Heartbeat::PongBy { .. } | Heartbeat::ClientPingBy(_) => None,
         }
     }
 
-    /// A pong came, asked for or not.
+    /// A client of revision 3 pinged.
+    pub fn client_ping(&mut self, now: Instant, config: &EngineConfig) {
+        self.heartbeat = Heartbeat::client_ping(now, config);
+    }
+
+    /// A pong came, asked for or not. Revision 4 only.
     pub fn pong(&mut self, now: Instant, config: &EngineConfig) {
         self.heartbeat = Heartbeat::PingAt(now + config.ping_interval);
     }
@@ -97,14 +119,19 @@ impl Clock {
         }
     }
 
-    /// The transport changed, or the client was not read from for a while: a pong that is awaited gets its whole time again.
-    pub fn await_pong_anew(&mut self, now: Instant, config: &EngineConfig) {
-        if let Heartbeat::PongBy { .. } = self.heartbeat {
-            let deadline = now + config.ping_timeout;
-            self.heartbeat = Heartbeat::PongBy {
-                deadline,
-                extended: false,
-            };
+    /// The transport changed, or the client was not read from for a while: what is awaited of it, a pong or in revision 3 a
+    /// ping, gets its whole time again.
+    pub fn await_anew(&mut self, now: Instant, config: &EngineConfig) {
+        match self.heartbeat {
+            Heartbeat::PingAt(_) => {}
+            Heartbeat::PongBy { .. } => {
+                let deadline = now + config.ping_timeout;
+                self.heartbeat = Heartbeat::PongBy {
+                    deadline,
+                    extended: false,
+                };
+            }
+            Heartbeat::ClientPingBy(_) => self.client_ping(now, config),
         }
     }
 
@@ -130,7 +157,7 @@ mod tests {
 
     fn started() -> (Clock, impl Fn(u64) -> Instant) {
         let start = Instant::now();
-        (Clock::new(start, &config()), move |ms| {
+        (Clock::new(start, &config(), Revision::V4), move |ms| {
             start + Duration::from_millis(ms)
         })
     }
@@ -198,11 +225,28 @@ mod tests {
     fn an_upgrade_gives_an_awaited_pong_its_time_again() {
         let (mut clock, at) = started();
         clock.joined();
-        clock.await_pong_anew(at(100), &config());
+        clock.await_anew(at(100), &config());
         assert_eq!(clock.next(), at(300));
         clock.due(at(300), &config());
-        clock.await_pong_anew(at(400), &config());
+        clock.await_anew(at(400), &config());
         assert_eq!(clock.next(), at(600));
+    }
+
+    #[test]
+    fn a_client_of_revision_3_must_ping_and_nothing_else_counts() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut clock = Clock::new(start, &config(), Revision::V3);
+        clock.joined();
+        assert_eq!(clock.next(), at(500));
+        assert_eq!(clock.due(at(300), &config()), None, "it gets no ping");
+        clock.client_ping(at(400), &config());
+        clock.packet(at(600), &config());
+        assert_eq!(clock.next(), at(900));
+        assert_eq!(clock.due(at(899), &config()), None);
+        assert_eq!(clock.due(at(900), &config()), Some(Due::PingTimeout));
+        clock.await_anew(at(900), &config());
+        assert_eq!(clock.next(), at(1400));
     }
 
     #[test]
@@ -212,7 +256,7 @@ mod tests {
             ..config()
         };
         let start = Instant::now();
-        let mut clock = Clock::new(start, &quiet);
+        let mut clock = Clock::new(start, &quiet, Revision::V4);
         let end = start + Duration::from_millis(1000);
         assert_eq!(clock.next(), end);
         assert_eq!(clock.due(end, &quiet), Some(Due::ConnectTimeout));

@@ -88,6 +88,9 @@ pub enum CloseReason {
     /// A ping from the client: in revision 4 only servers ping.
     #[error("ping from the client")]
     ClientPing,
+    /// A pong from the client: in revision 3 only clients ping.
+    #[error("pong from the client")]
+    ClientPong,
     /// No packet.
     #[error("bad packet")]
     BadPacket,
@@ -100,7 +103,7 @@ pub enum CloseReason {
     /// A packet for a namespace that the client did not join, or joined already.
     #[error("packet out of turn")]
     OutOfTurn,
-    /// No pong came in time.
+    /// No pong came in time, or in revision 3 no ping.
     #[error("ping timeout")]
     PingTimeout,
     /// No namespace was joined in time.
@@ -126,6 +129,7 @@ impl CloseReason {
             | Self::Overlap
             | Self::BinaryBody
             | Self::ClientPing
+            | Self::ClientPong
             | Self::WebSocket(_)
             | Self::SlowReader(_) => CloseKind::TransportError,
             Self::BadPacket => CloseKind::ParseError,
@@ -146,6 +150,7 @@ impl CloseReason {
             | Self::Overlap
             | Self::BinaryBody
             | Self::ClientPing
+            | Self::ClientPong
             | Self::BadPacket
             | Self::WebSocket(_)
             | Self::PingTimeout
@@ -188,6 +193,7 @@ impl CloseReason {
             | Self::Overlap
             | Self::BinaryBody
             | Self::ClientPing
+            | Self::ClientPong
             | Self::BadPacket
             | Self::SocketIo(_)
             | Self::OutOfTurn

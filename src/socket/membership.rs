@@ -14,6 +14,7 @@ use std::{
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use super::{
     acks::Awaiter,
@@ -45,29 +46,42 @@ const WIND_DOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client whose wish to join is being judged.
 pub(super) struct Admission {
+    pub(super) namespace: Namespace,
     pub(super) gateway: Arc<Gateway>,
     judging: LocalBoxFuture<'static, Result<Value, Refusal>>,
 }
 
 impl Admission {
-    /// Asks the gateway.
-    pub(super) fn begin(gateway: Arc<Gateway>, request: ConnectRequest) -> Self {
+    /// Asks the gateway, once `before` is over: what an earlier membership still has to do, see [`Membership::wind_down`].
+    pub(super) fn begin(
+        gateway: Arc<Gateway>,
+        request: ConnectRequest,
+        before: Option<JoinHandle<()>>,
+    ) -> Self {
+        let namespace = request.namespace.clone();
         let judged = {
             let gateway = Arc::clone(&gateway);
             AssertUnwindSafe(async move { gateway.call_authorize(request).await }).catch_unwind()
         };
-        let namespace = gateway.namespace().clone();
-        let judging = async move {
-            judged.await.unwrap_or_else(|panic| {
-                log_panic("authorize", &namespace, &*panic);
-                Err(Refusal {
-                    message: "Internal server error".to_owned(),
-                    data: Some(serde_json::json!({ "code": "internal" })),
+        let judging = {
+            let namespace = namespace.clone();
+            async move {
+                if let Some(before) = before {
+                    // However it ended, it is over.
+                    _ = before.await;
+                }
+                judged.await.unwrap_or_else(|panic| {
+                    log_panic("authorize", &namespace, &*panic);
+                    Err(Refusal::internal())
                 })
-            })
+            }
+            .boxed_local()
+        };
+        Self {
+            namespace,
+            gateway,
+            judging,
         }
-        .boxed_local();
-        Self { gateway, judging }
     }
 
     /// Returns the verdict.
@@ -230,8 +244,9 @@ impl Membership {
     ///
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
     /// half-written. Not so if a gateway ended it: then what waits is dropped, as in Node. Acks that are awaited can come
-    /// no more, and those who await them are told at once. `work` counts this as work until it is done.
-    pub(super) fn wind_down(self, reason: DisconnectReason, work: Work) {
+    /// no more, and those who await them are told at once. `work` counts this as work until it is done. Returns what goes on,
+    /// if anything does; nobody needs to await it.
+    pub(super) fn wind_down(self, reason: DisconnectReason, work: Work) -> Option<JoinHandle<()>> {
         let Self {
             socket,
             gateway,
@@ -241,6 +256,7 @@ impl Membership {
             ..
         } = self;
         drop(awaited);
+        socket.note_left();
         match reason {
             DisconnectReason::ServerNamespaceDisconnect
             | DisconnectReason::Closed(CloseKind::ForcedServerClose) => queue.clear(),
@@ -254,9 +270,9 @@ impl Membership {
             })
         };
         if running.is_empty() && queue.is_empty() && on_disconnect.is_none() {
-            return;
+            return None;
         }
-        actix_rt::spawn(async move {
+        Some(actix_rt::spawn(async move {
             let rest = async {
                 let running = running.into_iter().map(|running| running.call);
                 futures_util::future::join_all(running).await;
@@ -272,18 +288,17 @@ impl Membership {
                     socket.namespace()
                 );
             }
-            if let Some(on_disconnect) = on_disconnect
-                && tokio::time::timeout(WIND_DOWN_TIMEOUT, on_disconnect)
-                    .await
-                    .is_err()
-            {
-                log::warn!(
-                    "the disconnect handler of {} was cut off",
-                    socket.namespace()
-                );
+            if let Some(on_disconnect) = on_disconnect {
+                let namespace = socket.namespace();
+                match tokio::time::timeout(WIND_DOWN_TIMEOUT, on_disconnect).await {
+                    Ok(Some(Err(err))) => log::error!("on_disconnect of {namespace} failed: {err}"),
+                    // Of a panic the log knows already.
+                    Ok(Some(Ok(())) | None) => {}
+                    Err(_) => log::warn!("the disconnect handler of {namespace} was cut off"),
+                }
             }
             drop(work);
-        });
+        }))
     }
 }
 
@@ -293,14 +308,24 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
     let own = socket.clone();
     let (call, ack) = match job {
         Job::Connected => {
-            let connected = guard("connect", socket, move || gateway.call_on_connect(own))?;
-            (connected.map(|_| Ok(Reply::empty())).boxed_local(), None)
+            let called = own.clone();
+            let connected = guard("connect", socket, move || gateway.call_on_connect(called))?;
+            let call = connected.map(move |outcome| {
+                if let Some(Err(err)) = &outcome {
+                    log::error!("on_connect of {} failed: {err}", own.namespace());
+                }
+                if !matches!(outcome, Some(Ok(()))) {
+                    own.disconnect(false);
+                }
+                Ok(Reply::empty())
+            });
+            (call.boxed_local(), None)
         }
         Job::Event { event, ack } => {
             let name = event.name.clone();
             let handled = guard(&name, socket, move || gateway.call_on_event(own, event))?;
             let call =
-                handled.map(|outcome| outcome.unwrap_or_else(|| Err(HandlerError::internal())));
+                handled.map(|outcome| outcome.unwrap_or_else(|| Err(HandlerError::failed())));
             (call.boxed_local(), ack)
         }
     };

@@ -11,7 +11,10 @@ use tokio::sync::oneshot;
 
 use super::record::JoinId;
 use crate::{
-    engine_io::encoded::Encoded,
+    engine_io::{
+        dialect::Dialect,
+        encoded::{Encoded, PollingBody},
+    },
     hub::question::Answers,
     socket_io::{args::Args, decoder::AckId},
     websocket::connection::Handover,
@@ -29,7 +32,7 @@ pub struct Poll {
 #[derive(Debug, PartialEq, Eq)]
 pub enum PollAnswer {
     /// 200 with this payload.
-    Payload(Bytes),
+    Payload(PollingBody),
     /// 400 with nothing: another GET was pending.
     Refused,
 }
@@ -47,8 +50,10 @@ pub struct Post {
 /// The body of a POST.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Body {
-    /// All of it.
+    /// All of it, text.
     Whole(Bytes),
+    /// All of it, of a binary content type: for revision 3 only.
+    WholeBinary(Bytes),
     /// Over the limit. The HTTP layer has answered 413; the session survives.
     TooLarge,
     /// Of a binary content type, which revision 4 does not know.
@@ -70,6 +75,8 @@ pub enum PostAnswer {
 pub struct Upgrade {
     /// The stream, detached from the worker that accepted it.
     pub handover: Handover,
+    /// How it speaks: in the session's revision.
+    pub dialect: Dialect,
     /// The bytes of the 101, not written yet.
     pub answer: Bytes,
 }

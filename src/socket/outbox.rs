@@ -5,9 +5,12 @@
 
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::engine_io::{encoded::Encoded, payload::SEPARATOR};
+use crate::engine_io::{
+    dialect::Dialect,
+    encoded::{Encoded, PollingBody},
+};
 
 /// What an entry takes beside its bytes, about: its place in the queue and an allocation. Without it two-byte pongs to a
 /// client that reads nothing would take fifty times the limit.
@@ -25,23 +28,27 @@ pub struct Overflow {
 
 #[derive(Debug)]
 enum Item {
-    /// A message, in the form of either transport.
+    /// A message, in the form of either transport and of every dialect.
     Message(Arc<Encoded>),
     /// Bytes of the WebSocket layer: the 101, a pong, a close frame.
     Raw(Bytes),
 }
 
 impl Item {
-    fn bytes(&self) -> &Bytes {
+    fn bytes(&self, dialect: Dialect) -> &Bytes {
         match self {
-            Self::Message(encoded) => encoded.frames(),
+            Self::Message(encoded) => encoded.frames_in(dialect),
             Self::Raw(bytes) => bytes,
         }
     }
 
-    /// Returns how much of the limit it takes.
+    /// Returns how much of the limit it takes, the same in every dialect: base64 is up to a third longer.
     fn cost(&self) -> usize {
-        ITEM_BYTES + self.bytes().len()
+        let len = match self {
+            Self::Message(encoded) => encoded.len_bytes(),
+            Self::Raw(bytes) => bytes.len(),
+        };
+        ITEM_BYTES + len
     }
 }
 
@@ -55,6 +62,7 @@ pub struct Outbox {
     begins_with_answer: bool,
     len_bytes: usize,
     limit_bytes: usize,
+    dialect: Dialect,
 }
 
 impl Outbox {
@@ -67,7 +75,20 @@ impl Outbox {
             begins_with_answer: false,
             len_bytes: 0,
             limit_bytes,
+            dialect: Dialect::V4,
         }
+    }
+
+    /// Sets how the client speaks; without this it is revision 4.
+    #[must_use]
+    pub fn in_dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// Returns how the client speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Returns an outbox that begins with the answer to a WebSocket handshake, which is written whatever happens.
@@ -145,25 +166,16 @@ impl Outbox {
     }
 
     /// Takes every message as one polling payload.
-    pub fn take_payload(&mut self) -> Bytes {
+    pub fn take_payload(&mut self) -> PollingBody {
         self.len_bytes = 0;
         self.front_written = 0;
-        let mut messages = self.items.drain(..).filter_map(|item| match item {
+        let messages = self.items.iter().filter_map(|item| match item {
             Item::Message(message) => Some(message),
             Item::Raw(_) => None,
         });
-        let Some(first) = messages.next() else {
-            return Bytes::new();
-        };
-        let Some(second) = messages.next() else {
-            return first.polling().clone();
-        };
-        let mut payload = BytesMut::from(&first.polling()[..]);
-        for message in std::iter::once(second).chain(messages) {
-            payload.extend_from_slice(&[SEPARATOR]);
-            payload.extend_from_slice(message.polling());
-        }
-        payload.freeze()
+        let payload = Encoded::payload(messages, self.dialect);
+        self.items.clear();
+        payload
     }
 
     /// Fills `slices` with what is to be written next to a WebSocket and returns the filled part.
@@ -171,7 +183,8 @@ impl Outbox {
         let mut skip = self.front_written;
         let mut num = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
-            *slice = IoSlice::new(item.bytes().get(skip..).unwrap_or_default());
+            let bytes = item.bytes(self.dialect);
+            *slice = IoSlice::new(bytes.get(skip..).unwrap_or_default());
             skip = 0;
             num += 1;
         }
@@ -182,7 +195,7 @@ impl Outbox {
     pub fn written(&mut self, len: usize) {
         self.front_written += len;
         while let Some(front) = self.items.front() {
-            let front_len = front.bytes().len();
+            let front_len = front.bytes(self.dialect).len();
             if self.front_written < front_len {
                 break;
             }
@@ -239,15 +252,15 @@ mod tests {
     fn a_payload_joins_all_messages_with_the_separator() {
         let mut outbox = Outbox::new(1000);
         outbox.push(message("4a")).unwrap();
-        assert_eq!(outbox.take_payload(), "4a");
+        assert_eq!(outbox.take_payload().bytes, "4a");
         outbox.push(message("4a")).unwrap();
         outbox
             .push(Encoded::new("451-[]", &[Bytes::from_static(&[1])]))
             .unwrap();
         outbox.push(message("2")).unwrap();
-        assert_eq!(outbox.take_payload(), "4a\x1e451-[]\x1ebAQ==\x1e2");
+        assert_eq!(outbox.take_payload().bytes, "4a\x1e451-[]\x1ebAQ==\x1e2");
         assert!(outbox.is_empty());
-        assert_eq!(outbox.take_payload(), "");
+        assert_eq!(outbox.take_payload().bytes, "");
     }
 
     #[test]
@@ -289,6 +302,27 @@ mod tests {
             probe.push(message("4 and the session's limit holds")),
             Ok(())
         );
+    }
+
+    #[test]
+    fn an_upgrade_may_change_the_form_and_every_byte_is_accounted_for() {
+        let base64 = Dialect {
+            base64: true,
+            ..Dialect::V4
+        };
+        let mut polling = Outbox::new(1000);
+        let attachment = Bytes::from_static(&[1, 2, 3, 4]);
+        polling.push(Encoded::new("451-[]", &[attachment])).unwrap();
+        polling.push(message("4a")).unwrap();
+        let all = b"\x81\x06451-[]\x81\x09bAQIDBA==\x81\x024a";
+        let mut websocket = Outbox::new(10).in_dialect(base64);
+        websocket.append(polling);
+        assert_eq!(pending(&websocket), all);
+        for len in [3, 13, all.len() - 16] {
+            websocket.written(len);
+        }
+        assert!(websocket.is_empty());
+        assert_eq!(websocket.len_bytes, 0);
     }
 
     #[test]

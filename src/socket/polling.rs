@@ -8,13 +8,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::messages::{Body, PollAnswer, PostAnswer};
 use crate::engine_io::{
-    packet::{Packet, PacketError},
-    payload::Payload,
+    dialect::Revision, encoded::PollingBody, packet::Packet, payload::Payload, payload_v3,
 };
 
 /// A POST between its head and its answer.
@@ -29,14 +27,33 @@ enum Stage {
     /// Its body is on the way.
     Receiving(oneshot::Receiver<Body>),
     /// Its packets are being dispatched.
-    Dispatching(Payload),
+    Dispatching(Packets),
+}
+
+/// The packets of a body, in the session's revision.
+#[derive(Debug)]
+enum Packets {
+    V4(Payload),
+    V3(payload_v3::Payload),
+}
+
+impl Packets {
+    fn next(&mut self) -> Option<FromPost> {
+        let packet = match self {
+            Self::V4(payload) => payload.next()?.ok(),
+            Self::V3(payload) => payload.next()?.ok(),
+        };
+        Some(packet.map_or(FromPost::BadPacket, FromPost::Packet))
+    }
 }
 
 /// What a POST brought forth.
 #[derive(Debug)]
 pub(super) enum FromPost {
-    /// The next packet, or what is none.
-    Packet(Result<Packet, PacketError>),
+    /// The next packet.
+    Packet(Packet),
+    /// What is none.
+    BadPacket,
     /// The body was over the limit; the POST is over.
     TooLarge,
     /// The body was binary.
@@ -48,11 +65,19 @@ pub(super) enum FromPost {
 /// The transport.
 #[derive(Debug, Default)]
 pub(super) struct Polling {
+    revision: Revision,
     parked: Option<oneshot::Sender<PollAnswer>>,
     post: Option<InFlight>,
 }
 
 impl Polling {
+    pub(super) fn new(revision: Revision) -> Self {
+        Self {
+            revision,
+            ..Self::default()
+        }
+    }
+
     /// Returns whether a GET waits, so that something can be written now.
     pub(super) fn is_parked(&self) -> bool {
         self.parked.is_some()
@@ -74,7 +99,7 @@ impl Polling {
     }
 
     /// Answers the parked GET. Returns whether there was one that still listens.
-    pub(super) fn answer(&mut self, payload: Bytes) -> bool {
+    pub(super) fn answer(&mut self, payload: PollingBody) -> bool {
         self.parked
             .take()
             .is_some_and(|parked| parked.send(PollAnswer::Payload(payload)).is_ok())
@@ -116,7 +141,14 @@ impl Polling {
                 Stage::Receiving(body) => match Pin::new(body).poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(Body::Whole(bytes))) => {
-                        post.stage = Stage::Dispatching(Payload::new(bytes));
+                        post.stage = Stage::Dispatching(match self.revision {
+                            Revision::V4 => Packets::V4(Payload::new(bytes)),
+                            Revision::V3 => Packets::V3(payload_v3::Payload::text(bytes)),
+                        });
+                    }
+                    Poll::Ready(Ok(Body::WholeBinary(bytes))) => {
+                        let payload = payload_v3::Payload::binary(bytes);
+                        post.stage = Stage::Dispatching(Packets::V3(payload));
                     }
                     Poll::Ready(Ok(Body::TooLarge)) => {
                         self.post = None;
@@ -132,7 +164,7 @@ impl Polling {
                     }
                 },
                 Stage::Dispatching(payload) => match payload.next() {
-                    Some(packet) => return Poll::Ready(FromPost::Packet(packet)),
+                    Some(packet) => return Poll::Ready(packet),
                     None => self.finish_post(),
                 },
             }

@@ -3,9 +3,12 @@
 //! Made once when a client joins a namespace, and shared: by the handles that gateways hold, and by the hub, which tells
 //! other instances of it. It knows nobody who could be sent anything.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -36,6 +39,7 @@ pub struct Record {
     pub handshake: Arc<Handshake>,
     /// JSON text: a tree of it would take several times as much, in every socket.
     data: Mutex<Box<str>>,
+    has_left: AtomicBool,
 }
 
 impl Record {
@@ -55,6 +59,7 @@ impl Record {
             instance,
             handshake,
             data: Mutex::new(data.to_string().into()),
+            has_left: AtomicBool::new(false),
         }
     }
 
@@ -83,6 +88,34 @@ impl Record {
         serde_json::from_str(&self.lock())
     }
 
+    /// Replaces `data`.
+    ///
+    /// # Errors
+    /// It does not serialise to JSON; nothing is changed.
+    pub fn set_data(&self, data: &(impl Serialize + ?Sized)) -> Result<(), serde_json::Error> {
+        let text = serde_json::to_string(data)?;
+        *self.lock() = text.into();
+        Ok(())
+    }
+
+    /// Changes `data` as a type of the application's own.
+    ///
+    /// # Errors
+    /// It is not of this type, before or after; nothing is changed.
+    pub fn with_data_as<D, T>(
+        &self,
+        change: impl FnOnce(&mut D) -> T,
+    ) -> Result<T, serde_json::Error>
+    where
+        D: DeserializeOwned + Serialize,
+    {
+        let mut text = self.lock();
+        let mut data = serde_json::from_str(&text)?;
+        let result = change(&mut data);
+        *text = serde_json::to_string(&data)?.into();
+        Ok(result)
+    }
+
     /// Changes `data`.
     pub fn with_data<T>(&self, change: impl FnOnce(&mut Value) -> T) -> T {
         let mut text = self.lock();
@@ -90,6 +123,16 @@ impl Record {
         let result = change(&mut data);
         *text = data.to_string().into();
         result
+    }
+
+    /// Notes that the client is in the namespace no more.
+    pub fn note_left(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the client has left the namespace.
+    pub fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Box<str>> {

@@ -15,13 +15,15 @@ use actix::Addr;
 use tokio::sync::watch;
 
 use super::actor::Socket;
-use crate::engine_io::{handshake::TransportName, sid::Sid};
+use crate::engine_io::{dialect::Revision, handshake::TransportName, sid::Sid};
 
 /// A session, as the HTTP layer sees it.
 #[derive(Debug)]
 pub struct Session {
     /// Its actor.
     pub addr: Addr<Socket>,
+    /// The revision that it speaks, for its whole life.
+    pub revision: Revision,
     is_websocket: AtomicBool,
 }
 
@@ -69,9 +71,14 @@ impl Sessions {
         sid: Sid,
         addr: Addr<Socket>,
         transport: TransportName,
+        revision: Revision,
     ) -> Arc<Session> {
         let is_websocket = AtomicBool::new(transport == TransportName::WebSocket);
-        let session = Arc::new(Session { addr, is_websocket });
+        let session = Arc::new(Session {
+            addr,
+            revision,
+            is_websocket,
+        });
         let mut sessions = self.lock();
         sessions.insert(sid, Arc::clone(&session));
         // Told while the lock is held, or two workers could tell their counts in the wrong order.

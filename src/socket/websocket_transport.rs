@@ -1,6 +1,8 @@
 //! The WebSocket transport of one session, and the WebSocket that probes to become it.
 //!
-//! Turns WebSocket messages into Engine.IO packets; what they mean is the actor's. Source: wire.md 1.3, 1.5, 1.6.
+//! Turns WebSocket messages into Engine.IO packets; what they mean is the actor's.
+//!
+//! Source: wire.md 1.3, 1.5, 1.6, 1.10.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +14,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::{disconnect::CloseReason, outbox::Outbox};
 use crate::{
-    engine_io::packet::{Message, Packet},
+    engine_io::{
+        dialect::Revision,
+        packet::{Message, Packet, PacketError},
+    },
     websocket::{
         close::CloseFrame,
         connection::{Connection, ReceiveError},
@@ -39,14 +44,16 @@ pub(super) enum FromWebSocket {
 #[derive(Debug)]
 pub(super) struct WebSocketTransport {
     connection: Connection,
+    revision: Revision,
     incoming: VecDeque<Incoming>,
     failure: Option<ReceiveError>,
 }
 
 impl WebSocketTransport {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection, revision: Revision) -> Self {
         Self {
             connection,
+            revision,
             incoming: VecDeque::new(),
             failure: None,
         }
@@ -61,14 +68,16 @@ impl WebSocketTransport {
                 }
                 match message {
                     Incoming::Text(text) => {
-                        return Poll::Ready(match Packet::decode(&text) {
-                            Ok(packet) => FromWebSocket::Packet(packet),
-                            Err(_) => FromWebSocket::End(CloseReason::BadPacket),
-                        });
+                        return Poll::Ready(packet(match self.revision {
+                            Revision::V4 => Packet::decode(&text),
+                            Revision::V3 => Packet::decode_v3(&text),
+                        }));
                     }
                     Incoming::Binary(bytes) => {
-                        let packet = Packet::Message(Message::Binary(bytes));
-                        return Poll::Ready(FromWebSocket::Packet(packet));
+                        return Poll::Ready(packet(match self.revision {
+                            Revision::V4 => Ok(Packet::Message(Message::Binary(bytes))),
+                            Revision::V3 => Packet::decode_v3_binary(bytes),
+                        }));
                     }
                     Incoming::Ping(payload) => {
                         let mut pong = BytesMut::new();
@@ -107,6 +116,13 @@ impl WebSocketTransport {
     pub(super) fn farewell(self, outbox: Outbox, frame: &CloseFrame) {
         self.connection.farewell(outbox, frame);
     }
+}
+
+fn packet(decoded: Result<Packet, PacketError>) -> FromWebSocket {
+    decoded.map_or_else(
+        |_| FromWebSocket::End(CloseReason::BadPacket),
+        FromWebSocket::Packet,
+    )
 }
 
 /// A WebSocket that has not yet become the transport.

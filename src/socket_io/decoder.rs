@@ -6,6 +6,8 @@
 //! ```text
 //! packet = type [attachments "-"] [namespace ","] [ack id] [json]
 //! ```
+//! That is the JSON form; the other, in which each packet is one message, is `msgpack_packet`'s.
+//!
 //! Limits: [`MAX_ATTACHMENTS`] in a packet, `max_payload` bytes in all of them, [`super::json::MAX_DEPTH`] levels of
 //! nesting. Every error ends the connection. Source: Socket.IO protocol v5, "Packet encoding"; wire.md 2.1, 2.2.
 
@@ -16,14 +18,16 @@ use super::{
     args::Args,
     ids::Namespace,
     json::{self, JsonError},
+    msgpack_packet,
+    parser::Parser,
 };
-use crate::engine_io::packet::Message;
+use crate::{engine_io::packet::Message, msgpack};
 
 /// Most attachments in one packet, as in Node's parser since 4.2.6.
 pub const MAX_ATTACHMENTS: usize = 10;
 
 /// Names that the protocol keeps for itself: no client may emit them.
-const RESERVED_EVENTS: [&str; 6] = [
+pub(super) const RESERVED_EVENTS: [&str; 6] = [
     "connect",
     "connect_error",
     "disconnect",
@@ -112,6 +116,18 @@ pub enum DecodeError {
     /// A binary message where none is due.
     #[error("binary message while no attachment is due")]
     NoAttachmentDue,
+    /// A text message, while MessagePack is spoken: the client has another parser.
+    #[error("text message where MessagePack is due")]
+    TextMessage,
+    /// Not MessagePack, or none that we take.
+    #[error("bad MessagePack")]
+    MessagePack(#[source] msgpack::DecodeError),
+    /// A packet in MessagePack is no map, or one of its keys is missing or of the wrong type.
+    #[error("packet has no valid {key:?}")]
+    Field {
+        /// Which key; empty if the packet itself is no map.
+        key: &'static str,
+    },
 }
 
 /// A binary packet whose attachments are still arriving.
@@ -126,14 +142,16 @@ struct Pending {
 /// Decodes one client's messages.
 #[derive(Debug)]
 pub struct Decoder {
+    parser: Parser,
     max_payload: usize,
     pending: Option<Box<Pending>>,
 }
 
 impl Decoder {
-    /// Returns a decoder that takes at most `max_payload` bytes of attachments in a packet.
-    pub fn new(max_payload: usize) -> Self {
+    /// Returns a decoder of one form of packets that takes at most `max_payload` bytes of attachments in a packet.
+    pub fn new(parser: Parser, max_payload: usize) -> Self {
         Self {
+            parser,
             max_payload,
             pending: None,
         }
@@ -144,6 +162,17 @@ impl Decoder {
     /// # Errors
     /// The client broke the protocol.
     pub fn decode(&mut self, message: Message) -> Result<Option<Packet>, DecodeError> {
+        match self.parser {
+            Parser::Json => self.decode_json(message),
+            // Attachments are parts of the message, and so within its limit.
+            Parser::MessagePack => match message {
+                Message::Binary(bytes) => msgpack_packet::decode(&bytes),
+                Message::Text(_) => Err(DecodeError::TextMessage),
+            },
+        }
+    }
+
+    fn decode_json(&mut self, message: Message) -> Result<Option<Packet>, DecodeError> {
         match (message, self.pending.take()) {
             (Message::Text(text), None) => self.header(&text),
             (Message::Text(_), Some(_)) => Err(DecodeError::AttachmentDue),
@@ -339,7 +368,7 @@ mod tests {
     }
 
     fn decode(packet: &str) -> Result<Option<Packet>, DecodeError> {
-        Decoder::new(LIMIT).decode(text(packet))
+        Decoder::new(Parser::Json, LIMIT).decode(text(packet))
     }
 
     fn event(namespace: &str, ack: Option<u64>, name: &str, json: &str) -> Packet {
@@ -457,7 +486,7 @@ mod tests {
     }
 
     fn decode_all(messages: Vec<Message>) -> Result<Option<Packet>, DecodeError> {
-        let mut decoder = Decoder::new(LIMIT);
+        let mut decoder = Decoder::new(Parser::Json, LIMIT);
         let mut last = None;
         for message in messages {
             assert_eq!(last, None, "a packet came before its last message");

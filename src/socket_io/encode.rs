@@ -1,11 +1,12 @@
 //! Writes Socket.IO packets, ready for either transport.
 //!
-//! Pure. The leading `4` is Engine.IO's message type. Writers always put a comma behind a namespace and never write `/`.
+//! Pure. In the JSON form (the other is `msgpack_packet`'s) the leading `4` is Engine.IO's message type. Writers always put a comma behind a namespace and never write `/`.
 //!
 //! Source: Socket.IO protocol v5, "Packet encoding"; wire.md 2.1, 2.3.
 
 use std::{fmt::Write as _, sync::Arc};
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -13,8 +14,10 @@ use super::{
     args::Args,
     decoder::AckId,
     ids::{Namespace, SocketId},
+    msgpack_packet,
+    parser::Parser,
 };
-use crate::engine_io::encoded::Encoded;
+use crate::{engine_io::encoded::Encoded, msgpack::EncodeError};
 
 /// Writes type, attachment count and namespace: what stands before the ack id.
 fn head(plain: char, binary: char, namespace: &Namespace, args: Option<&Args>) -> String {
@@ -33,26 +36,58 @@ fn head(plain: char, binary: char, namespace: &Namespace, args: Option<&Args>) -
     text
 }
 
+/// Puts a message of one packet together that cannot fail: all its texts came in messages or from an application.
+fn sure(packet: Result<Bytes, EncodeError>) -> Arc<Encoded> {
+    Encoded::binary(&packet.expect("no name in it is longer than 4 GiB"))
+}
+
 /// Encodes an event.
-pub fn event(namespace: &Namespace, ack: Option<AckId>, args: &Args) -> Arc<Encoded> {
+///
+/// # Errors
+/// Only in MessagePack: the arguments are not what [`Args`] promises, or nest deeper than can be written.
+pub fn event(
+    parser: Parser,
+    namespace: &Namespace,
+    ack: Option<AckId>,
+    args: &Args,
+) -> Result<Arc<Encoded>, EncodeError> {
+    if parser == Parser::MessagePack {
+        let packet = msgpack_packet::event(namespace, ack, args)?;
+        return Ok(Encoded::binary(&packet));
+    }
     let mut text = head('2', '5', namespace, Some(args));
     if let Some(AckId(id)) = ack {
         _ = write!(text, "{id}");
     }
     text.push_str(args.json());
-    Encoded::new(&text, args.attachments())
+    Ok(Encoded::new(&text, args.attachments()))
 }
 
 /// Encodes the answer to a client's event.
-pub fn ack(namespace: &Namespace, AckId(id): AckId, args: &Args) -> Arc<Encoded> {
+///
+/// # Errors
+/// As those of [`event`].
+pub fn ack(
+    parser: Parser,
+    namespace: &Namespace,
+    id: AckId,
+    args: &Args,
+) -> Result<Arc<Encoded>, EncodeError> {
+    if parser == Parser::MessagePack {
+        let packet = msgpack_packet::ack(namespace, id, args)?;
+        return Ok(Encoded::binary(&packet));
+    }
     let mut text = head('3', '6', namespace, Some(args));
-    _ = write!(text, "{id}");
+    _ = write!(text, "{}", id.0);
     text.push_str(args.json());
-    Encoded::new(&text, args.attachments())
+    Ok(Encoded::new(&text, args.attachments()))
 }
 
 /// Encodes the admission to a namespace.
-pub fn connect(namespace: &Namespace, socket_id: &SocketId) -> Arc<Encoded> {
+pub fn connect(parser: Parser, namespace: &Namespace, socket_id: &SocketId) -> Arc<Encoded> {
+    if parser == Parser::MessagePack {
+        return sure(msgpack_packet::connect(namespace, socket_id));
+    }
     let mut text = head('0', '0', namespace, None);
     // The alphabet of socket ids needs no escapes.
     _ = write!(text, r#"{{"sid":"{socket_id}"}}"#);
@@ -66,24 +101,41 @@ struct ConnectError<'a> {
     data: Option<&'a Value>,
 }
 
-/// Encodes the refusal of a namespace.
-pub fn connect_error(namespace: &Namespace, message: &str, data: Option<&Value>) -> Arc<Encoded> {
+/// Encodes the refusal of a namespace. In MessagePack, `data` that nests deeper than can be written is left out: the client
+/// must get an answer.
+pub fn connect_error(
+    parser: Parser,
+    namespace: &Namespace,
+    message: &str,
+    data: Option<&Value>,
+) -> Arc<Encoded> {
+    let json = |data| {
+        serde_json::to_string(&ConnectError { message, data })
+            .expect("a text and a JSON value always serialise")
+    };
+    if parser == Parser::MessagePack {
+        let packet = msgpack_packet::connect_error(namespace, &json(data))
+            .or_else(|_| msgpack_packet::connect_error(namespace, &json(None)));
+        return sure(packet);
+    }
     let mut text = head('4', '4', namespace, None);
-    let json = serde_json::to_string(&ConnectError { message, data })
-        .expect("a text and a JSON value always serialise");
-    text.push_str(&json);
+    text.push_str(&json(data));
     Encoded::new(&text, &[])
 }
 
 /// Encodes a disconnect by the server.
-pub fn disconnect(namespace: &Namespace) -> Arc<Encoded> {
+pub fn disconnect(parser: Parser, namespace: &Namespace) -> Arc<Encoded> {
+    if parser == Parser::MessagePack {
+        return sure(msgpack_packet::disconnect(namespace));
+    }
     Encoded::new(&head('1', '1', namespace, None), &[])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
+
+    const JSON: Parser = Parser::Json;
 
     fn text(encoded: &Encoded) -> &str {
         std::str::from_utf8(encoded.polling()).unwrap()
@@ -105,37 +157,47 @@ mod tests {
         let events = Namespace::from("/events");
         let id = SocketId::from("abcdefghijklmnopqrst");
         for (encoded, expected) in [
-            (connect(&main, &id), r#"40{"sid":"abcdefghijklmnopqrst"}"#),
             (
-                connect(&events, &id),
+                connect(JSON, &main, &id),
+                r#"40{"sid":"abcdefghijklmnopqrst"}"#,
+            ),
+            (
+                connect(JSON, &events, &id),
                 r#"40/events,{"sid":"abcdefghijklmnopqrst"}"#,
             ),
             (
-                connect_error(&"/random".into(), "Invalid namespace", None),
+                connect_error(JSON, &"/random".into(), "Invalid namespace", None),
                 r#"44/random,{"message":"Invalid namespace"}"#,
             ),
             (
                 connect_error(
+                    JSON,
                     &main,
                     "Unauthorized",
                     Some(&serde_json::json!({"code": "x"})),
                 ),
                 r#"44{"message":"Unauthorized","data":{"code":"x"}}"#,
             ),
-            (disconnect(&main), "41"),
-            (disconnect(&events), "41/events,"),
-            (event(&main, None, &args(r#"["a",1]"#, &[])), r#"42["a",1]"#),
+            (disconnect(JSON, &main), "41"),
+            (disconnect(JSON, &events), "41/events,"),
             (
-                event(&events, Some(AckId(7)), &args(r#"["a"]"#, &[])),
+                event(JSON, &main, None, &args(r#"["a",1]"#, &[])).unwrap(),
+                r#"42["a",1]"#,
+            ),
+            (
+                event(JSON, &events, Some(AckId(7)), &args(r#"["a"]"#, &[])).unwrap(),
                 r#"42/events,7["a"]"#,
             ),
-            (ack(&main, AckId(456), &args("[1]", &[])), "43456[1]"),
             (
-                event(&events, Some(AckId(7)), &args("[]", &[&[1], &[2]])),
+                ack(JSON, &main, AckId(456), &args("[1]", &[])).unwrap(),
+                "43456[1]",
+            ),
+            (
+                event(JSON, &events, Some(AckId(7)), &args("[]", &[&[1], &[2]])).unwrap(),
                 "452-/events,7[]\u{1e}bAQ==\u{1e}bAg==",
             ),
             (
-                ack(&main, AckId(789), &args("[]", &[&[1, 2, 3]])),
+                ack(JSON, &main, AckId(789), &args("[]", &[&[1, 2, 3]])).unwrap(),
                 "461-789[]\u{1e}bAQID",
             ),
         ] {

@@ -86,7 +86,8 @@ text_newtype! {
 }
 
 text_newtype! {
-    /// The public id of a client in one namespace: 20 characters of `[A-Za-z0-9_-]`, never the Engine.IO `sid`.
+    /// The public id of a client in one namespace: 20 characters of `[A-Za-z0-9_-]`, never the Engine.IO `sid`; only with
+    /// clients 2.x it is made of that, see [`super::legacy::socket_id`].
     SocketId
 }
 

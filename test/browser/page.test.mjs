@@ -54,6 +54,18 @@ describe('the test page', () => {
       assert.deepEqual(page.complaints, []);
     });
 
+    test('a hub that speaks MessagePack is met with the client for it', async (t) => {
+      const hub = await startHub(t, { PARSER: 'msgpack' });
+      const page = await open(t, hub.url);
+      await page.register();
+      await page.connect();
+      await page.field('Binary attachment').check();
+      await page.send();
+      await page.verdict('3 of 3 received');
+      await page.sees(/^Unchanged/);
+      assert.deepEqual(page.complaints, []);
+    });
+
     test('any JSON can be sent, and what is no JSON is said to be none', async (t) => {
       const hub = await startHub(t);
       const page = await open(t, hub.url);

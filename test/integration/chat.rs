@@ -97,8 +97,8 @@ async fn who_brings_no_fit_name_is_refused() {
     ] {
         let (_, reply) = WebSocket::join(server.addr, "/chat", auth).await;
         assert!(
-            reply.starts_with(r#"44/chat,{"message":"Bring your name: "#)
-                && reply.ends_with(r#","data":{"code":"bad_name"}}"#),
+            reply.starts_with(r#"44/chat,{"message":"Bad auth: "#)
+                && reply.ends_with(r#","data":{"code":"bad_auth"}}"#),
             "{auth}: {reply}"
         );
     }
@@ -188,7 +188,7 @@ async fn a_whisper_to_one_who_leaves_meanwhile_fails() {
     got.sort();
     assert_eq!(got[0], left);
     assert!(
-        got[1].starts_with(r#"43/chat,1[{"error":{"code":"not_delivered","#),
+        got[1].starts_with(r#"43/chat,1[{"error":{"code":"ack_disconnected","#),
         "{got:?}"
     );
 }

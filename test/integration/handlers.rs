@@ -9,7 +9,7 @@ use std::{
 };
 
 use sockhop::{
-    gateways::{Ack, Event, Gateway, HandlerError, Reply, SocketRef},
+    gateways::{Ack, Event, Gateway, HandlerError, Refusal, Reply, SocketRef},
     socket::actor::MAX_BACKLOG_BYTES,
 };
 use tokio::sync::{Notify, watch};
@@ -32,7 +32,7 @@ async fn a_burst_to_a_client_that_reads_is_delivered_whole() {
     // A little more than a backlog may hold, so that some of it must go to the kernel meanwhile.
     let gateway = Gateway::new("/a").on("burst", |socket: SocketRef, (): ()| async move {
         for _ in 0..75 {
-            socket.emit("x", &"y".repeat(60_000))?;
+            socket.emit("x", "y".repeat(60_000))?;
         }
         Ok::<_, HandlerError>(())
     });
@@ -99,14 +99,14 @@ async fn a_connect_reply_that_overflows_leaves_no_member() {
     let (release, gate) = watch::channel(false);
     let a = Gateway::new("/a").on("fill", |socket: SocketRef, (): ()| async move {
         // Two messages in a backlog: one of them alone may be of any size.
-        socket.emit("x", &"y".repeat(2 * MAX_BACKLOG_BYTES - 100))
+        socket.emit("x", "y".repeat(2 * MAX_BACKLOG_BYTES - 100))
     });
     let b = Gateway::new("/b")
         .authorize(move |_| {
             let mut gate = gate.clone();
             async move {
                 gate.wait_for(|is_open| *is_open).await.unwrap();
-                Ok(serde_json::json!({}))
+                Ok::<_, Refusal>(())
             }
         })
         .on_connect(move |_| {

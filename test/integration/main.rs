@@ -6,14 +6,17 @@
 //! | `polling` | GET, POST, and every way in which they go wrong |
 //! | `websocket` | frames, and how a WebSocket ends |
 //! | `upgrade` | from polling to WebSocket, with its races |
+//! | `eio3` | clients of Engine.IO revision 3, and base64 in the place of binary |
 //! | `hostile` | what strangers send to do harm: answers, and memory that stays bounded |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
+//! | `gateways` | what the library offers an application: state, data, rooms, selections, failures |
 //! | `handlers` | what a client meets when handlers are slow, busy, or done with it |
 //! | `chat` | the example of that name |
+//! | `msgpack` | packets in MessagePack: both transports, both directions, breaches |
 //! | `origins` | which pages may use the hub, over HTTP and WebSocket |
 //! | `accounts` | registering and logging in over HTTP, under load too |
-//! | `pages` | the test page, the client bundle, health, and addresses where nothing is |
+//! | `pages` | the test page, pages and routes of an application, the client bundle, health |
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
@@ -28,10 +31,13 @@
 mod accounts;
 mod chat;
 mod cluster;
+mod eio3;
 mod events;
+mod gateways;
 mod handlers;
 mod handshake;
 mod hostile;
+mod msgpack;
 mod namespaces;
 #[path = "../support/ops_gateway.rs"]
 mod ops_gateway;

@@ -1,6 +1,14 @@
 //! Who may join what, and what ends a connection. Source: wire.md 2.2, 2.3, 2.4.
 
-use crate::support::{server::TestServer, websocket::WebSocket};
+use sockhop::{
+    gateways::{Gateway, MAX_NAMESPACE_BYTES, SocketRef},
+    socket::actor::MAX_NAMESPACES,
+};
+
+use crate::support::{
+    server::TestServer,
+    websocket::{WebSocket, frame},
+};
 
 #[actix_rt::test]
 async fn the_connect_reply_holds_the_sid_alone_and_the_auth_reaches_the_gateway() {
@@ -231,5 +239,141 @@ async fn ten_thousand_wishes_for_unknown_namespaces_are_all_answered() {
             let expected = format!(r#"44/n{chunk}-{n},{{"message":"Invalid namespace"}}"#);
             assert_eq!(websocket.text().await, expected);
         }
+    }
+}
+
+/// `/orders/{id}`, with `/orders/9` as a gateway of its own and `/x…` by a predicate.
+fn start_with_patterns() -> TestServer {
+    let which = |socket: SocketRef, (): ()| async move { socket.param("id").map(str::to_owned) };
+    let orders = Gateway::matching("/orders/{id:[0-9]+}")
+        .authorize(|request| match request.param("id") {
+            Some("0") => Err("There is no such order"),
+            _ => Ok(()),
+        })
+        .on("which", which)
+        .on("all", |socket, (): ()| async move {
+            let namespace = socket.namespace().clone();
+            socket.namespace_ref().emit("hello", namespace).await
+        });
+    let nine = Gateway::new("/orders/9").on("which", |_, (): ()| async { "nine".to_owned() });
+    let by_predicate = Gateway::matching_fn(|name| name.starts_with("/x")).on("which", which);
+    TestServer::of(
+        |_| {},
+        |app| app.gateway(orders).gateway(by_predicate).gateway(nine),
+    )
+}
+
+#[actix_rt::test]
+async fn a_pattern_is_for_every_name_that_it_matches() {
+    let server = start_with_patterns();
+    let mut websocket = WebSocket::open(server.addr).await;
+    for (namespace, part) in [
+        ("/orders/7", r#""7""#),
+        ("/orders/08", r#""08""#),
+        ("/orders/9", r#""nine""#),
+        ("/xyz", "null"),
+    ] {
+        websocket.send(&format!("40{namespace},")).await;
+        let reply = websocket.text().await;
+        assert!(reply.starts_with(&format!("40{namespace},{{")), "{reply}");
+        websocket
+            .send(&format!(r#"42{namespace},1["which"]"#))
+            .await;
+        assert_eq!(websocket.text().await, format!("43{namespace},1[{part}]"));
+    }
+    websocket.send("40/orders/0,").await;
+    assert_eq!(
+        websocket.text().await,
+        r#"44/orders/0,{"message":"There is no such order"}"#
+    );
+    for namespace in ["/orders", "/orders/", "/orders/x", "/orders/7/8", "/"] {
+        websocket.send(&format!("40{namespace},")).await;
+        let shown = namespace.trim_end_matches('/');
+        let refusal = match namespace {
+            "/" => r#"44{"message":"Invalid namespace"}"#.to_owned(),
+            "/orders/" => format!(r#"44{shown}/,{{"message":"Invalid namespace"}}"#),
+            _ => format!(r#"44{shown},{{"message":"Invalid namespace"}}"#),
+        };
+        assert_eq!(websocket.text().await, refusal);
+    }
+}
+
+#[actix_rt::test]
+async fn namespaces_of_one_pattern_do_not_see_each_other() {
+    let server = start_with_patterns();
+    let mut websocket = WebSocket::open(server.addr).await;
+    for namespace in ["/orders/1", "/orders/2"] {
+        websocket.send(&format!("40{namespace},")).await;
+        websocket.text().await;
+    }
+    for n in [1, 2] {
+        websocket.send(&format!(r#"42/orders/{n},5["all"]"#)).await;
+        let hello = format!(r#"42/orders/{n},["hello","/orders/{n}"]"#);
+        assert_eq!(websocket.text().await, hello);
+        assert_eq!(websocket.text().await, format!("43/orders/{n},5[]"));
+    }
+    websocket.send("41/orders/1,").await;
+    websocket.send(r#"42/orders/2,6["which"]"#).await;
+    assert_eq!(websocket.text().await, r#"43/orders/2,6["2"]"#);
+}
+
+#[actix_rt::test]
+async fn a_name_that_only_a_pattern_knows_is_short_plain_text() {
+    let server = start_with_patterns();
+    let mut websocket = WebSocket::open(server.addr).await;
+    let long = format!("/x{}", "y".repeat(MAX_NAMESPACE_BYTES - 2));
+    websocket.send(&format!("40{long},")).await;
+    assert!(websocket.text().await.starts_with(&format!("40{long},")));
+    for name in [
+        format!("{long}z"),
+        format!("/x{}", "y".repeat(100_000)),
+        "/x\n".to_owned(),
+        "/x\0y".to_owned(),
+    ] {
+        websocket.send(&format!("40{name},")).await;
+        assert_eq!(
+            websocket.text().await,
+            format!(r#"44{name},{{"message":"Invalid namespace"}}"#)
+        );
+    }
+}
+
+#[actix_rt::test]
+async fn ten_thousand_wishes_for_namespaces_of_a_pattern_are_all_answered_and_few_granted() {
+    let server = start_with_patterns();
+    let mut websocket = WebSocket::open(server.addr).await;
+    for n in 0..10_000 {
+        websocket.send(&format!("40/orders/1{n:04},")).await;
+        let answer = websocket.message().await;
+        let expected = if n < MAX_NAMESPACES {
+            format!(r#"40/orders/1{n:04},{{"sid":""#)
+        } else {
+            format!(r#"44/orders/1{n:04},{{"message":"Too many namespaces"}}"#)
+        };
+        assert!(answer.starts_with(&expected), "{answer}");
+    }
+    // A name that was given up makes room for one other.
+    websocket.send("41/orders/10007,").await;
+    websocket.send("40/orders/2,").await;
+    assert!(websocket.text().await.starts_with("40/orders/2,{"));
+    websocket.send("40/orders/3,").await;
+    assert!(websocket.text().await.starts_with("44/orders/3,{"));
+    websocket.send(r#"42/orders/10099,1["which"]"#).await;
+    assert_eq!(websocket.text().await, r#"43/orders/10099,1["10099"]"#);
+}
+
+#[actix_rt::test]
+async fn a_client_may_be_in_any_number_of_namespaces_one_after_the_other() {
+    let server = start_with_patterns();
+    let mut websocket = WebSocket::open(server.addr).await;
+    websocket.send("40/orders/10,").await;
+    for n in 0..10 * MAX_NAMESPACES {
+        let reply = websocket.message().await;
+        assert!(reply.starts_with(&format!("40/orders/1{n},{{")), "{reply}");
+        let next = n + 1;
+        let packets = [format!("41/orders/1{n},"), format!("40/orders/1{next},")];
+        // In one write: the kernel would hold a second one back for a while.
+        let frames = packets.map(|packet| frame(0x81, packet.as_bytes()));
+        websocket.write(&frames.concat()).await;
     }
 }

@@ -1,5 +1,7 @@
 //! The test page, the client bundle, health, and addresses where nothing is.
 
+use sockhop::actix_web::{HttpResponse, web};
+
 use crate::support::{http, server::TestServer};
 
 #[actix_rt::test]
@@ -92,4 +94,57 @@ async fn where_nothing_is_the_answer_says_what_there_is() {
     ] {
         assert_eq!(http::get(server.addr, path).await.status, 404, "{path}");
     }
+}
+
+#[actix_rt::test]
+async fn an_application_has_pages_and_routes_of_its_own_beside_the_hubs() {
+    const PAGE: &str = "<!doctype html><title>Own</title>";
+    let greeting = web::Data::new("Hello".to_owned());
+    let server = TestServer::of(
+        |config| config.workers = 2,
+        move |app| {
+            app.page("/", PAGE).routes(move |routes| {
+                async fn greet(greeting: web::Data<String>, name: web::Path<String>) -> String {
+                    format!("{}, {name}!", **greeting)
+                }
+                routes
+                    .app_data(greeting.clone())
+                    .route("/greet/{name}", web::get().to(greet))
+                    .route("/healthz", web::get().to(HttpResponse::ImATeapot));
+            })
+        },
+    );
+    let page = http::get(server.addr, "/").await;
+    assert_eq!((page.status, page.text()), (200, PAGE));
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    let etag = format!("If-None-Match: {}", page.header("etag").unwrap());
+    let again = http::send(server.addr, "GET", "/", &[&etag], b"").await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let greeting = http::get(server.addr, "/greet/Ada").await;
+    assert_eq!((greeting.status, greeting.text()), (200, "Hello, Ada!"));
+    assert_eq!(
+        http::get(server.addr, "/healthz").await.status,
+        200,
+        "the hub's own addresses come first"
+    );
+    assert_eq!(http::get(server.addr, "/nothing").await.status, 404);
+    let open = http::get(server.addr, "/socket.io/?EIO=4&transport=polling").await;
+    assert_eq!(open.status, 200);
+}
+
+#[actix_rt::test]
+async fn an_application_may_answer_where_nothing_is() {
+    let server = TestServer::of(
+        |_| {},
+        |app| {
+            app.routes(|routes| {
+                routes.default_service(web::to(HttpResponse::ImATeapot));
+            })
+        },
+    );
+    assert_eq!(http::get(server.addr, "/nothing").await.status, 418);
+    assert_eq!(http::get(server.addr, "/page.js").await.status, 200);
 }

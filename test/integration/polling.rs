@@ -256,10 +256,26 @@ async fn what_still_waits_comes_before_the_close() {
     let poller = Poller::open(server.addr).await;
     poller.ok("40/nowhere,").await;
     poller.ok("4abc").await;
+    // Not in one payload: clients would act on the close first.
     assert_eq!(
         poller.payload().await,
-        "44/nowhere,{\"message\":\"Invalid namespace\"}\u{1e}1"
+        r#"44/nowhere,{"message":"Invalid namespace"}"#
     );
+    assert_eq!(poller.payload().await, "6\u{1e}1");
+    poller.assert_gone().await;
+}
+
+#[actix_rt::test]
+async fn what_a_parked_get_can_take_comes_before_the_close_too() {
+    let server = TestServer::start();
+    let poller = Poller::open(server.addr).await;
+    let parked = poller.begin_get().await;
+    poller.ok("40/nowhere,\u{1e}4abc").await;
+    assert_eq!(
+        parked.answer().await.text(),
+        r#"44/nowhere,{"message":"Invalid namespace"}"#
+    );
+    assert_eq!(poller.payload().await, "6\u{1e}1");
     poller.assert_gone().await;
 }
 

@@ -70,7 +70,12 @@ fn the_protocols_are_pure() {
     let none: [String; 0] = [];
     assert_eq!(
         offenders(
-            &["src/engine_io", "src/socket_io", "src/adapter"],
+            &[
+                "src/engine_io",
+                "src/socket_io",
+                "src/adapter",
+                "src/msgpack"
+            ],
             &words,
             &[]
         ),
@@ -108,6 +113,20 @@ fn redis_has_two_doors() {
 }
 
 #[test]
+fn message_pack_has_two_users() {
+    let words = ["msgpack::", "rmp::"];
+    let users: Vec<_> = offenders(&["src"], &words, &[])
+        .into_iter()
+        .filter(|name| {
+            !["src/msgpack/", "src/adapter/", "src/socket_io/"]
+                .iter()
+                .any(|room| name.starts_with(room))
+        })
+        .collect();
+    assert_eq!(users, Vec::<String>::new());
+}
+
+#[test]
 fn only_http_and_the_raw_stream_know_a_web_server() {
     let folders = [
         "src/engine_io",
@@ -116,6 +135,7 @@ fn only_http_and_the_raw_stream_know_a_web_server() {
         "src/gateways",
         "src/redis_bridge",
         "src/adapter",
+        "src/msgpack",
         "src/auth",
     ];
     assert_eq!(

@@ -27,6 +27,9 @@ export const exampleBin = (name) => path.join(process.env.CARGO_TARGET_DIR ?? pa
 /** The example of the chat, which `cargo build --examples` leaves there. */
 export const CHAT_BIN = exampleBin('chat');
 
+/** Where cargo puts the examples: beside the hub. */
+export const EXAMPLES = path.join(path.dirname(HUB_BIN), 'examples');
+
 /** How long a test waits for what should happen at once, in milliseconds. */
 export const PATIENCE = 10_000 * Number(process.env.PATIENCE ?? 1);
 /** How long a process may take to end after SIGTERM before it is killed. */
@@ -224,7 +227,7 @@ class Hub {
 export const PASSWORD = 'correct horse battery staple';
 export const newUsername = () => `user${randomBytes(4).toString('hex')}`;
 
-/** Starts one hub with these settings, or another program that behaves alike; it ends with the test. */
+/** Starts one hub, or another program of its kind, with these settings; it ends with the test. */
 export async function startHub(t, env = {}, bin = HUB_BIN) {
   const directory = await temporaryDirectory(t);
   const hub = new Hub(directory, env, bin);

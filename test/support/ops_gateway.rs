@@ -114,7 +114,7 @@ pub(crate) fn gateway() -> Gateway {
             socket.join(room).await
         })
         .on("data", |socket: SocketRef, Arg(value): Arg<Value>| async move {
-            socket.with_data(|data| *data = value);
+            socket.set_data(&value)
         })
         .on("op", |socket: SocketRef, Arg(order): Arg<Order>| async move {
             obey(&socket.namespace_ref(), order).await.map(Ack)

@@ -238,7 +238,7 @@ fn with_sending(gateway: Gateway) -> Gateway {
         .on(
             "emit-then-ack",
             |socket: SocketRef, event: Event| async move {
-                socket.emit("first", &1)?;
+                socket.emit("first", 1)?;
                 Ok::<_, HandlerError>(Reply::args(event.payload()))
             },
         )

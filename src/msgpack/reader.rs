@@ -15,7 +15,7 @@ use super::DecodeError;
 
 /// One MessagePack token. Of an array or a map only the header: the elements follow.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Token<'a> {
+pub(crate) enum Token<'a> {
     Nil,
     Bool(bool),
     Uint(u64),
@@ -26,45 +26,63 @@ pub(super) enum Token<'a> {
     Str(&'a [u8]),
     /// Where the bytes are.
     Bin(Range<usize>),
-    /// Type, and where the bytes are.
-    Ext(i8, Range<usize>),
+    /// An extension.
+    Ext(Ext),
     /// Number of elements.
     Array(usize),
     /// Number of pairs.
     Map(usize),
 }
 
+/// An extension's type and bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ext {
+    pub(crate) kind: i8,
+    /// Whether the length is the marker's own (fixext 1 to 16). notepack's `undefined` and date are, and its byte arrays are
+    /// not, so that one of 1 or 8 bytes can be told from them.
+    pub(crate) is_fixed: bool,
+    /// Where the bytes are.
+    pub(crate) range: Range<usize>,
+}
+
+impl Token<'_> {
+    /// Returns whether it is what notepack 2 makes of `undefined`.
+    pub(crate) fn is_undefined(&self) -> bool {
+        matches!(self, Self::Ext(Ext { kind: 0, is_fixed: true, range }) if range.len() == 1)
+    }
+}
+
 /// Reads tokens from the front of a message. A copy is a bookmark.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a Bytes,
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a Bytes) -> Self {
+    pub(crate) fn new(bytes: &'a Bytes) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// Returns the offset of the next token.
-    pub(super) fn at(&self) -> usize {
+    pub(crate) fn at(&self) -> usize {
         self.at
     }
 
     /// Returns the bytes of `range` without copying them.
-    pub(super) fn share(&self, range: Range<usize>) -> Bytes {
+    pub(crate) fn share(&self, range: Range<usize>) -> Bytes {
         self.bytes
             .get(range)
             .map_or_else(Bytes::new, |slice| self.bytes.slice_ref(slice))
     }
 
     /// Returns the bytes of `range`.
-    pub(super) fn slice(&self, range: Range<usize>) -> &'a [u8] {
+    pub(crate) fn slice(&self, range: Range<usize>) -> &'a [u8] {
         self.bytes.get(range).unwrap_or_default()
     }
 
     /// Refuses bytes behind the last token.
-    pub(super) fn end(&self) -> Result<(), DecodeError> {
+    pub(crate) fn end(&self) -> Result<(), DecodeError> {
         match self.bytes.len() - self.at {
             0 => Ok(()),
             len => Err(DecodeError::Trailing { len }),
@@ -72,7 +90,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads one token.
-    pub(super) fn token(&mut self) -> Result<Token<'a>, DecodeError> {
+    pub(crate) fn token(&mut self) -> Result<Token<'a>, DecodeError> {
         let start = self.at;
         let [marker] = self.array::<1>()?;
         Ok(match Marker::from_u8(marker) {
@@ -116,22 +134,22 @@ impl<'a> Reader<'a> {
                 let len = self.len32()?;
                 Token::Bin(self.take(len)?)
             }
-            Marker::FixExt1 => self.ext(1)?,
-            Marker::FixExt2 => self.ext(2)?,
-            Marker::FixExt4 => self.ext(4)?,
-            Marker::FixExt8 => self.ext(8)?,
-            Marker::FixExt16 => self.ext(16)?,
+            Marker::FixExt1 => self.ext(1, true)?,
+            Marker::FixExt2 => self.ext(2, true)?,
+            Marker::FixExt4 => self.ext(4, true)?,
+            Marker::FixExt8 => self.ext(8, true)?,
+            Marker::FixExt16 => self.ext(16, true)?,
             Marker::Ext8 => {
                 let len = self.len8()?;
-                self.ext(len)?
+                self.ext(len, false)?
             }
             Marker::Ext16 => {
                 let len = self.len16()?;
-                self.ext(len)?
+                self.ext(len, false)?
             }
             Marker::Ext32 => {
                 let len = self.len32()?;
-                self.ext(len)?
+                self.ext(len, false)?
             }
             Marker::FixArray(len) => Token::Array(self.elements(start, len.into(), 1)?),
             Marker::Array16 => {
@@ -155,8 +173,37 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Reads one token and stays before it.
+    pub(crate) fn peek(&self) -> Result<Token<'a>, DecodeError> {
+        let mut ahead = *self;
+        ahead.token()
+    }
+
+    /// Reads a map; `read` takes the value that belongs to each key. Keys that are no text cannot be known ones, and are
+    /// skipped with their values.
+    pub(crate) fn for_each_key<E: From<DecodeError>>(
+        &mut self,
+        no_map: E,
+        mut read: impl FnMut(&[u8], &mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Token::Map(len) = self.token()? else {
+            return Err(no_map);
+        };
+        for _ in 0..len {
+            let mut behind = *self;
+            if let Token::Str(key) = behind.token()? {
+                *self = behind;
+                read(key, self)?;
+            } else {
+                self.skip()?;
+                self.skip()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads one value, however deep, and forgets it.
-    pub(super) fn skip(&mut self) -> Result<(), DecodeError> {
+    pub(crate) fn skip(&mut self) -> Result<(), DecodeError> {
         // Counts what is still to come instead of recursing: any depth is fine, and every token is at least a byte.
         let mut num_left: u64 = 1;
         while num_left > 0 {
@@ -171,7 +218,7 @@ impl<'a> Reader<'a> {
                 | Token::Float(_)
                 | Token::Str(_)
                 | Token::Bin(_)
-                | Token::Ext(..) => 0,
+                | Token::Ext(_) => 0,
             };
         }
         Ok(())
@@ -182,9 +229,14 @@ impl<'a> Reader<'a> {
         Ok(Token::Str(self.slice(range)))
     }
 
-    fn ext(&mut self, len: usize) -> Result<Token<'a>, DecodeError> {
+    fn ext(&mut self, len: usize, is_fixed: bool) -> Result<Token<'a>, DecodeError> {
         let kind = i8::from_be_bytes(self.array()?);
-        Ok(Token::Ext(kind, self.take(len)?))
+        let range = self.take(len)?;
+        Ok(Token::Ext(Ext {
+            kind,
+            is_fixed,
+            range,
+        }))
     }
 
     fn len8(&mut self) -> Result<usize, DecodeError> {

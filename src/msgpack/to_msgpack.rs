@@ -1,9 +1,9 @@
-//! Arguments as JSON text with attachments → MessagePack, without a tree between them.
+//! One value as JSON text with attachments → MessagePack, without a tree between them.
 //!
 //! Pure; linear in the text. MessagePack says how long an array is before its elements, JSON does not: so a first pass
 //! checks the text and notes the length of each container in the order in which they open, a second one writes.
 //!
-//! The dialect is notepack.io 3.0.1's, as if the text had gone through `JSON.parse`:
+//! The bytes are those of notepack.io 3.0.1, and of 2.2.0, which both write plain JSON alike, as if the text had gone through `JSON.parse`:
 //! ```text
 //! 5  5.0  5e0  -0        the shortest integer format: 05 05 05 00
 //! 9007199254740993       exact, as uint 64, although JavaScript would round it
@@ -11,89 +11,89 @@
 //! "\ud800"               a lone surrogate becomes U+FFFD
 //! {"_placeholder":true,"num":0}   the attachment as bin, if there are attachments at all
 //! ```
-//! Source: notepack.io 3.0.1 `lib/encode.js`; RFC 8259; socket.io-parser 4.2 `binary.js` (placeholders); wire.md 3.2.
+//! Source: notepack.io 2.2.0 and 3.0.1 `lib/encode.js`; RFC 8259; socket.io-parser 4.2 `binary.js` (placeholders); wire.md 2.7, 3.2.
 
 use std::{borrow::Cow, convert::Infallible};
 
+use bytes::Bytes;
 use rmp::encode::{self, ByteBuf, ValueWriteError};
 
 use super::{EncodeError, MAX_DEPTH};
-use crate::socket_io::args::Args;
 
-/// Header of an array of one element.
-const ONE_ELEMENT: &u8 = &0x91;
-
-/// Appends `args` as one MessagePack array.
+/// Appends arguments: one JSON array.
 ///
 /// # Errors
 /// The text is no JSON array, nests too deep, or names an attachment that is not there. `out` is then unusable.
-pub(super) fn write_args(out: &mut ByteBuf, args: &Args) -> Result<(), EncodeError> {
-    let num_attachments = args.attachments().len();
+pub(crate) fn write_array(
+    out: &mut ByteBuf,
+    json: &str,
+    attachments: &[Bytes],
+) -> Result<(), EncodeError> {
+    let mut text = Cursor::new(json);
+    text.space();
+    if text.peek() != Some(b'[') {
+        return Err(text.fault());
+    }
+    write_value(out, json, attachments)
+}
+
+/// Appends one JSON value of any kind.
+///
+/// # Errors
+/// As those of [`write_array`].
+pub(crate) fn write_value(
+    out: &mut ByteBuf,
+    json: &str,
+    attachments: &[Bytes],
+) -> Result<(), EncodeError> {
     let mut scan = Scan {
-        text: Cursor::new(args.json()),
-        num_attachments,
+        text: Cursor::new(json),
+        num_attachments: attachments.len(),
         shapes: Vec::new(),
     };
     scan.text.space();
-    if scan.text.peek() != Some(b'[') {
-        return Err(scan.text.fault());
-    }
     scan.value(MAX_DEPTH)?;
     scan.text.space();
     if scan.text.peek().is_some() {
         return Err(scan.text.fault());
     }
     let mut write = Write {
-        text: Cursor::new(args.json()),
+        text: Cursor::new(json),
         shapes: &scan.shapes,
         next_shape: 0,
-        attachments: args.attachments(),
+        attachments,
         out,
     };
     write.text.space();
     write.value()
 }
 
-/// Appends the only element of `args`, without the array around it; returns whether there is one.
-///
-/// # Errors
-/// As [`write_args`].
-pub(super) fn write_only(out: &mut ByteBuf, args: &Args) -> Result<bool, EncodeError> {
-    let mut array = ByteBuf::with_capacity(args.len_bytes() + 16);
-    write_args(&mut array, args)?;
-    let Some((ONE_ELEMENT, element)) = array.as_slice().split_first() else {
-        return Ok(false);
-    };
-    out.as_mut_vec().extend_from_slice(element);
-    Ok(true)
-}
-
 /// Appends a text.
-pub(super) fn write_str(out: &mut ByteBuf, text: &str) -> Result<(), EncodeError> {
+pub(crate) fn write_str(out: &mut ByteBuf, text: &str) -> Result<(), EncodeError> {
     sure(encode::write_str_len(out, len32(text.len())?));
     out.as_mut_vec().extend_from_slice(text.as_bytes());
     Ok(())
 }
 
 /// Appends the header of an array.
-pub(super) fn write_array_len(out: &mut ByteBuf, len: usize) -> Result<(), EncodeError> {
+pub(crate) fn write_array_len(out: &mut ByteBuf, len: usize) -> Result<(), EncodeError> {
     sure(encode::write_array_len(out, len32(len)?));
     Ok(())
 }
 
 /// Appends the header of a map.
-pub(super) fn write_map_len(out: &mut ByteBuf, len: usize) -> Result<(), EncodeError> {
+pub(crate) fn write_map_len(out: &mut ByteBuf, len: usize) -> Result<(), EncodeError> {
     sure(encode::write_map_len(out, len32(len)?));
     Ok(())
 }
 
 /// Appends an integer in its shortest format.
-pub(super) fn write_uint(out: &mut ByteBuf, number: u64) {
+pub(crate) fn write_uint(out: &mut ByteBuf, number: u64) {
     sure(encode::write_uint(out, number));
 }
 
 /// Appends true or false.
-pub(super) fn write_bool(out: &mut ByteBuf, value: bool) {
+pub(crate) fn write_bool(out: &mut ByteBuf, value: bool) {
     match encode::write_bool(out, value) {
         Ok(()) => {}
         Err(never) => match never {},
@@ -261,7 +261,7 @@ struct Write<'a, 'out> {
     text: Cursor<'a>,
     shapes: &'a [Shape],
     next_shape: usize,
-    attachments: &'a [bytes::Bytes],
+    attachments: &'a [Bytes],
     out: &'out mut ByteBuf,
 }
 
@@ -569,17 +569,15 @@ impl<'a> Cursor<'a> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn encode(json: &str, attachments: &[&[u8]]) -> Result<Vec<u8>, EncodeError> {
-        let attachments = attachments
+        let attachments: Vec<_> = attachments
             .iter()
             .map(|bytes| Bytes::copy_from_slice(bytes))
             .collect();
         let mut out = ByteBuf::new();
-        write_args(&mut out, &Args::from_parts(json.into(), attachments))?;
+        write_array(&mut out, json, &attachments)?;
         Ok(out.into_vec())
     }
 

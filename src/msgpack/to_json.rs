@@ -1,88 +1,65 @@
-//! Arguments in MessagePack → JSON text with attachments, without a tree between them.
+//! One value in MessagePack → JSON text with attachments, without a tree between them.
 //!
-//! Pure; linear in the bytes. The text is what `JSON.stringify` would print for what notepack's decoder returns:
+//! Pure; linear in the bytes: placeholders aside, a byte becomes at most eight of text. The text is what `JSON.stringify` would print for what
+//! notepack's decoder returns:
 //! ```text
-//! bin, ext 0             {"_placeholder":true,"num":N}, numbered in the order in which they stand
-//! ext -1, d7 00          a date: "2023-11-14T22:13:20.123Z", or null if JavaScript has no such date
-//! d4 00                  undefined: null in an array, and the whole pair is left out of a map
-//! NaN, infinities        null
-//! other ext              [type, bytes]
-//! numbers                as JavaScript prints them (5, 1e+21), but integers exact beyond 2^53
-//! text not in UTF-8      U+FFFD for what is wrong with it
-//! keys that are no text  their text: 1, null, true; arrays, maps and dates are refused
+//! bin, ext 8-32 of type 0  {"_placeholder":true,"num":N}, numbered in the order in which they stand
+//! d7 00, ext -1            a date: "2023-11-14T22:13:20.123Z", or null if JavaScript has no such date; ext -1 only in
+//!                          Dialect::Notepack3
+//! d4 00                    undefined: null in an array, and the whole pair is left out of a map
+//! NaN, infinities          null
+//! other ext                [type, bytes]
+//! numbers                  as JavaScript prints them (5, 1e+21), but integers exact beyond 2^53
+//! text not in UTF-8        U+FFFD for what is wrong with it
+//! keys that are no text    their text: 1, null, true; arrays, maps and dates are refused
 //! ```
-//! Source: notepack.io 3.0.1 `lib/decode.js`; ECMA-262 `JSON.stringify`, `Number::toString`; wire.md 3.2.
+//! Source: notepack.io 2.2.0 and 3.0.1 `lib/decode.js`; ECMA-262 `JSON.stringify`, `Number::toString`; wire.md 2.7, 3.2.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::{
-    DecodeError, MAX_DEPTH, iso_date,
-    message::MAX_ATTACHMENTS,
-    reader::{Reader, Token},
+    DecodeError, Dialect, Rules, iso_date,
+    reader::{Ext, Reader, Token},
 };
-use crate::socket_io::args::Args;
 
 /// What marks an attachment's place in the text.
 const PLACEHOLDER_KEY: &str = "_placeholder";
 /// How an attachment stands in the text, up to its number and a brace.
-pub(super) const PLACEHOLDER: &str = "{\"_placeholder\":true,\"num\":";
+pub(crate) const PLACEHOLDER: &str = "{\"_placeholder\":true,\"num\":";
 /// MessagePack's own extension type for instants.
 const EXT_TIMESTAMP: i8 = -1;
 /// notepack's extension type for `undefined`, dates and byte arrays, before its version 3.
 const EXT_NOTEPACK: i8 = 0;
 
-/// Reads one array whose first element is an event's name.
+/// Reads one value: JSON text, and what its placeholders name. `undefined` becomes null.
 ///
 /// # Errors
-/// It is not one, nests too deep, or ends too soon.
-pub(super) fn read_event(reader: &mut Reader<'_>) -> Result<Args, DecodeError> {
-    let Token::Array(len) = reader.token()? else {
-        return Err(DecodeError::Packet { key: "data" });
-    };
-    let mut name = *reader;
-    match len.checked_sub(1).map(|_| name.token()).transpose()? {
-        Some(Token::Str(_) | Token::Uint(_) | Token::Int(_)) => {}
-        Some(Token::Float(number)) if number.is_finite() => {}
-        _ => return Err(DecodeError::EventName),
-    }
+/// It nests too deep, has too many attachments, or ends too soon; see [`DecodeError`].
+pub(crate) fn read_value(
+    reader: &mut Reader<'_>,
+    rules: Rules,
+) -> Result<(String, Vec<Bytes>), DecodeError> {
     let mut write = Write {
         reader,
+        rules,
         json: String::new(),
         attachments: Vec::new(),
         has_false_placeholder: false,
     };
-    write.array(len, MAX_DEPTH)?;
-    if write.has_false_placeholder && !write.attachments.is_empty() {
-        return Err(DecodeError::FalsePlaceholder);
-    }
-    Ok(Args::from_parts(write.json.into(), write.attachments))
-}
-
-/// Reads one value, nested at most `max_depth` levels, as the only element of an array; an empty one for `undefined`.
-///
-/// # Errors
-/// It nests too deep, or ends too soon.
-pub(super) fn read_value(reader: &mut Reader<'_>, max_depth: usize) -> Result<Args, DecodeError> {
-    let mut write = Write {
-        reader,
-        json: String::from("["),
-        attachments: Vec::new(),
-        has_false_placeholder: false,
-    };
     let token = write.reader.token()?;
-    // Nothing is written for `undefined`.
-    write.value(token, max_depth)?;
+    if write.value(token, rules.max_depth)? == Wrote::Undefined {
+        write.json.push_str("null");
+    }
     if write.has_false_placeholder && !write.attachments.is_empty() {
         return Err(DecodeError::FalsePlaceholder);
     }
-    write.json.push(']');
-    Ok(Args::from_parts(write.json.into(), write.attachments))
+    Ok((write.json, write.attachments))
 }
 
 /// Returns a number as JavaScript prints it; `None` if JSON has no word for it.
-pub(super) fn number_text(number: f64, buffer: &mut ryu_js::Buffer) -> Option<&str> {
+pub(crate) fn number_text(number: f64, buffer: &mut ryu_js::Buffer) -> Option<&str> {
     number.is_finite().then(|| buffer.format_finite(number))
 }
 
@@ -96,6 +73,7 @@ enum Wrote {
 
 struct Write<'r, 'a> {
     reader: &'r mut Reader<'a>,
+    rules: Rules,
     json: String,
     attachments: Vec<Bytes>,
     /// A map with `_placeholder: true` has come by. Harmless as long as there are no attachments.
@@ -103,8 +81,15 @@ struct Write<'r, 'a> {
 }
 
 impl Write<'_, '_> {
+    fn deeper(&self, depth_left: usize) -> Result<usize, DecodeError> {
+        let max = self.rules.max_depth;
+        depth_left
+            .checked_sub(1)
+            .ok_or(DecodeError::TooDeep { max })
+    }
+
     fn array(&mut self, len: usize, depth_left: usize) -> Result<(), DecodeError> {
-        let depth_left = depth_left.checked_sub(1).ok_or(DecodeError::TooDeep)?;
+        let depth_left = self.deeper(depth_left)?;
         self.json.push('[');
         for index in 0..len {
             if index > 0 {
@@ -120,7 +105,7 @@ impl Write<'_, '_> {
     }
 
     fn map(&mut self, len: usize, depth_left: usize) -> Result<(), DecodeError> {
-        let depth_left = depth_left.checked_sub(1).ok_or(DecodeError::TooDeep)?;
+        let depth_left = self.deeper(depth_left)?;
         self.json.push('{');
         let start = self.json.len();
         for _ in 0..len {
@@ -164,7 +149,7 @@ impl Write<'_, '_> {
                 self.json.push_str(buffer.format(number));
                 self.json.push('"');
             }
-            Token::Ext(..) | Token::Array(_) | Token::Map(_) => {
+            Token::Ext(_) | Token::Array(_) | Token::Map(_) => {
                 return Err(DecodeError::Key { at });
             }
         }
@@ -183,44 +168,52 @@ impl Write<'_, '_> {
                     .push_str(number_text(number, &mut buffer).unwrap_or("null"));
             }
             Token::Str(text) => self.string(text),
-            Token::Bin(range) => self.attachment(range)?,
-            Token::Ext(kind, range) => return self.ext(kind, range),
+            Token::Bin(range) => self.attachment(range, depth_left)?,
+            Token::Ext(ext) => return self.ext(ext, depth_left),
             Token::Array(len) => self.array(len, depth_left)?,
             Token::Map(len) => self.map(len, depth_left)?,
         }
         Ok(Wrote::Value)
     }
 
-    fn ext(&mut self, kind: i8, range: Range<usize>) -> Result<Wrote, DecodeError> {
+    fn ext(&mut self, ext: Ext, depth_left: usize) -> Result<Wrote, DecodeError> {
+        let Ext {
+            kind,
+            is_fixed,
+            range,
+        } = ext;
         let payload = self.reader.slice(range.clone());
-        match (kind, payload) {
-            (EXT_NOTEPACK, [_]) => return Ok(Wrote::Undefined),
-            (EXT_NOTEPACK, &[a, b, c, d, e, f, g, h]) => {
+        match (kind, is_fixed, payload) {
+            (EXT_NOTEPACK, true, [_]) => return Ok(Wrote::Undefined),
+            (EXT_NOTEPACK, true, &[a, b, c, d, e, f, g, h]) => {
                 self.date(i64::from_be_bytes([a, b, c, d, e, f, g, h]) as f64);
             }
-            (EXT_NOTEPACK, _) => self.attachment(range)?,
-            (EXT_TIMESTAMP, &[a, b, c, d]) => {
-                self.date(f64::from(u32::from_be_bytes([a, b, c, d])) * 1e3);
+            (EXT_NOTEPACK, false, _) => self.attachment(range, depth_left)?,
+            (EXT_TIMESTAMP, _, payload) if self.rules.dialect == Dialect::Notepack3 => {
+                match timestamp(is_fixed, payload) {
+                    Some(millis) => self.date(millis),
+                    None => self.pair(kind, range, depth_left)?,
+                }
             }
-            (EXT_TIMESTAMP, &[a, b, c, d, e, f, g, h]) => {
-                let both = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-                let (nanos, seconds) = (both >> 34, both & 0x3_ffff_ffff);
-                self.date(seconds as f64 * 1e3 + nanos as f64 / 1e6);
-            }
-            (EXT_TIMESTAMP, &[a, b, c, d, e, f, g, h, i, j, k, l]) => {
-                let nanos = u32::from_be_bytes([a, b, c, d]);
-                let seconds = i64::from_be_bytes([e, f, g, h, i, j, k, l]);
-                self.date(seconds as f64 * 1e3 + f64::from(nanos) / 1e6);
-            }
-            _ => {
-                self.json.push('[');
-                self.json.push_str(itoa::Buffer::new().format(kind));
-                self.json.push(',');
-                self.attachment(range)?;
-                self.json.push(']');
-            }
+            _ => self.pair(kind, range, depth_left)?,
         }
         Ok(Wrote::Value)
+    }
+
+    /// Writes an extension that has no meaning here.
+    fn pair(
+        &mut self,
+        kind: i8,
+        range: Range<usize>,
+        depth_left: usize,
+    ) -> Result<(), DecodeError> {
+        let depth_left = self.deeper(depth_left)?;
+        self.json.push('[');
+        self.json.push_str(itoa::Buffer::new().format(kind));
+        self.json.push(',');
+        self.attachment(range, depth_left)?;
+        self.json.push(']');
+        Ok(())
     }
 
     fn date(&mut self, millis: f64) {
@@ -234,11 +227,12 @@ impl Write<'_, '_> {
         }
     }
 
-    fn attachment(&mut self, range: Range<usize>) -> Result<(), DecodeError> {
-        if self.attachments.len() >= MAX_ATTACHMENTS {
-            return Err(DecodeError::Attachments {
-                max: MAX_ATTACHMENTS,
-            });
+    /// Writes a placeholder, which is an object and counts as one: whoever reads the text must find it within the limit.
+    fn attachment(&mut self, range: Range<usize>, depth_left: usize) -> Result<(), DecodeError> {
+        self.deeper(depth_left)?;
+        let max = self.rules.max_attachments;
+        if self.attachments.len() >= max {
+            return Err(DecodeError::Attachments { max });
         }
         self.json.push_str(PLACEHOLDER);
         self.json
@@ -280,23 +274,52 @@ impl Write<'_, '_> {
     }
 }
 
+/// Returns the milliseconds of one of the three standard forms.
+fn timestamp(is_fixed: bool, payload: &[u8]) -> Option<f64> {
+    match (is_fixed, payload) {
+        (true, &[a, b, c, d]) => Some(f64::from(u32::from_be_bytes([a, b, c, d])) * 1e3),
+        (true, &[a, b, c, d, e, f, g, h]) => {
+            let both = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+            let (nanos, seconds) = (both >> 34, both & 0x3_ffff_ffff);
+            Some(seconds as f64 * 1e3 + nanos as f64 / 1e6)
+        }
+        (false, &[a, b, c, d, e, f, g, h, i, j, k, l]) => {
+            let nanos = u32::from_be_bytes([a, b, c, d]);
+            let seconds = i64::from_be_bytes([e, f, g, h, i, j, k, l]);
+            Some(seconds as f64 * 1e3 + f64::from(nanos) / 1e6)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MAX_DEPTH: usize = 128;
+    const MAX_ATTACHMENTS: usize = 1000;
+
     /// Decodes `["x", <bytes>]`; returns the text of the second element.
-    fn decode(value: &[u8]) -> Result<(String, Vec<Bytes>), DecodeError> {
+    fn decode_as(dialect: Dialect, value: &[u8]) -> Result<(String, Vec<Bytes>), DecodeError> {
         let bytes = Bytes::from([b"\x92\xa1x", value].concat());
         let mut reader = Reader::new(&bytes);
-        let args = read_event(&mut reader)?;
+        let rules = Rules {
+            dialect,
+            max_depth: MAX_DEPTH,
+            max_attachments: MAX_ATTACHMENTS,
+        };
+        let (json, attachments) = read_value(&mut reader, rules)?;
         reader.end()?;
-        let text = args
-            .json()
+        let text = json
             .strip_prefix("[\"x\",")
             .unwrap()
             .strip_suffix(']')
             .unwrap();
-        Ok((text.to_owned(), args.attachments().to_vec()))
+        Ok((text.to_owned(), attachments))
+    }
+
+    fn decode(value: &[u8]) -> Result<(String, Vec<Bytes>), DecodeError> {
+        decode_as(Dialect::Notepack3, value)
     }
 
     fn text(value: &[u8]) -> String {
@@ -431,26 +454,40 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_a_name() {
-        for data in [
-            &b"\x90"[..],
-            b"\x91\xc0",
-            b"\x91\x90",
-            b"\x91\xc4\x01a",
-            b"\x91\xd4\0\0",
+    fn a_standard_timestamp_is_a_pair_to_notepack_2_and_its_own_date_a_date() {
+        let pair = "[-1,{\"_placeholder\":true,\"num\":0}]";
+        for bytes in [
+            &b"\xd6\xff\x65\x53\xf1\x00"[..],
+            b"\xd7\xff\x1d\x53\x53\x00\x65\x53\xf1\x00",
+            b"\xc7\x0c\xff\x1d\xcd\x65\x00\xff\xff\xff\xff\xff\xff\xff\xff",
         ] {
-            let bytes = Bytes::copy_from_slice(data);
+            let (text, attachments) = decode_as(Dialect::Notepack2, bytes).unwrap();
+            assert_eq!((&*text, attachments.len()), (pair, 1), "{bytes:02x?}");
+        }
+        let date = b"\xd7\x00\x00\x00\x01\x8b\xcf\xe5\x68\x7b";
+        for dialect in [Dialect::Notepack2, Dialect::Notepack3] {
             assert_eq!(
-                read_event(&mut Reader::new(&bytes)),
-                Err(DecodeError::EventName)
+                decode_as(dialect, date).unwrap().0,
+                "\"2023-11-14T22:13:20.123Z\""
             );
         }
-        let bytes = Bytes::from_static(b"\x81\x01\x01");
-        let refused = Err(DecodeError::Packet { key: "data" });
-        assert_eq!(read_event(&mut Reader::new(&bytes)), refused);
-        for (data, json) in [(&b"\x91\x05"[..], "[5]"), (b"\x91\xff", "[-1]")] {
-            let bytes = Bytes::copy_from_slice(data);
-            assert_eq!(read_event(&mut Reader::new(&bytes)).unwrap().json(), json);
+        // No standard form: as in notepack 3, no date.
+        assert_eq!(text(b"\xd5\xff\0\0"), pair);
+    }
+
+    #[test]
+    fn a_byte_array_as_long_as_undefined_or_a_date_stays_a_byte_array() {
+        for dialect in [Dialect::Notepack2, Dialect::Notepack3] {
+            for (bytes, expected) in [
+                (&b"\xc7\x01\x00a"[..], &b"a"[..]),
+                (b"\xc7\x08\x00abcdefgh", b"abcdefgh"),
+                (b"\xc8\x00\x01\x00a", b"a"),
+                (b"\xc9\x00\x00\x00\x08\x00abcdefgh", b"abcdefgh"),
+            ] {
+                let (text, attachments) = decode_as(dialect, bytes).unwrap();
+                assert_eq!(text, "{\"_placeholder\":true,\"num\":0}");
+                assert_eq!(attachments, [expected], "{bytes:02x?}");
+            }
         }
     }
 
@@ -458,8 +495,25 @@ mod tests {
     fn depth_and_number_of_attachments_have_limits() {
         let nested = |depth: usize| [vec![0x91; depth], vec![0xc0]].concat();
         assert!(decode(&nested(MAX_DEPTH - 1)).is_ok());
-        assert_eq!(decode(&nested(MAX_DEPTH)), Err(DecodeError::TooDeep));
-        assert_eq!(decode(&nested(1_000_000)), Err(DecodeError::TooDeep));
+        assert_eq!(
+            decode(&nested(MAX_DEPTH)),
+            Err(DecodeError::TooDeep { max: MAX_DEPTH })
+        );
+        assert_eq!(
+            decode(&nested(1_000_000)),
+            Err(DecodeError::TooDeep { max: MAX_DEPTH })
+        );
+        // What stands in the text for bytes nests as well.
+        let too_deep = Err(DecodeError::TooDeep { max: MAX_DEPTH });
+        for (bytes, levels) in [
+            (&b"\xc4\x01a"[..], 1),
+            (b"\xc7\x01\0a", 1),
+            (b"\xd4\x05a", 2),
+        ] {
+            let nested = |depth: usize| [&*vec![0x91; depth], bytes].concat();
+            assert!(decode(&nested(MAX_DEPTH - 1 - levels)).is_ok());
+            assert_eq!(decode(&nested(MAX_DEPTH - levels)), too_deep);
+        }
         let many = |num: usize| [&b"\xdc\x03\xe9"[..], &b"\xc4\0".repeat(num), &[0xc0; 2]].concat();
         assert!(decode(&many(MAX_ATTACHMENTS)[..3 + 2 * MAX_ATTACHMENTS + 1]).is_ok());
         assert_eq!(

@@ -1,0 +1,86 @@
+//! What came from another instance, whichever adapter brought it: the one form for those who act on it.
+//!
+//! Pure. `super::sharded` makes one of every message; of the classic adapter's, requests and responses are made into one
+//! here, while its broadcasts have an envelope of their own, which tells own echoes before the rest is read.
+//!
+//! Source: wire.md 3.3, 4.3.
+
+use bytes::Bytes;
+
+use super::{
+    DecodeError,
+    channel::Carries,
+    request::{self, Request},
+    response::{self, Response},
+};
+use crate::{hub::broadcast::Broadcast, socket_io::ids::Namespace};
+
+/// A message and who sent it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Incoming {
+    /// The sender, if the message says so. Not checked to be a [`super::uid::Uid`].
+    pub uid: Option<String>,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// An event for clients; nothing is answered.
+    Broadcast(Broadcast),
+    /// Something to do or to tell.
+    Request(Request),
+    /// The answer to a request, perhaps of another instance.
+    Response(Response),
+}
+
+impl Incoming {
+    /// Reads what came on one of the classic adapter's channels that carry requests or responses of `namespace`.
+    ///
+    /// # Errors
+    /// Anything that no sender in use writes; see [`DecodeError`].
+    pub fn decode_classic(
+        namespace: &Namespace,
+        carries: Carries,
+        bytes: &Bytes,
+    ) -> Result<Self, DecodeError> {
+        match carries {
+            Carries::Requests => {
+                let request::Received { uid, request } = request::decode(namespace, bytes)?;
+                Ok(Self {
+                    uid,
+                    body: Body::Request(request),
+                })
+            }
+            // Responses do not say who sent them.
+            Carries::Responses => Ok(Self {
+                uid: None,
+                body: Body::Response(response::decode(bytes)?),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_channel_says_whether_a_message_asks_or_answers() {
+        let bytes = Bytes::from_static(br#"{"uid":"u","requestId":"r","type":1}"#);
+        let main = Namespace::main();
+        let asked = Incoming::decode_classic(&main, Carries::Requests, &bytes).unwrap();
+        assert_eq!(asked.uid.as_deref(), Some("u"));
+        let id = request::RequestId::from("r");
+        assert_eq!(
+            asked.body,
+            Body::Request(Request::AllRooms { id: id.clone() })
+        );
+        let bytes = Bytes::from_static(br#"{"requestId":"r"}"#);
+        let answered = Incoming::decode_classic(&main, Carries::Responses, &bytes).unwrap();
+        assert_eq!(answered.uid, None);
+        assert_eq!(answered.body, Body::Response(Response::Done { id }));
+        assert!(Incoming::decode_classic(&main, Carries::Requests, &bytes).is_err());
+    }
+}

@@ -1,0 +1,310 @@
+//! What the library offers an application, seen by its clients: state, data, rooms, selections, failures.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sockhop::gateways::{
+    Ack, Arg, ConnectRequest, Event, Gateway, HandlerError, Refusal, SocketRef,
+};
+use tokio::sync::mpsc;
+
+use crate::support::{server::TestServer, websocket::WebSocket, within};
+
+async fn join(server: &TestServer) -> WebSocket {
+    let (websocket, reply) = WebSocket::join(server.addr, "/a", "{}").await;
+    assert!(reply.starts_with("40/a,"), "{reply}");
+    websocket
+}
+
+/// Sends an event to `/a` and returns the arguments of its ack.
+async fn ask(websocket: &mut WebSocket, event: &str) -> String {
+    websocket.send(&format!("42/a,1{event}")).await;
+    let ack = websocket.text().await;
+    let args = ack.strip_prefix("43/a,1");
+    args.unwrap_or_else(|| panic!("not an ack: {ack}"))
+        .to_owned()
+}
+
+#[actix_rt::test]
+async fn calls_of_authorize_add_up_until_one_refuses() {
+    async fn second(request: ConnectRequest) -> Result<Value, Refusal> {
+        assert_eq!(*request.data(), json!({ "user": "ada", "role": "none" }));
+        if request.auth.is_some_and(|auth| auth.contains("refuse")) {
+            return Err("Not you")?;
+        }
+        tokio::task::yield_now().await;
+        Ok(json!({ "role": "admin" }))
+    }
+    let (asked, mut third) = mpsc::unbounded_channel();
+    let gateway = Gateway::new("/a")
+        .authorize(|_| Ok::<_, Refusal>(json!({ "user": "ada", "role": "none" })))
+        .authorize(second)
+        .authorize(move |_| {
+            asked.send(()).unwrap();
+            Ok::<_, Refusal>(())
+        })
+        .on("data", |socket, (): ()| async move { socket.data() });
+    let server = TestServer::of_gateway(gateway);
+    let (_, reply) = WebSocket::join(server.addr, "/a", r#"{"x":"refuse"}"#).await;
+    assert_eq!(reply, r#"44/a,{"message":"Not you"}"#);
+    assert!(third.try_recv().is_err(), "a refusal is the last word");
+    let mut websocket = join(&server).await;
+    let data = ask(&mut websocket, r#"["data"]"#).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&data).unwrap(),
+        json!([{ "user": "ada", "role": "admin" }])
+    );
+}
+
+#[actix_rt::test]
+async fn auth_of_another_type_is_refused_with_where() {
+    #[derive(Deserialize, Serialize)]
+    struct Profile {
+        name: String,
+    }
+    let gateway = Gateway::new("/a").authorize(|request| request.auth_as::<Profile>());
+    let server = TestServer::of_gateway(gateway);
+    let (_, reply) = WebSocket::join(server.addr, "/a", "").await;
+    assert_eq!(
+        reply,
+        r#"44/a,{"message":"Bad auth: missing field `name` at line 1 column 2","data":{"code":"bad_auth"}}"#
+    );
+}
+
+#[actix_rt::test]
+async fn one_state_is_handed_to_every_call() {
+    let state = Arc::new(AtomicU64::new(0));
+    let gateway = Gateway::new("/a")
+        .with_state(state.clone())
+        .authorize(|state, _| {
+            state.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, Refusal>(())
+        })
+        .on_connect(|state, _| async move {
+            state.fetch_add(10, Ordering::SeqCst);
+        })
+        .middleware(|state, _, event| async move {
+            state.fetch_add(100, Ordering::SeqCst);
+            Ok(event)
+        })
+        .on("get", |state, _, (): ()| async move {
+            state.fetch_add(1000, Ordering::SeqCst)
+        })
+        .on_other(|state, _, _: Event| async move { state.fetch_add(10_000, Ordering::SeqCst) })
+        .on_disconnect(|state, _, _| async move {
+            state.fetch_add(100_000, Ordering::SeqCst);
+        });
+    let server = TestServer::of(|_| {}, |app| app.gateway(gateway));
+    let mut websocket = join(&server).await;
+    assert_eq!(ask(&mut websocket, r#"["get"]"#).await, "[111]");
+    assert_eq!(ask(&mut websocket, r#"["other"]"#).await, "[1211]");
+    server.stop();
+    assert_eq!(state.load(Ordering::SeqCst), 111_211);
+}
+
+#[actix_rt::test]
+async fn an_on_connect_that_fails_ends_that_membership_alone() {
+    let failing = Gateway::new("/a").on_connect(|socket| async move {
+        if socket.handshake().query("panic").is_some() {
+            panic!("a test wants this");
+        }
+        Err(HandlerError::new("broken", "The database is away."))
+    });
+    let working = Gateway::new("/b").on("event", |_, (): ()| async { 7 });
+    let server = TestServer::of(|_| {}, |app| app.gateway(failing).gateway(working));
+    for query in ["", "&panic=1"] {
+        let target = format!("/socket.io/?EIO=4&transport=websocket{query}");
+        let mut websocket = WebSocket::connect(server.addr, &target).await;
+        assert!(websocket.text().await.starts_with("0{"));
+        websocket.send("40/b,").await;
+        websocket.text().await;
+        websocket.send("40/a,").await;
+        assert!(websocket.text().await.starts_with("40/a,{"));
+        assert_eq!(websocket.text().await, "41/a,");
+        websocket.send(r#"42/b,1["event"]"#).await;
+        assert_eq!(websocket.text().await, "43/b,1[7]");
+    }
+}
+
+#[actix_rt::test]
+async fn every_method_of_a_socket_goes_with_one_error_type() {
+    #[derive(Deserialize, Serialize)]
+    struct Visitor {
+        visits: u32,
+    }
+    async fn all(
+        socket: SocketRef,
+        Arg(room): Arg<String>,
+    ) -> Result<Ack<Vec<String>>, HandlerError> {
+        socket.join(room.clone()).await?;
+        socket.emit("one", 1)?;
+        socket.emit_volatile("text", room.clone())?;
+        socket.volatile().emit("none", ())?;
+        socket.set_data(&Visitor { visits: 1 })?;
+        let visits = socket.with_data_as(|visitor: &mut Visitor| {
+            visitor.visits += 1;
+            visitor.visits
+        })?;
+        let seen: Visitor = socket.data_as()?;
+        assert_eq!(
+            (visits, seen.visits, socket.data()),
+            (2, 2, json!({ "visits": 2 }))
+        );
+        let (answer,): (String,) = socket
+            .emit_with_ack("question", vec![1, 2], Duration::from_secs(20))
+            .await?;
+        let mut rooms: Vec<_> = socket
+            .rooms()
+            .await?
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        rooms.retain(|room| *room != socket.id().to_string());
+        rooms.push(answer);
+        socket.leave(room).await?;
+        assert_eq!(socket.rooms().await?, [socket.id().room()].into());
+        Ok(Ack(rooms))
+    }
+    let server = TestServer::of_gateway(Gateway::new("/a").on("all", all));
+    let mut websocket = join(&server).await;
+    websocket.send(r#"42/a,1["all","den"]"#).await;
+    // What a busy client misses of the volatile ones is its loss: an ack would wait behind them, so only the others are sure.
+    assert_eq!(websocket.text().await, r#"42/a,["one",1]"#);
+    loop {
+        match websocket.text().await.as_str() {
+            r#"42/a,["text","den"]"# | r#"42/a,["none"]"# => {}
+            question => {
+                assert_eq!(question, r#"42/a,0["question",[1,2]]"#);
+                break;
+            }
+        }
+    }
+    websocket.send(r#"43/a,0["yes"]"#).await;
+    assert_eq!(websocket.text().await, r#"43/a,1[["den","yes"]]"#);
+}
+
+#[actix_rt::test]
+async fn data_that_does_not_fit_is_left_as_it_was() {
+    let gateway = Gateway::new("/a").on("try", |socket, (): ()| async move {
+        socket.set_data(&"text")?;
+        let changed = socket.with_data_as(|number: &mut u32| *number += 1);
+        assert!(changed.is_err());
+        assert!(
+            socket
+                .set_data(&std::collections::HashMap::from([((), 1)]))
+                .is_err()
+        );
+        Ok::<_, HandlerError>(socket.data())
+    });
+    let server = TestServer::of_gateway(gateway);
+    let mut websocket = join(&server).await;
+    assert_eq!(ask(&mut websocket, r#"["try"]"#).await, r#"["text"]"#);
+}
+
+#[actix_rt::test]
+async fn selections_leave_out_the_sender_and_whom_they_say() {
+    let gateway = Gateway::new("/a")
+        .on("enter", |socket, Arg(room): Arg<String>| async move {
+            socket.join(room).await
+        })
+        .on("send", |socket, Arg(how): Arg<String>| async move {
+            let selection = match how.as_str() {
+                "except" => socket.except("red"),
+                "local" => socket.local(),
+                "volatile to" => socket.volatile().to("red"),
+                "volatile except" => socket.volatile().except("red"),
+                "volatile local" => socket.volatile().local(),
+                _ => socket.volatile().broadcast(),
+            };
+            selection.emit("got", how).await
+        });
+    let server = TestServer::of_gateway(gateway);
+    let (mut sender, mut red, mut plain) = (
+        join(&server).await,
+        join(&server).await,
+        join(&server).await,
+    );
+    ask(&mut red, r#"["enter","red"]"#).await;
+    for (how, for_red, for_plain) in [
+        ("except", false, true),
+        ("local", true, true),
+        ("volatile to", true, false),
+        ("volatile except", false, true),
+        ("volatile local", true, true),
+        ("volatile broadcast", true, true),
+    ] {
+        assert_eq!(
+            ask(&mut sender, &format!(r#"["send","{how}"]"#)).await,
+            "[]"
+        );
+        for (client, gets) in [(&mut red, for_red), (&mut plain, for_plain)] {
+            if gets {
+                assert_eq!(client.text().await, format!(r#"42/a,["got","{how}"]"#));
+            }
+            // Nothing else was before it.
+            assert_eq!(ask(client, r#"["enter","other"]"#).await, "[]");
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_socket_knows_that_its_client_left() {
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let left = sender.clone();
+    let gateway = Gateway::new("/a")
+        .on_connect(move |socket| {
+            sender
+                .send((socket.clone(), socket.is_connected()))
+                .unwrap();
+            async {}
+        })
+        .on_disconnect(move |socket, _| {
+            left.send((socket.clone(), socket.is_connected())).unwrap();
+            async {}
+        });
+    let server = TestServer::of_gateway(gateway);
+    let mut websocket = join(&server).await;
+    let (socket, was_connected) = within("on_connect", told.recv()).await.unwrap();
+    assert!(was_connected);
+    websocket.send("41/a,").await;
+    let (_, was_connected) = within("on_disconnect", told.recv()).await.unwrap();
+    assert!(!was_connected && !socket.is_connected());
+    assert_eq!(socket.rooms().await, Ok([].into()));
+}
+
+#[actix_rt::test]
+async fn what_a_handler_returns_is_the_ack() {
+    async fn fails(_: SocketRef, (): ()) -> Result<bool, HandlerError> {
+        let text = std::fs::read_to_string("/nowhere/secret").map_err(HandlerError::internal)?;
+        Ok(text.is_empty())
+    }
+    let gateway = Gateway::new("/a")
+        .on("nothing", |_, (): ()| async {})
+        .on("number", |_, (): ()| async { 7 })
+        .on("text", |_, (): ()| async { "x".to_owned() })
+        .on("list", |_, (): ()| async { vec![1, 2] })
+        .on("maybe", |_, (): ()| async { None::<u8> })
+        .on("fails", fails);
+    let server = TestServer::of_gateway(gateway);
+    let mut websocket = join(&server).await;
+    for (event, ack) in [
+        ("nothing", "[]"),
+        ("number", "[7]"),
+        ("text", r#"["x"]"#),
+        ("list", "[[1,2]]"),
+        ("maybe", "[null]"),
+        (
+            "fails",
+            r#"[{"error":{"code":"internal","message":"The server failed to handle this event."}}]"#,
+        ),
+    ] {
+        assert_eq!(ask(&mut websocket, &format!(r#"["{event}"]"#)).await, ack);
+    }
+}
