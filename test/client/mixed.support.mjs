@@ -20,6 +20,8 @@ export const versionOf = (name) => createRequire(import.meta.url)(`${name}/packa
 export const SERVERS = ['node1', 'node2', 'sockhop1', 'sockhop2'];
 /** A namespace that only Node has. */
 export const NODE_ONLY = '/node-only';
+/** Namespaces that are like `/ops`, and come and go with their clients. */
+const PATTERN = /^\/ops-[0-9]+$/;
 /** How long an answer may take that needs no time-out to come: well below Node's own, which is 5 s. */
 export const AT_ONCE = 4_000;
 
@@ -69,7 +71,19 @@ const described = ({ id, rooms, data, handshake }) => ({
   id, rooms: [...rooms], data, query: handshake.query.transport,
 });
 
-/** Starts one of Node's servers with `/`, `/ops` and `/node-only`. It ends with the test. */
+/** Adds what `/ops` can do to a namespace. */
+function listen(ops) {
+  ops.on('connection', (socket) => {
+    socket.on('join', async (room, reply) => { await socket.join(room); reply(); });
+    socket.on('data', (value, reply) => { socket.data = value; reply(); });
+    socket.on('op', (order, reply) => obey(ops, order).then(reply, (error) => reply({ error: error.message })));
+  });
+  ops.on('server-ping', (x, reply) => reply({ pong: x }));
+  ops.on('server-tell', (x) => ops.local.emit('told', x));
+  ops.on('node-alone', (x, reply) => reply({ node: x }));
+}
+
+/** Starts one of Node's servers with `/`, `/ops`, `/ops-{number}` and `/node-only`. It ends with the test. */
 async function startNode(t, redis, { adapter = createAdapter, ...options }) {
   const publisher = createClient({ url: redis.url });
   const subscriber = publisher.duplicate();
@@ -79,29 +93,28 @@ async function startNode(t, redis, { adapter = createAdapter, ...options }) {
   const peer = new Server(server, { adapter: adapter(publisher, subscriber, options) });
   peer.of(NODE_ONLY);
   const ops = peer.of('/ops');
-  ops.on('connection', (socket) => {
-    socket.on('join', async (room, reply) => { await socket.join(room); reply(); });
-    socket.on('data', (value, reply) => { socket.data = value; reply(); });
-    socket.on('op', (order, reply) => obey(ops, order).then(reply, (error) => reply({ error: error.message })));
-  });
-  ops.on('server-ping', (x, reply) => reply({ pong: x }));
-  ops.on('server-tell', (x) => ops.local.emit('told', x));
-  ops.on('node-alone', (x, reply) => reply({ node: x }));
+  listen(ops);
+  peer.of(PATTERN);
+  peer.on('new_namespace', (namespace) => listen(namespace));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   atEnd(t, async () => {
     await peer.close();
     await Promise.all([publisher.close(), subscriber.close()]);
   });
-  return { url: `http://127.0.0.1:${server.address().port}`, peer, ops };
+  const numListeners = async (namespace) => {
+    const channel = `socket.io-request#${namespace}#`;
+    return (await publisher.pubSubNumSub([channel]))[channel];
+  };
+  return { url: `http://127.0.0.1:${server.address().port}`, peer, ops, numListeners };
 }
 
 /** A client of one server, and all that it hears: `heard` is a list of `[event, argument, …]`. */
 export class Client {
-  constructor(t, server, name) {
+  constructor(t, server, name, namespace) {
     this.name = name;
     this.heard = [];
-    this.socket = io(`${server.url}/ops`, { forceNew: true, transports: ['websocket'], reconnection: false });
+    this.socket = io(`${server.url}${namespace}`, { forceNew: true, transports: ['websocket'], reconnection: false });
     this.socket.onAny((...event) => this.heard.push(event.filter((x) => typeof x !== 'function')));
     // What it acknowledges to `q`: its name and what it was asked.
     this.socket.on('q', (x, reply) => reply({ name, x }));
@@ -171,8 +184,8 @@ export class Mixed {
   }
 
   /** One more client of a server, in no room. It ends with the test `t`, or with the cluster. */
-  visit(name, t = this.t) {
-    return new Client(t, this.servers[name], name).connected();
+  visit(name, t = this.t, namespace = '/ops') {
+    return new Client(t, this.servers[name], name, namespace).connected();
   }
 
   of(name) {

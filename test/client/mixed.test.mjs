@@ -9,8 +9,10 @@ import { afterEach, describe, test } from 'node:test';
 import { createAdapter as createAdapter7 } from 'redis-adapter-7';
 
 import { NODE_ONLY, AT_ONCE, SERVERS, Mixed, leaves, mixedOfSuite, sorted, versionOf } from './mixed.support.mjs';
-import { eventually } from './support.mjs';
+import { PATIENCE, eventually } from './support.mjs';
 
+/** More than what must come at once may take. (Node keeps a timer for as long, whatever comes.) */
+const LONG = AT_ONCE + 1000;
 const BYTES = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
 const PAYLOADS = [
   'grüße, 漢字, 🙂🏽', null, true, 0.1, -9007199254740991, 4294967296, [], {}, [[{ a: [null, ''] }]],
@@ -137,11 +139,11 @@ describe(`beside Node’s servers (adapter ${versionOf('@socket.io/redis-adapter
 
       test('clients of all servers acknowledge a broadcast', async () => {
         for (const { name, select, selected } of SELECTIONS) {
-          const acks = await own().ok('ask', { ...select, event: 'q', args: name, ms: 20_000 });
+          const acks = await own().ok('ask', { ...select, event: 'q', args: name, ms: LONG });
           assert.deepEqual(byName(acks), sorted(selected).map((who) => ({ name: who, x: name })), name);
         }
         const x = { bytes: BYTES, list: [Buffer.from([1])] };
-        const acks = await own().ok('ask', { event: 'q', args: x, ms: 20_000 });
+        const acks = await own().ok('ask', { event: 'q', args: x, ms: LONG });
         assert.deepEqual(byName(acks), sorted(SERVERS).map((name) => ({ name, x })));
         // Node counts all servers even then, and waits for those that it has not asked.
         const local = await own().op('ask', { event: 'q', args: 1, ms: 500, local: true });
@@ -161,7 +163,7 @@ describe(`beside Node’s servers (adapter ${versionOf('@socket.io/redis-adapter
           visitors.push(visitor);
         }
         for (const [event, ack] of [['nothing?', null], ['null?', null], ['bytes?', BYTES]]) {
-          const acks = await own().ok('ask', { to: [room], event, args: 1, ms: 20_000 });
+          const acks = await own().ok('ask', { to: [room], event, args: 1, ms: LONG });
           assert.deepEqual(acks, SERVERS.map(() => ack), event);
         }
       });
@@ -187,7 +189,7 @@ describe(`beside Node’s servers (adapter ${versionOf('@socket.io/redis-adapter
           const to = [visitor.id];
           const [room, event] = [mixed().fresh('room'), mixed().fresh('event')];
           const x = { name, bytes: BYTES };
-          assert.deepEqual(await own().ok('ask-one', { to, event: 'q', args: x, ms: 20_000 }), { name, x });
+          assert.deepEqual(await own().ok('ask-one', { to, event: 'q', args: x, ms: LONG }), { name, x });
           await own().ok('emit-one', { to, event, args: x });
           await own().ok('join-one', { to, rooms: [room] });
           await mixed().fence(own(), [...mixed().clients, visitor]);
@@ -215,7 +217,7 @@ describe(`beside Node’s servers (adapter ${versionOf('@socket.io/redis-adapter
       });
 
       test('the other servers reply to an event for servers', async () => {
-        const replies = await own().ok('server-ask', { event: 'server-ping', args: 'é', ms: 20_000 });
+        const replies = await own().ok('server-ask', { event: 'server-ping', args: 'é', ms: LONG });
         assert.deepEqual(replies, [{ pong: 'é' }, { pong: 'é' }, { pong: 'é' }]);
       });
     });
@@ -276,6 +278,29 @@ describe(`beside Node’s servers (adapter ${versionOf('@socket.io/redis-adapter
     }
   });
 
+  test('namespaces of a pattern are shared for as long as either side has clients there', async (t) => {
+    const namespace = '/ops-17';
+    const atNode = await mixed().visit('node1', t, namespace);
+    assert.deepEqual((await atNode.ok('fetch')).map(({ id }) => id), [atNode.id]);
+    const atSockhop = await mixed().visit('sockhop1', t, namespace);
+    const both = sorted([atNode.id, atSockhop.id]);
+    for (const own of [atNode, atSockhop]) {
+      // The namespace is listened to a moment after its first client has come.
+      await eventually(async () => (await own.ok('fetch')).length === 2, 'both are there');
+      assert.deepEqual(sorted((await own.ok('fetch')).map(({ id }) => id)), both);
+      await mixed().fence(own, [atNode, atSockhop]);
+      assert.equal((await own.ok('ask', { event: 'q', args: BYTES, ms: LONG })).length, 2);
+      assert.deepEqual(await own.ok('server-ask', { event: 'server-ping', args: 1, ms: LONG }), [{ pong: 1 }]);
+    }
+    // Nobody waits for Sockhop while it has no clients but listens, nor when it has ceased to.
+    atSockhop.socket.disconnect();
+    const numListeners = () => mixed().servers.node1.numListeners(namespace);
+    await eventually(async () => (await atNode.ok('fetch')).length === 1, 'one has left');
+    assert.equal(await numListeners(), 2, 'it still listens, should somebody return');
+    await eventually(async () => await numListeners() === 1, 'Sockhop does not listen any more', 2 * PATIENCE);
+    assert.deepEqual((await atNode.ok('fetch')).map(({ id }) => id), [atNode.id]);
+  });
+
   test('what a peer left without an answer does not end a Sockhop’s question early or late', async () => {
     for (const name of ['sockhop1', 'sockhop2']) {
       const own = mixed().of(name);
@@ -297,12 +322,12 @@ describe('beside Node’s servers that respond on channels of their own and wait
       const own = mixed().of(origin);
       assert.equal((await own.ok('fetch')).length, SERVERS.length);
       assert.equal((await own.ok('rooms')).length, 2 * SERVERS.length + 4);
-      const acks = await own.ok('ask', { event: 'q', args: BYTES, ms: 20_000 });
+      const acks = await own.ok('ask', { event: 'q', args: BYTES, ms: LONG });
       assert.deepEqual(byName(acks), sorted(SERVERS).map((name) => ({ name, x: BYTES })));
       for (const { id, name } of mixed().clients) {
-        assert.deepEqual(await own.ok('ask-one', { to: [id], event: 'q', args: 1, ms: 20_000 }), { name, x: 1 });
+        assert.deepEqual(await own.ok('ask-one', { to: [id], event: 'q', args: 1, ms: LONG }), { name, x: 1 });
       }
-      const replies = await own.ok('server-ask', { event: 'server-ping', args: 1, ms: 20_000 });
+      const replies = await own.ok('server-ask', { event: 'server-ping', args: 1, ms: LONG });
       assert.equal(replies.length, 3);
     });
   }
@@ -323,8 +348,8 @@ describe('beside Node’s servers that respond on channels of their own and wait
     own.clients.pop();
     for (const client of own.clients) {
       assert.equal((await client.ok('fetch')).length, 3, client.name);
-      assert.equal((await client.ok('server-ask', { event: 'server-ping', args: 1, ms: 20_000 })).length, 2);
-      assert.equal((await client.ok('ask', { event: 'q', args: 1, ms: 20_000 })).length, 3);
+      assert.equal((await client.ok('server-ask', { event: 'server-ping', args: 1, ms: LONG })).length, 2);
+      assert.equal((await client.ok('ask', { event: 'q', args: 1, ms: LONG })).length, 3);
     }
     await own.allHearAll();
   });
@@ -351,9 +376,9 @@ describe(`beside Node’s servers with adapter ${versionOf('redis-adapter-7')}`,
       await eventually(async () => (await own.ok('fetch', { to: [room] })).length === 3, 'three have joined');
       await own.ok('leave', { to: [room], rooms: [room] });
       await eventually(async () => (await own.ok('fetch', { to: [room] })).length === 0, 'all have left');
-      const acks = await own.ok('ask', { event: 'q', args: BYTES, ms: 20_000 });
+      const acks = await own.ok('ask', { event: 'q', args: BYTES, ms: LONG });
       assert.deepEqual(byName(acks), sorted(SERVERS).map((name) => ({ name, x: BYTES })));
-      const replies = await own.ok('server-ask', { event: 'server-ping', args: 1, ms: 20_000 });
+      const replies = await own.ok('server-ask', { event: 'server-ping', args: 1, ms: LONG });
       assert.equal(replies.length, 3);
     });
   }

@@ -3,7 +3,8 @@
 //! ```text
 //! PORT=3000 REDIS_URL=redis://127.0.0.1:6379 cargo run --example ops
 //! ```
-//! Namespaces: `/ops`, see `test/support/ops_gateway.rs`, and `/` without events, so that a client can be in two.
+//! Namespaces: `/ops` and any `/ops-{number}`, see `test/support/ops_gateway.rs`; and `/` without events, so that a client can be in
+//! two.
 
 #[path = "../support/ops_gateway.rs"]
 mod ops_gateway;
@@ -16,6 +17,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     telemetry::init(&config.log_filter);
     let app = App::new(config)
         .gateway(ops_gateway::gateway())
+        .gateway(ops_gateway::with_ops(Gateway::matching(
+            "/ops-{number:[0-9]+}",
+        )))
         .gateway(Gateway::new("/"));
     let running = app.start().await?;
     log::info!("listening on {} for the server API", running.url());

@@ -109,7 +109,12 @@ enum What {
 
 /// Returns the gateway.
 pub(crate) fn gateway() -> Gateway {
-    Gateway::new("/ops")
+    with_ops(Gateway::new("/ops"))
+}
+
+/// Adds the events to a gateway.
+pub(crate) fn with_ops(gateway: Gateway) -> Gateway {
+    gateway
         .on("join", |socket: SocketRef, Arg(room): Arg<String>| async move {
             socket.join(room).await
         })
