@@ -231,7 +231,7 @@ async fn servers_send_events_to_each_other_and_not_to_themselves() {
     assert_eq!(told["arrived"], json!([]));
     let error = told["error"].as_str().unwrap();
     assert!(error.contains("1 of 1 other instances"), "{error}");
-    for reserved in ["connect", "connection", "new_namespace"] {
+    for reserved in ["connect", "connection", "new_namespace", "error"] {
         let order = json!({ "op": "server-emit", "event": reserved, "args": 0 });
         assert_eq!(a.op(order).await["error"]["code"], "reserved_event");
     }
