@@ -164,7 +164,7 @@ class Hub {
     this.process = started;
     const listening = new Promise((resolve, reject) => {
       started.child.on('log', () => {
-        const found = /(?:listening on|clients connect to) (http:\/\/[\d.]+:\d+)/.exec(started.log);
+        const found = /listening on (http:\/\/[\d.]+:\d+)/.exec(started.log);
         if (found) resolve(found[1]);
       });
       started.ended.then(({ code, signal }) => reject(
