@@ -62,7 +62,7 @@ doc:
 
 test-client: test/client/$(installed)
 	$(call heading,the official client)
-	cargo build --locked --bins --example chat --example matrix
+	cargo build --locked --bins --examples
 	$(call node_test,test/client)
 
 # -B leaves no __pycache__ behind; sockets that the client forgets to close are not our fault.

@@ -246,7 +246,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .page("/", include_str!("chat.html"))
         .gateway(gateway());
     let running = app.start().await?;
-    log::info!("chat: open {} in a browser", running.url());
+    log::info!("chat: listening on {}: open it in a browser", running.url());
     running.run_until_signal().await?;
     Ok(())
 }

@@ -24,6 +24,7 @@
 //! | [`adapter`] | the wire between instances: pure |
 //! | [`redis_bridge`] | one actor per instance: Redis |
 //! | [`auth`] | accounts, passwords, tokens |
+//! | [`emit`] | what the program publishes from a shell, without being an instance |
 //!
 //! Invariants, written as absences:
 //! - nothing but `http`, `websocket` and `app`, which puts them together, knows actix-http or actix-web;
@@ -42,6 +43,7 @@ pub mod adapter;
 pub mod app;
 pub mod auth;
 pub mod config;
+pub mod emit;
 pub mod engine_io;
 pub mod gateways;
 pub mod healthcheck;

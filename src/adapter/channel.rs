@@ -116,7 +116,7 @@ impl RequestChannels {
     pub fn new(prefix: &str, namespace: Namespace, uid: &Uid) -> Self {
         let response = format!("{prefix}-response#{namespace}#");
         Self {
-            request: format!("{prefix}-request#{namespace}#"),
+            request: request_channel(prefix, &namespace),
             own_response: format!("{response}{uid}#"),
             response,
             namespace,
@@ -170,6 +170,11 @@ impl RequestChannels {
             None
         }
     }
+}
+
+/// Returns the channel on which requests about `namespace` are published under `prefix`.
+pub(super) fn request_channel(prefix: &str, namespace: &Namespace) -> String {
+    format!("{prefix}-request#{namespace}#")
 }
 
 /// Returns `text` with every glob character made literal.

@@ -12,6 +12,7 @@
 //! sharded, sharded_channel ── the same with the sharded adapter's messages and channels
 //! kind     ── which of the two adapters is spoken
 //! incoming ── what came, whichever adapter brought it
+//! emitter  ── what is published by who is no instance
 //!   opened     ── requests and responses: JSON or MessagePack → JSON text + attachments
 //!   parts      ── rooms, targets, flags, packets, sockets of requests and responses
 //! ```
@@ -22,6 +23,7 @@ mod opened;
 mod parts;
 
 pub mod channel;
+pub mod emitter;
 pub mod incoming;
 pub mod kind;
 pub mod message;

@@ -152,8 +152,8 @@ impl NamespaceRef {
     }
 }
 
-/// Names that Node's servers keep for themselves; see wire.md 2.5.
-const RESERVED_SERVER_EVENTS: [&str; 3] = ["connect", "connection", "new_namespace"];
+/// Names that Node's servers keep for themselves, see wire.md 2.5, and the one that ends a Node server without a listener for it.
+const RESERVED_SERVER_EVENTS: [&str; 4] = ["connect", "connection", "new_namespace", "error"];
 
 fn server_args(name: &str, args: impl IntoArgs) -> Result<Args, HandlerError> {
     let args = args.into_args(Some(name))?;

@@ -50,7 +50,7 @@ const MAX_UNCONFIRMED: usize = 64;
 /// Bytes of them.
 const MAX_UNCONFIRMED_BYTES: usize = 256 << 10;
 /// Questions of others that may be being answered at a time; more are not answered.
-const MAX_ANSWERING: usize = 1024;
+pub(super) const MAX_ANSWERING: usize = 1024;
 /// How long what clients and handlers answer is passed on at most, whatever the asking instance says.
 const MAX_ANSWER_TIME: Duration = Duration::from_secs(10 * 60);
 /// How long a handler of servers' events has, since the asking instance does not say; twice Node's time-out.

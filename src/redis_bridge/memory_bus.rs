@@ -2,8 +2,12 @@
 //!
 //! Not a broker: patterns end in `*` and are otherwise literal, as `adapter::channel` writes them.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::bus::{
@@ -71,11 +75,54 @@ impl MemoryBus {
     }
 
     /// Publishes as a stranger would.
-    pub(super) fn publish(&self, channel: &str, payload: impl Into<bytes::Bytes>) {
+    pub(super) fn publish(&self, channel: &str, payload: impl Into<Bytes>) {
         self.deliver(&[Outbound {
             channel: channel.to_owned(),
             payload: payload.into(),
         }]);
+    }
+
+    /// Listens to a channel as a stranger would.
+    pub(super) fn listen(&self, channel: &str) -> mpsc::UnboundedReceiver<Bytes> {
+        let (inbox, mut heard) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut state = self.shared.state.lock().unwrap();
+        state.num_links += 1;
+        let id = state.num_links;
+        let names = Names {
+            channels: vec![channel.to_owned()],
+            ..Names::default()
+        };
+        state.listeners.push(Listener { id, names, inbox });
+        actix_rt::spawn(async move {
+            while let Some(Heard::Message(inbound)) = heard.recv().await {
+                _ = sender.send(inbound.payload);
+            }
+        });
+        receiver
+    }
+
+    /// Waits until somebody listens to a channel by its name.
+    pub(super) async fn subscribed(&self, channel: &str) {
+        self.until_listeners(channel, |num| num > 0).await;
+    }
+
+    /// Waits until nobody listens to a channel by its name.
+    pub(super) async fn unsubscribed(&self, channel: &str) {
+        self.until_listeners(channel, |num| num == 0).await;
+    }
+
+    async fn until_listeners(&self, channel: &str, is: impl Fn(usize) -> bool) {
+        // Subscribing makes no sound, so this looks at every turn.
+        while !is(self.num_listeners(channel)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn num_listeners(&self, channel: &str) -> usize {
+        let state = self.shared.state.lock().unwrap();
+        let listens = |listener: &&Listener| listener.names.channels.iter().any(|n| n == channel);
+        state.listeners.iter().filter(listens).count()
     }
 
     pub(super) fn journal(&self) -> Vec<Deed> {
@@ -167,9 +214,7 @@ impl Publisher for MemoryPublisher {
 
     async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
         self.bus.check()?;
-        let state = self.bus.shared.state.lock().unwrap();
-        let listens = |listener: &&Listener| listener.names.channels.iter().any(|n| n == channel);
-        Ok(state.listeners.iter().filter(listens).count())
+        Ok(self.bus.num_listeners(channel))
     }
 
     async fn ping(&mut self) -> Result<(), BusError> {

@@ -18,25 +18,32 @@ use tokio::sync::{mpsc, watch};
 use super::{
     BridgeStats, BusStatus, FLUSH_TIMEOUT, RedisBridge, StatsSnapshot,
     bus::{Bus, BusError},
-    incoming::HubDoor,
+    incoming::{HubDoor, MAX_ANSWERING},
     memory_bus::{Deed, MemoryBus},
-    messages::{ForBridge, Stop},
+    messages::{AskOthers, ForBridge, Stop},
     namespaces::Namespaces,
     redis_bus::{MAX_MESSAGE_BYTES, RedisBus},
 };
 use crate::{
-    adapter::{kind::AdapterKind, message, uid::Uid},
+    adapter::{
+        kind::AdapterKind,
+        message,
+        request::{self, Request, RequestId},
+        response::{self, Response},
+        uid::Uid,
+    },
     config::{RedisConfig, Secret},
     hub::{
         broadcast::{Broadcast, Flags, Target},
         command::Command,
         interest::Interest,
         messages::{Answering, Reinject},
+        question::{Answer, Answers, Question},
     },
     redis_server::RedisServer,
     socket_io::{
         args::Args,
-        ids::{Namespace, Room},
+        ids::{Namespace, Room, SocketId},
     },
 };
 
@@ -56,6 +63,8 @@ struct Probe {
     /// Takes no message while this is false.
     is_open: watch::Receiver<bool>,
     num_waiting: Arc<AtomicUsize>,
+    /// Where more answers could come from.
+    silent: Vec<Answers>,
 }
 
 impl Actor for Probe {
@@ -81,8 +90,20 @@ impl Handler<Reinject> for Probe {
 impl Handler<Answering> for Probe {
     type Result = ();
 
+    /// Has one client, which never acknowledges anything.
     fn handle(&mut self, message: Answering, _ctx: &mut Self::Context) {
-        panic!("nobody asks in these tests: {message:?}");
+        let Answering {
+            question, answers, ..
+        } = message;
+        let answer = match question {
+            Question::SocketIds { .. } => Answer::SocketIds(vec![SocketId::from("client")]),
+            Question::Rooms => Answer::Rooms(vec![Room::from("client")]),
+            Question::Sockets { .. } => Answer::Found(Vec::new()),
+            Question::Broadcast { .. } => Answer::NumClients(1),
+            Question::ServerEvent { args } => Answer::ServerReply(args),
+        };
+        answers.send(answer).unwrap();
+        self.silent.push(answers);
     }
 }
 
@@ -129,6 +150,7 @@ impl<B: Bus> Instance<B> {
             heard: sender,
             is_open,
             num_waiting: num_waiting.clone(),
+            silent: Vec::new(),
         }
         .start();
         let num_connected = Arc::new(AtomicUsize::new(0));
@@ -355,6 +377,239 @@ async fn what_can_reach_nobody_here_is_not_read() {
     assert_eq!((stats.num_for_nobody, stats.num_malformed), (3, 0));
 }
 
+const REQUESTS: &str = "socket.io-request#/events#";
+const RESPONSES: &str = "socket.io-response#/events#";
+
+/// A stranger's request, as it is published.
+fn asked(uid: &Uid, request: &Request) -> Bytes {
+    request::encode(uid, &"/events".into(), request).unwrap()
+}
+
+#[actix::test]
+async fn questions_of_others_are_answered_on_their_own_channel() {
+    let bus = MemoryBus::new();
+    let _instance = Instance::over(bus.clone()).up().await;
+    let uid = Uid::parse("friend").unwrap();
+    let id = |text: &str| RequestId::from(text);
+    let mut got = bus.listen("socket.io-response#/events#friend#");
+    let mut shared = bus.listen(RESPONSES);
+    bus.publish(REQUESTS, asked(&uid, &Request::AllRooms { id: id("1") }));
+    let rooms = vec![Room::from("client")];
+    let answer = soon("the answer", got.recv()).await.unwrap();
+    assert_eq!(
+        response::decode(&answer),
+        Ok(Response::AllRooms { id: id("1"), rooms })
+    );
+    let question = Request::Broadcast {
+        id: id("2"),
+        broadcast: event("q"),
+        timeout: Some(Duration::from_secs(5)),
+        expect_single_response: false,
+    };
+    bus.publish(REQUESTS, asked(&uid, &question));
+    let answer = soon("the count", got.recv()).await.unwrap();
+    let count = Response::ClientCount {
+        id: id("2"),
+        num_clients: 1,
+    };
+    assert_eq!(response::decode(&answer), Ok(count));
+    // The old form, for one socket: whoever has it does as told, and says so.
+    bus.publish(
+        REQUESTS,
+        &br#"{"requestId":"3","type":2,"sid":"stranger","room":"r"}"#[..],
+    );
+    bus.publish(REQUESTS, &br#"{"requestId":"4","type":0,"rooms":[]}"#[..]);
+    let answer = soon("the answer", shared.recv()).await.unwrap();
+    let sockets = vec![SocketId::from("client")];
+    assert_eq!(
+        response::decode(&answer),
+        Ok(Response::SocketIds {
+            id: id("4"),
+            sockets
+        })
+    );
+}
+
+#[actix::test]
+async fn what_is_no_question_or_no_answer_for_us_is_skipped_and_counted() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::over(bus.clone()).up().await;
+    let deep = "[".repeat(1_000_000);
+    for channel in [REQUESTS, RESPONSES] {
+        for garbage in [
+            &b""[..],
+            b"{",
+            b"{}",
+            b"null",
+            b"\xc1",
+            b"\xdf\xff\xff\xff\xff",
+            b"\x93\xa1a\x80\x80",
+            br#"{"type":99,"requestId":"x"}"#,
+            br#"{"type":5}"#,
+            br#"{"requestId":7,"sockets":[{}]}"#,
+            &[
+                b"{\"requestId\":\"x\",\"type\":6,\"data\":",
+                deep.as_bytes(),
+            ]
+            .concat(),
+        ] {
+            bus.publish(channel, garbage.to_vec());
+        }
+    }
+    let stranger = Uid::random().unwrap();
+    bus.publish(
+        "socket.io#/events#",
+        message::encode(&stranger, &event("good")).unwrap(),
+    );
+    assert_eq!(instance.hears().await, event("good"));
+    let stats = instance.stats.snapshot();
+    assert_eq!(
+        (stats.num_malformed, stats.num_reinjected),
+        (22, 1),
+        "{stats:?}"
+    );
+
+    for answer in [
+        &br#"{"requestId":"never asked","sockets":[]}"#[..],
+        br#"{"requestId":"never asked","rooms":["a"]}"#,
+        br#"{"type":8,"requestId":"never asked","clientCount":99999999999}"#,
+        br#"{"type":6,"requestId":"never asked","data":1}"#,
+        br#"{"requestId":"never asked"}"#,
+    ] {
+        bus.publish(RESPONSES, answer.to_vec());
+    }
+    instance.until_stats(|stats| stats.num_unasked == 5).await;
+}
+
+#[actix::test]
+async fn an_echo_of_ones_own_request_is_not_obeyed_twice() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let join = Command::Join {
+        namespace: "/events".into(),
+        target: Target::default(),
+        rooms: vec!["r".into()],
+    };
+    // The probe fails on any command that is no broadcast.
+    instance.bridge.do_send(ForBridge::Publish(Arc::new(join)));
+    instance
+        .until_stats(|stats| stats.num_own_echoes == 1)
+        .await;
+    assert_eq!(instance.stats.snapshot().num_reinjected, 0);
+}
+
+#[actix::test]
+async fn a_flood_of_questions_is_answered_up_to_a_limit() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let stranger = Uid::random().unwrap();
+    let question = |n: usize| Request::Broadcast {
+        id: RequestId::from(n.to_string()),
+        broadcast: event("q"),
+        timeout: Some(Duration::from_secs(3600)),
+        expect_single_response: false,
+    };
+    for n in 0..MAX_ANSWERING + 10 {
+        bus.publish(REQUESTS, asked(&stranger, &question(n)));
+    }
+    instance
+        .until_stats(|stats| stats.num_unanswered == 10)
+        .await;
+}
+
+#[actix::test]
+async fn whoever_asks_hears_how_many_were_asked_and_what_they_say() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let ask = |namespace: &str| {
+        let (answers, received) = mpsc::unbounded_channel();
+        let ask = AskOthers {
+            namespace: namespace.into(),
+            question: Question::Rooms,
+            timeout: Duration::from_secs(5),
+            answers,
+        };
+        instance.bridge.do_send(ForBridge::Ask(Box::new(ask)));
+        received
+    };
+    let mut alone = ask("/events");
+    let first = soon("the count", alone.recv()).await;
+    assert!(
+        matches!(first, Some(Answer::Asked { num_instances: 0 })),
+        "{first:?}"
+    );
+    assert!(
+        soon("the end", alone.recv()).await.is_none(),
+        "nobody could say more"
+    );
+
+    let _other = Instance::over(bus.clone()).up().await;
+    // Somebody is counted and never answers.
+    let _mute = bus.listen(REQUESTS);
+    let mut answered = ask("/events");
+    let first = soon("the count", answered.recv()).await;
+    assert!(
+        matches!(first, Some(Answer::Asked { num_instances: 2 })),
+        "{first:?}"
+    );
+    let second = soon("the answer", answered.recv()).await;
+    assert!(
+        matches!(&second, Some(Answer::Rooms(rooms)) if rooms.len() == 1),
+        "{second:?}"
+    );
+    // Where we do not listen ourselves, everyone who does is another.
+    let _elsewhere = bus.listen("socket.io-request#/elsewhere#");
+    let mut foreign = ask("/elsewhere");
+    let first = soon("the count", foreign.recv()).await;
+    assert!(
+        matches!(first, Some(Answer::Asked { num_instances: 1 })),
+        "{first:?}"
+    );
+
+    bus.set_up(false);
+    let last = soon("the failure", answered.recv()).await;
+    assert!(matches!(last, Some(Answer::Unreachable { .. })), "{last:?}");
+}
+
+#[actix::test]
+async fn a_namespace_is_heard_while_it_has_sockets_here() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::over(bus.clone()).up().await;
+    let stranger = Uid::random().unwrap();
+    let to = |name: &str| Broadcast {
+        namespace: "/made/7".into(),
+        ..event(name)
+    };
+    let publish = |name: &str| {
+        bus.publish(
+            "socket.io#/made/7#",
+            message::encode(&stranger, &to(name)).unwrap(),
+        );
+    };
+    publish("nobody listens");
+    instance.bridge.do_send(ForBridge::Open("/made/7".into()));
+    let name = "socket.io-request#/made/7#";
+    soon("the subscription", bus.subscribed(name)).await;
+    publish("heard");
+    assert_eq!(instance.hears().await, to("heard"));
+    instance.bridge.do_send(ForBridge::Close("/made/7".into()));
+    // One that comes and goes costs nothing.
+    instance.bridge.do_send(ForBridge::Open("/made/7".into()));
+    instance.bridge.do_send(ForBridge::Close("/made/7".into()));
+    soon("the end of it", bus.unsubscribed(name)).await;
+    let changes = bus.journal();
+    let changes = changes
+        .iter()
+        .filter(|deed| matches!(deed, Deed::Unsubscribed(_)));
+    assert_eq!(changes.count(), 1);
+    let first = event("first of what is always heard");
+    bus.publish(
+        "socket.io#/events#",
+        message::encode(&stranger, &first).unwrap(),
+    );
+    assert_eq!(instance.hears().await, first);
+}
+
 #[actix::test]
 async fn a_slow_hub_stops_the_listening() {
     let bus = MemoryBus::new();
@@ -411,6 +666,7 @@ async fn it_ends_when_the_hub_is_gone() {
         heard: sender,
         is_open,
         num_waiting: Arc::default(),
+        silent: Vec::new(),
     };
     // An address whose actor has never lived on: the arbiter that would run it is gone.
     let arbiter = actix::Arbiter::new();
@@ -752,6 +1008,7 @@ async fn the_bridge_is_built_from_the_settings() {
         heard: sender,
         is_open,
         num_waiting: Arc::default(),
+        silent: Vec::new(),
     }
     .start();
     let new = |url: &str| {

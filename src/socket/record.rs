@@ -73,8 +73,7 @@ impl Record {
         let data = self.lock().clone().into_string();
         SocketSnapshot {
             id: self.id.clone(),
-            // What a client brought to be admitted is not kept: see `HandshakeSnapshot`.
-            handshake: HandshakeSnapshot::new(&self.handshake, None),
+            handshake: HandshakeSnapshot::new(&self.handshake),
             rooms,
             data: RawValue::from_string(data).expect("it was written from a value"),
         }

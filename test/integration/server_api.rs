@@ -256,7 +256,7 @@ pub(crate) async fn check_server_events(adapter: AdapterKind, url: &str) {
     assert_eq!(told["arrived"], json!([]));
     let error = told["error"].as_str().unwrap();
     assert!(error.contains("1 of 1 other instances"), "{error}");
-    for reserved in ["connect", "connection", "new_namespace"] {
+    for reserved in ["connect", "connection", "new_namespace", "error"] {
         let order = json!({ "op": "server-emit", "event": reserved, "args": 0 });
         assert_eq!(a.op(order).await["error"]["code"], "reserved_event");
     }
