@@ -233,7 +233,11 @@ impl Listener {
 
     /// Returns whether this is the answer to the oldest command, which has its answer then.
     fn answers(&mut self, asked: &Asked) -> bool {
-        self.asked.pop_front_if(|oldest| oldest == asked).is_some()
+        let is_oldest = self.asked.front() == Some(asked);
+        if is_oldest {
+            self.asked.pop_front();
+        }
+        is_oldest
     }
 
     /// Pings after silence, gives up after unanswered commands.
@@ -339,6 +343,41 @@ mod tests {
         answer(&mut node, &confirmation("sunsubscribe", "z")).await;
         assert!(matches!(next(&mut listener).await, Ok(Event::Subscribed(c)) if c == "a"));
         assert!(matches!(next(&mut listener).await, Ok(Event::Withdrawn(c)) if c == "z"));
+    }
+
+    fn message(payload: &str) -> String {
+        let len = payload.len();
+        format!("*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n${len}\r\n{payload}\r\n")
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_is_asked_for() {
+        let (ours, mut node) = tokio::io::duplex(1 << 20);
+        let mut listener = Listener::log_in(Box::new(ours), None, None).await.unwrap();
+        let flood = message(&"x".repeat(1000)).repeat(900);
+        answer(&mut node, &flood).await;
+        for taken in 1..=3 {
+            assert!(matches!(
+                next(&mut listener).await,
+                Ok(Event::Message { .. })
+            ));
+            assert!(listener.input.len() <= READ_BYTES, "after {taken}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_long_is_not_read() {
+        let (mut listener, mut node) = pair().await;
+        let claim = format!(
+            "*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n${}\r\n",
+            MAX_MESSAGE_BYTES + 1
+        );
+        answer(&mut node, &claim).await;
+        assert!(matches!(
+            next(&mut listener).await,
+            Err(BusError::TooLong { .. })
+        ));
+        assert!(listener.input.capacity() < 1 << 20);
     }
 
     #[tokio::test]

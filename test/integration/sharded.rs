@@ -343,6 +343,56 @@ async fn a_lost_master_is_replaced_and_delivery_resumes_by_itself() {
 }
 
 #[actix_rt::test]
+async fn a_master_may_hand_over_to_its_replica_under_a_stream_of_events() {
+    let mut cluster = RedisCluster::start();
+    let (room, main) = ("socket.io#/ops#red#", "socket.io#/ops#");
+    let master = cluster.owner_of(room);
+    // The one that also has the main channel must take part, too, or the census is not put to the test.
+    cluster.add_replica_of(master);
+    let main_master = cluster.owner_of(main);
+    cluster.add_replica_of(main_master);
+    let (_one, _two, mut a, mut b) = two_by(sharded(Dynamic), &cluster.url_of(0)).await;
+    b.call("join", &json!("red")).await;
+    await_subscribers(1, || cluster.num_subscribers(room)).await;
+    for n in 1..=50 {
+        emit(&mut a, &["red"], n).await;
+    }
+    cluster.hand_over_to(3);
+    for n in 51..=100 {
+        emit(&mut a, &["red"], n).await;
+    }
+    cluster.hand_over_to(4);
+    await_subscribers(1, || cluster.num_subscribers(room)).await;
+    await_subscribers(2, || cluster.num_subscribers(main)).await;
+    for n in 101..=150 {
+        emit(&mut a, &["red"], n).await;
+    }
+    let got = rising_until(&mut b, 150).await;
+    let outside: Vec<usize> = got.into_iter().filter(|n| *n <= 50 || *n > 100).collect();
+    let expected: Vec<usize> = (1..=50).chain(101..=150).collect();
+    assert_eq!(outside, expected);
+    let told = a.op(json!({ "op": "fetch" })).await;
+    assert_eq!(told["ok"].as_array().map(Vec::len), Some(2), "{told}");
+}
+
+#[actix_rt::test]
+async fn accounts_are_found_on_every_node_of_a_cluster() {
+    let cluster = RedisCluster::start();
+    let (one, two, ..) = two_by(sharded(Static), &cluster.url_of(0)).await;
+    for node in 0..3 {
+        let key = cluster.name_at(node, |n| format!("socket.io:sockhop:user:ada{n}"));
+        let name = key.rsplit(':').next().unwrap();
+        let body = format!(r#"{{"username":"{name}","password":"correct horse"}}"#);
+        let answer = http::post_json(one.addr, "/auth/register", &body).await;
+        assert_eq!(answer.status, 201, "{name}");
+        let answer = http::post_json(two.addr, "/auth/login", &body).await;
+        assert_eq!(answer.status, 200, "{name}");
+        let again = http::post_json(two.addr, "/auth/register", &body).await;
+        assert_eq!(again.status, 409, "{name}");
+    }
+}
+
+#[actix_rt::test]
 async fn the_classic_adapter_refuses_a_cluster_and_says_what_to_do() {
     let cluster = RedisCluster::start();
     let server = TestServer::on_redis_by(AdapterKind::Classic, &cluster.url_of(0), |app| app);

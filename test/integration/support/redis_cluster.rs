@@ -175,6 +175,18 @@ impl RedisCluster {
             .sum()
     }
 
+    /// Lets a replica take over from its master, who is alive and agrees.
+    pub(crate) fn hand_over_to(&self, replica: usize) {
+        self.nodes[replica].obeys(&["CLUSTER", "FAILOVER"]);
+        until("the replica is a master", || {
+            self.nodes.iter().all(|node| {
+                let nodes = node.says(&["CLUSTER", "NODES"]);
+                let mut lines = nodes.lines();
+                lines.any(|line| line.contains(&self.nodes[replica].id) && line.contains("master"))
+            })
+        });
+    }
+
     /// Kills a node as a crash would.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].server.kill();
