@@ -52,7 +52,8 @@ use crate::{
         actor::{ConnectBridge, Hub},
         interest::Interest,
     },
-    redis_bridge::{self, HubDoor, RedisBridge},
+    redis_bridge::{self, HubDoor, Listener, Name, RedisBridge},
+    relay::Relay,
     socket::{
         acks::AckIds,
         actor::Services,
@@ -246,10 +247,13 @@ impl App {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
                 let hub = HubDoor::new(&hub, interest.clone());
-                let bridge = RedisBridge::new(redis, uid, namespaces, hub, on_connected)
+                let relay = Arc::new(Relay::new(instance));
+                let name = Name { uid, instance };
+                let listener = relayed(&relay);
+                let bridge = RedisBridge::new(redis, name, namespaces, hub, listener, on_connected)
                     .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
-                Some(bridge)
+                Some((bridge, relay))
             }
             None => {
                 log::info!(
@@ -258,6 +262,7 @@ impl App {
                 None
             }
         };
+        let (bridge, relay) = bridge.unzip();
         let bus = bridge.as_ref().map(RedisBridge::status);
         let bridge = bridge.map(|bridge| {
             let arbiter = Arbiter::new();
@@ -272,6 +277,7 @@ impl App {
             parser,
             gateways,
             hub,
+            relay,
             interest,
             ack_ids,
             sessions: Sessions::default(),
@@ -279,6 +285,9 @@ impl App {
             work: WorkCount::default(),
             is_stopping: AtomicBool::new(false),
         });
+        if let (Some(relay), Some((_, bridge))) = (&services.relay, &bridge) {
+            relay.connect(&services, bridge.clone().recipient());
+        }
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
             bus,
@@ -310,6 +319,15 @@ impl App {
             bridge,
         })
     }
+}
+
+/// Returns who takes what other instances say to this one alone.
+fn relayed(relay: &Arc<Relay>) -> Listener {
+    let (taking, losing) = (Arc::clone(relay), Arc::clone(relay));
+    Listener::new(
+        move |payload| taking.take(payload),
+        move || losing.lose_all(),
+    )
 }
 
 /// Starts the hub on its arbiter, and on this one the actor that runs the servers' own handlers; each knows the other.

@@ -23,6 +23,7 @@
 //! | [`msgpack`] | values in MessagePack from and to JSON text: pure |
 //! | [`adapter`] | the wire between instances: pure |
 //! | [`redis_bridge`] | one actor per instance: Redis |
+//! | [`relay`] | polling requests for sessions of other instances |
 //! | [`auth`] | accounts, passwords, tokens |
 //!
 //! Invariants, written as absences:
@@ -49,6 +50,7 @@ pub mod http;
 pub mod hub;
 pub mod msgpack;
 pub mod redis_bridge;
+pub mod relay;
 pub mod socket;
 pub mod socket_io;
 pub mod telemetry;

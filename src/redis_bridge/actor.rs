@@ -20,6 +20,7 @@ use super::{
     messages::{AskOthers, ForBridge, Stop},
     namespaces::{Channels, Namespaces},
     outgoing::{LIMITS, Outgoing},
+    private::{self, Listener},
     queue::Queue,
     redis_bus::RedisBus,
     status::{BridgeStats, BusStatus},
@@ -31,6 +32,7 @@ use crate::{
         uid::Uid,
     },
     config::RedisConfig,
+    engine_io::sid::InstanceId,
     hub::{command::Command, question::Answer},
     socket_io::ids::Namespace,
 };
@@ -56,33 +58,46 @@ pub struct RedisBridge<B: Bus = RedisBus> {
     closing: HashMap<Namespace, SpawnHandle>,
     queue: Arc<Queue>,
     asks: mpsc::Sender<AskOthers>,
+    private: private::Sender,
     stats: Arc<BridgeStats>,
     status: watch::Receiver<BusStatus>,
     /// Until the actor starts.
     link: Option<Link<B>>,
 }
 
+/// What an instance is called on the bus.
+#[derive(Clone, Debug)]
+pub struct Name {
+    /// By all servers, Node's included.
+    pub uid: Uid,
+    /// By other instances of Sockhop, for what is meant for it alone.
+    pub instance: InstanceId,
+}
+
 impl RedisBridge<RedisBus> {
-    /// Returns a bridge for `namespaces` over the Redis of `config`, named `uid` there. Nothing is connected before
+    /// Returns a bridge for `namespaces` over the Redis of `config`, called `name` there. Nothing is connected before
     /// the actor starts, and a Redis that is away is no error. `on_connected` is called on the bridge's arbiter
-    /// whenever the connections stand and every subscription is in force; it must not block.
+    /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what others say to
+    /// this instance alone.
     ///
     /// # Errors
     /// [`BusError::Address`]: the address has no meaning to us.
     pub fn new(
         config: &RedisConfig,
-        uid: Uid,
+        name: Name,
         namespaces: Vec<Namespace>,
         hub: HubDoor,
+        listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
         let bus = RedisBus::new(&config.url)?;
         Ok(Self::over(
             bus,
             &config.prefix,
-            uid,
+            name,
             namespaces,
             hub,
+            listener,
             on_connected,
         ))
     }
@@ -93,16 +108,19 @@ impl<B: Bus> RedisBridge<B> {
     pub(super) fn over(
         bus: B,
         prefix: &str,
-        uid: Uid,
+        name: Name,
         namespaces: Vec<Namespace>,
         hub: HubDoor,
+        listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let namespaces = Arc::new(Namespaces::new(prefix, &uid, namespaces));
+        let Name { uid, instance } = name;
+        let namespaces = Arc::new(Namespaces::new(prefix, &uid, instance, namespaces));
         let stats = Arc::new(BridgeStats::default());
         let queue = Arc::new(Queue::new(Outgoing::new(LIMITS), stats.clone()));
         let (status_sender, status) = watch::channel(BusStatus::Connecting);
         let (asks, asked) = mpsc::channel(MAX_WAITING_QUESTIONS);
+        let (private, private_waiting) = private::channel();
         let link = Link {
             bus,
             uid: uid.clone(),
@@ -110,6 +128,8 @@ impl<B: Bus> RedisBridge<B> {
             queue: Arc::clone(&queue),
             calls: Arc::new(Calls::new(uid.clone())),
             asks: asked,
+            private: private_waiting,
+            listener,
             stats: Arc::clone(&stats),
             status: status_sender,
             hub,
@@ -121,6 +141,7 @@ impl<B: Bus> RedisBridge<B> {
             closing: HashMap::new(),
             queue,
             asks,
+            private,
             stats,
             status,
             link: Some(link),
@@ -135,6 +156,10 @@ impl<B: Bus> RedisBridge<B> {
     /// Returns the counts, now and from now on.
     pub fn stats(&self) -> Arc<BridgeStats> {
         self.stats.clone()
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(*self.status.borrow(), BusStatus::Down { .. })
     }
 
     fn publish(&self, command: &Command) {
@@ -231,6 +256,20 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
         match message {
             ForBridge::Publish(command) => self.publish(&command),
             ForBridge::Ask(ask) => self.ask(ask),
+            ForBridge::Send {
+                to,
+                payload,
+                receipt,
+            } if !self.is_down() => {
+                let channel = self.namespaces.private_of(to);
+                self.private.send(Outbound { channel, payload }, receipt);
+            }
+            ForBridge::Look { instance, reply } if !self.is_down() => {
+                self.private
+                    .look(self.namespaces.private_of(instance), reply);
+            }
+            // Dropping the receipt, or the reply, says that nobody knows.
+            ForBridge::Send { .. } | ForBridge::Look { .. } => {}
             ForBridge::Open(namespace) => {
                 if let Some(closing) = self.closing.remove(&namespace) {
                     ctx.cancel_future(closing);

@@ -56,6 +56,8 @@ pub enum Heard {
 /// How a batch went that reached the bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
+    /// How many have heard each message of the batch, as far as the bus knows; 0 for one that it refused.
+    pub num_listeners: Vec<usize>,
     /// How many messages of the batch the bus refused.
     pub num_refused: usize,
     /// Why, for the last of them.

@@ -23,8 +23,9 @@ use tokio::{
 use super::{
     bus::{Inbound, Outbound},
     calls::Calls,
-    listening::Kind,
+    listening::{Kind, Place},
     namespaces::Channels,
+    private::Listener,
     queue::Queue,
     status::BridgeStats,
 };
@@ -100,6 +101,7 @@ enum Unfit {
 pub(super) struct Incoming {
     uid: Uid,
     hub: HubDoor,
+    private: Listener,
     queue: Arc<Queue>,
     calls: Arc<Calls>,
     stats: Arc<BridgeStats>,
@@ -112,6 +114,7 @@ impl Incoming {
     pub(super) fn new(
         uid: Uid,
         hub: HubDoor,
+        private: Listener,
         queue: Arc<Queue>,
         calls: Arc<Calls>,
         stats: Arc<BridgeStats>,
@@ -119,6 +122,7 @@ impl Incoming {
         Self {
             uid,
             hub,
+            private,
             queue,
             calls,
             stats,
@@ -132,11 +136,18 @@ impl Incoming {
     pub(super) async fn take(
         &mut self,
         inbound: &Inbound,
-        place: Option<(Arc<Channels>, Kind)>,
+        place: Option<Place>,
     ) -> Result<(), HubGone> {
-        let Some((channels, kind)) = place else {
-            self.skip_strange(inbound, "channel is none of ours");
-            return Ok(());
+        let (channels, kind) = match place {
+            Some(Place::Namespace(channels, kind)) => (channels, kind),
+            Some(Place::Private) => {
+                self.private.take(&inbound.payload);
+                return Ok(());
+            }
+            None => {
+                self.skip_strange(inbound, "channel is none of ours");
+                return Ok(());
+            }
         };
         let payload = &inbound.payload;
         let taken = match kind {
@@ -387,7 +398,7 @@ impl Incoming {
             channels: Arc::clone(channels),
             uid,
             id,
-            _place: Place::take(&self.num_answering),
+            _slot: Slot::take(&self.num_answering),
         };
         actix_rt::spawn(relay.run(received, Instant::now() + time));
         Ok(Ok(()))
@@ -462,16 +473,16 @@ fn only(socket_id: &SocketId) -> Target {
 }
 
 /// One of the questions that are being answered.
-struct Place(Rc<Cell<usize>>);
+struct Slot(Rc<Cell<usize>>);
 
-impl Place {
+impl Slot {
     fn take(count: &Rc<Cell<usize>>) -> Self {
         count.set(count.get() + 1);
         Self(Rc::clone(count))
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -484,7 +495,7 @@ struct Relay {
     /// Who asked.
     uid: Option<String>,
     id: RequestId,
-    _place: Place,
+    _slot: Slot,
 }
 
 impl Relay {

@@ -29,6 +29,7 @@ use super::{
     listening::Listening,
     messages::AskOthers,
     namespaces::Namespaces,
+    private::{self, Batch, Listener, Waiting},
     queue::Queue,
     status::{BridgeStats, BusStatus},
 };
@@ -54,6 +55,9 @@ pub(super) struct Link<B: Bus> {
     pub(super) queue: Arc<Queue>,
     pub(super) calls: Arc<Calls>,
     pub(super) asks: mpsc::Receiver<AskOthers>,
+    pub(super) private: private::Receiver,
+    /// Who takes what others say to this instance alone.
+    pub(super) listener: Listener,
     pub(super) stats: Arc<BridgeStats>,
     pub(super) status: watch::Sender<BusStatus>,
     pub(super) hub: HubDoor,
@@ -125,8 +129,8 @@ impl<B: Bus> Link<B> {
     ) -> End {
         let (settled, is_settled) = watch::channel(false);
         // Apart from the rest, which the listener shares.
-        let (_, closed) = mpsc::channel(1);
-        let mut asks = std::mem::replace(&mut self.asks, closed);
+        let mut asks = std::mem::replace(&mut self.asks, mpsc::channel(1).1);
+        let mut private = std::mem::replace(&mut self.private, mpsc::channel(1).1);
         let this = &*self;
         let publish = async {
             let mut is_settled = is_settled;
@@ -134,13 +138,14 @@ impl<B: Bus> Link<B> {
             _ = is_settled.wait_for(|is_settled| *is_settled).await;
             this.report_up(outage.take());
             (this.on_connected)();
-            this.publish(publisher, &mut asks).await
+            this.publish(publisher, &mut asks, &mut private).await
         };
         let end = select! {
             end = this.listen(subscriber, &settled) => end,
             err = publish => End::Bus(err),
         };
         self.asks = asks;
+        self.private = private;
         end
     }
 
@@ -149,6 +154,7 @@ impl<B: Bus> Link<B> {
         &self,
         mut publisher: B::Publisher,
         asks: &mut mpsc::Receiver<AskOthers>,
+        private: &mut private::Receiver,
     ) -> BusError {
         let mut has_warned = false;
         loop {
@@ -166,6 +172,11 @@ impl<B: Bus> Link<B> {
                 }
                 Some(ask) = asks.recv() => {
                     if let Err(err) = self.ask(&mut publisher, ask).await {
+                        return err;
+                    }
+                }
+                Some(waiting) = private.recv() => {
+                    if let Err(err) = self.send_private(&mut publisher, waiting, private).await {
                         return err;
                     }
                 }
@@ -192,6 +203,38 @@ impl<B: Bus> Link<B> {
             .fetch_add(num_taken as u64, Relaxed);
         self.queue.settle(published.num_refused);
         Ok(published.reason)
+    }
+
+    /// Sends what waits for other instances alone, and tells how many have heard it.
+    async fn send_private(
+        &self,
+        publisher: &mut B::Publisher,
+        waiting: Waiting,
+        receiver: &mut private::Receiver,
+    ) -> Result<(), BusError> {
+        let mut next = Some(waiting);
+        while let Some(waiting) = next.take() {
+            match waiting {
+                Waiting::Letter(first) => {
+                    let (mut batch, behind) = Batch::gather(first, receiver);
+                    let published = publisher
+                        .publish(std::mem::take(&mut batch.messages))
+                        .await?;
+                    batch.settle(&published.num_listeners);
+                    next = behind;
+                }
+                Waiting::Look { channel, reply } => {
+                    match publisher.num_subscribers(&channel).await {
+                        // Whoever looks may have given up.
+                        Ok(num) => _ = reply.send(num),
+                        // Redis may forbid this one command; all else goes on.
+                        Err(BusError::Refused { .. }) => {}
+                        Err(err) => return Err(err),
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Puts a question: counts who will answer, says so, and publishes it.
@@ -276,6 +319,7 @@ impl<B: Bus> Link<B> {
         let mut incoming = Incoming::new(
             self.uid.clone(),
             self.hub.clone(),
+            self.listener.clone(),
             Arc::clone(&self.queue),
             Arc::clone(&self.calls),
             Arc::clone(&self.stats),
@@ -362,6 +406,9 @@ impl<B: Bus> Link<B> {
     /// Tells all who ask, or are about to, that nobody can be heard.
     fn fail_questions(&mut self, reason: &str) {
         self.calls.fail_all(reason);
+        self.listener.lose_all();
+        // Their receipts are dropped with them, which says it all.
+        while self.private.try_recv().is_ok() {}
         while let Ok(ask) = self.asks.try_recv() {
             let reason = reason.to_owned();
             // Whoever asked may have given up.

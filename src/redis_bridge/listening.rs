@@ -22,12 +22,23 @@ pub(super) enum Kind {
     Call(Carries),
 }
 
+/// Where a message belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// To a namespace.
+    Namespace(Arc<Channels>, Kind),
+    /// To this instance alone.
+    Private,
+}
+
 /// What is listened to.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
     by_namespace: HashMap<Namespace, Arc<Channels>>,
     by_pattern: HashMap<String, Arc<Channels>>,
     by_channel: HashMap<String, Arc<Channels>>,
+    /// Where this instance hears what is said to it alone, once that is listened to.
+    private: Option<String>,
 }
 
 impl Listening {
@@ -35,6 +46,11 @@ impl Listening {
     pub(super) fn follow(&mut self, table: &Namespaces) -> (Names, Names) {
         let wanted = table.all();
         let (mut add, mut remove) = (Names::default(), Names::default());
+        if self.private.is_none() {
+            let private = table.own_private().to_owned();
+            add.channels.push(private.clone());
+            self.private = Some(private);
+        }
         let gone: Vec<_> = self
             .by_namespace
             .extract_if(|namespace, _| !wanted.contains_key(namespace))
@@ -65,9 +81,12 @@ impl Listening {
         (add, remove)
     }
 
-    /// Returns which namespace a message is for, and what it is; `None` if its name is none that is listened to.
-    pub(super) fn place(&self, inbound: &Inbound) -> Option<(Arc<Channels>, Kind)> {
+    /// Returns where a message belongs; `None` if its name is none that is listened to.
+    pub(super) fn place(&self, inbound: &Inbound) -> Option<Place> {
         let channel = &inbound.channel;
+        if inbound.pattern.is_none() && self.private.as_ref().is_some_and(|own| own == channel) {
+            return Some(Place::Private);
+        }
         let (channels, kind) = match &inbound.pattern {
             Some(pattern) => {
                 let channels = self.by_pattern.get(pattern)?;
@@ -79,14 +98,19 @@ impl Listening {
                 (channels, Kind::Call(channels.requests.carries(channel)?))
             }
         };
-        Some((Arc::clone(channels), kind))
+        Some(Place::Namespace(Arc::clone(channels), kind))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::uid::Uid;
+    use crate::{adapter::uid::Uid, engine_io::sid::InstanceId};
+
+    fn table(uid: &Uid) -> Namespaces {
+        let instance = InstanceId::parse("Ab3dE6gH").unwrap();
+        Namespaces::new("p", uid, instance, vec!["/a".into()])
+    }
 
     fn inbound(pattern: Option<&str>, channel: &'static str) -> Inbound {
         Inbound {
@@ -99,13 +123,18 @@ mod tests {
     #[test]
     fn it_adds_what_is_new_and_removes_what_is_gone() {
         let uid = Uid::parse("abcdef").unwrap();
-        let table = Namespaces::new("p", &uid, vec!["/a".into()]);
+        let table = table(&uid);
         let mut listening = Listening::default();
         let (add, remove) = listening.follow(&table);
         assert_eq!(add.patterns, ["p#/a#*"]);
         assert_eq!(
             add.channels,
-            ["p-request#/a#", "p-response#/a#", "p-response#/a#abcdef#"]
+            [
+                "p-sockhop#Ab3dE6gH#",
+                "p-request#/a#",
+                "p-response#/a#",
+                "p-response#/a#abcdef#"
+            ]
         );
         assert!(remove.is_empty());
 
@@ -131,13 +160,18 @@ mod tests {
     #[test]
     fn a_name_tells_what_a_message_is() {
         let uid = Uid::parse("abcdef").unwrap();
-        let table = Namespaces::new("p", &uid, vec!["/a".into()]);
+        let table = table(&uid);
         let mut listening = Listening::default();
         listening.follow(&table);
-        let kind = |pattern, channel| {
-            let place = listening.place(&inbound(pattern, channel));
-            place.map(|(_, kind)| kind)
+        let kind = |pattern, channel| match listening.place(&inbound(pattern, channel)) {
+            Some(Place::Namespace(_, kind)) => Some(kind),
+            Some(Place::Private) => panic!("{channel} is private"),
+            None => None,
         };
+        let own = inbound(None, "p-sockhop#Ab3dE6gH#");
+        assert_eq!(listening.place(&own), Some(Place::Private));
+        assert_eq!(kind(None, "p-sockhop#Ab3dE6gX#"), None);
+        assert_eq!(kind(Some("p#/a#*"), "p-sockhop#Ab3dE6gH#"), None);
         assert_eq!(
             kind(None, "p-request#/a#"),
             Some(Kind::Call(Carries::Requests))

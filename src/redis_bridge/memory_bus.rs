@@ -129,9 +129,11 @@ impl MemoryBus {
         self.shared.state.lock().unwrap().journal.clone()
     }
 
-    fn deliver(&self, batch: &[Outbound]) {
+    fn deliver(&self, batch: &[Outbound]) -> Vec<usize> {
         let state = self.shared.state.lock().unwrap();
+        let mut num_listeners = Vec::new();
         for Outbound { channel, payload } in batch {
+            num_listeners.push(0);
             for listener in &state.listeners {
                 let by_pattern = listener.names.patterns.iter().filter(|pattern| {
                     let start = pattern.strip_suffix('*').unwrap().replace('\\', "");
@@ -143,6 +145,7 @@ impl MemoryBus {
                     .iter()
                     .filter(|name| *name == channel);
                 for pattern in by_pattern.map(Some).chain(by_name.map(|_| None)) {
+                    *num_listeners.last_mut().unwrap() += 1;
                     let _ = listener.inbox.send(Heard::Message(Inbound {
                         pattern: pattern.cloned(),
                         channel: channel.clone().into(),
@@ -151,6 +154,7 @@ impl MemoryBus {
                 }
             }
         }
+        num_listeners
     }
 
     fn check(&self) -> Result<(), BusError> {
@@ -199,7 +203,7 @@ pub(super) struct MemoryPublisher {
 impl Publisher for MemoryPublisher {
     async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
         self.bus.check()?;
-        self.bus.deliver(&batch);
+        let num_listeners = self.bus.deliver(&batch);
         self.bus
             .shared
             .state
@@ -209,7 +213,10 @@ impl Publisher for MemoryPublisher {
             .push(Deed::Published(batch));
         let mut answers = self.bus.shared.answers.subscribe();
         answers.wait_for(|answers| *answers).await.unwrap();
-        Ok(Published::default())
+        Ok(Published {
+            num_listeners,
+            ..Published::default()
+        })
     }
 
     async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {

@@ -9,6 +9,8 @@
 //!                                  link.rs: connects, subscribes, publishes, listens, waits, again
 //! Hub ◀─Reinject── incoming ◀── broadcasts, requests ◀── PSUBSCRIBE <prefix>#<nsp>#*      another connection
 //!     ◀─Answering─                                       SUBSCRIBE <prefix>-request#<nsp>#
+//!     ──Send, Look──▶ private ──▶ PUBLISH, NUMSUB
+//! relay ◀──────────── incoming ◀── whatever the relay of another instance said ◀── SUBSCRIBE <prefix>-sockhop#<instance>#
 //! whoever asked ◀── calls ◀──── responses ◀───────────── SUBSCRIBE <prefix>-response#<nsp>#, …<uid>#
 //! ```
 //! What is promised: messages of one instance arrive in the order in which it published them, each at most once. What
@@ -22,6 +24,7 @@
 //! | `link` | the life of the connections |
 //! | `namespaces`, `listening` | what is to be listened to, and what is |
 //! | `incoming` | judges what others publish, and hands it on |
+//! | `private` | what instances of Sockhop say to one another alone |
 //! | `calls` | questions whose answers may still come |
 //! | `outgoing`, `queue` | what waits to be published, and the door to it |
 //! | `status` | what `/readyz` and the log say about it |
@@ -41,6 +44,7 @@ mod listening;
 mod memory_bus;
 mod namespaces;
 mod outgoing;
+mod private;
 mod queue;
 mod read_gate;
 mod redis_bus;
@@ -51,7 +55,8 @@ mod tests;
 pub mod bus;
 pub mod messages;
 
-pub use actor::{FLUSH_TIMEOUT, RedisBridge};
+pub use actor::{FLUSH_TIMEOUT, Name, RedisBridge};
 pub use incoming::HubDoor;
+pub use private::Listener;
 pub use redis_bus::RedisBus;
 pub use status::{BridgeStats, BusStatus, StatsSnapshot};

@@ -12,9 +12,10 @@ use tokio::sync::Notify;
 
 use crate::{
     adapter::{
-        channel::{BroadcastChannels, RequestChannels},
+        channel::{self, BroadcastChannels, RequestChannels},
         uid::Uid,
     },
+    engine_io::sid::InstanceId,
     socket_io::ids::Namespace,
 };
 
@@ -37,17 +38,26 @@ impl Channels {
 pub(super) struct Namespaces {
     prefix: String,
     uid: Uid,
+    /// Where this instance hears what is said to it alone.
+    private: String,
     fixed: HashSet<Namespace>,
     open: Mutex<HashMap<Namespace, Arc<Channels>>>,
     changed: Notify,
 }
 
 impl Namespaces {
-    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` is who listens.
-    pub(super) fn new(prefix: &str, uid: &Uid, fixed: Vec<Namespace>) -> Self {
+    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` and `instance` are
+    /// who listens.
+    pub(super) fn new(
+        prefix: &str,
+        uid: &Uid,
+        instance: InstanceId,
+        fixed: Vec<Namespace>,
+    ) -> Self {
         let table = Self {
             prefix: prefix.to_owned(),
             uid: uid.clone(),
+            private: channel::private(prefix, instance),
             fixed: fixed.iter().cloned().collect(),
             open: Mutex::default(),
             changed: Notify::new(),
@@ -68,6 +78,16 @@ impl Namespaces {
             requests: RequestChannels::new(&self.prefix, namespace.clone(), &self.uid),
             broadcasts: BroadcastChannels::new(&self.prefix, namespace),
         })
+    }
+
+    /// Returns the channel on which this instance hears what is said to it alone.
+    pub(super) fn own_private(&self) -> &str {
+        &self.private
+    }
+
+    /// Returns the channel on which another instance hears what is said to it alone.
+    pub(super) fn private_of(&self, instance: InstanceId) -> String {
+        channel::private(&self.prefix, instance)
     }
 
     /// Adds a namespace.

@@ -172,9 +172,16 @@ impl Publisher for RedisPublisher {
             .await
             .map_err(bus_error)?;
         let mut published = Published::default();
-        for err in answers.into_iter().filter_map(Result::err) {
-            published.num_refused += 1;
-            published.reason = Some(with_causes(&err));
+        for answer in answers {
+            published.num_listeners.push(match answer {
+                Ok(Value::Int(num)) => usize::try_from(num).unwrap_or(0),
+                Ok(_) => 0,
+                Err(err) => {
+                    published.num_refused += 1;
+                    published.reason = Some(with_causes(&err));
+                    0
+                }
+            });
         }
         Ok(published)
     }

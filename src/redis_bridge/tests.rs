@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    BridgeStats, BusStatus, FLUSH_TIMEOUT, RedisBridge, StatsSnapshot,
+    BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Name, RedisBridge, StatsSnapshot,
     bus::{Bus, BusError},
     incoming::{HubDoor, MAX_ANSWERING},
     memory_bus::{Deed, MemoryBus},
@@ -31,6 +31,7 @@ use crate::{
         uid::Uid,
     },
     config::{RedisConfig, Secret},
+    engine_io::sid::InstanceId,
     hub::{
         broadcast::{Broadcast, Flags, Target},
         command::Command,
@@ -117,6 +118,18 @@ fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
     }
 }
 
+fn name() -> Name {
+    Name {
+        uid: Uid::random().unwrap(),
+        instance: InstanceId::random().unwrap(),
+    }
+}
+
+/// Nobody speaks to these instances alone.
+fn deaf() -> Listener {
+    Listener::new(|payload| panic!("{payload:?}"), || {})
+}
+
 fn publish(broadcast: Broadcast) -> ForBridge {
     ForBridge::Publish(Arc::new(Command::Broadcast(broadcast)))
 }
@@ -155,9 +168,10 @@ impl<B: Bus> Instance<B> {
         let bridge = RedisBridge::over(
             bus,
             "socket.io",
-            Uid::random().unwrap(),
+            name(),
             NAMESPACES.map(Namespace::from).to_vec(),
             door_with(probe, interest),
+            deaf(),
             Arc::new(move || {
                 count.fetch_add(1, SeqCst);
             }),
@@ -311,7 +325,11 @@ async fn after_an_outage_it_subscribes_before_it_publishes_what_waited() {
     };
     names.patterns.sort_unstable();
     assert_eq!(names.patterns, ["socket.io#/#*", "socket.io#/events#*"]);
-    assert_eq!(names.channels.len(), 6, "three for each namespace");
+    assert_eq!(
+        names.channels.len(),
+        7,
+        "three for each namespace, and its own"
+    );
     let Deed::Published(batch) = &since[1] else {
         panic!("{since:?}")
     };
@@ -672,9 +690,10 @@ async fn it_ends_when_the_hub_is_gone() {
     let bridge = RedisBridge::over(
         bus.clone(),
         "socket.io",
-        Uid::random().unwrap(),
+        name(),
         vec![Namespace::main()],
         door(probe),
+        deaf(),
         Arc::new(|| {}),
     );
     let mut status = bridge.status();
@@ -1015,16 +1034,16 @@ async fn the_bridge_is_built_from_the_settings() {
             url: Secret::new(url),
             prefix: "other".to_owned(),
         };
-        let uid = Uid::random().unwrap();
         let bus = RedisBus::new(&config.url)?;
         let namespaces = vec![Namespace::main()];
         let hub = door(probe.clone());
         Ok::<_, BusError>(RedisBridge::over(
             bus,
             &config.prefix,
-            uid,
+            name(),
             namespaces,
             hub,
+            deaf(),
             Arc::new(|| {}),
         ))
     };

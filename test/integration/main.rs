@@ -19,6 +19,7 @@
 //! | `pages` | the test page, pages and routes of an application, the client bundle, health |
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
+//! | `relay` | polling without sticky sessions |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
 //! | `tidy` | the house rules that a machine can check |
 
@@ -45,6 +46,7 @@ mod origins;
 mod pages;
 mod polling;
 mod program;
+mod relay;
 mod server_api;
 mod support;
 mod tidy;

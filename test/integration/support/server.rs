@@ -40,8 +40,18 @@ impl TestServer {
 
     /// Starts one on a Redis, with more than the usual gateways.
     pub(crate) fn on_redis_with(url: &str, build: fn(App) -> App) -> Self {
+        Self::on_redis_as(url, |_| {}, build)
+    }
+
+    /// Starts one on a Redis, with changed settings and more than the usual gateways.
+    pub(crate) fn on_redis_as(
+        url: &str,
+        further: impl FnOnce(&mut Config),
+        build: fn(App) -> App,
+    ) -> Self {
         let url = Secret::new(url);
         let change = |config: &mut Config| {
+            further(config);
             config.redis = Some(RedisConfig {
                 url,
                 prefix: "socket.io".to_owned(),
