@@ -25,6 +25,7 @@
 //! | [`redis_bridge`] | one actor per instance: Redis |
 //! | [`relay`] | polling requests for sessions of other instances |
 //! | [`auth`] | accounts, passwords, tokens |
+//! | [`emit`] | what the program publishes from a shell, without being an instance |
 //!
 //! Invariants, written as absences:
 //! - nothing but `http`, `websocket` and `app`, which puts them together, knows actix-http or actix-web;
@@ -43,6 +44,7 @@ pub mod adapter;
 pub mod app;
 pub mod auth;
 pub mod config;
+pub mod emit;
 pub mod engine_io;
 pub mod gateways;
 pub mod healthcheck;

@@ -1,9 +1,10 @@
-//! The `sockhop` program: reads the settings, starts one instance, waits for the signal to stop. No logic.
+//! The `sockhop` program: reads the settings, starts one instance, waits for the signal to stop; or does one thing and ends. No
+//! logic.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sockhop::{app::App, config::Config, healthcheck, http::client_bundle, telemetry};
+use sockhop::{app::App, config::Config, emit, healthcheck, http::client_bundle, telemetry};
 
 /// The Socket.IO server that you run, not write.
 ///
@@ -22,6 +23,8 @@ enum Command {
     Serve,
     /// Ask the server of this environment's HOST and PORT whether it answers: exit code 0 if it does.
     Healthcheck,
+    #[command(flatten)]
+    Emit(emit::Order),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,9 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Serve => serve(config),
         Command::Healthcheck => healthcheck::run(&config).map_err(Into::into),
+        Command::Emit(order) => actix::System::new()
+            .block_on(emit::run(&config, order))
+            .map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -117,7 +117,7 @@ impl RequestChannels {
     pub fn new(prefix: &str, namespace: Namespace, uid: &Uid) -> Self {
         let response = format!("{prefix}-response#{namespace}#");
         Self {
-            request: format!("{prefix}-request#{namespace}#"),
+            request: request_channel(prefix, &namespace),
             own_response: format!("{response}{uid}#"),
             response,
             namespace,
@@ -176,6 +176,11 @@ impl RequestChannels {
 /// Returns the channel on which one instance hears what other instances of Sockhop say to it alone. Node never listens there.
 pub fn private(prefix: &str, instance: InstanceId) -> String {
     format!("{prefix}-sockhop#{instance}#")
+}
+
+/// Returns the channel on which requests about `namespace` are published under `prefix`.
+pub(super) fn request_channel(prefix: &str, namespace: &Namespace) -> String {
+    format!("{prefix}-request#{namespace}#")
 }
 
 /// Returns `text` with every glob character made literal.

@@ -97,15 +97,28 @@ pub(super) fn write_options(
     flags: Flags,
     ack_flags: AckFlags,
 ) -> Result<(), EncodeError> {
-    let Target { rooms, except } = target;
     write_map_len(out, 3)?;
-    for (key, rooms) in [("rooms", rooms), ("except", except)] {
-        write_str(out, key)?;
-        write_array_len(out, rooms.len())?;
-        for room in rooms {
-            write_str(out, room.as_str())?;
-        }
+    write_rooms(out, "rooms", &target.rooms)?;
+    write_rooms(out, "except", &target.except)?;
+    write_flags(out, flags, ack_flags)
+}
+
+/// Writes a list of rooms behind its key.
+pub(super) fn write_rooms(out: &mut ByteBuf, key: &str, rooms: &[Room]) -> Result<(), EncodeError> {
+    write_str(out, key)?;
+    write_array_len(out, rooms.len())?;
+    for room in rooms {
+        write_str(out, room.as_str())?;
     }
+    Ok(())
+}
+
+/// Writes the flags behind their key.
+pub(super) fn write_flags(
+    out: &mut ByteBuf,
+    flags: Flags,
+    ack_flags: AckFlags,
+) -> Result<(), EncodeError> {
     write_str(out, "flags")?;
     // `local` is not here: what is local is not published.
     let Flags { volatile, compress } = flags;

@@ -11,6 +11,7 @@
 //! response ── what each of them answers
 //! sharded, sharded_channel ── the same with the sharded adapter's messages and channels
 //! incoming ── what came, whichever adapter brought it
+//! emitter  ── what is published by who is no instance
 //!   opened     ── requests and responses: JSON or MessagePack → JSON text + attachments
 //!   parts      ── rooms, targets, flags, packets, sockets of requests and responses
 //! ```
@@ -21,6 +22,7 @@ mod opened;
 mod parts;
 
 pub mod channel;
+pub mod emitter;
 pub mod incoming;
 pub mod message;
 pub mod request;

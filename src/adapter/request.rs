@@ -198,15 +198,15 @@ pub struct Received {
 }
 
 /// The `type` of each request; 8 and 9 are responses.
-mod kind {
-    pub(super) const SOCKETS: u64 = 0;
-    pub(super) const ALL_ROOMS: u64 = 1;
-    pub(super) const REMOTE_JOIN: u64 = 2;
-    pub(super) const REMOTE_LEAVE: u64 = 3;
-    pub(super) const REMOTE_DISCONNECT: u64 = 4;
-    pub(super) const REMOTE_FETCH: u64 = 5;
-    pub(super) const SERVER_SIDE_EMIT: u64 = 6;
-    pub(super) const BROADCAST: u64 = 7;
+pub(super) mod kind {
+    pub(in crate::adapter) const SOCKETS: u64 = 0;
+    pub(in crate::adapter) const ALL_ROOMS: u64 = 1;
+    pub(in crate::adapter) const REMOTE_JOIN: u64 = 2;
+    pub(in crate::adapter) const REMOTE_LEAVE: u64 = 3;
+    pub(in crate::adapter) const REMOTE_DISCONNECT: u64 = 4;
+    pub(in crate::adapter) const REMOTE_FETCH: u64 = 5;
+    pub(in crate::adapter) const SERVER_SIDE_EMIT: u64 = 6;
+    pub(in crate::adapter) const BROADCAST: u64 = 7;
 }
 
 /// Names of events between servers that are refused: what the servers tell themselves, and what ends a Node server for

@@ -20,10 +20,10 @@ use crate::socket_io::{
 /// The arguments of an event or an ack.
 ///
 /// A reference is one argument, a tuple several (up to six), `()` none. So is a value of a common type: text, a number, a bool,
-/// a [`Value`], a [`Binary`](super::Binary), a `Vec`, an `Option`, a map. A type of the application's own is lent: `&line`.
+/// a [`Value`], a [`Binary`], a `Vec`, an `Option`, a map. A type of the application's own is lent: `&line`.
 /// (It cannot be taken by value, too: then a tuple, which serialises as an array, would be one argument and several.)
 ///
-/// [`Binary`](super::Binary) may stand anywhere within; clients take at most 10 in one event. A `Vec<u8>` is an array of numbers.
+/// [`Binary`] may stand anywhere within; clients take at most 10 in one event. A `Vec<u8>` is an array of numbers.
 ///
 /// ```
 /// use sockhop::gateways::IntoArgs;

@@ -135,6 +135,21 @@ impl RedisBus {
     }
 }
 
+impl RedisBus {
+    /// Publishes one message over a connection of its own; returns how many subscriptions got it. Answers within seconds,
+    /// whatever the other side does.
+    ///
+    /// # Errors
+    /// See [`BusError`]. After [`BusError::Lost`] and [`BusError::TimedOut`] it is unknown whether it went out.
+    pub async fn publish_once(&self, message: &Outbound) -> Result<u64, BusError> {
+        let mut publisher = within(CONNECT_TIMEOUT, self.publisher()).await?;
+        publish(&message.channel, &message.payload)
+            .query_async(&mut publisher.connection)
+            .await
+            .map_err(bus_error)
+    }
+}
+
 impl Bus for RedisBus {
     type Publisher = RedisPublisher;
     type Subscriber = RedisSubscriber;

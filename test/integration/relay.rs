@@ -4,11 +4,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use sockhop::config::Config;
+use tempfile::TempDir;
 
 use crate::{
     cluster::{await_redis, pair_of},
     support::{
         http::{self, Answer, Pending, Poller},
+        program::Program,
         redis_server::RedisServer,
         server::TestServer,
         websocket::WebSocket,
@@ -247,4 +249,53 @@ async fn an_instance_alone_knows_no_elsewhere() {
         sid: "Ab3dE6gH0123456789012345678901".to_owned(),
     };
     assert_unknown(&foreign.get(server.addr).await);
+}
+
+/// Two instances as processes of their own, on one Redis.
+fn processes(redis: &RedisServer, dir: &TempDir) -> (Program, Program) {
+    let url = redis.url();
+    let start = || Program::start(dir.path(), &[("REDIS_URL", &url)]);
+    (start(), start())
+}
+
+async fn await_up(addr: SocketAddr) {
+    within("the cluster", async {
+        while http::get(addr, "/readyz").await.json()["ready"] != true {}
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn an_owner_that_is_killed_leaves_no_poll_waiting() {
+    let (redis, dir) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let (one, two) = processes(&redis, &dir);
+    await_up(one.addr).await;
+    await_up(two.addr).await;
+    let session = Session::open(one.addr).await;
+    let polling = session.get(two.addr);
+    let killing = async {
+        // The poll is on its way or parked; it must be told either way.
+        tokio::task::yield_now().await;
+        one.signal("-KILL");
+    };
+    let (got, ()) = within("the news", async { tokio::join!(polling, killing) }).await;
+    assert_unknown(&got);
+}
+
+#[actix_rt::test]
+async fn an_instance_that_is_killed_leaves_no_session_behind() {
+    let (redis, dir) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let (one, two) = processes(&redis, &dir);
+    await_up(one.addr).await;
+    await_up(two.addr).await;
+    let session = Session::open(one.addr).await;
+    assert_eq!(http::num_connections(one.addr).await, 1);
+    let request = http::request("GET", &session.target(), &[], b"");
+    let _parked = Pending::send(two.addr, &request).await;
+    // It has crossed: another session's poll behind it was answered.
+    let other = Session::open(one.addr).await;
+    let (posted, got) = tokio::join!(other.post(two.addr, b"1"), other.get(two.addr));
+    assert!(posted.text() == "ok" || got.status == 400);
+    two.signal("-KILL");
+    http::await_connections(one.addr, 0).await;
 }
