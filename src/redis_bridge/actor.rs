@@ -3,7 +3,7 @@
 //! Never waits and touches no connection itself: that is `link`'s, which runs as a future of this actor, on its
 //! arbiter. Reinjecting does not pass through the mailbox, so that a flood of outgoing broadcasts delays it little.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture,
@@ -76,7 +76,7 @@ impl RedisBridge<RedisBus> {
         hub: HubDoor,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
-        let bus = RedisBus::new(&config.url)?;
+        let bus = RedisBus::new(config)?;
         Ok(Self::over(
             bus,
             &config.prefix,
@@ -114,6 +114,7 @@ impl<B: Bus> RedisBridge<B> {
             status: status_sender,
             hub,
             on_connected,
+            told: RefCell::default(),
         };
         Self {
             uid,
@@ -202,7 +203,7 @@ impl<B: Bus> RedisBridge<B> {
     /// Without a connection a question waits for it only while the first one is being made.
     fn ask(&self, ask: Box<AskOthers>) {
         let (ask, reason) = match &*self.status.borrow() {
-            BusStatus::Down { reason } => (*ask, reason.clone()),
+            BusStatus::Down { reason, .. } => (*ask, reason.clone()),
             BusStatus::Connecting | BusStatus::Up => match self.asks.try_send(*ask) {
                 Ok(()) => return,
                 Err(err) => (err.into_inner(), "too many questions wait".to_owned()),
