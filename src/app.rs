@@ -259,6 +259,7 @@ impl App {
             }
         };
         let bus = bridge.as_ref().map(RedisBridge::status);
+        let stats = bridge.as_ref().map(RedisBridge::stats);
         let bridge = bridge.map(|bridge| {
             let arbiter = Arbiter::new();
             let addr = RedisBridge::start_in_arbiter(&arbiter.handle(), move |_| bridge);
@@ -282,6 +283,7 @@ impl App {
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
             bus,
+            bridge: stats,
             verifier: accounts.as_ref().map(Accounts::verifier),
         });
         let shared = Shared {
