@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sockhop::{
     config::{Config, RedisConfig, RedisTls, Secret},
     redis_endpoint::fault::ACL_RULE,
@@ -55,21 +55,23 @@ async fn assert_down(url: &str, tls: &RedisTls, reason: &str, advice: &str) {
 /// Writes an authority's certificate, and one that it signed for `name`, with its key.
 fn write_certificates(dir: &Path, name: &str, issuer: &CertifiedIssuer<'_, KeyPair>) {
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new([name.to_owned()]).unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
     let cert = params.signed_by(&key, issuer).unwrap();
     std::fs::write(dir.join("cert.pem"), cert.pem()).unwrap();
     std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
 }
 
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 #[actix_rt::test]
 async fn tls_is_spoken_with_whom_our_authority_signed() {
-    let (ours, strangers) = (authority(), authority());
+    let (ours, strangers) = (authority("ours"), authority("strangers"));
     let dir = tempfile::tempdir().unwrap();
     write_certificates(dir.path(), "localhost", &ours);
     let (_redis, port) = RedisServer::start_tls(dir.path());
@@ -101,7 +103,7 @@ async fn tls_is_spoken_with_whom_our_authority_signed() {
 
 #[actix_rt::test]
 async fn a_certificate_of_our_own_is_shown_to_a_redis_that_wants_it() {
-    let ours = authority();
+    let ours = authority("ours");
     let dir = tempfile::tempdir().unwrap();
     write_certificates(dir.path(), "localhost", &ours);
     let ca_file = dir.path().join("ca.pem");

@@ -223,6 +223,13 @@ impl AccountStore for RedisStore {
     fn shared_secret(&self, candidate: Secret) -> BoxFuture<'_, Result<Secret, StoreError>> {
         Box::pin(async move {
             let key = self.secret_key();
+            // Read first: a Redis that is full or a replica refuses every write, even one that would change nothing.
+            let mut look = Pipeline::with_capacity(1);
+            look.add_command(get(&key));
+            let (replies, _) = self.replies(&look).await?;
+            if let Some(secret) = reply::<Option<String>>(replies, 0, Item::Key)? {
+                return checked_secret(&secret);
+            }
             let mut commands = Pipeline::with_capacity(2);
             commands.add_command(set_if_absent(&key, candidate.expose().as_bytes()));
             commands.add_command(get(&key));
@@ -398,6 +405,24 @@ mod tests {
             None,
             "it comes back empty"
         );
+    }
+
+    #[actix_rt::test]
+    async fn a_full_redis_still_gives_what_it_has_and_says_what_to_do() {
+        let server = RedisServer::start();
+        let store = store_at(&server.url());
+        store.create(&bob(), account("1")).await.unwrap();
+        store.shared_secret(secret("a")).await.unwrap();
+        server.command(&[b"CONFIG", b"SET", b"maxmemory", b"1"]);
+        assert_eq!(store.find(&bob()).await.unwrap(), Some(account("1")));
+        assert_eq!(store.shared_secret(secret("b")).await.unwrap(), secret("a"));
+        let refused = store
+            .create(&UsernameKey::new("eve").unwrap(), account("2"))
+            .await;
+        let Err(StoreError::Unavailable { source, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(source.to_string().contains("raise maxmemory"), "{source}");
     }
 
     #[actix_rt::test]
