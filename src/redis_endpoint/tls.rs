@@ -38,7 +38,7 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// Reads the certificates.
     pub(super) fn new(settings: &RedisTls, host: &str) -> Result<Self, EndpointError> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| {
             EndpointError::new(
                 "the host must be a name or an IP address that a certificate can hold",
             )

@@ -10,7 +10,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -90,12 +90,8 @@ impl RedisServer {
     pub(crate) fn restart_loading(&mut self, args: &[&str]) {
         self.kill();
         let child = self.spawn(args);
+        let child = await_log(child, "Server initialized").expect("redis-server starts");
         self.child = Some(child);
-        let start = Instant::now();
-        while self.ask(b"PING\r\n").is_err() {
-            assert!(start.elapsed() < PATIENCE, "redis-server must listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 
     fn reserve_with(args: &[&str]) -> Self {
@@ -176,18 +172,9 @@ impl RedisServer {
 
     /// Returns whether it runs; it does not if the port is taken.
     fn try_start(&mut self) -> bool {
-        let mut child = self.spawn(&[]);
-        let mut log = BufReader::new(child.stdout.take().expect("its log is a pipe"));
-        let mut line = String::new();
-        while !line.contains("Ready to accept connections") {
-            line.clear();
-            if log.read_line(&mut line).expect("its log can be read") == 0 {
-                child.wait().expect("redis-server ends");
-                return false;
-            }
-        }
-        // Its log must be read on, or it would block when the pipe is full. The thread ends with the process.
-        std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+        let Some(child) = await_log(self.spawn(&[]), "Ready to accept connections") else {
+            return false;
+        };
         self.child = Some(child);
         let answer = self.ask(b"PING\r\n").expect("redis-server answers PING");
         let is_sound = answer.starts_with(b"+PONG") || answer.starts_with(b"-NOAUTH");
@@ -202,11 +189,6 @@ impl RedisServer {
     fn spawn(&self, args: &[&str]) -> Child {
         // Another server that speaks the same, such as Valkey's.
         let binary = std::env::var_os("TEST_REDIS_SERVER");
-        let log = if args.is_empty() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        };
         Command::new(binary.unwrap_or("redis-server".into()))
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .arg("--port")
@@ -216,7 +198,7 @@ impl RedisServer {
             .args(&self.args)
             .args(args)
             .stdin(Stdio::null())
-            .stdout(log)
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed")
@@ -236,6 +218,22 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Waits until a server says this; `None` if it ended before.
+fn await_log(mut child: Child, words: &str) -> Option<Child> {
+    let mut log = BufReader::new(child.stdout.take().expect("its log is a pipe"));
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        if log.read_line(&mut line).expect("its log can be read") == 0 {
+            child.wait().expect("redis-server ends");
+            return None;
+        }
+    }
+    // Its log must be read on, or it would block when the pipe is full. The thread ends with the process.
+    std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+    Some(child)
 }
 
 fn free_port() -> u16 {
