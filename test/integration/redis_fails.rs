@@ -22,8 +22,13 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::{
     cluster::await_redis,
     support::{
-        PATIENCE, http, http::post_json, redis_server::RedisServer, server::TestServer,
-        websocket::WebSocket, within,
+        PATIENCE,
+        http::{self, post_json},
+        program::Program,
+        redis_server::RedisServer,
+        server::TestServer,
+        websocket::WebSocket,
+        within,
     },
 };
 
@@ -500,6 +505,47 @@ async fn while_it_loads_its_data_events_cross_and_accounts_wait() {
         201
     );
     trial.end(&[]).await;
+}
+
+#[actix_rt::test]
+async fn the_log_says_once_what_is_wrong_and_what_to_do_and_what_it_cost() {
+    let mut redis = RedisServer::start();
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(dir.path(), &[("REDIS_URL", &redis.url())]);
+    let state = async |expected: &str| {
+        within(expected, async {
+            while http::get(program.addr, "/readyz").await.json()["redis"]["state"] != expected {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    state("up").await;
+    within("the token key", async {
+        while http::get(program.addr, "/readyz").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    redis.kill();
+    state("down").await;
+    // Some attempts long.
+    actix_rt::time::sleep(3 * CALM).await;
+    redis.restart_on_same_port();
+    state("up").await;
+    program.signal("-TERM");
+    let (_, log) = program.wait();
+    let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(lines(" unusable: connection lost"), 1, "{log}");
+    assert_eq!(lines(" now: cannot connect: "), 1, "{log}");
+    assert_eq!(
+        lines("start Redis, or correct host and port in REDIS_URL"),
+        1,
+        "{log}"
+    );
+    assert_eq!(lines(" is back after "), 1, "{log}");
+    assert_eq!(lines("0 events were dropped"), 1, "{log}");
+    assert_eq!(lines("WARN"), 2, "{log}");
 }
 
 /// A stable address before Redis, as a balancer or a name is, that can be led elsewhere.
