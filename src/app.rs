@@ -25,7 +25,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -68,6 +68,9 @@ use crate::{
 
 /// How long clients may take to be told that the instance is stopping, and their handlers to finish.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time between two attempts to read the token key from a Redis that can be reached.
+const KEY_RETRY: Duration = Duration::from_secs(1);
 
 /// Why an instance does not start.
 #[derive(Debug, thiserror::Error)]
@@ -264,6 +267,7 @@ impl App {
         };
         let (bridge, relay) = bridge.unzip();
         let bus = bridge.as_ref().map(RedisBridge::status);
+        let stats = bridge.as_ref().map(RedisBridge::stats);
         let bridge = bridge.map(|bridge| {
             let arbiter = Arbiter::new();
             let addr = RedisBridge::start_in_arbiter(&arbiter.handle(), move |_| bridge);
@@ -291,6 +295,7 @@ impl App {
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
             bus,
+            bridge: stats,
             verifier: accounts.as_ref().map(Accounts::verifier),
         });
         let shared = Shared {
@@ -347,19 +352,30 @@ fn start_hub(
     started.expect("create calls its closure")
 }
 
-/// Fetches the token key, now and again, until Redis gave it; and on every later connection, since Redis may have been
-/// emptied meanwhile.
+/// Fetches the token key on every connection, since Redis may have been emptied meanwhile; again and again until Redis gives
+/// it, since one that can be reached may still be loading its data, or full.
 fn refresh_key_on_connect(accounts: Option<Accounts>) -> Arc<dyn Fn() + Send + Sync> {
+    let latest = Arc::new(AtomicU64::new(0));
     Arc::new(move || {
         let Some(accounts) = accounts.clone() else {
             return;
         };
+        let latest = Arc::clone(&latest);
+        let this = latest.fetch_add(1, Ordering::Relaxed) + 1;
         actix_rt::spawn(async move {
-            if let Err(err) = accounts.refresh_key().await {
-                log::warn!(
-                    "the token key cannot be read from Redis: {}",
+            let mut level = log::Level::Warn;
+            // A later connection does it in this one's place.
+            while latest.load(Ordering::Relaxed) == this {
+                let Err(err) = accounts.refresh_key().await else {
+                    return;
+                };
+                log::log!(
+                    level,
+                    "the token key cannot be read from Redis, trying again: {}",
                     telemetry::with_causes(&err)
                 );
+                level = log::Level::Debug;
+                tokio::time::sleep(KEY_RETRY).await;
             }
         });
     })

@@ -3,7 +3,7 @@
 //! Never waits and touches no connection itself: that is `link`'s, which runs as a future of this actor, on its
 //! arbiter. Reinjecting does not pass through the mailbox, so that a flood of outgoing broadcasts delays it little.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture,
@@ -16,7 +16,7 @@ use super::{
     bus::{Bus, BusError, Outbound},
     calls::Calls,
     incoming::HubDoor,
-    link::Link,
+    link::{Inbox, Link},
     messages::{AskOthers, ForBridge, Stop},
     namespaces::{Channels, Namespaces},
     outgoing::{LIMITS, Outgoing},
@@ -90,7 +90,7 @@ impl RedisBridge<RedisBus> {
         listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
-        let bus = RedisBus::new(&config.url)?;
+        let bus = RedisBus::new(config)?;
         Ok(Self::over(
             bus,
             &config.prefix,
@@ -127,13 +127,16 @@ impl<B: Bus> RedisBridge<B> {
             namespaces: Arc::clone(&namespaces),
             queue: Arc::clone(&queue),
             calls: Arc::new(Calls::new(uid.clone())),
-            asks: asked,
-            private: private_waiting,
+            inbox: Some(Inbox {
+                asks: asked,
+                private: private_waiting,
+            }),
             listener,
             stats: Arc::clone(&stats),
             status: status_sender,
             hub,
             on_connected,
+            told: RefCell::default(),
         };
         Self {
             uid,
@@ -227,7 +230,7 @@ impl<B: Bus> RedisBridge<B> {
     /// Without a connection a question waits for it only while the first one is being made.
     fn ask(&self, ask: Box<AskOthers>) {
         let (ask, reason) = match &*self.status.borrow() {
-            BusStatus::Down { reason } => (*ask, reason.clone()),
+            BusStatus::Down { reason, .. } => (*ask, reason.clone()),
             BusStatus::Connecting | BusStatus::Up => match self.asks.try_send(*ask) {
                 Ok(()) => return,
                 Err(err) => (err.into_inner(), "too many questions wait".to_owned()),

@@ -15,7 +15,7 @@
 //! ```
 //! What is promised: messages of one instance arrive in the order in which it published them, each at most once. What
 //! is published while Redis is away waits, bounded in bytes and age; what was under way when a connection broke may
-//! or may not have arrived and is not sent again. All that is lost is counted ([`BridgeStats`]) and logged.
+//! or may not have arrived and is not sent again; what Redis refused waits again, in its place. All that is lost is counted ([`BridgeStats`]) and logged.
 //!
 //! | file | |
 //! | --- | --- |

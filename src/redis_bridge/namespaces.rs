@@ -127,6 +127,16 @@ impl Namespaces {
         self.lock().clone()
     }
 
+    /// Returns a channel that is listened to here and by nobody else, if any is.
+    pub(super) fn own_channel(&self) -> Option<String> {
+        let open = self.lock();
+        let channels = open
+            .values()
+            .min_by(|a, b| a.namespace().as_str().cmp(b.namespace().as_str()))?;
+        let [.., own] = channels.requests.subscribe_to();
+        Some(own.to_owned())
+    }
+
     /// Waits until something has changed since the last call. For one waiter; may be dropped while it waits.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;

@@ -4,14 +4,13 @@
 //! client's subscriber reads as fast as Redis sends; see `read_gate`. The client's own reconnecting is not used:
 //! `link` must resubscribe before it publishes, and count what is lost.
 //!
-//! Redis Cluster, Sentinel and TLS are not here yet.
+//! Redis Cluster and Sentinel are not here. How a stream is opened (TCP, TLS, a Unix socket): `redis_endpoint`.
 //!
 //! Source: Redis 7 "Pub/Sub", "RESP"; wire.md 10.5, 10.14, 10.21.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
-    io,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -20,13 +19,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::Stream;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Msg, Pipeline, ProtocolVersion,
-    RedisConnectionInfo, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Cmd, ErrorKind, Msg, Pipeline, RedisError, RedisResult, Value,
     aio::{MultiplexedConnection, PubSub, PubSubSink, PubSubStream},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
     select,
     time::{self, Instant, Sleep},
 };
@@ -36,7 +32,11 @@ use super::{
     link::PING_INTERVAL,
     read_gate::Gate,
 };
-use crate::{config::Secret, telemetry::with_causes};
+use crate::{
+    config::RedisConfig,
+    redis_endpoint::{Endpoint, OpenError, Stream as Socket, fault::SENTINEL},
+    telemetry::with_causes,
+};
 
 /// How long both connections may take to stand: name look-up, TCP, password.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,55 +50,27 @@ pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// One Redis.
 #[derive(Clone, Debug)]
 pub struct RedisBus {
-    addr: ConnectionAddr,
-    login: RedisConnectionInfo,
+    endpoint: Endpoint,
 }
 
 impl RedisBus {
-    /// Returns the Redis at `url` (`redis://[user:password@]host[:port][/db]`, `unix:///path`).
+    /// Returns the Redis of the settings.
     ///
     /// # Errors
     /// [`BusError::Address`].
-    pub fn new(url: &Secret) -> Result<Self, BusError> {
-        let client = Client::open(url.expose()).map_err(|err| BusError::Address {
-            reason: err.category().to_owned(),
-        })?;
-        let info = client.get_connection_info();
-        if let ConnectionAddr::TcpTls { .. } = info.addr() {
-            return Err(BusError::Address {
-                reason: "TLS is not supported yet".to_owned(),
-            });
+    pub fn new(config: &RedisConfig) -> Result<Self, BusError> {
+        match Endpoint::new(config) {
+            Ok(endpoint) => Ok(Self { endpoint }),
+            Err(err) => Err(BusError::Address { reason: err.reason }),
         }
-        let login = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP2);
-        Ok(Self {
-            addr: info.addr().clone(),
-            login,
-        })
     }
 
     async fn open(&self) -> Result<Box<dyn Socket>, BusError> {
-        let connect_error = |err: io::Error| BusError::Connect {
-            reason: err.to_string(),
-        };
-        Ok(match &self.addr {
-            ConnectionAddr::Tcp(host, port) => {
-                let socket = TcpStream::connect((host.as_str(), *port))
-                    .await
-                    .map_err(connect_error)?;
-                socket.set_nodelay(true).map_err(connect_error)?;
-                Box::new(socket)
-            }
-            ConnectionAddr::Unix(path) => {
-                Box::new(UnixStream::connect(path).await.map_err(connect_error)?)
-            }
-            // `new` lets no other kind through.
-            _ => {
-                return Err(BusError::Address {
-                    reason: "unknown kind of address".to_owned(),
-                });
+        self.endpoint.open().await.map_err(|err| {
+            let reason = with_causes(&err);
+            match err {
+                OpenError::Connect(_) => BusError::Connect { reason },
+                OpenError::Tls(_) => BusError::Untrusted { reason },
             }
         })
     }
@@ -107,7 +79,7 @@ impl RedisBus {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
         let socket = self.open().await?;
         let (connection, driver) =
-            MultiplexedConnection::new_with_config(&self.login, socket, config)
+            MultiplexedConnection::new_with_config(self.endpoint.login(), socket, config)
                 .await
                 .map_err(bus_error)?;
         // Ends when the connection is dropped.
@@ -117,7 +89,7 @@ impl RedisBus {
 
     async fn subscriber(&self) -> Result<RedisSubscriber, BusError> {
         let (socket, gate) = Gate::new(self.open().await?);
-        let (sink, stream) = PubSub::new(&self.login, socket)
+        let (sink, stream) = PubSub::new(self.endpoint.login(), socket)
             .await
             .map_err(bus_error)?
             .split();
@@ -155,7 +127,7 @@ impl Bus for RedisBus {
     type Subscriber = RedisSubscriber;
 
     fn place(&self) -> String {
-        self.addr.to_string()
+        self.endpoint.place()
     }
 
     async fn connect(&self) -> Result<(RedisPublisher, RedisSubscriber), BusError> {
@@ -164,10 +136,6 @@ impl Bus for RedisBus {
     }
 }
 
-/// What both kinds of sockets can do.
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
-
 /// The connection that publishes.
 #[derive(Debug)]
 pub struct RedisPublisher {
@@ -175,9 +143,9 @@ pub struct RedisPublisher {
 }
 
 impl Publisher for RedisPublisher {
-    async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
+    async fn publish(&mut self, batch: &[Outbound]) -> Result<Published, BusError> {
         let mut pipeline = Pipeline::with_capacity(batch.len());
-        for Outbound { channel, payload } in &batch {
+        for Outbound { channel, payload } in batch {
             pipeline
                 .add_command(publish(channel, payload))
                 .ignore_errors();
@@ -187,18 +155,24 @@ impl Publisher for RedisPublisher {
             .await
             .map_err(bus_error)?;
         let mut published = Published::default();
-        for answer in answers {
+        for (index, answer) in answers.into_iter().enumerate() {
             published.num_listeners.push(match answer {
                 Ok(Value::Int(num)) => usize::try_from(num).unwrap_or(0),
                 Ok(_) => 0,
                 Err(err) => {
-                    published.num_refused += 1;
-                    published.reason = Some(with_causes(&err));
+                    published.refused.push((index, bus_error(err)));
                     0
                 }
             });
         }
         Ok(published)
+    }
+
+    async fn probe(&mut self, channel: &str) -> Result<(), BusError> {
+        let probe = publish(channel, &Bytes::new());
+        let answer = probe.query_async::<Value>(&mut self.connection);
+        answer.await.map_err(bus_error)?;
+        self.ping().await
     }
 
     async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
@@ -211,14 +185,40 @@ impl Publisher for RedisPublisher {
         Ok(num_subscribers)
     }
 
+    /// Asks what Redis says of itself: what is published at a replica reaches only who listens there, and no error tells.
     async fn ping(&mut self) -> Result<(), BusError> {
-        let ping = Cmd::ping();
-        let answer = ping.query_async::<Value>(&mut self.connection);
-        within(RESPONSE_TIMEOUT, async {
-            answer.await.map(drop).map_err(bus_error)
-        })
-        .await
+        let hello = redis::cmd("HELLO");
+        let answer = hello.query_async::<HashMap<String, Value>>(&mut self.connection);
+        let answer = within(RESPONSE_TIMEOUT, async { answer.await.map_err(bus_error) });
+        match answer.await {
+            Ok(says) => judge(&says),
+            // Too old for this command, or forbidden, or loading: it is there, and that is all we know.
+            Err(BusError::Refused { .. }) => Ok(()),
+            Err(err) => Err(err),
+        }
     }
+}
+
+/// Judges what Redis says of itself, which is more in every version.
+fn judge(says: &HashMap<String, Value>) -> Result<(), BusError> {
+    let is = |key, expected: &[u8]| matches!(says.get(key), Some(Value::BulkString(value)) if value == expected);
+    let refused = |code: &str, reason: &str| {
+        Err(BusError::Refused {
+            code: code.to_owned(),
+            reason: reason.to_owned(),
+        })
+    };
+    if is("mode", b"sentinel") {
+        return refused(SENTINEL, "a Sentinel publishes nothing");
+    }
+    // In a cluster what is published at a replica reaches everybody.
+    if is("role", b"replica") && !is("mode", b"cluster") {
+        return refused(
+            "READONLY",
+            "what is published at a replica does not reach all",
+        );
+    }
+    Ok(())
 }
 
 fn publish(channel: &str, payload: &Bytes) -> Cmd {
@@ -387,6 +387,18 @@ fn bus_error(err: RedisError) -> BusError {
     }
     match err.kind() {
         ErrorKind::Io | ErrorKind::Parse => BusError::Lost { reason },
-        _ => BusError::Refused { reason },
+        kind => BusError::Refused {
+            code: match kind {
+                // Its own kind, without Redis' words.
+                ErrorKind::AuthenticationFailed => "WRONGPASS",
+                _ => err.code().unwrap_or_default(),
+            }
+            .to_owned(),
+            // Its own words alone: the client's text for it says them twice.
+            reason: match (err.code(), err.detail()) {
+                (Some(code), Some(detail)) => format!("{code} {detail}"),
+                _ => reason,
+            },
+        },
     }
 }

@@ -102,8 +102,12 @@ fn the_settings_have_one_reader() {
 }
 
 #[test]
-fn redis_has_two_doors() {
-    let doors = ["src/redis_bridge/redis_bus.rs", "src/auth/store/redis.rs"];
+fn redis_has_two_doors_and_one_address() {
+    let doors = [
+        "src/redis_bridge/redis_bus.rs",
+        "src/auth/store/redis.rs",
+        "src/redis_endpoint/mod.rs",
+    ];
     let found = offenders(
         &["src"],
         &["use redis::", "redis::Client", "redis::aio", "redis::cmd"],

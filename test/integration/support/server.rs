@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::mpsc, thread::JoinHandle, time::Dur
 use serde_json::{Value, json};
 use sockhop::{
     app::App,
-    config::{Config, RedisConfig, Secret},
+    config::{Config, RedisConfig, RedisTls, Secret},
     gateways::{
         Ack, AllArgs, Arg, Binary, Event, Gateway, HandlerError, Refusal, Reply, SocketRef,
     },
@@ -55,6 +55,7 @@ impl TestServer {
             config.redis = Some(RedisConfig {
                 url,
                 prefix: "socket.io".to_owned(),
+                tls: RedisTls::default(),
             });
             config.workers = 2;
         };
