@@ -792,7 +792,7 @@ async fn who_may_not_publish_is_told_at_once_and_still_hears() {
 }
 
 #[actix::test]
-async fn the_documented_rights_are_enough_and_none_is_too_many() {
+async fn the_documented_rights_are_enough() {
     let rule: Vec<&str> = ACL_RULE.split_whitespace().collect();
     let user = [&["--user", "sockhop", "on", ">pw"][..], &rule].concat();
     let server = RedisServer::start_with(&user);
