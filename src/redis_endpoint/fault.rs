@@ -64,13 +64,15 @@ impl Fault {
             Self::Address => "correct REDIS_URL",
             Self::Connect => "start Redis, or correct host and port in REDIS_URL",
             Self::Tls => {
-                "check that this port speaks TLS, that its certificate is made out for the host in REDIS_URL, and that \
-                 REDIS_CA_FILE holds the authority that signed it"
+                "check that its certificate is made out for the host in REDIS_URL, and that \
+                 REDIS_CA_FILE holds the authority that signed it; if it wants one of ours, set REDIS_CERT_FILE"
             }
-            Self::TimedOut => "check the network, and whether Redis is stopped or overloaded",
+            Self::TimedOut => {
+                "check the network, whether Redis is stopped or overloaded, and with rediss:// that this port speaks TLS"
+            }
             Self::Lost => {
                 "it was restarted or stopped, or closed the connection (CLIENT KILL, client-output-buffer-limit, maxclients, a \
-                 changed ACL, a port that wants rediss://): its log tells"
+                 changed ACL, a port that wants rediss:// or REDIS_CERT_FILE): its log tells"
             }
             Self::TooLong => {
                 "find who publishes so much at once under our channels, or choose another REDIS_PREFIX"

@@ -121,8 +121,7 @@ async fn a_certificate_of_our_own_is_shown_to_a_redis_that_wants_it() {
         key_file: None,
         ..known
     };
-    let server = on(&url, &unknown);
-    await_redis(&server, "down").await;
+    assert_down(&url, &unknown, "", "REDIS_CERT_FILE").await;
 }
 
 #[actix_rt::test]
