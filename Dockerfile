@@ -36,6 +36,10 @@ RUN cargo build --release --locked --bin sockhop
 FROM debian:bookworm-slim
 # A fixed number, so that a host can give a mounted /data to it. Only a single instance writes there; with REDIS_URL
 # nothing is written at all.
+# The certificate authorities that a Redis behind rediss:// may be signed by.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 sockhop \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin sockhop \
     && install -d -o 10001 -g 10001 -m 0700 /data

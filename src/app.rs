@@ -25,7 +25,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -52,7 +52,8 @@ use crate::{
         interest::Interest,
         room_table::RoomTable,
     },
-    redis_bridge::{self, HubDoor, RedisBridge},
+    redis_bridge::{self, HubDoor, Listener, Name, RedisBridge},
+    relay::Relay,
     socket::{
         acks::AckIds,
         actor::Services,
@@ -67,6 +68,9 @@ use crate::{
 
 /// How long clients may take to be told that the instance is stopping, and their handlers to finish.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time between two attempts to read the token key from a Redis that can be reached.
+const KEY_RETRY: Duration = Duration::from_secs(1);
 
 /// Why an instance does not start.
 #[derive(Debug, thiserror::Error)]
@@ -249,10 +253,13 @@ impl App {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
                 let hub = HubDoor::new(&hub, interest.clone(), rooms);
-                let bridge = RedisBridge::new(redis, uid, namespaces, hub, on_connected)
+                let relay = Arc::new(Relay::new(instance));
+                let name = Name { uid, instance };
+                let listener = relayed(&relay);
+                let bridge = RedisBridge::new(redis, name, namespaces, hub, listener, on_connected)
                     .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
-                Some(bridge)
+                Some((bridge, relay))
             }
             None => {
                 log::info!(
@@ -261,7 +268,9 @@ impl App {
                 None
             }
         };
+        let (bridge, relay) = bridge.unzip();
         let bus = bridge.as_ref().map(RedisBridge::status);
+        let stats = bridge.as_ref().map(RedisBridge::stats);
         let bridge = bridge.map(|bridge| {
             let arbiter = Arbiter::new();
             let addr = RedisBridge::start_in_arbiter(&arbiter.handle(), move |_| bridge);
@@ -275,6 +284,7 @@ impl App {
             parser,
             gateways,
             hub,
+            relay,
             interest,
             ack_ids,
             sessions: Sessions::default(),
@@ -282,9 +292,13 @@ impl App {
             work: WorkCount::default(),
             is_stopping: AtomicBool::new(false),
         });
+        if let (Some(relay), Some((_, bridge))) = (&services.relay, &bridge) {
+            relay.connect(&services, bridge.clone().recipient());
+        }
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
             bus,
+            bridge: stats,
             verifier: accounts.as_ref().map(Accounts::verifier),
         });
         let shared = Shared {
@@ -315,6 +329,15 @@ impl App {
     }
 }
 
+/// Returns who takes what other instances say to this one alone.
+fn relayed(relay: &Arc<Relay>) -> Listener {
+    let (taking, losing) = (Arc::clone(relay), Arc::clone(relay));
+    Listener::new(
+        move |payload| taking.take(payload),
+        move || losing.lose_all(),
+    )
+}
+
 /// Starts the hub on its arbiter, and on this one the actor that runs the servers' own handlers; each knows the other.
 fn start_hub(
     arbiter: &Arbiter,
@@ -336,19 +359,30 @@ fn start_hub(
     started.expect("create calls its closure")
 }
 
-/// Fetches the token key, now and again, until Redis gave it; and on every later connection, since Redis may have been
-/// emptied meanwhile.
+/// Fetches the token key on every connection, since Redis may have been emptied meanwhile; again and again until Redis gives
+/// it, since one that can be reached may still be loading its data, or full.
 fn refresh_key_on_connect(accounts: Option<Accounts>) -> Arc<dyn Fn() + Send + Sync> {
+    let latest = Arc::new(AtomicU64::new(0));
     Arc::new(move || {
         let Some(accounts) = accounts.clone() else {
             return;
         };
+        let latest = Arc::clone(&latest);
+        let this = latest.fetch_add(1, Ordering::Relaxed) + 1;
         actix_rt::spawn(async move {
-            if let Err(err) = accounts.refresh_key().await {
-                log::warn!(
-                    "the token key cannot be read from Redis: {}",
+            let mut level = log::Level::Warn;
+            // A later connection does it in this one's place.
+            while latest.load(Ordering::Relaxed) == this {
+                let Err(err) = accounts.refresh_key().await else {
+                    return;
+                };
+                log::log!(
+                    level,
+                    "the token key cannot be read from Redis, trying again: {}",
                     telemetry::with_causes(&err)
                 );
+                level = log::Level::Debug;
+                tokio::time::sleep(KEY_RETRY).await;
             }
         });
     })

@@ -32,6 +32,12 @@ pub mod env {
     /// Which rooms have Redis channels of their own with the sharded adapter: `dynamic`, `static` or `dynamic-private`.
     /// Default `dynamic`.
     pub const REDIS_SUBSCRIPTION_MODE: &str = "REDIS_SUBSCRIPTION_MODE";
+    /// PEM file of the authorities that may sign the certificate of a `rediss://` Redis. Default: those of the system.
+    pub const REDIS_CA_FILE: &str = "REDIS_CA_FILE";
+    /// PEM file of the certificate that we show to a `rediss://` Redis. Default none.
+    pub const REDIS_CERT_FILE: &str = "REDIS_CERT_FILE";
+    /// PEM file of the key of [`REDIS_CERT_FILE`].
+    pub const REDIS_KEY_FILE: &str = "REDIS_KEY_FILE";
     /// Directory of a single instance's accounts and key. Default [`super::DEFAULT_DATA_DIR`].
     pub const DATA_DIR: &str = "DATA_DIR";
     /// HS256 key, at least [`super::MIN_JWT_SECRET_BYTES`] bytes. Default: generated once and stored.
@@ -115,12 +121,25 @@ impl fmt::Debug for Secret {
 /// Where and how instances meet. Present only in multi-instance mode.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// `redis://` or `unix://` address; may hold a password.
+    /// `redis://`, `rediss://` or `unix://` address; may hold a password.
     pub url: Secret,
     /// First part of every channel and key.
     pub prefix: String,
     /// Which of Node's adapters is spoken. Default [`AdapterKind::Classic`].
     pub adapter: AdapterKind,
+    /// Used with `rediss://` only.
+    pub tls: RedisTls,
+}
+
+/// Certificates for TLS to Redis, in PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisTls {
+    /// Authorities that may sign Redis' certificate, instead of those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that we show, its chain behind it. Redis asks for one unless `tls-auth-clients` is `no`.
+    pub cert_file: Option<PathBuf>,
+    /// Its key. Goes with `cert_file`.
+    pub key_file: Option<PathBuf>,
 }
 
 /// Tokens.
@@ -251,10 +270,20 @@ pub enum Fault {
     #[error("FRONTEND_URL: {0}")]
     Origin(#[from] OriginFault),
     /// The Redis address has no meaning to us.
-    #[error("REDIS_URL must look like redis://[user:password@]host[:port][/db]: {reason}")]
+    #[error(
+        "REDIS_URL must look like redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path: {reason}"
+    )]
     RedisUrl {
         /// What is wrong with it, without the value, which may hold a password.
         reason: String,
+    },
+    /// Certificates that nobody would look at, or half a pair of them.
+    #[error("{name} {reason}")]
+    RedisTls {
+        /// Which setting.
+        name: &'static str,
+        /// What is wrong with it being set.
+        reason: &'static str,
     },
     /// The prefix would act as a pattern, or split channel names.
     #[error("REDIS_PREFIX={value:?} must be 1 to 64 of the characters A-Z a-z 0-9 . _ : -")]
@@ -446,6 +475,26 @@ fn is_database(path: &str) -> bool {
     number.is_empty() || number.parse::<u16>().is_ok()
 }
 
+/// Returns what is wrong with the address of Redis, without its password.
+fn redis_url_fault(url: &Url) -> Option<String> {
+    match url.scheme() {
+        "unix" | "redis+unix" | "valkey+unix" => None,
+        "redis" | "rediss" | "valkey" | "valkeys" => {
+            let fault = if url.host_str().is_none_or(str::is_empty) {
+                "the host is missing"
+            } else if !is_database(url.path()) {
+                "behind the slash stands the number of a database, or nothing"
+            } else if url.fragment().is_some() {
+                "nothing may stand behind a #; certificates are always checked, and REDIS_CA_FILE names an authority of your own"
+            } else {
+                return None;
+            };
+            Some(fault.to_owned())
+        }
+        other => Some(format!("the scheme is {other}://")),
+    }
+}
+
 /// Names what is wrong with `.env` without its content.
 fn dotenv_reason(err: &dotenv::Error) -> String {
     match err {
@@ -548,27 +597,23 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
             })
             .unwrap_or_else(|| DEFAULT_REDIS_PREFIX.to_owned());
         let adapter = self.redis_adapter();
+        let mut is_tls = false;
         let url = self.parsed(env::REDIS_URL, |text| {
-            let reason = match Url::parse(text) {
-                Err(err) => err.to_string(),
-                Ok(url) => match url.scheme() {
-                    "redis" if url.host_str().is_none_or(str::is_empty) => {
-                        "the host is missing".to_owned()
-                    }
-                    "redis" if !is_database(url.path()) => {
-                        "behind the slash stands the number of a database, or nothing".to_owned()
-                    }
-                    "redis" | "redis+unix" | "unix" => return Ok(Secret::new(text)),
-                    "rediss" => "TLS (rediss://) is not supported yet".to_owned(),
-                    other => format!("the scheme is {other}://"),
-                },
-            };
-            Err(Fault::RedisUrl { reason })
+            let url = Url::parse(text).map_err(|err| Fault::RedisUrl {
+                reason: err.to_string(),
+            })?;
+            is_tls = matches!(url.scheme(), "rediss" | "valkeys");
+            match redis_url_fault(&url) {
+                None => Ok(Secret::new(text)),
+                Some(reason) => Err(Fault::RedisUrl { reason }),
+            }
         })?;
+        let tls = self.redis_tls(is_tls);
         Some(RedisConfig {
             url,
             prefix,
             adapter,
+            tls,
         })
     }
 
@@ -597,6 +642,37 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
             }
             (_, None) => AdapterKind::Classic,
         }
+    }
+
+    fn redis_tls(&mut self, is_tls: bool) -> RedisTls {
+        let mut file = |name| self.text(name).map(PathBuf::from);
+        let tls = RedisTls {
+            ca_file: file(env::REDIS_CA_FILE),
+            cert_file: file(env::REDIS_CERT_FILE),
+            key_file: file(env::REDIS_KEY_FILE),
+        };
+        let settings = [
+            (env::REDIS_CA_FILE, &tls.ca_file),
+            (env::REDIS_CERT_FILE, &tls.cert_file),
+            (env::REDIS_KEY_FILE, &tls.key_file),
+        ];
+        for (name, _) in settings
+            .iter()
+            .filter(|(_, file)| !is_tls && file.is_some())
+        {
+            // Whoever sets it believes that the connection is safe.
+            let reason = "is set, but REDIS_URL is not rediss://, so there is no TLS";
+            self.faults.push(Fault::RedisTls { name, reason });
+        }
+        let half = match (&tls.cert_file, &tls.key_file) {
+            (Some(_), None) => Some((env::REDIS_CERT_FILE, "needs REDIS_KEY_FILE beside it")),
+            (None, Some(_)) => Some((env::REDIS_KEY_FILE, "needs REDIS_CERT_FILE beside it")),
+            (Some(_), Some(_)) | (None, None) => None,
+        };
+        if let Some((name, reason)) = half {
+            self.faults.push(Fault::RedisTls { name, reason });
+        }
+        tls
     }
 }
 
@@ -782,6 +858,42 @@ mod tests {
         assert!(read(&[(env::REDIS_URL, "redis://host/3")]).is_ok());
         assert!(read(&[(env::REDIS_URL, "redis://host/")]).is_ok());
         assert!(read(&[(env::REDIS_URL, "redis://host/abc")]).is_err());
+    }
+
+    #[test]
+    fn every_way_to_redis_has_its_address() {
+        for url in [
+            "rediss://u:p@host:1/2",
+            "valkey://host",
+            "valkeys://host",
+            "unix:///run/redis.sock?db=1",
+        ] {
+            assert!(read(&[(env::REDIS_URL, url)]).is_ok(), "{url}");
+        }
+        let err = read(&[(env::REDIS_URL, "rediss://host/#insecure")]).unwrap_err();
+        assert!(err.to_string().contains(env::REDIS_CA_FILE), "{err}");
+        let err = read(&[(env::REDIS_URL, "redis+sentinel://host/name")]).unwrap_err();
+        assert!(err.to_string().contains("redis+sentinel://"), "{err}");
+    }
+
+    #[test]
+    fn certificates_are_refused_where_nobody_would_look_at_them() {
+        let all = [
+            (env::REDIS_CA_FILE, "/ca"),
+            (env::REDIS_CERT_FILE, "/cert"),
+            (env::REDIS_KEY_FILE, "/key"),
+        ];
+        let with = |url, files: &[(&'static str, &'static str)]| {
+            read(&[&[(env::REDIS_URL, url)][..], files].concat())
+        };
+        let tls = with("rediss://host", &all).unwrap().redis.unwrap().tls;
+        assert_eq!(tls.ca_file, Some(PathBuf::from("/ca")));
+        assert_eq!(tls.key_file, Some(PathBuf::from("/key")));
+        assert_eq!(with("redis://host", &all).unwrap_err().faults.len(), 3);
+        for half in &all[1..] {
+            let err = with("rediss://host", &[*half]).unwrap_err().to_string();
+            assert!(err.contains("beside it"), "{err}");
+        }
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub async fn run(config: &Config, order: Order) -> Result<(), EmitError> {
     }
     let (channel, payload) = emitter::encode(&redis.prefix, &command)?;
     let message = Outbound { channel, payload };
-    let num_subscriptions = RedisBus::new(&redis.url)?.publish_once(&message).await?;
+    let num_subscriptions = RedisBus::new(redis)?.publish_once(&message).await?;
     if num_subscriptions == 0 {
         log::warn!(
             "published, but no server listens on {:?}: is one running with this namespace, REDIS_URL and REDIS_PREFIX?",

@@ -23,12 +23,15 @@
 //! | [`msgpack`] | values in MessagePack from and to JSON text: pure |
 //! | [`adapter`] | the wire between instances: pure |
 //! | [`redis_bridge`] | one actor per instance: Redis |
+//! | [`redis_endpoint`] | where Redis is: addresses, TLS |
+//! | [`relay`] | polling requests for sessions of other instances |
 //! | [`auth`] | accounts, passwords, tokens |
 //! | [`emit`] | what the program publishes from a shell, without being an instance |
 //!
 //! Invariants, written as absences:
 //! - nothing but `http`, `websocket` and `app`, which puts them together, knows actix-http or actix-web;
-//! - nothing but `redis_bridge::redis_bus`, `redis_bridge::sharded_bus` and `auth::store::redis` knows the Redis client;
+//! - nothing but `redis_bridge::redis_bus`, `redis_bridge::sharded_bus`, `auth::store::redis` and `redis_endpoint` knows the
+//!   Redis client;
 //! - nothing but `adapter` knows channel names, and nothing but `adapter` and `socket_io` uses `msgpack`;
 //! - nothing but `hub` knows who is in which room, and sockets never address each other;
 //! - gateways see events and rooms, never frames;
@@ -51,6 +54,8 @@ pub mod http;
 pub mod hub;
 pub mod msgpack;
 pub mod redis_bridge;
+pub mod redis_endpoint;
+pub mod relay;
 pub mod socket;
 pub mod socket_io;
 pub mod telemetry;

@@ -24,6 +24,7 @@ use std::borrow::Cow;
 
 use super::{response::Response, uid::Uid};
 use crate::{
+    engine_io::sid::InstanceId,
     hub::broadcast::Target,
     socket_io::ids::{Namespace, Room},
 };
@@ -170,6 +171,11 @@ impl RequestChannels {
             None
         }
     }
+}
+
+/// Returns the channel on which one instance hears what other instances of Sockhop say to it alone. Node never listens there.
+pub fn private(prefix: &str, instance: InstanceId) -> String {
+    format!("{prefix}-sockhop#{instance}#")
 }
 
 /// Returns the channel on which requests about `namespace` are published under `prefix`.

@@ -322,6 +322,7 @@ mod tests {
                 url: Secret::new(server.url()),
                 prefix: DEFAULT_REDIS_PREFIX.to_owned(),
                 adapter: Default::default(),
+                tls: crate::config::RedisTls::default(),
             }),
             ..Config::default()
         }

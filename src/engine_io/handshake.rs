@@ -161,6 +161,20 @@ impl HandshakeError {
         }
     }
 
+    /// Returns the error of a `code`, if there is one.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [
+            Self::TransportUnknown,
+            Self::SessionIdUnknown,
+            Self::BadHandshakeMethod,
+            Self::BadRequest,
+            Self::Forbidden,
+            Self::UnsupportedProtocolVersion,
+        ]
+        .into_iter()
+        .find(|error| error.code() == code)
+    }
+
     /// Returns the HTTP status of the answer.
     pub fn status(self) -> u16 {
         match self {

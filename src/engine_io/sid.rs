@@ -49,6 +49,15 @@ impl InstanceId {
         Ok(Self(text))
     }
 
+    /// Reads an id as another instance wrote it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; INSTANCE_CHARS] = text.as_bytes().try_into().ok()?;
+        bytes
+            .iter()
+            .all(|byte| is_id_char(*byte))
+            .then_some(Self(bytes))
+    }
+
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -529,6 +529,7 @@ mod tests {
             url: Secret::new(server.url()),
             prefix: "socket.io".to_owned(),
             adapter: Default::default(),
+            tls: crate::config::RedisTls::default(),
         };
         let accounts = Accounts::open(&Config {
             redis: Some(redis),

@@ -26,6 +26,7 @@ use crate::{
         handshake::{Facts, HandshakeError, Query, SessionFact, TransportName, verify},
         sid::Sid,
     },
+    relay::{Answer, Relay},
     socket::{
         actor::{Services, Socket},
         endpoint::{Endpoint, Layer},
@@ -40,6 +41,9 @@ const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
 
 /// How long the body of a POST may take to arrive; after that it counts as aborted.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long another instance may take to answer a poll beyond the time in which its session would have ended.
+const RELAY_GRACE: Duration = Duration::from_secs(5);
 
 /// The content type of binary payloads, which exist in revision 3 alone.
 const BINARY: &str = "application/octet-stream";
@@ -73,10 +77,23 @@ async fn engine_io(
     }
     let query = Query::parse(request.query_string());
     let session = find(&services, &query);
-    let facts = facts(&services, &query, session.as_deref(), &request, false);
+    let elsewhere = elsewhere(&services, &query, session.as_deref(), &request);
+    let mut facts = facts(&services, &query, session.as_deref(), &request, false);
+    if elsewhere.is_some() {
+        // What is to be judged by the session, its owner judges.
+        facts.session = SessionFact::On(TransportName::Polling, query.dialect.revision);
+    }
     if let Err(error) = verify(&facts) {
         log_refusal(error, &request);
         return refuse(error);
+    }
+    if let Some((relay, sid)) = elsewhere {
+        let revision = query.dialect.revision;
+        return if request.method() == Method::GET {
+            poll_elsewhere(&services, relay, &sid, revision).await
+        } else {
+            post_elsewhere(&services, relay, &sid, revision, &request, body).await
+        };
     }
     match (session, request.method()) {
         (None, _) => open(&services, layer, &request, &query),
@@ -90,6 +107,19 @@ async fn engine_io(
 /// Finds the session that a query names.
 pub(super) fn find(services: &Services, query: &Query) -> Option<Arc<Session>> {
     services.sessions.get(&Sid::parse(query.sid.as_deref()?)?)
+}
+
+/// Returns whom to ask about a request that names a session of another instance.
+fn elsewhere<'s>(
+    services: &'s Services,
+    query: &Query,
+    session: Option<&Session>,
+    request: &HttpRequest,
+) -> Option<(&'s Arc<Relay>, Sid)> {
+    let relay = services.relay.as_ref()?;
+    let sid = Sid::parse(query.sid.as_deref()?)?;
+    let is_polled = matches!(*request.method(), Method::GET | Method::POST);
+    (session.is_none() && is_polled && relay.is_elsewhere(&sid)).then_some((relay, sid))
 }
 
 /// Gathers what the rules judge.
@@ -275,6 +305,80 @@ async fn poll(session: &Session) -> HttpResponse {
         Ok(PollAnswer::Payload(body)) => payload(body),
         Ok(PollAnswer::Refused) => empty_400(),
         Err(_) => refuse(HandshakeError::SessionIdUnknown),
+    }
+}
+
+/// Passes a GET on to the instance that has the session. If the client goes away, the call is dropped, which tells the owner.
+async fn poll_elsewhere(
+    services: &Services,
+    relay: &Arc<Relay>,
+    sid: &Sid,
+    revision: Revision,
+) -> HttpResponse {
+    let Some(mut call) = relay.poll(sid, revision) else {
+        return busy();
+    };
+    // The owner answers with a ping at the latest.
+    let config = &services.config;
+    let limit = config.ping_interval + config.ping_timeout + RELAY_GRACE;
+    match tokio::time::timeout(limit, call.answer()).await {
+        Ok(answer) => relayed(answer),
+        Err(_) => refuse(HandshakeError::SessionIdUnknown),
+    }
+}
+
+/// Passes a POST on: its head at once, so that two of a session are seen to be two wherever they land.
+async fn post_elsewhere(
+    services: &Services,
+    relay: &Arc<Relay>,
+    sid: &Sid,
+    revision: Revision,
+    request: &HttpRequest,
+    body: web::Payload,
+) -> HttpResponse {
+    let Some(mut call) = relay.post(sid, revision) else {
+        return busy();
+    };
+    let is_binary = is_binary(request);
+    if is_binary && revision == Revision::V4 {
+        call.send_wrong_type();
+    } else {
+        let read = tokio::select! {
+            answer = call.answer() => return relayed(answer),
+            read = read(request, body, services.config.max_payload) => read,
+        };
+        match read {
+            Ok(bytes) => call.send_body(bytes, is_binary),
+            Err(BodyError::TooLarge) => {
+                call.send_too_large();
+                return HttpResponse::PayloadTooLarge().finish();
+            }
+            Err(BodyError::Broken) => return empty_400(),
+        }
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, call.answer()).await {
+        Ok(answer) => relayed(answer),
+        Err(_) => refuse(HandshakeError::SessionIdUnknown),
+    }
+}
+
+fn busy() -> HttpResponse {
+    HttpResponse::ServiceUnavailable()
+        .body("Too many requests for sessions of other instances are under way.")
+}
+
+/// Answers as the owner of the session would have.
+fn relayed(answer: Answer) -> HttpResponse {
+    match answer {
+        Answer::Payload(body) => payload(PollingBody {
+            bytes: body.bytes,
+            is_binary: body.is_binary,
+        }),
+        Answer::Ok => post_answer(Some(PostAnswer::Ok)),
+        Answer::Refused => empty_400(),
+        Answer::Error { code } => {
+            refuse(HandshakeError::from_code(code).unwrap_or(HandshakeError::SessionIdUnknown))
+        }
     }
 }
 

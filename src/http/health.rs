@@ -2,7 +2,7 @@
 //!
 //! `healthz` says that the process answers. `readyz` says whether clients should be sent here: not while the instance is
 //! stopping, nor before it knows the key that it checks tokens with. An outage of Redis alone does not take an instance
-//! out of service, since all instances would go at once; it is told in `redis`.
+//! out of service, since all instances would go at once; it is told in `redis`, and what was lost in `bridge`.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -10,7 +10,11 @@ use actix_web::{HttpResponse, Route, guard, http::header, web};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::{auth::TokenVerifier, redis_bridge::BusStatus, socket::actor::Services};
+use crate::{
+    auth::TokenVerifier,
+    redis_bridge::{BridgeStats, BusStatus, StatsSnapshot},
+    socket::actor::Services,
+};
 
 /// What the two routes report.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub struct Health {
     pub services: Arc<Services>,
     /// Present in multi-instance mode.
     pub bus: Option<watch::Receiver<BusStatus>>,
+    /// Present in multi-instance mode.
+    pub bridge: Option<Arc<BridgeStats>>,
     /// Tells whether tokens can be judged; absent without accounts.
     pub verifier: Option<TokenVerifier>,
 }
@@ -36,6 +42,9 @@ struct Ready<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     redis: Option<BusStatus>,
+    /// What has crossed to and from other instances, and what was lost, since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bridge: Option<StatsSnapshot>,
     connections: usize,
 }
 
@@ -85,6 +94,7 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
             ready: reason.is_none(),
             reason,
             redis,
+            bridge: health.bridge.as_ref().map(|stats| stats.snapshot()),
             connections: health.services.sessions.len(),
         })
 }

@@ -472,7 +472,7 @@ mod tests {
                     other => panic!("no broadcast: {other:?}"),
                 },
                 ForBridge::Open(_) | ForBridge::Close(_) => {}
-                ForBridge::Ask(ask) => panic!("nobody asks: {ask:?}"),
+                other => panic!("nobody asks or sends: {other:?}"),
             }
         }
     }

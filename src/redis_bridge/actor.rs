@@ -3,7 +3,7 @@
 //! Never waits and touches no connection itself: that is `link`'s, which runs as a future of this actor, on its
 //! arbiter. Reinjecting does not pass through the mailbox, so that a flood of outgoing broadcasts delays it little.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture,
@@ -13,19 +13,21 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     any_bus::AnyBus,
-    bus::{Bus, BusError},
+    bus::{Bus, BusError, Outbound},
     calls::Calls,
     incoming::HubDoor,
-    link::Link,
+    link::{Inbox, Link},
     messages::{AskOthers, ForBridge, Stop},
     namespaces::Namespaces,
     outgoing::{LIMITS, Outgoing},
+    private::{self, Listener},
     queue::Queue,
     status::{BridgeStats, BusStatus},
 };
 use crate::{
     adapter::{request::Request, uid::Uid},
     config::RedisConfig,
+    engine_io::sid::InstanceId,
     hub::{command::Command, question::Answer},
     socket_io::ids::Namespace,
 };
@@ -50,29 +52,50 @@ pub struct RedisBridge<B: Bus = AnyBus> {
     closing: HashMap<Namespace, SpawnHandle>,
     queue: Arc<Queue>,
     asks: mpsc::Sender<AskOthers>,
+    private: private::Sender,
     stats: Arc<BridgeStats>,
     status: watch::Receiver<BusStatus>,
     /// Until the actor starts.
     link: Option<Link<B>>,
 }
 
+/// What an instance is called on the bus.
+#[derive(Clone, Debug)]
+pub struct Name {
+    /// By all servers, Node's included. One of the adapter's.
+    pub uid: Uid,
+    /// By other instances of Sockhop, for what is meant for it alone.
+    pub instance: InstanceId,
+}
+
 impl RedisBridge<AnyBus> {
-    /// Returns a bridge for `namespaces` over the Redis of `config`, named `uid` there, which is one of the adapter's. Nothing is connected before
+    /// Returns a bridge for `namespaces` over the Redis of `config`, called `name` there. Nothing is connected before
     /// the actor starts, and a Redis that is away is no error. `on_connected` is called on the bridge's arbiter
-    /// whenever the connections stand and every subscription is in force; it must not block.
+    /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what others say to
+    /// this instance alone.
     ///
     /// # Errors
     /// [`BusError::Address`]: the address has no meaning to us.
     pub fn new(
         config: &RedisConfig,
-        uid: Uid,
+        name: Name,
         namespaces: Vec<Namespace>,
         hub: HubDoor,
+        listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
         let bus = AnyBus::new(config)?;
-        let namespaces = Namespaces::new(config.adapter, &config.prefix, &uid, namespaces);
-        Ok(Self::over(bus, uid, namespaces, hub, on_connected))
+        let Name { uid, instance } = name;
+        let namespaces =
+            Namespaces::new(config.adapter, &config.prefix, &uid, instance, namespaces);
+        Ok(Self::over(
+            bus,
+            uid,
+            namespaces,
+            hub,
+            listener,
+            on_connected,
+        ))
     }
 }
 
@@ -83,6 +106,7 @@ impl<B: Bus> RedisBridge<B> {
         uid: Uid,
         namespaces: Namespaces,
         hub: HubDoor,
+        listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         let namespaces = Arc::new(namespaces);
@@ -90,23 +114,30 @@ impl<B: Bus> RedisBridge<B> {
         let queue = Arc::new(Queue::new(Outgoing::new(LIMITS), stats.clone()));
         let (status_sender, status) = watch::channel(BusStatus::Connecting);
         let (asks, asked) = mpsc::channel(MAX_WAITING_QUESTIONS);
+        let (private, private_waiting) = private::channel();
         let link = Link {
             bus,
             uid: uid.clone(),
             namespaces: Arc::clone(&namespaces),
             queue: Arc::clone(&queue),
             calls: Arc::new(Calls::new(uid.clone())),
-            asks: asked,
+            inbox: Some(Inbox {
+                asks: asked,
+                private: private_waiting,
+            }),
+            listener,
             stats: Arc::clone(&stats),
             status: status_sender,
             hub,
             on_connected,
+            told: RefCell::default(),
         };
         Self {
             namespaces,
             closing: HashMap::new(),
             queue,
             asks,
+            private,
             stats,
             status,
             link: Some(link),
@@ -121,6 +152,10 @@ impl<B: Bus> RedisBridge<B> {
     /// Returns the counts, now and from now on.
     pub fn stats(&self) -> Arc<BridgeStats> {
         self.stats.clone()
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(*self.status.borrow(), BusStatus::Down { .. })
     }
 
     fn publish(&self, command: &Command) {
@@ -161,7 +196,7 @@ impl<B: Bus> RedisBridge<B> {
     /// Without a connection a question waits for it only while the first one is being made.
     fn ask(&self, ask: Box<AskOthers>) {
         let (ask, reason) = match &*self.status.borrow() {
-            BusStatus::Down { reason } => (*ask, reason.clone()),
+            BusStatus::Down { reason, .. } => (*ask, reason.clone()),
             BusStatus::Connecting | BusStatus::Up => match self.asks.try_send(*ask) {
                 Ok(()) => return,
                 Err(err) => (err.into_inner(), "too many questions wait".to_owned()),
@@ -190,6 +225,20 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
         match message {
             ForBridge::Publish(command) => self.publish(&command),
             ForBridge::Ask(ask) => self.ask(ask),
+            ForBridge::Send {
+                to,
+                payload,
+                receipt,
+            } if !self.is_down() => {
+                let channel = self.namespaces.private_of(to);
+                self.private.send(Outbound { channel, payload }, receipt);
+            }
+            ForBridge::Look { instance, reply } if !self.is_down() => {
+                self.private
+                    .look(self.namespaces.private_of(instance), reply);
+            }
+            // Dropping the receipt, or the reply, says that nobody knows.
+            ForBridge::Send { .. } | ForBridge::Look { .. } => {}
             ForBridge::Open(namespace) => {
                 if let Some(closing) = self.closing.remove(&namespace) {
                     ctx.cancel_future(closing);

@@ -25,8 +25,8 @@ impl AnyBus {
     /// [`BusError::Address`].
     pub fn new(config: &RedisConfig) -> Result<Self, BusError> {
         Ok(match config.adapter {
-            AdapterKind::Classic => Self::Classic(RedisBus::new(&config.url)?),
-            AdapterKind::Sharded(_) => Self::Sharded(ShardedBus::new(&config.url)?),
+            AdapterKind::Classic => Self::Classic(RedisBus::new(config)?),
+            AdapterKind::Sharded(_) => Self::Sharded(ShardedBus::new(config)?),
         })
     }
 }
@@ -73,7 +73,7 @@ pub enum AnyPublisher {
 }
 
 impl Publisher for AnyPublisher {
-    async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
+    async fn publish(&mut self, batch: &[Outbound]) -> Result<Published, BusError> {
         match self {
             Self::Classic(publisher) => publisher.publish(batch).await,
             Self::Sharded(publisher) => publisher.publish(batch).await,
@@ -84,6 +84,13 @@ impl Publisher for AnyPublisher {
         match self {
             Self::Classic(publisher) => publisher.num_subscribers(channel).await,
             Self::Sharded(publisher) => publisher.num_subscribers(channel).await,
+        }
+    }
+
+    async fn probe(&mut self, channel: &str) -> Result<(), BusError> {
+        match self {
+            Self::Classic(publisher) => publisher.probe(channel).await,
+            Self::Sharded(publisher) => publisher.probe(channel).await,
         }
     }
 

@@ -8,6 +8,8 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 
+use crate::redis_endpoint::fault::Fault;
+
 /// Bytes on their way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
@@ -56,10 +58,10 @@ pub enum Heard {
 /// How a batch went that reached the bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// How many messages of the batch the bus refused.
-    pub num_refused: usize,
-    /// Why, for the last of them.
-    pub reason: Option<String>,
+    /// How many have heard each message of the batch, as far as the bus knows; 0 for one that it refused.
+    pub num_listeners: Vec<usize>,
+    /// What the bus refused: the places in the batch, in order, and why.
+    pub refused: Vec<(usize, BusError)>,
 }
 
 /// Why a bus cannot be used. Its text never holds a password.
@@ -77,6 +79,12 @@ pub enum BusError {
         /// What the system said.
         reason: String,
     },
+    /// Somebody is there, but TLS could not be agreed upon, or the certificate is not to be trusted.
+    #[error("{reason}")]
+    Untrusted {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Nothing came back in time.
     #[error("no answer within {} ms", after.as_millis())]
     TimedOut {
@@ -92,6 +100,8 @@ pub enum BusError {
     /// The bus answers, but not as we need it: a wrong password, no permission, still loading.
     #[error("refused: {reason}")]
     Refused {
+        /// The word in capitals with which Redis begins an error: `NOPERM`, `LOADING`. Empty if there was none.
+        code: String,
         /// Its own words.
         reason: String,
     },
@@ -101,12 +111,51 @@ pub enum BusError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The bus has many nodes, and does not know at the moment which of them is to be used.
+    #[error("{reason}")]
+    Unsettled {
+        /// What is missing.
+        reason: String,
+    },
     /// A message is too long to be taken in.
     #[error("a message of more than {max_bytes} bytes came in")]
     TooLong {
         /// The limit.
         max_bytes: usize,
     },
+}
+
+impl BusError {
+    /// Returns what an error means that Redis told in these words.
+    pub(super) fn refused(words: &str) -> Self {
+        let code = words.split_ascii_whitespace().next().unwrap_or_default();
+        let is_code = code.bytes().all(|byte| byte.is_ascii_uppercase());
+        Self::Refused {
+            code: if is_code { code } else { "" }.to_owned(),
+            reason: words.to_owned(),
+        }
+    }
+
+    /// Returns which kind of trouble it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Address { .. } => Fault::Address,
+            Self::Connect { .. } => Fault::Connect,
+            Self::Untrusted { .. } => Fault::Tls,
+            Self::TimedOut { .. } => Fault::TimedOut,
+            Self::Lost { .. } => Fault::Lost,
+            Self::Refused { code, reason } => Fault::of_code(code, reason),
+            Self::Unsuited { .. } => Fault::Unsuited,
+            Self::Unsettled { .. } => Fault::Cluster,
+            Self::TooLong { .. } => Fault::TooLong,
+        }
+    }
+
+    /// Returns whether a refusal is about this channel, so that another may be free.
+    pub(super) fn is_of_channel(&self) -> bool {
+        // "…no permissions to access one of the channels used as arguments" (7.0), "…to access a channel" (7.2).
+        matches!(self, Self::Refused { code, reason } if code == "NOPERM" && reason.contains("channel"))
+    }
 }
 
 /// A place where links can be had.
@@ -127,17 +176,17 @@ pub trait Bus: Send + Unpin + 'static {
 
 /// The half of a link that publishes.
 pub trait Publisher: 'static {
-    /// Publishes a batch, in its order; comes back when the bus has answered for each message. After an error it is
-    /// unknown which of them went out.
-    fn publish(
-        &mut self,
-        batch: Vec<Outbound>,
-    ) -> impl Future<Output = Result<Published, BusError>>;
+    /// Publishes a batch, in its order; comes back when the bus has answered for each message. What it refused has
+    /// certainly not gone out; after an error it is unknown what has.
+    fn publish(&mut self, batch: &[Outbound]) -> impl Future<Output = Result<Published, BusError>>;
 
     /// Returns how many connections listen to `channel` by its plain name.
     fn num_subscribers(&mut self, channel: &str) -> impl Future<Output = Result<usize, BusError>>;
 
-    /// Makes sure that the other side is there.
+    /// Finds out whether publishing is possible now, by publishing nothing on `channel`, which only we listen to.
+    fn probe(&mut self, channel: &str) -> impl Future<Output = Result<(), BusError>>;
+
+    /// Makes sure that the other side is there, and still what we need.
     fn ping(&mut self) -> impl Future<Output = Result<(), BusError>>;
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     bus::Inbound,
     calls::Calls,
+    private::Listener,
     queue::Queue,
     status::BridgeStats,
     wire::{Channels, Kind, Unfit},
@@ -86,6 +87,7 @@ pub(super) struct HubGone;
 pub(super) struct Intake {
     uid: Uid,
     hub: HubDoor,
+    private: Listener,
     queue: Arc<Queue>,
     calls: Arc<Calls>,
     stats: Arc<BridgeStats>,
@@ -98,6 +100,7 @@ impl Intake {
     pub(super) fn new(
         uid: Uid,
         hub: HubDoor,
+        private: Listener,
         queue: Arc<Queue>,
         calls: Arc<Calls>,
         stats: Arc<BridgeStats>,
@@ -105,6 +108,7 @@ impl Intake {
         Self {
             uid,
             hub,
+            private,
             queue,
             calls,
             stats,
@@ -121,6 +125,10 @@ impl Intake {
         channels: &Arc<Channels>,
         kind: &Kind,
     ) -> Result<(), HubGone> {
+        // Our own question whether Redis lets us publish.
+        if inbound.payload.is_empty() && kind.is_of_responses() {
+            return Ok(());
+        }
         let payload = &inbound.payload;
         let taken = match channels.read(kind, payload, &self.hub.interest) {
             Err(unfit) => Err(unfit),
@@ -142,6 +150,11 @@ impl Intake {
             self.skip(inbound, unfit);
         }
         Ok(())
+    }
+
+    /// Takes what another instance says to this one alone.
+    pub(super) fn take_private(&self, inbound: &Inbound) {
+        self.private.take(&inbound.payload);
     }
 
     /// Skips a message whose channel is none that is listened to.
@@ -352,7 +365,7 @@ impl Intake {
             channels: Arc::clone(channels),
             uid,
             id,
-            _place: Place::take(&self.num_answering),
+            _slot: Slot::take(&self.num_answering),
         };
         actix_rt::spawn(relay.run(received, Instant::now() + time));
         Ok(Ok(()))
@@ -431,16 +444,16 @@ fn only(socket_id: &SocketId) -> Target {
 }
 
 /// One of the questions that are being answered.
-struct Place(Rc<Cell<usize>>);
+struct Slot(Rc<Cell<usize>>);
 
-impl Place {
+impl Slot {
     fn take(count: &Rc<Cell<usize>>) -> Self {
         count.set(count.get() + 1);
         Self(Rc::clone(count))
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -453,7 +466,7 @@ struct Relay {
     /// Who asked.
     uid: Option<String>,
     id: RequestId,
-    _place: Place,
+    _slot: Slot,
 }
 
 impl Relay {

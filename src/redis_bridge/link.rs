@@ -7,9 +7,13 @@
 //! ```
 //! Subscribed before anything is published: who publishes first could miss the answer of others.
 //!
+//! A bus that answers but refuses what is published (rights, memory, a replica) breaks no connection: others are still
+//! listened to, and what it refused waits until an attempt shows that it is taken.
+//!
 //! Nothing here ends the bridge but the end of the hub.
 
 use std::{
+    cell::RefCell,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -23,12 +27,14 @@ use tokio::{
 use super::{
     actor::OnConnected,
     backoff,
-    bus::{Bus, BusError, Heard, Outbound, Publisher, Subscriber},
+    bus::{Bus, BusError, Heard, Outbound, Published, Publisher, Subscriber},
     calls::{Calls, Wants},
     incoming::{HubDoor, HubGone, Intake},
     listening::Listening,
     messages::AskOthers,
     namespaces::Namespaces,
+    outgoing::LIMITS,
+    private::{self, Batch, Listener, Waiting},
     queue::Queue,
     status::{BridgeStats, BusStatus},
 };
@@ -38,6 +44,7 @@ use crate::{
         question::Answer,
         room_table::{News, RoomTable},
     },
+    redis_endpoint::fault::Fault,
 };
 
 /// Silence on a connection after which the other side is asked whether it is there.
@@ -46,6 +53,12 @@ pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// accepts and at once closes would be called ten times a second.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 
+/// How often the log is told of losses while the bus can be reached.
+const LOSS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many different refusals are logged that do not stop the rest.
+const MAX_TOLD: usize = 8;
+
 /// What the connections need to know.
 pub(super) struct Link<B: Bus> {
     pub(super) bus: B,
@@ -53,11 +66,22 @@ pub(super) struct Link<B: Bus> {
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) queue: Arc<Queue>,
     pub(super) calls: Arc<Calls>,
-    pub(super) asks: mpsc::Receiver<AskOthers>,
+    /// Until the link runs.
+    pub(super) inbox: Option<Inbox>,
+    /// Who takes what others say to this instance alone.
+    pub(super) listener: Listener,
     pub(super) stats: Arc<BridgeStats>,
     pub(super) status: watch::Sender<BusStatus>,
     pub(super) hub: HubDoor,
     pub(super) on_connected: OnConnected,
+    /// What the log has been told of that is forbidden; at most [`MAX_TOLD`] texts.
+    pub(super) told: RefCell<Vec<String>>,
+}
+
+/// What waits for the connection that publishes, besides the queue. Unlike that, it does not outlive an outage.
+pub(super) struct Inbox {
+    pub(super) asks: mpsc::Receiver<AskOthers>,
+    pub(super) private: private::Receiver,
 }
 
 /// Why a link ended.
@@ -79,10 +103,12 @@ impl From<HubGone> for End {
     }
 }
 
-/// A time without connection.
+/// A time in which nothing can be published.
 struct Outage {
     since: Instant,
     num_dropped_before: u64,
+    /// What the log has been told of.
+    told: Vec<Fault>,
 }
 
 impl<B: Bus> Link<B> {
@@ -90,108 +116,202 @@ impl<B: Bus> Link<B> {
     pub(super) async fn run(mut self) {
         let mut delays = backoff::delays();
         let mut outage = None;
-        let mut num_dropped_before = 0;
+        // Apart from the rest, which publisher and listener share.
+        let Some(mut inbox) = self.inbox.take() else {
+            return;
+        };
         loop {
-            let err = match self.bus.connect().await {
+            let num_dropped_before = self.queue.num_dropped();
+            let (err, num_dropped_before) = match self.bus.connect().await {
                 Ok((publisher, subscriber)) => {
                     let since = Instant::now();
-                    let end = self.live(publisher, subscriber, &mut outage).await;
-                    if outage.is_none() {
-                        // What is under way is lost to the outage that begins here.
-                        num_dropped_before = self.queue.num_dropped();
-                        self.queue.abandon();
-                    }
+                    let end = self
+                        .live(publisher, subscriber, &mut inbox, &mut outage)
+                        .await;
+                    // What is under way is lost to the outage that begins here.
+                    let num_dropped_before = self.queue.num_dropped();
+                    self.queue.abandon();
                     if since.elapsed() >= STEADY_AFTER {
                         delays = backoff::delays();
                     }
                     match end {
-                        End::Bus(err) => err,
+                        End::Bus(err) => (err, num_dropped_before),
                         End::HubGone => return,
                     }
                 }
-                Err(err) => err,
+                Err(err) => (err, num_dropped_before),
             };
-            self.report_down(&mut outage, num_dropped_before, &err);
+            self.report_down(&mut outage, &mut inbox, num_dropped_before, &err);
             time::sleep(delays.next().unwrap_or(backoff::MAX_DELAY)).await;
         }
     }
 
     /// Listens, and publishes as soon as every subscription is in force. `outage` ends then.
     async fn live(
-        &mut self,
-        publisher: B::Publisher,
+        &self,
+        mut publisher: B::Publisher,
         subscriber: B::Subscriber,
+        inbox: &mut Inbox,
         outage: &mut Option<Outage>,
     ) -> End {
         let (settled, is_settled) = watch::channel(false);
-        // Apart from the rest, which the listener shares.
-        let (_, closed) = mpsc::channel(1);
-        let mut asks = std::mem::replace(&mut self.asks, closed);
-        let this = &*self;
         let publish = async {
             let mut is_settled = is_settled;
             // Fails only with the listener, and then this is dropped.
             _ = is_settled.wait_for(|is_settled| *is_settled).await;
-            this.report_up(outage.take());
-            (this.on_connected)();
-            this.publish(publisher, &mut asks).await
+            let num_dropped = self.queue.num_dropped();
+            match self.probe(&mut publisher).await {
+                Ok(()) => self.report_up(outage.take()),
+                Err(err) => {
+                    let hold = self.hold(&mut publisher, inbox, outage, num_dropped, err);
+                    if let Err(err) = hold.await {
+                        return err;
+                    }
+                }
+            }
+            self.stats.num_links.fetch_add(1, Relaxed);
+            (self.on_connected)();
+            self.publish(publisher, inbox, outage).await
         };
-        let end = select! {
-            end = this.listen(subscriber, &settled) => end,
+        select! {
+            end = self.listen(subscriber, &settled) => end,
             err = publish => End::Bus(err),
-        };
-        self.asks = asks;
-        end
+        }
     }
 
     /// Publishes what waits, batch after batch, and puts questions; one is answered by the bus before the next goes out.
     async fn publish(
         &self,
         mut publisher: B::Publisher,
-        asks: &mut mpsc::Receiver<AskOthers>,
+        inbox: &mut Inbox,
+        outage: &mut Option<Outage>,
     ) -> BusError {
-        let mut has_warned = false;
+        let mut tick = time::interval(PING_INTERVAL);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut losses = Losses::new(self.queue.num_dropped());
         loop {
-            select! {
-                batch = self.queue.next_batch() => {
-                    match self.publish_batch(&mut publisher, batch).await {
-                        Ok(None) => {}
-                        Ok(Some(reason)) => {
-                            let level = if has_warned { log::Level::Debug } else { log::Level::Warn };
-                            has_warned = true;
-                            log::log!(level, "Redis refuses events: {reason}");
-                        }
-                        Err(err) => return err,
-                    }
+            let num_dropped = self.queue.num_dropped();
+            let done = select! {
+                batch = self.queue.next_batch() => self.publish_batch(&mut publisher, batch).await,
+                Some(ask) = inbox.asks.recv() => self.ask(&mut publisher, ask).await,
+                Some(waiting) = inbox.private.recv() => {
+                    self.send_private(&mut publisher, waiting, &mut inbox.private).await
                 }
-                Some(ask) = asks.recv() => {
-                    if let Err(err) = self.ask(&mut publisher, ask).await {
-                        return err;
-                    }
+                // Under traffic, too: what Redis is may change without an error.
+                _ = tick.tick() => {
+                    losses.report(num_dropped);
+                    publisher.ping().await
                 }
-                () = time::sleep(PING_INTERVAL) => {
-                    if let Err(err) = publisher.ping().await {
-                        return err;
-                    }
+            };
+            if let Err(err) = done {
+                let hold = self.hold(&mut publisher, inbox, outage, num_dropped, err);
+                if let Err(err) = hold.await {
+                    return err;
                 }
+                // The outage's own report has told of what was lost.
+                losses = Losses::new(self.queue.num_dropped());
             }
         }
     }
 
-    /// Publishes a batch; returns why the bus refused some of it, if it did.
+    /// Publishes a batch. If the bus refuses its end, that waits again.
     async fn publish_batch(
         &self,
         publisher: &mut B::Publisher,
         batch: Vec<Outbound>,
-    ) -> Result<Option<String>, BusError> {
-        let num_messages = batch.len();
-        let published = publisher.publish(batch).await?;
-        let num_taken = num_messages.saturating_sub(published.num_refused);
+    ) -> Result<(), BusError> {
+        let mut batch = batch;
+        let Published { mut refused, .. } = publisher.publish(&batch).await?;
+        let num_taken = batch.len().saturating_sub(refused.len());
         self.stats
             .num_published
             .fetch_add(num_taken as u64, Relaxed);
-        self.queue.settle(published.num_refused);
-        Ok(published.reason)
+        // What comes behind the last that was taken can wait and stay in order. A channel that is forbidden holds up no
+        // other.
+        let mut keep_from = batch.len();
+        let mut why = None;
+        while let Some((index, err)) =
+            refused.pop_if(|(index, err)| *index + 1 == keep_from && !err.is_of_channel())
+        {
+            keep_from = index;
+            why = Some(err);
+        }
+        let kept = batch.split_off(keep_from);
+        if let Some((_, err)) = refused.last() {
+            self.warn_once(err);
+        }
+        self.queue.settle(refused.len(), kept);
+        why.map_or(Ok(()), Err)
+    }
+
+    /// Waits until a bus that refused takes what is published; any other error ends the connection at once.
+    async fn hold(
+        &self,
+        publisher: &mut B::Publisher,
+        inbox: &mut Inbox,
+        outage: &mut Option<Outage>,
+        num_dropped_before: u64,
+        mut err: BusError,
+    ) -> Result<(), BusError> {
+        let mut delays = backoff::delays();
+        while matches!(err, BusError::Refused { .. }) {
+            self.report_down(outage, inbox, num_dropped_before, &err);
+            time::sleep(delays.next().unwrap_or(backoff::MAX_DELAY)).await;
+            let mut attempt = self.probe(publisher).await;
+            if attempt.is_ok() && self.queue.has_waiting() {
+                let batch = self.queue.next_batch().await;
+                attempt = self.publish_batch(publisher, batch).await;
+            }
+            match attempt {
+                Ok(()) => {
+                    self.report_up(outage.take());
+                    return Ok(());
+                }
+                Err(next) => err = next,
+            }
+        }
+        Err(err)
+    }
+
+    /// Finds out whether publishing is possible.
+    async fn probe(&self, publisher: &mut B::Publisher) -> Result<(), BusError> {
+        match self.namespaces.own_channel() {
+            Some(channel) => publisher.probe(&channel).await,
+            None => publisher.ping().await,
+        }
+    }
+
+    /// Sends what waits for other instances alone, and tells how many have heard it.
+    async fn send_private(
+        &self,
+        publisher: &mut B::Publisher,
+        waiting: Waiting,
+        receiver: &mut private::Receiver,
+    ) -> Result<(), BusError> {
+        let mut next = Some(waiting);
+        while let Some(waiting) = next.take() {
+            match waiting {
+                Waiting::Letter(first) => {
+                    let (batch, behind) = Batch::gather(first, receiver);
+                    let published = publisher.publish(&batch.messages).await?;
+                    if let Some((_, err)) = published.refused.last() {
+                        self.warn_once(err);
+                    }
+                    batch.settle(&published.num_listeners);
+                    next = behind;
+                }
+                Waiting::Look { channel, reply } => {
+                    match publisher.num_subscribers(&channel).await {
+                        // Whoever looks may have given up.
+                        Ok(num) => _ = reply.send(num),
+                        // Redis may forbid this one command; all else goes on.
+                        Err(BusError::Refused { .. }) => {}
+                        Err(err) => return Err(err),
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Puts a question: counts who will answer, says so, and publishes it.
@@ -211,7 +331,10 @@ impl<B: Bus> Link<B> {
                 _ = answers.send(unreachable(err.to_string()));
                 return match err {
                     // Redis may forbid this one command; all else goes on.
-                    BusError::Refused { .. } => Ok(()),
+                    BusError::Refused { .. } => {
+                        self.warn_once(&err);
+                        Ok(())
+                    }
                     err => Err(err),
                 };
             }
@@ -250,6 +373,7 @@ impl<B: Bus> Link<B> {
         let mut intake = Intake::new(
             self.uid.clone(),
             self.hub.clone(),
+            self.listener.clone(),
             Arc::clone(&self.queue),
             Arc::clone(&self.calls),
             Arc::clone(&self.stats),
@@ -276,6 +400,10 @@ impl<B: Bus> Link<B> {
                 heard = subscriber.next() => match heard {
                     Ok(Heard::Settled) => {
                         settled.send_replace(true);
+                        continue;
+                    }
+                    Ok(Heard::Message(inbound)) if listening.is_private(&inbound) => {
+                        intake.take_private(&inbound);
                         continue;
                     }
                     Ok(Heard::Message(inbound)) => {
@@ -312,6 +440,7 @@ impl<B: Bus> Link<B> {
             Some(Outage {
                 since,
                 num_dropped_before,
+                ..
             }) => {
                 let num_dropped = self.queue.num_dropped().saturating_sub(num_dropped_before);
                 let seconds = since.elapsed().as_secs_f32();
@@ -320,32 +449,44 @@ impl<B: Bus> Link<B> {
                 );
             }
         }
-        self.stats.num_links.fetch_add(1, Relaxed);
         self.status.send_replace(BusStatus::Up);
     }
 
-    /// Says once that the bus is away, and why.
+    /// Says what is wrong and what to do, each once in an outage.
     fn report_down(
-        &mut self,
+        &self,
         outage: &mut Option<Outage>,
+        inbox: &mut Inbox,
         num_dropped_before: u64,
         err: &BusError,
     ) {
         let place = self.bus.place();
-        self.fail_questions(&err.to_string());
-        if outage.is_none() {
-            *outage = Some(Outage {
-                since: Instant::now(),
-                num_dropped_before,
-            });
-            log::warn!("Redis at {place} unreachable: {err}; serving local clients, retrying");
+        let reason = err.to_string();
+        self.fail_waiting(inbox, &reason);
+        let outage = outage.get_or_insert_with(|| Outage {
+            since: Instant::now(),
+            num_dropped_before,
+            told: Vec::new(),
+        });
+        let fault = err.fault();
+        if outage.told.contains(&fault) {
+            log::debug!("Redis at {place} still unusable: {reason}");
         } else {
-            log::debug!("Redis at {place} still unreachable: {err}");
+            let advice = fault.advice();
+            match outage.told.len() {
+                0 => log::warn!(
+                    "Redis at {place} unusable: {reason}; {advice}. Local clients are served, events for others wait \
+                     {:?} or {} MiB long, retrying",
+                    LIMITS.age,
+                    LIMITS.bytes >> 20
+                ),
+                _ => log::warn!("Redis at {place} now: {reason}; {advice}"),
+            }
+            outage.told.push(fault);
         }
-        let status = BusStatus::Down {
-            reason: err.to_string(),
-        };
         // Watchers are woken by news only.
+        let advice = fault.advice();
+        let status = BusStatus::Down { reason, advice };
         self.status.send_if_modified(|current| {
             let is_new = *current != status;
             *current = status;
@@ -353,13 +494,59 @@ impl<B: Bus> Link<B> {
         });
     }
 
-    /// Tells all who ask, or are about to, that nobody can be heard.
-    fn fail_questions(&mut self, reason: &str) {
+    /// Says once in this instance's life that Redis forbids something that all else goes on without.
+    fn warn_once(&self, err: &BusError) {
+        let text = err.to_string();
+        let mut told = self.told.borrow_mut();
+        if !told.contains(&text) && told.len() < MAX_TOLD {
+            let advice = err.fault().advice();
+            log::warn!(
+                "Redis at {} forbids a part of our work: {text}; {advice}. All else goes on",
+                self.bus.place()
+            );
+            told.push(text);
+        }
+    }
+
+    /// Tells all who wait for others, or are about to, that nobody can be heard.
+    fn fail_waiting(&self, inbox: &mut Inbox, reason: &str) {
         self.calls.fail_all(reason);
-        while let Ok(ask) = self.asks.try_recv() {
+        self.listener.lose_all();
+        // Their receipts are dropped with them, which says it all.
+        while inbox.private.try_recv().is_ok() {}
+        while let Ok(ask) = inbox.asks.try_recv() {
             let reason = reason.to_owned();
             // Whoever asked may have given up.
             _ = ask.answers.send(Answer::Unreachable { reason });
+        }
+    }
+}
+
+/// What is lost while the bus can be reached: it is slower than what is sent, or forbids a channel.
+struct Losses {
+    num_told: u64,
+    told: Option<Instant>,
+}
+
+impl Losses {
+    fn new(num_dropped: u64) -> Self {
+        Self {
+            num_told: num_dropped,
+            told: None,
+        }
+    }
+
+    fn report(&mut self, num_dropped: u64) {
+        let is_due = self.told.is_none_or(|told| told.elapsed() >= LOSS_INTERVAL);
+        let num_new = num_dropped.saturating_sub(self.num_told);
+        if num_new > 0 && is_due {
+            log::warn!(
+                "{num_new} events for other instances were dropped: Redis takes fewer than are sent"
+            );
+            *self = Self {
+                num_told: num_dropped,
+                told: Some(Instant::now()),
+            };
         }
     }
 }

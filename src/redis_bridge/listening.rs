@@ -48,6 +48,8 @@ pub(super) struct Listening {
     by_pattern: HashMap<String, Arc<Channels>>,
     /// To whom a channel belongs. There may be several: `/a` has a room whose channel is that of `/a#room`.
     by_channel: HashMap<String, Vec<Arc<Channels>>>,
+    /// Where this instance hears what is said to it alone, once that is listened to.
+    private: Option<String>,
 }
 
 impl Listening {
@@ -55,6 +57,11 @@ impl Listening {
     pub(super) fn follow(&mut self, table: &Namespaces) -> Change {
         let wanted = table.all();
         let mut change = Change::default();
+        if self.private.is_none() {
+            let private = table.own_private().to_owned();
+            change.add.channels.push(private.clone());
+            self.private = Some(private);
+        }
         let gone: Vec<_> = self
             .by_namespace
             .extract_if(|namespace, _| !wanted.contains_key(namespace))
@@ -90,6 +97,12 @@ impl Listening {
             self.by_namespace.insert(namespace, channels);
         }
         change
+    }
+
+    /// Returns whether a message is for this instance alone.
+    pub(super) fn is_private(&self, inbound: &Inbound) -> bool {
+        let own = self.private.as_ref();
+        inbound.pattern.is_none() && own.is_some_and(|own| own == &inbound.channel)
     }
 
     /// Becomes what the table of rooms says. The names are those of `table`.
@@ -172,8 +185,15 @@ mod tests {
             sharded_channel::{ShardedChannel, SubscriptionMode},
             uid::Uid,
         },
+        engine_io::sid::InstanceId,
         hub::room_table::{Listed, RoomTable},
     };
+
+    fn table(adapter: AdapterKind, uid: &Uid, fixed: &[&str]) -> Namespaces {
+        let instance = InstanceId::parse("Ab3dE6gH").unwrap();
+        let fixed = fixed.iter().map(|name| (*name).into()).collect();
+        Namespaces::new(adapter, "p", uid, instance, fixed)
+    }
 
     fn inbound(pattern: Option<&str>, channel: &'static str) -> Inbound {
         Inbound {
@@ -186,13 +206,18 @@ mod tests {
     #[test]
     fn it_adds_what_is_new_and_removes_what_is_gone() {
         let uid = Uid::parse("abcdef").unwrap();
-        let table = Namespaces::new(AdapterKind::Classic, "p", &uid, vec!["/a".into()]);
+        let table = table(AdapterKind::Classic, &uid, &["/a"]);
         let mut listening = Listening::default();
         let Change { add, remove } = listening.follow(&table);
         assert_eq!(add.patterns, ["p#/a#*"]);
         assert_eq!(
             add.channels,
-            ["p-request#/a#", "p-response#/a#", "p-response#/a#abcdef#"]
+            [
+                "p-sockhop#Ab3dE6gH#",
+                "p-request#/a#",
+                "p-response#/a#",
+                "p-response#/a#abcdef#"
+            ]
         );
         assert!(remove.is_empty());
 
@@ -218,14 +243,21 @@ mod tests {
     #[test]
     fn a_name_tells_what_a_message_is() {
         let uid = Uid::parse("abcdef").unwrap();
-        let table = Namespaces::new(AdapterKind::Classic, "p", &uid, vec!["/a".into()]);
+        let table = table(AdapterKind::Classic, &uid, &["/a"]);
         let mut listening = Listening::default();
+        let own = inbound(None, "p-sockhop#Ab3dE6gH#");
+        assert!(!listening.is_private(&own), "it is not listened to yet");
         listening.follow(&table);
         let kind = |pattern, channel| {
             let inbound = inbound(pattern, channel);
+            assert!(!listening.is_private(&inbound), "{channel} is private");
             let mut kinds = listening.places(&inbound).map(|(_, kind)| kind);
             kinds.next()
         };
+        assert!(listening.is_private(&own));
+        assert_eq!(listening.places(&own).count(), 0);
+        assert_eq!(kind(None, "p-sockhop#Ab3dE6gX#"), None);
+        assert_eq!(kind(Some("p#/a#*"), "p-sockhop#Ab3dE6gH#"), None);
         assert_eq!(
             kind(None, "p-request#/a#"),
             Some(Kind::Call(Carries::Requests))
@@ -249,11 +281,14 @@ mod tests {
     fn rooms_are_listened_to_while_they_have_members() {
         let uid = Uid::parse_hex("0123456789abcdef").unwrap();
         let adapter = AdapterKind::Sharded(SubscriptionMode::Dynamic);
-        let table = Namespaces::new(adapter, "p", &uid, vec!["/a".into()]);
+        let table = table(adapter, &uid, &["/a"]);
         let rooms = RoomTable::new(Listed::Public);
         let mut listening = Listening::default();
         let main = listening.follow(&table);
-        assert_eq!(main.add.channels, ["p#/a#", "p#/a#0123456789abcdef#"]);
+        assert_eq!(
+            main.add.channels,
+            ["p-sockhop#Ab3dE6gH#", "p#/a#", "p#/a#0123456789abcdef#"]
+        );
         rooms.set(&"/a".into(), &"red".into(), true);
         let all = listening.follow_rooms(News::All(rooms.all()), &table);
         assert_eq!(all.add.channels, ["p#/a#red#"]);
@@ -273,7 +308,7 @@ mod tests {
     fn a_name_that_two_namespaces_share_is_for_both() {
         let uid = Uid::parse_hex("0123456789abcdef").unwrap();
         let adapter = AdapterKind::Sharded(SubscriptionMode::Dynamic);
-        let table = Namespaces::new(adapter, "p", &uid, vec!["/a".into(), "/a#b".into()]);
+        let table = table(adapter, &uid, &["/a", "/a#b"]);
         let rooms = RoomTable::new(Listed::Public);
         let mut listening = Listening::default();
         listening.follow(&table);

@@ -31,6 +31,7 @@ struct Shared {
 struct State {
     listeners: Vec<Listener>,
     num_links: usize,
+    refused: Option<(&'static str, &'static str)>,
     /// Everything that anybody did, in order.
     journal: Vec<Deed>,
 }
@@ -72,6 +73,19 @@ impl MemoryBus {
     /// Lets publishers wait for their answers.
     pub(super) fn set_answering(&self, answers: bool) {
         self.shared.answers.send_replace(answers);
+    }
+
+    /// Refuses to publish on channels that contain this, with that code; nothing refuses nothing.
+    pub(super) fn refuse(&self, refused: Option<(&'static str, &'static str)>) {
+        self.shared.state.lock().unwrap().refused = refused;
+    }
+
+    fn refusal(&self, channel: &str) -> Option<BusError> {
+        let (part, code) = self.shared.state.lock().unwrap().refused?;
+        channel.contains(part).then(|| BusError::Refused {
+            code: code.to_owned(),
+            reason: format!("no access to a channel: {channel}"),
+        })
     }
 
     /// Publishes as a stranger would.
@@ -129,9 +143,11 @@ impl MemoryBus {
         self.shared.state.lock().unwrap().journal.clone()
     }
 
-    fn deliver(&self, batch: &[Outbound]) {
+    fn deliver(&self, batch: &[Outbound]) -> Vec<usize> {
         let state = self.shared.state.lock().unwrap();
+        let mut num_listeners = Vec::new();
         for Outbound { channel, payload } in batch {
+            num_listeners.push(0);
             for listener in &state.listeners {
                 let by_pattern = listener.names.patterns.iter().filter(|pattern| {
                     let start = pattern.strip_suffix('*').unwrap().replace('\\', "");
@@ -143,6 +159,7 @@ impl MemoryBus {
                     .iter()
                     .filter(|name| *name == channel);
                 for pattern in by_pattern.map(Some).chain(by_name.map(|_| None)) {
+                    *num_listeners.last_mut().unwrap() += 1;
                     let _ = listener.inbox.send(Heard::Message(Inbound {
                         pattern: pattern.cloned(),
                         channel: channel.clone().into(),
@@ -151,6 +168,7 @@ impl MemoryBus {
                 }
             }
         }
+        num_listeners
     }
 
     fn check(&self) -> Result<(), BusError> {
@@ -197,9 +215,25 @@ pub(super) struct MemoryPublisher {
 }
 
 impl Publisher for MemoryPublisher {
-    async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
+    async fn publish(&mut self, batch: &[Outbound]) -> Result<Published, BusError> {
         self.bus.check()?;
-        self.bus.deliver(&batch);
+        let mut published = Published::default();
+        let mut batch = batch.to_vec();
+        for (index, message) in batch.iter().enumerate() {
+            if let Some(err) = self.bus.refusal(&message.channel) {
+                published.refused.push((index, err));
+            }
+        }
+        let mut index = 0;
+        batch.retain(|_| {
+            index += 1;
+            !published.refused.iter().any(|(at, _)| *at == index - 1)
+        });
+        let mut num_listeners = self.bus.deliver(&batch);
+        for (index, _) in &published.refused {
+            num_listeners.insert(*index, 0);
+        }
+        published.num_listeners = num_listeners;
         self.bus
             .shared
             .state
@@ -209,7 +243,12 @@ impl Publisher for MemoryPublisher {
             .push(Deed::Published(batch));
         let mut answers = self.bus.shared.answers.subscribe();
         answers.wait_for(|answers| *answers).await.unwrap();
-        Ok(Published::default())
+        Ok(published)
+    }
+
+    async fn probe(&mut self, channel: &str) -> Result<(), BusError> {
+        self.bus.check()?;
+        self.bus.refusal(channel).map_or(Ok(()), Err)
     }
 
     async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {

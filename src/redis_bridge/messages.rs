@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use actix::Message;
+use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use crate::{
+    engine_io::sid::InstanceId,
     hub::{
         command::Command,
         question::{Answers, Question},
@@ -12,8 +15,8 @@ use crate::{
     socket_io::ids::Namespace,
 };
 
-/// What the Hub tells the bridge, by `do_send`; nothing comes back. One message for all of it, which keeps the order.
-#[derive(Clone, Debug, Message)]
+/// What the Hub and the relay tell the bridge, by `do_send`; nothing comes back. One message for all of it, which keeps the order.
+#[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub enum ForBridge {
     /// Publishes a command to the other instances.
@@ -27,6 +30,22 @@ pub enum ForBridge {
     Open(Namespace),
     /// A namespace has no sockets here any more.
     Close(Namespace),
+    /// Sends bytes to one instance, which knows what they are. From the relay.
+    Send {
+        /// Whom to.
+        to: InstanceId,
+        /// What.
+        payload: Bytes,
+        /// Says how many have heard it: 0, if that instance is not there. Dropped if it cannot be sent, or if nobody knows.
+        receipt: oneshot::Sender<usize>,
+    },
+    /// Looks whether an instance is there. From the relay.
+    Look {
+        /// Which.
+        instance: InstanceId,
+        /// Says how many of this name there are. Dropped if nobody knows.
+        reply: oneshot::Sender<usize>,
+    },
 }
 
 /// A question to the other instances.

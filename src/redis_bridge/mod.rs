@@ -9,13 +9,15 @@
 //!                                  link.rs: connects, subscribes, publishes, listens, waits, again
 //! Hub ◀─Reinject── incoming ◀── broadcasts, requests ◀── PSUBSCRIBE <prefix>#<nsp>#*      another connection
 //!     ◀─Answering─                                       SUBSCRIBE <prefix>-request#<nsp>#
+//!     ──Send, Look──▶ private ──▶ PUBLISH, NUMSUB
+//! relay ◀──────────── incoming ◀── whatever the relay of another instance said ◀── SUBSCRIBE <prefix>-sockhop#<instance>#
 //! whoever asked ◀── calls ◀──── responses ◀───────────── SUBSCRIBE <prefix>-response#<nsp>#, …<uid>#
 //! ```
 //! With the sharded adapter there are SPUBLISH and SSUBSCRIBE in the place of these, and other names; see `wire`.
 //!
 //! What is promised: messages of one instance arrive in the order in which it published them, each at most once. What
 //! is published while Redis is away waits, bounded in bytes and age; what was under way when a connection broke may
-//! or may not have arrived and is not sent again. All that is lost is counted ([`BridgeStats`]) and logged.
+//! or may not have arrived and is not sent again; what Redis refused waits again, in its place. All that is lost is counted ([`BridgeStats`]) and logged.
 //!
 //! | file | |
 //! | --- | --- |
@@ -24,6 +26,7 @@
 //! | `link` | the life of the connections |
 //! | `namespaces`, `listening` | what is to be listened to, and what is |
 //! | `incoming` | judges what others publish, and hands it on |
+//! | `private` | what instances of Sockhop say to one another alone |
 //! | `calls` | questions whose answers may still come |
 //! | `outgoing`, `queue` | what waits to be published, and the door to it |
 //! | `status` | what `/readyz` and the log say about it |
@@ -48,6 +51,7 @@ mod listening;
 mod memory_bus;
 mod namespaces;
 mod outgoing;
+mod private;
 mod queue;
 mod read_gate;
 mod redis_bus;
@@ -63,9 +67,10 @@ mod wire;
 pub mod bus;
 pub mod messages;
 
-pub use actor::{FLUSH_TIMEOUT, RedisBridge};
+pub use actor::{FLUSH_TIMEOUT, Name, RedisBridge};
 pub use any_bus::AnyBus;
 pub use incoming::HubDoor;
+pub use private::Listener;
 pub use redis_bus::RedisBus;
 pub use sharded_bus::ShardedBus;
 pub use status::{BridgeStats, BusStatus, StatsSnapshot};

@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use super::wire::Channels;
 use crate::{
-    adapter::{kind::AdapterKind, uid::Uid},
+    adapter::{channel, kind::AdapterKind, uid::Uid},
+    engine_io::sid::InstanceId,
     socket_io::ids::Namespace,
 };
 
@@ -22,23 +23,28 @@ pub(super) struct Namespaces {
     adapter: AdapterKind,
     prefix: String,
     uid: Uid,
+    /// Where this instance hears what is said to it alone.
+    private: String,
     fixed: HashSet<Namespace>,
     open: Mutex<HashMap<Namespace, Arc<Channels>>>,
     changed: Notify,
 }
 
 impl Namespaces {
-    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` is who listens.
+    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` and `instance` are
+    /// who listens.
     pub(super) fn new(
         adapter: AdapterKind,
         prefix: &str,
         uid: &Uid,
+        instance: InstanceId,
         fixed: Vec<Namespace>,
     ) -> Self {
         let table = Self {
             adapter,
             prefix: prefix.to_owned(),
             uid: uid.clone(),
+            private: channel::private(prefix, instance),
             fixed: fixed.iter().cloned().collect(),
             open: Mutex::default(),
             changed: Notify::new(),
@@ -57,6 +63,16 @@ impl Namespaces {
     fn make(&self, namespace: Namespace) -> Arc<Channels> {
         let channels = Channels::new(self.adapter, &self.prefix, namespace, &self.uid);
         Arc::new(channels)
+    }
+
+    /// Returns the channel on which this instance hears what is said to it alone.
+    pub(super) fn own_private(&self) -> &str {
+        &self.private
+    }
+
+    /// Returns the channel on which another instance hears what is said to it alone.
+    pub(super) fn private_of(&self, instance: InstanceId) -> String {
+        channel::private(&self.prefix, instance)
     }
 
     /// Adds a namespace.
@@ -94,6 +110,15 @@ impl Namespaces {
     /// Returns all that are to be listened to.
     pub(super) fn all(&self) -> HashMap<Namespace, Arc<Channels>> {
         self.lock().clone()
+    }
+
+    /// Returns a channel that is listened to here and by nobody else, if any is.
+    pub(super) fn own_channel(&self) -> Option<String> {
+        let open = self.lock();
+        let channels = open
+            .values()
+            .min_by(|a, b| a.namespace().as_str().cmp(b.namespace().as_str()))?;
+        Some(channels.own().to_owned())
     }
 
     /// Waits until something has changed since the last call. For one waiter; may be dropped while it waits.

@@ -37,7 +37,8 @@ pub(super) struct Outgoing {
     limits: Limits,
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    num_under_way: usize,
+    /// Since when each message of the batch had waited that is under way.
+    under_way: Vec<Instant>,
     num_dropped: u64,
 }
 
@@ -63,7 +64,7 @@ impl Outgoing {
             limits,
             waiting: VecDeque::new(),
             bytes: 0,
-            num_under_way: 0,
+            under_way: Vec::new(),
             num_dropped: 0,
         }
     }
@@ -85,7 +86,8 @@ impl Outgoing {
         self.waiting.push_back(waiting);
     }
 
-    /// Hands out the next messages in their order; they are under way until [`Self::settle`] or [`Self::abandon`].
+    /// Hands out the next messages in their order; they are under way until [`Self::settle`] or [`Self::abandon`]. One batch
+    /// at a time.
     pub(super) fn take_batch(&mut self, now: Instant) -> Vec<Outbound> {
         self.drop_stale(now);
         let mut batch = Vec::new();
@@ -96,23 +98,31 @@ impl Outgoing {
                 break;
             }
             bytes = after;
-            batch.extend(self.waiting.pop_front().map(|next| next.message));
+            if let Some(next) = self.waiting.pop_front() {
+                self.under_way.push(next.since);
+                batch.push(next.message);
+            }
         }
         self.bytes -= bytes;
-        self.num_under_way += batch.len();
         batch
     }
 
-    /// The bus has answered for the batch; it refused `num_refused` of it.
-    pub(super) fn settle(&mut self, num_refused: usize) {
-        self.num_under_way = 0;
-        self.num_dropped += num_refused as u64;
+    /// The bus has answered for the batch; `num_dropped` of it are lost, and its end, `kept`, waits again, as long as before.
+    pub(super) fn settle(&mut self, num_dropped: usize, kept: Vec<Outbound>) {
+        self.num_dropped += num_dropped as u64;
+        let since = self.under_way.drain(..).rev();
+        for (since, message) in since.zip(kept.into_iter().rev()) {
+            let waiting = Waiting { since, message };
+            self.bytes += waiting.bytes();
+            self.waiting.push_front(waiting);
+        }
+        while self.bytes > self.limits.bytes && self.drop_oldest() {}
     }
 
     /// The connection broke: what was under way may have arrived or not, and counts as dropped.
     pub(super) fn abandon(&mut self) {
-        self.num_dropped += self.num_under_way as u64;
-        self.num_under_way = 0;
+        self.num_dropped += self.under_way.len() as u64;
+        self.under_way.clear();
     }
 
     /// Counts a message that never came in here.
@@ -132,10 +142,11 @@ impl Outgoing {
 
     /// Returns whether nothing waits and nothing is under way.
     pub(super) fn is_drained(&self) -> bool {
-        self.is_empty() && self.num_under_way == 0
+        self.is_empty() && self.under_way.is_empty()
     }
 
-    fn drop_stale(&mut self, now: Instant) {
+    /// Drops what has waited too long.
+    pub(super) fn drop_stale(&mut self, now: Instant) {
         let age = self.limits.age;
         let is_stale = |next: &Waiting| now.saturating_duration_since(next.since) > age;
         while self.waiting.front().is_some_and(is_stale) {
@@ -244,6 +255,36 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_waits_again_in_its_place_and_not_for_ever() {
+        let start = Instant::now();
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let mut queue = Outgoing::new(limits(5 * (OVERHEAD + 10), 4 * (OVERHEAD + 10)));
+        for number in 1..=4 {
+            queue.push(later(u64::from(number)), message(number, 10));
+        }
+        let mut batch = queue.take_batch(later(4));
+        assert_eq!(numbers(&batch), [1, 2, 3, 4]);
+        for number in 5..=7 {
+            queue.push(later(5), message(number, 10));
+        }
+        // The first was taken, the second lost.
+        queue.settle(1, batch.split_off(2));
+        assert_eq!(queue.num_dropped(), 1);
+        queue.push(later(6), message(8, 10));
+        assert_eq!(queue.num_dropped(), 2, "the oldest had to make room");
+        let batch = queue.take_batch(later(14) + Duration::from_millis(1));
+        assert_eq!(
+            numbers(&batch),
+            [5, 6, 7, 8],
+            "the 4 had waited since second 4"
+        );
+        assert_eq!(queue.num_dropped(), 3);
+        queue.settle(0, vec![]);
+        assert!(queue.is_drained());
+        assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
     fn what_is_under_way_when_the_connection_breaks_counts_as_dropped() {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(1 << 20, usize::MAX));
@@ -256,7 +297,7 @@ mod tests {
         assert_eq!(queue.num_dropped(), 2);
         assert_eq!(numbers(&queue.take_batch(now)), [3]);
         assert!(queue.is_empty() && !queue.is_drained());
-        queue.settle(1);
+        queue.settle(1, vec![]);
         assert!(queue.is_drained());
         assert_eq!(queue.num_dropped(), 3);
     }

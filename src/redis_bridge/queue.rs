@@ -71,9 +71,17 @@ impl Queue {
         }
     }
 
-    /// The bus has answered for the batch.
-    pub(super) fn settle(&self, num_refused: usize) {
-        self.with(|state| state.outgoing.settle(num_refused));
+    /// Returns whether something waits that is not too old.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.with(|state| {
+            state.outgoing.drop_stale(Instant::now());
+            !state.outgoing.is_empty()
+        })
+    }
+
+    /// The bus has answered for the batch: some are lost, its end waits again.
+    pub(super) fn settle(&self, num_dropped: usize, kept: Vec<Outbound>) {
+        self.with(|state| state.outgoing.settle(num_dropped, kept));
     }
 
     /// The connection broke, perhaps with a batch under way.

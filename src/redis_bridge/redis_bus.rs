@@ -5,29 +5,25 @@
 //! `link` must resubscribe before it publishes, and count what is lost.
 //!
 //! A Redis Cluster is refused: it carries plain channels, but each node counts its own subscribers alone, so questions
-//! would miss instances. Sentinel and TLS are not here yet.
+//! would miss instances. How a stream is opened (TCP, TLS, a Unix socket): `redis_endpoint`.
 //!
 //! Source: Redis 7 "Pub/Sub", "RESP"; wire.md 10.5, 10.14, 10.21.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
-    io,
     pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::Stream as _;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Msg, Pipeline, ProtocolVersion,
-    RedisConnectionInfo, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Cmd, ErrorKind, Msg, Pipeline, RedisError, RedisResult, Value,
     aio::{MultiplexedConnection, PubSub, PubSubSink, PubSubStream},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
     select,
     time::{self, Instant, Sleep},
 };
@@ -39,7 +35,11 @@ use super::{
     shard_listener::Listener,
     slots::Node,
 };
-use crate::{config::Secret, telemetry::with_causes};
+use crate::{
+    config::RedisConfig,
+    redis_endpoint::{Endpoint, EndpointError, OpenError, Stream, fault::SENTINEL},
+    telemetry::with_causes,
+};
 
 /// How long both connections may take to stand: name look-up, TCP, password.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,33 +53,19 @@ pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// One Redis.
 #[derive(Clone, Debug)]
 pub struct RedisBus {
-    addr: ConnectionAddr,
-    login: RedisConnectionInfo,
+    endpoint: Endpoint,
 }
 
 impl RedisBus {
-    /// Returns the Redis at `url` (`redis://[user:password@]host[:port][/db]`, `unix:///path`).
+    /// Returns the Redis of the settings.
     ///
     /// # Errors
     /// [`BusError::Address`].
-    pub fn new(url: &Secret) -> Result<Self, BusError> {
-        let client = Client::open(url.expose()).map_err(|err| BusError::Address {
-            reason: err.category().to_owned(),
-        })?;
-        let info = client.get_connection_info();
-        if let ConnectionAddr::TcpTls { .. } = info.addr() {
-            return Err(BusError::Address {
-                reason: "TLS is not supported yet".to_owned(),
-            });
+    pub fn new(config: &RedisConfig) -> Result<Self, BusError> {
+        match Endpoint::new(config) {
+            Ok(endpoint) => Ok(Self { endpoint }),
+            Err(err) => Err(BusError::Address { reason: err.reason }),
         }
-        let login = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP2);
-        Ok(Self {
-            addr: info.addr().clone(),
-            login,
-        })
     }
 
     /// Returns the Redis at another node of its cluster: the same credentials, another address.
@@ -87,54 +73,37 @@ impl RedisBus {
         let Node::At { host, port } = node else {
             return Ok(self.clone());
         };
-        match &self.addr {
-            ConnectionAddr::Tcp(..) => Ok(Self {
-                addr: ConnectionAddr::Tcp(host.clone(), *port),
-                login: self.login.clone(),
-            }),
-            _ => Err(BusError::Address {
-                reason: "a Redis Cluster needs redis://host:port".to_owned(),
-            }),
-        }
+        let endpoint = self.endpoint.at(host, *port);
+        let address = |err: EndpointError| BusError::Address { reason: err.reason };
+        Ok(Self {
+            endpoint: endpoint.map_err(address)?,
+        })
     }
 
     /// Returns this Redis by host and port, if it has them.
     pub(super) fn named(&self) -> Node {
-        match &self.addr {
-            ConnectionAddr::Tcp(host, port) => Node::At {
-                host: host.clone(),
-                port: *port,
+        match self.endpoint.host_and_port() {
+            Some((host, port)) => Node::At {
+                host: host.to_owned(),
+                port,
             },
-            _ => Node::Seed,
+            None => Node::Seed,
         }
     }
 
     /// Connects, to listen to sharded channels.
     pub(super) async fn listener(&self) -> Result<Listener, BusError> {
         let socket = self.open().await?;
-        Listener::log_in(socket, self.login.username(), self.login.password()).await
+        let login = self.endpoint.login();
+        Listener::log_in(socket, login.username(), login.password()).await
     }
 
-    async fn open(&self) -> Result<Box<dyn Socket>, BusError> {
-        let connect_error = |err: io::Error| BusError::Connect {
-            reason: err.to_string(),
-        };
-        Ok(match &self.addr {
-            ConnectionAddr::Tcp(host, port) => {
-                let socket = TcpStream::connect((host.as_str(), *port))
-                    .await
-                    .map_err(connect_error)?;
-                socket.set_nodelay(true).map_err(connect_error)?;
-                Box::new(socket)
-            }
-            ConnectionAddr::Unix(path) => {
-                Box::new(UnixStream::connect(path).await.map_err(connect_error)?)
-            }
-            // `new` lets no other kind through.
-            _ => {
-                return Err(BusError::Address {
-                    reason: "unknown kind of address".to_owned(),
-                });
+    async fn open(&self) -> Result<Box<dyn Stream>, BusError> {
+        self.endpoint.open().await.map_err(|err| {
+            let reason = with_causes(&err);
+            match err {
+                OpenError::Connect(_) => BusError::Connect { reason },
+                OpenError::Tls(_) => BusError::Untrusted { reason },
             }
         })
     }
@@ -144,7 +113,7 @@ impl RedisBus {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
         let socket = self.open().await?;
         let (connection, driver) =
-            MultiplexedConnection::new_with_config(&self.login, socket, config)
+            MultiplexedConnection::new_with_config(self.endpoint.login(), socket, config)
                 .await
                 .map_err(bus_error)?;
         // Ends when the connection is dropped.
@@ -154,7 +123,7 @@ impl RedisBus {
 
     async fn subscriber(&self) -> Result<RedisSubscriber, BusError> {
         let (socket, gate) = Gate::new(self.open().await?);
-        let (sink, stream) = PubSub::new(&self.login, socket)
+        let (sink, stream) = PubSub::new(self.endpoint.login(), socket)
             .await
             .map_err(bus_error)?
             .split();
@@ -192,7 +161,7 @@ impl Bus for RedisBus {
     type Subscriber = RedisSubscriber;
 
     fn place(&self) -> String {
-        self.addr.to_string()
+        self.endpoint.place()
     }
 
     async fn connect(&self) -> Result<(RedisPublisher, RedisSubscriber), BusError> {
@@ -204,10 +173,6 @@ impl Bus for RedisBus {
         within(CONNECT_TIMEOUT, both).await
     }
 }
-
-/// What both kinds of sockets can do.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// The connection that publishes.
 #[derive(Debug)]
@@ -222,7 +187,7 @@ impl RedisPublisher {
         verb: &str,
         batch: impl Iterator<Item = &Outbound>,
     ) -> Result<Vec<RedisResult<Value>>, BusError> {
-        let mut pipeline = Pipeline::new();
+        let mut pipeline = Pipeline::with_capacity(batch.size_hint().0);
         for Outbound { channel, payload } in batch {
             pipeline
                 .add_command(publish(verb, channel, payload))
@@ -273,28 +238,72 @@ impl RedisPublisher {
 }
 
 impl Publisher for RedisPublisher {
-    async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
+    async fn publish(&mut self, batch: &[Outbound]) -> Result<Published, BusError> {
         let answers = self.send("PUBLISH", batch.iter()).await?;
         let mut published = Published::default();
-        for err in answers.into_iter().filter_map(Result::err) {
-            published.num_refused += 1;
-            published.reason = Some(with_causes(&err));
+        for (index, answer) in answers.into_iter().enumerate() {
+            let num_listeners = answer.map(num_listeners).unwrap_or_else(|err| {
+                published.refused.push((index, bus_error(err)));
+                0
+            });
+            published.num_listeners.push(num_listeners);
         }
         Ok(published)
+    }
+
+    async fn probe(&mut self, channel: &str) -> Result<(), BusError> {
+        let probe = publish("PUBLISH", channel, &Bytes::new());
+        let answer = probe.query_async::<Value>(&mut self.connection);
+        answer.await.map_err(bus_error)?;
+        self.ping().await
     }
 
     async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
         self.count("NUMSUB", channel).await
     }
 
+    /// Asks what Redis says of itself: what is published at a replica reaches only who listens there, and no error tells.
     async fn ping(&mut self) -> Result<(), BusError> {
-        let ping = Cmd::ping();
-        let answer = ping.query_async::<Value>(&mut self.connection);
-        within(RESPONSE_TIMEOUT, async {
-            answer.await.map(drop).map_err(bus_error)
-        })
-        .await
+        let hello = redis::cmd("HELLO");
+        let answer = hello.query_async::<HashMap<String, Value>>(&mut self.connection);
+        let answer = within(RESPONSE_TIMEOUT, async { answer.await.map_err(bus_error) });
+        match answer.await {
+            Ok(says) => judge(&says),
+            // Too old for this command, or forbidden, or loading: it is there, and that is all we know.
+            Err(BusError::Refused { .. }) => Ok(()),
+            Err(err) => Err(err),
+        }
     }
+}
+
+/// Reads Redis' answer to a message.
+pub(super) fn num_listeners(answer: Value) -> usize {
+    match answer {
+        Value::Int(num) => usize::try_from(num).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Judges what Redis says of itself, which is more in every version.
+fn judge(says: &HashMap<String, Value>) -> Result<(), BusError> {
+    let is = |key, expected: &[u8]| matches!(says.get(key), Some(Value::BulkString(value)) if value == expected);
+    let refused = |code: &str, reason: &str| {
+        Err(BusError::Refused {
+            code: code.to_owned(),
+            reason: reason.to_owned(),
+        })
+    };
+    if is("mode", b"sentinel") {
+        return refused(SENTINEL, "a Sentinel publishes nothing");
+    }
+    // In a cluster it says where the primary is, as soon as something is published.
+    if is("role", b"replica") && !is("mode", b"cluster") {
+        return refused(
+            "READONLY",
+            "what is published at a replica does not reach all",
+        );
+    }
+    Ok(())
 }
 
 fn publish(verb: &str, channel: &str, payload: &Bytes) -> Cmd {
@@ -463,6 +472,18 @@ pub(super) fn bus_error(err: RedisError) -> BusError {
     }
     match err.kind() {
         ErrorKind::Io | ErrorKind::Parse => BusError::Lost { reason },
-        _ => BusError::Refused { reason },
+        kind => BusError::Refused {
+            code: match kind {
+                // Its own kind, without Redis' words.
+                ErrorKind::AuthenticationFailed => "WRONGPASS",
+                _ => err.code().unwrap_or_default(),
+            }
+            .to_owned(),
+            // Its own words alone: the client's text for it says them twice.
+            reason: match (err.code(), err.detail()) {
+                (Some(code), Some(detail)) => format!("{code} {detail}"),
+                _ => reason,
+            },
+        },
     }
 }

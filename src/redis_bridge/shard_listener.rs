@@ -24,9 +24,10 @@ use tokio::{
 use super::{
     bus::BusError,
     link::PING_INTERVAL,
-    redis_bus::{MAX_MESSAGE_BYTES, RESPONSE_TIMEOUT, Socket},
+    redis_bus::{MAX_MESSAGE_BYTES, RESPONSE_TIMEOUT},
     resp::{self, Frame, RespFault},
 };
+use crate::redis_endpoint::Stream;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 32 << 10;
@@ -64,7 +65,7 @@ enum Asked {
 
 /// The connection.
 pub(super) struct Listener {
-    socket: Box<dyn Socket>,
+    socket: Box<dyn Stream>,
     scratch: Box<[u8]>,
     input: BytesMut,
     output: BytesMut,
@@ -80,7 +81,7 @@ impl Listener {
     /// # Errors
     /// The node does not let us in, or does not speak RESP2.
     pub(super) async fn log_in(
-        mut socket: Box<dyn Socket>,
+        mut socket: Box<dyn Stream>,
         username: Option<&str>,
         password: Option<&str>,
     ) -> Result<Self, BusError> {
@@ -102,7 +103,7 @@ impl Listener {
                 }
             };
             if let Frame::Error(reason) = answer {
-                return Err(BusError::Refused { reason });
+                return Err(BusError::refused(&reason));
             }
         }
         Ok(Self {
@@ -192,7 +193,7 @@ impl Listener {
                     Some(Asked::Subscribe(channel)) => Ok(Some(Event::Refused { channel, error })),
                     // It has none of it then.
                     Some(Asked::Unsubscribe(_)) => Ok(None),
-                    Some(Asked::Ping) | None => Err(BusError::Refused { reason: error }),
+                    Some(Asked::Ping) | None => Err(BusError::refused(&error)),
                 };
             }
         };

@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{
     future::{select_ok, try_join_all},
     stream::{FuturesUnordered, StreamExt as _},
@@ -34,11 +35,14 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::{
     bus::{Bus, BusError, Heard, Inbound, Names, Outbound, Published, Publisher, Subscriber},
-    redis_bus::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisBus, RedisPublisher, bus_error, within},
+    redis_bus::{
+        CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisBus, RedisPublisher, bus_error, num_listeners,
+        within,
+    },
     shard_listener::{Event, Listener},
     slots::{self, Node, SlotMap, slot_of},
 };
-use crate::{config::Secret, telemetry::with_causes};
+use crate::{config::RedisConfig, telemetry::with_causes};
 
 /// How long one node may take to tell about the cluster, before others are asked.
 const ASK_TIMEOUT: Duration = Duration::from_millis(1200);
@@ -59,13 +63,13 @@ pub struct ShardedBus {
 }
 
 impl ShardedBus {
-    /// Returns the Redis at `url`, or the cluster that it is a node of; see [`RedisBus::new`].
+    /// Returns the Redis of the settings, or the cluster that it is a node of; see [`RedisBus::new`].
     ///
     /// # Errors
     /// [`BusError::Address`].
-    pub fn new(url: &Secret) -> Result<Self, BusError> {
+    pub fn new(config: &RedisConfig) -> Result<Self, BusError> {
         Ok(Self {
-            seed: RedisBus::new(url)?,
+            seed: RedisBus::new(config)?,
             known: Mutex::default(),
         })
     }
@@ -231,19 +235,24 @@ fn refusal(error: &str) -> BusError {
     if error.contains("unknown command") {
         return too_old("without SSUBSCRIBE and SPUBLISH");
     }
-    BusError::Refused {
-        reason: error.to_owned(),
+    BusError::refused(error)
+}
+
+/// The link must end: a new one finds out anew who has which slot.
+fn not_whole(err: &RedisError) -> BusError {
+    BusError::Unsettled {
+        reason: with_causes(err),
     }
 }
 
 fn nobody_has(slot: u16) -> BusError {
-    BusError::Refused {
+    BusError::Unsettled {
         reason: format!("no node of the Redis Cluster has slot {slot}"),
     }
 }
 
 fn unsettled() -> BusError {
-    BusError::Refused {
+    BusError::Unsettled {
         reason: format!("slots of the Redis Cluster moved more than {MAX_MOVES} times at once"),
     }
 }
@@ -281,16 +290,20 @@ impl ShardedPublisher {
         Ok(())
     }
 
-    /// Publishes each message where its channel is thought to be; returns those that must go elsewhere, in their order.
+    /// Publishes messages of a batch, told by their places in it, where their channels are thought to be; returns those that
+    /// must go elsewhere, in their order.
     async fn publish_once(
         &mut self,
-        batch: Vec<Outbound>,
+        batch: &[Outbound],
+        places: Vec<usize>,
         published: &mut Published,
-    ) -> Result<Vec<Outbound>, BusError> {
-        let mut by_node: HashMap<Node, Vec<(usize, Outbound)>> = HashMap::new();
-        for (at, message) in batch.into_iter().enumerate() {
-            let node = owner(&self.map, &message.channel)?;
-            by_node.entry(node).or_default().push((at, message));
+    ) -> Result<Vec<usize>, BusError> {
+        let mut by_node: HashMap<Node, Vec<(usize, &Outbound)>> = HashMap::new();
+        for place in places {
+            if let Some(message) = batch.get(place) {
+                let node = owner(&self.map, &message.channel)?;
+                by_node.entry(node).or_default().push((place, message));
+            }
         }
         self.reach(by_node.keys()).await?;
         let sending = self
@@ -299,49 +312,71 @@ impl ShardedPublisher {
             .filter_map(|(node, connection)| {
                 let messages = by_node.remove(node)?;
                 Some(async move {
-                    let batch = messages.iter().map(|(_, message)| message);
+                    let batch = messages.iter().map(|(_, message)| *message);
                     let answers = connection.send("SPUBLISH", batch).await?;
                     Ok::<_, BusError>((node, messages, answers))
                 })
             });
         let mut moved = Vec::new();
         for (node, messages, answers) in try_join_all(sending).await? {
-            for (message, answer) in messages.into_iter().zip(answers) {
-                let Err(err) = answer else { continue };
+            for ((place, _), answer) in messages.into_iter().zip(answers) {
+                let err = match answer {
+                    Ok(answer) => {
+                        if let Some(num) = published.num_listeners.get_mut(place) {
+                            *num = num_listeners(answer);
+                        }
+                        continue;
+                    }
+                    Err(err) => err,
+                };
                 match err.kind() {
                     ErrorKind::Server(ServerErrorKind::Moved) => {
                         let error = format!("MOVED {}", err.detail().unwrap_or_default());
                         let Some((slot, node)) = slots::moved(&error, node) else {
-                            return Err(bus_error(err));
+                            return Err(not_whole(&err));
                         };
                         note_move(&self.map, slot, &node);
-                        moved.push(message);
+                        moved.push(place);
                     }
-                    ErrorKind::Server(ServerErrorKind::ClusterDown) => return Err(bus_error(err)),
+                    ErrorKind::Server(ServerErrorKind::ClusterDown) => return Err(not_whole(&err)),
                     _ if is_unknown_command(&err) => return Err(refusal(&with_causes(&err))),
-                    _ => {
-                        published.num_refused += 1;
-                        published.reason = Some(with_causes(&err));
-                    }
+                    _ => published.refused.push((place, bus_error(err))),
                 }
             }
         }
-        moved.sort_unstable_by_key(|(at, _)| *at);
-        Ok(moved.into_iter().map(|(_, message)| message).collect())
+        moved.sort_unstable();
+        Ok(moved)
     }
 }
 
 impl Publisher for ShardedPublisher {
-    async fn publish(&mut self, batch: Vec<Outbound>) -> Result<Published, BusError> {
-        let mut published = Published::default();
-        let mut left = batch;
+    async fn publish(&mut self, batch: &[Outbound]) -> Result<Published, BusError> {
+        let mut published = Published {
+            num_listeners: vec![0; batch.len()],
+            refused: Vec::new(),
+        };
+        let mut left = (0..batch.len()).collect();
         for _ in 0..=MAX_MOVES {
-            left = self.publish_once(left, &mut published).await?;
+            left = self.publish_once(batch, left, &mut published).await?;
             if left.is_empty() {
+                published.refused.sort_unstable_by_key(|(place, _)| *place);
                 return Ok(published);
             }
         }
         Err(unsettled())
+    }
+
+    /// Tries the node that has `channel`, and whether all others that are in use are there.
+    async fn probe(&mut self, channel: &str) -> Result<(), BusError> {
+        let nothing = Outbound {
+            channel: channel.to_owned(),
+            payload: Bytes::new(),
+        };
+        let Published { mut refused, .. } = self.publish(&[nothing]).await?;
+        if let Some((_, err)) = refused.pop() {
+            return Err(err);
+        }
+        self.ping().await
     }
 
     /// Sums over all nodes: each counts its own connections alone.

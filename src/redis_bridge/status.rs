@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
-/// Whether other instances can be reached. JSON: `{"state":"down","reason":"…"}`.
+/// Whether other instances can be reached. JSON: `{"state":"down","reason":"…","advice":"…"}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum BusStatus {
@@ -19,6 +19,8 @@ pub enum BusStatus {
     Down {
         /// Why, without address or password.
         reason: String,
+        /// What to do.
+        advice: &'static str,
     },
 }
 
@@ -92,8 +94,9 @@ mod tests {
             (
                 BusStatus::Down {
                     reason: "why".into(),
+                    advice: "wait",
                 },
-                r#"{"state":"down","reason":"why"}"#,
+                r#"{"state":"down","reason":"why","advice":"wait"}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&status).unwrap(), json);

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    BridgeStats, BusStatus, FLUSH_TIMEOUT, RedisBridge, StatsSnapshot,
-    bus::{Bus, BusError},
+    BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Name, RedisBridge, StatsSnapshot,
+    bus::Bus,
     incoming::{HubDoor, MAX_ANSWERING},
     memory_bus::{Deed, MemoryBus},
     messages::{AskOthers, ForBridge, Stop},
@@ -32,7 +32,8 @@ use crate::{
         response::{self, Response},
         uid::Uid,
     },
-    config::{RedisConfig, Secret},
+    config::{DEFAULT_REDIS_PREFIX, RedisConfig, RedisTls, Secret},
+    engine_io::sid::InstanceId,
     hub::{
         broadcast::{Broadcast, Flags, Target},
         command::Command,
@@ -40,6 +41,7 @@ use crate::{
         messages::{Answering, Reinject},
         question::{Answer, Answers, Question},
     },
+    redis_endpoint::fault::{ACL_RULE, Fault},
     redis_server::RedisServer,
     socket_io::{
         args::Args,
@@ -120,6 +122,18 @@ fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
     }
 }
 
+fn name() -> Name {
+    Name {
+        uid: Uid::random().unwrap(),
+        instance: InstanceId::random().unwrap(),
+    }
+}
+
+/// Nobody speaks to these instances alone.
+fn deaf() -> Listener {
+    Listener::new(|payload| panic!("{payload:?}"), || {})
+}
+
 fn publish(broadcast: Broadcast) -> ForBridge {
     ForBridge::Publish(Arc::new(Command::Broadcast(broadcast)))
 }
@@ -155,14 +169,15 @@ impl<B: Bus> Instance<B> {
         .start();
         let num_connected = Arc::new(AtomicUsize::new(0));
         let count = num_connected.clone();
-        let uid = Uid::random().unwrap();
+        let Name { uid, instance } = name();
         let fixed = NAMESPACES.map(Namespace::from).to_vec();
-        let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, fixed);
+        let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, instance, fixed);
         let bridge = RedisBridge::over(
             bus,
             uid,
             namespaces,
             door_with(probe, interest),
+            deaf(),
             Arc::new(move || {
                 count.fetch_add(1, SeqCst);
             }),
@@ -243,7 +258,17 @@ fn full_of_everything() -> Broadcast {
 }
 
 fn config(server: &RedisServer) -> RedisBus {
-    RedisBus::new(&Secret::new(server.url())).unwrap()
+    redis_at(&server.url())
+}
+
+fn redis_at(url: &str) -> RedisBus {
+    RedisBus::new(&RedisConfig {
+        url: Secret::new(url),
+        prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+        adapter: AdapterKind::Classic,
+        tls: RedisTls::default(),
+    })
+    .unwrap()
 }
 
 #[actix::test]
@@ -316,7 +341,11 @@ async fn after_an_outage_it_subscribes_before_it_publishes_what_waited() {
     };
     names.patterns.sort_unstable();
     assert_eq!(names.patterns, ["socket.io#/#*", "socket.io#/events#*"]);
-    assert_eq!(names.channels.len(), 6, "three for each namespace");
+    assert_eq!(
+        names.channels.len(),
+        7,
+        "three for each namespace, and its own"
+    );
     let Deed::Published(batch) = &since[1] else {
         panic!("{since:?}")
     };
@@ -463,9 +492,10 @@ async fn what_is_no_question_or_no_answer_for_us_is_skipped_and_counted() {
     );
     assert_eq!(instance.hears().await, event("good"));
     let stats = instance.stats.snapshot();
+    // An empty response is what an instance sends itself, to see whether it may publish.
     assert_eq!(
         (stats.num_malformed, stats.num_reinjected),
-        (22, 1),
+        (21, 1),
         "{stats:?}"
     );
 
@@ -674,10 +704,17 @@ async fn it_ends_when_the_hub_is_gone() {
     arbiter.stop();
     arbiter.join().unwrap();
     drop(heard);
-    let uid = Uid::random().unwrap();
+    let Name { uid, instance } = name();
     let fixed = vec![Namespace::main()];
-    let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, fixed);
-    let bridge = RedisBridge::over(bus.clone(), uid, namespaces, door(probe), Arc::new(|| {}));
+    let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, instance, fixed);
+    let bridge = RedisBridge::over(
+        bus.clone(),
+        uid,
+        namespaces,
+        door(probe),
+        deaf(),
+        Arc::new(|| {}),
+    );
     let mut status = bridge.status();
     let bridge = bridge.start();
     soon(
@@ -792,17 +829,9 @@ async fn a_message_that_is_too_long_costs_the_link_not_the_instance() {
         server.command(&[b"PUBLISH", b"socket.io#/#", &payload]),
         b":1\r\n"
     );
-    let too_long = BusError::TooLong {
-        max_bytes: MAX_MESSAGE_BYTES,
-    }
-    .to_string();
-    a.until(|status| {
-        *status
-            == BusStatus::Down {
-                reason: too_long.clone(),
-            }
-    })
-    .await;
+    let too_long = Fault::TooLong.advice();
+    a.until(|status| matches!(status, BusStatus::Down { advice, .. } if *advice == too_long))
+        .await;
     a.until(|status| *status == BusStatus::Up).await;
     let b = Instance::over(config(&server)).up().await;
     a.hears_next(&b, &event("after")).await;
@@ -885,7 +914,7 @@ async fn redis_may_be_down_at_the_start() {
     let mut server = RedisServer::reserve();
     let mut a = Instance::over(config(&server));
     a.until_down().await;
-    let BusStatus::Down { reason } = a.status.borrow().clone() else {
+    let BusStatus::Down { reason, .. } = a.status.borrow().clone() else {
         panic!("it is not down")
     };
     assert!(reason.starts_with("cannot connect"), "{reason}");
@@ -955,24 +984,69 @@ async fn a_killed_subscription_comes_back() {
 async fn a_wrong_password_is_said_without_showing_it() {
     let server = RedisServer::start_with(&["--requirepass", "sesame"]);
     let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}", server.port());
-    let bus = RedisBus::new(&Secret::new(url("hunter2"))).unwrap();
+    let bus = redis_at(&url("hunter2"));
     assert_eq!(bus.place(), format!("127.0.0.1:{}", server.port()));
     let mut a = Instance::over(bus);
     a.until_down().await;
-    let BusStatus::Down { reason } = a.status.borrow().clone() else {
+    let BusStatus::Down { reason, .. } = a.status.borrow().clone() else {
         panic!("it is not down")
     };
     assert!(
         reason.contains("assword") && !reason.contains("hunter2"),
         "{reason}"
     );
-    Instance::over(RedisBus::new(&Secret::new(url("sesame"))).unwrap())
-        .up()
-        .await;
+    Instance::over(redis_at(&url("sesame"))).up().await;
 }
 
 #[actix::test]
-async fn refused_events_are_counted_and_do_not_break_the_link() {
+async fn refused_events_wait_in_order_while_others_are_heard() {
+    let bus = MemoryBus::new();
+    let mut a = Instance::over(bus.clone()).up().await;
+    let mut b = Instance::over(bus.clone()).up().await;
+    bus.refuse(Some(("socket.io", "OOM")));
+    for number in 0..10 {
+        a.publish(&event(&number.to_string()));
+    }
+    a.until_down().await;
+    let uid = Uid::random().unwrap();
+    bus.publish(
+        "socket.io#/events#",
+        message::encode(&uid, &event("heard")).unwrap(),
+    );
+    assert_eq!(a.hears().await, event("heard"));
+    assert_eq!(b.hears().await, event("heard"));
+    bus.refuse(None);
+    a.until(|status| *status == BusStatus::Up).await;
+    for number in 0..10 {
+        assert_eq!(b.hears().await, event(&number.to_string()));
+    }
+    let stats = a.stats.snapshot();
+    assert_eq!((stats.num_dropped, stats.num_links), (0, 1));
+}
+
+#[actix::test]
+async fn a_forbidden_channel_holds_up_no_other() {
+    let bus = MemoryBus::new();
+    let a = Instance::over(bus.clone()).up().await;
+    let mut b = Instance::over(bus.clone()).up().await;
+    bus.refuse(Some(("/other", "NOPERM")));
+    let other = Broadcast {
+        namespace: Namespace::from("/other"),
+        ..event("never")
+    };
+    for name in ["1", "2", "3"] {
+        a.publish(&other);
+        a.publish(&event(name));
+    }
+    for name in ["1", "2", "3"] {
+        assert_eq!(b.hears().await, event(name));
+    }
+    a.until_stats(|stats| stats.num_dropped == 3).await;
+    assert_eq!(*a.status.borrow(), BusStatus::Up);
+}
+
+#[actix::test]
+async fn who_may_not_publish_is_told_at_once_and_still_hears() {
     // An ACL user that may hear everything and say nothing.
     let rules = [
         "muted",
@@ -985,18 +1059,65 @@ async fn refused_events_are_counted_and_do_not_break_the_link() {
     ];
     let server = RedisServer::start_with(&[&["--user"][..], &rules].concat());
     let url = format!("redis://muted:pw@127.0.0.1:{}", server.port());
-    let bus = RedisBus::new(&Secret::new(url));
-    let a = Instance::over(bus.unwrap()).up().await;
-    a.publish(&event("refused"));
-    a.until_stats(|stats| stats.num_dropped == 1).await;
-    let payload = message::encode(&Uid::random().unwrap(), &event("heard")).unwrap();
-    let mut a = a;
-    assert_eq!(
-        server.command(&[b"PUBLISH", b"socket.io#/events#", &payload]),
-        b":1\r\n"
-    );
-    assert_eq!(a.hears().await, event("heard"));
+    let mut a = Instance::over(redis_at(&url));
+    a.until(
+        |status| matches!(status, BusStatus::Down { reason, .. } if reason.contains("publish")),
+    )
+    .await;
+    a.publish(&event("waits"));
+    let mut b = Instance::over(config(&server)).up().await;
+    a.hears_next(&b, &event("heard")).await;
+    assert_eq!(a.stats.snapshot().num_dropped, 0);
+    server.command(&[b"ACL", b"SETUSER", b"muted", b"+publish"]);
+    a.until(|status| *status == BusStatus::Up).await;
+    assert_eq!(b.hears().await, event("waits"));
     assert_eq!(a.stats.snapshot().num_links, 1);
+}
+
+#[actix::test]
+async fn the_documented_rights_are_enough() {
+    let rule: Vec<&str> = ACL_RULE.split_whitespace().collect();
+    let user = [&["--user", "sockhop", "on", ">pw"][..], &rule].concat();
+    let server = RedisServer::start_with(&user);
+    let url = format!("redis://sockhop:pw@127.0.0.1:{}", server.port());
+    let a = Instance::over(redis_at(&url)).up().await;
+    let mut b = Instance::over(redis_at(&url)).up().await;
+    b.hears_next(&a, &full_of_everything()).await;
+    let log = server.command(&[b"ACL", b"LOG"]);
+    assert_eq!(log, b"*0\r\n", "{}", String::from_utf8_lossy(&log));
+}
+
+#[actix::test]
+async fn a_redis_that_cannot_do_the_work_says_what_to_do() {
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1 1"]);
+    let locked = RedisServer::start_with(&["--requirepass", "sesame"]);
+    let deaf = RedisServer::start_with(&[
+        "--user",
+        "default",
+        "on",
+        "nopass",
+        "+@all",
+        "-psubscribe",
+        "allchannels",
+    ]);
+    let nobody = RedisServer::reserve();
+    let tls = format!("rediss://127.0.0.1:{}", locked.port());
+    for (url, fault, words) in [
+        (replica.url(), Fault::Replica, "replica"),
+        (locked.url(), Fault::NoPassword, "NOAUTH"),
+        (deaf.url(), Fault::NoPermission, "'psubscribe'"),
+        (nobody.url(), Fault::Connect, "onnection refused"),
+        // It waits for the rest of what it takes for a command.
+        (tls, Fault::TimedOut, "no answer"),
+    ] {
+        let mut a = Instance::over(redis_at(&url));
+        a.until_down().await;
+        let BusStatus::Down { reason, advice } = a.status.borrow().clone() else {
+            panic!("it is not down")
+        };
+        assert_eq!(advice, fault.advice(), "{reason}");
+        assert_eq!(reason.matches(words).count(), 1, "{reason}");
+    }
 }
 
 #[actix::test]
@@ -1016,11 +1137,11 @@ async fn the_bridge_is_built_from_the_settings() {
             url: Secret::new(url),
             prefix: "other".to_owned(),
             adapter: Default::default(),
+            tls: RedisTls::default(),
         };
-        let uid = Uid::random().unwrap();
         let namespaces = vec![Namespace::main()];
         let hub = door(probe.clone());
-        RedisBridge::new(&config, uid, namespaces, hub, Arc::new(|| {}))
+        RedisBridge::new(&config, name(), namespaces, hub, deaf(), Arc::new(|| {}))
     };
     assert!(new("http://127.0.0.1").is_err());
     let bridge = new(&server.url()).unwrap();

@@ -58,6 +58,16 @@ pub(super) enum Kind {
     Sharded(ShardedChannel),
 }
 
+impl Kind {
+    /// Returns whether it came on a channel of responses, on which the bridge also asks itself whether it may publish.
+    pub(super) fn is_of_responses(&self) -> bool {
+        matches!(
+            self,
+            Self::Call(Carries::Responses) | Self::Sharded(ShardedChannel::OwnResponse)
+        )
+    }
+}
+
 /// Why a message is not for us.
 #[derive(Debug)]
 pub(super) enum Unfit {
@@ -159,6 +169,20 @@ impl Channels {
         match &self.names {
             ChannelNames::Classic { requests, .. } => requests.request(),
             ChannelNames::Sharded(channels) => channels.main(),
+        }
+    }
+
+    /// Returns the channel to which this instance listens, and nobody else.
+    pub(super) fn own(&self) -> &str {
+        match &self.names {
+            ChannelNames::Classic { requests, .. } => {
+                let [.., own] = requests.subscribe_to();
+                own
+            }
+            ChannelNames::Sharded(channels) => {
+                let [_, own] = channels.subscribe_to();
+                own
+            }
         }
     }
 

@@ -30,8 +30,8 @@ use super::{
     handshake::Handshake,
     membership::{self, Admission, Done, Membership},
     messages::{
-        DeliverWithAck, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop, Upgrade,
-        What,
+        Abandon, DeliverWithAck, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop,
+        Upgrade, What,
     },
     outbox::Outbox,
     polling::{FromPost, Polling},
@@ -56,6 +56,7 @@ use crate::{
         interest::Interest,
         messages::{Register, Unregister},
     },
+    relay::Relay,
     socket_io::{
         decoder::{Decoder, Packet as SioPacket},
         encode,
@@ -114,6 +115,8 @@ pub struct Services {
     pub ack_ids: Arc<AckIds>,
     /// Every session.
     pub sessions: Sessions,
+    /// Passes requests on to the instances that have their sessions; none, if this one is alone.
+    pub relay: Option<Arc<Relay>>,
     /// The paths that speak Engine.IO.
     pub endpoints: Vec<Endpoint>,
     /// What goes on after clients have left.
@@ -1082,6 +1085,14 @@ impl Handler<Upgrade> for Socket {
             deadline,
             noop_at: None,
         });
+    }
+}
+
+impl Handler<Abandon> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, _: Abandon, _: &mut Self::Context) {
+        self.end(CloseReason::Aborted);
     }
 }
 

@@ -135,6 +135,11 @@ pub struct DeliverWithAck {
     pub answers: Answers,
 }
 
+/// Ends the session because what was written for its client got lost on the way. From the relay.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Abandon;
+
 /// Ends the session because the instance is stopping. From the application.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -121,6 +121,7 @@ impl Polling {
         body: oneshot::Receiver<Body>,
         reply: oneshot::Sender<PostAnswer>,
     ) -> Result<(), oneshot::Sender<PostAnswer>> {
+        self.drop_too_large();
         if self.post.is_some() {
             return Err(reply);
         }
@@ -129,6 +130,28 @@ impl Polling {
             reply,
         });
         Ok(())
+    }
+
+    /// Forgets a POST that is over, because its body was too large, and that nobody has looked at since: its client has its
+    /// answer, and may send the next.
+    fn drop_too_large(&mut self) {
+        let Some(InFlight {
+            stage: Stage::Receiving(body),
+            ..
+        }) = &mut self.post
+        else {
+            return;
+        };
+        match body.try_recv() {
+            Ok(Body::TooLarge) => self.post = None,
+            // Put back, for `poll_post` to find.
+            Ok(other) => {
+                let (sender, receiver) = oneshot::channel();
+                _ = sender.send(other);
+                *body = receiver;
+            }
+            Err(_) => {}
+        }
     }
 
     /// Goes on with the POST in flight: one packet at a time, `ok` behind the last.
@@ -188,5 +211,34 @@ impl Polling {
         if let Some(post) = self.post.take() {
             _ = post.reply.send(PostAnswer::Refused);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn begin(polling: &mut Polling) -> Option<oneshot::Sender<Body>> {
+        let (body, receiver) = oneshot::channel();
+        let (reply, _) = oneshot::channel();
+        polling.begin_post(receiver, reply).is_ok().then_some(body)
+    }
+
+    #[test]
+    fn a_post_that_was_too_large_is_over_at_once() {
+        let mut polling = Polling::default();
+        let first = begin(&mut polling).unwrap();
+        assert!(begin(&mut polling).is_none(), "its body is on the way");
+        first.send(Body::TooLarge).unwrap();
+        let second = begin(&mut polling).unwrap();
+        second.send(Body::Whole(Bytes::from_static(b"4x"))).unwrap();
+        assert!(begin(&mut polling).is_none(), "its packets are to be taken");
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let packet = polling.poll_post(&mut cx);
+        assert!(
+            matches!(packet, Poll::Ready(FromPost::Packet(_))),
+            "{packet:?}"
+        );
     }
 }

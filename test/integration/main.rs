@@ -19,6 +19,9 @@
 //! | `pages` | the test page, pages and routes of an application, the client bundle, health |
 //! | `program` | the binary: settings, faults at start, SIGTERM, `kill -9` |
 //! | `cluster` | two instances on one Redis that may fail |
+//! | `redis_fails` | everything that Redis can do to two instances under a steady stream of events |
+//! | `redis_ways` | TLS, Unix sockets, ACL users |
+//! | `relay` | polling without sticky sessions |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
 //! | `sharded` | the sharded adapter: on one Redis in all modes, and on a Redis Cluster that moves slots and loses a master |
 //! | `tidy` | the house rules that a machine can check |
@@ -46,6 +49,9 @@ mod origins;
 mod pages;
 mod polling;
 mod program;
+mod redis_fails;
+mod redis_ways;
+mod relay;
 mod server_api;
 mod sharded;
 mod support;

@@ -102,11 +102,12 @@ fn the_settings_have_one_reader() {
 }
 
 #[test]
-fn redis_has_three_doors() {
+fn redis_has_three_doors_and_one_address() {
     let doors = [
         "src/redis_bridge/redis_bus.rs",
         "src/redis_bridge/sharded_bus.rs",
         "src/auth/store/redis.rs",
+        "src/redis_endpoint/mod.rs",
     ];
     let found = offenders(
         &["src"],

@@ -14,14 +14,14 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, Pipeline, RedisError,
-    RedisResult, Value,
+    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
     aio::{ConnectionLike as _, MultiplexedConnection},
 };
 use tokio::sync::Mutex;
@@ -30,6 +30,8 @@ use super::{Account, AccountStore, Item, StoreError, StoreKind, checked_secret};
 use crate::{
     auth::{error::OpenError, rules::UsernameKey},
     config::{RedisConfig, Secret},
+    redis_endpoint::{self, Endpoint, fault::Fault},
+    telemetry::with_causes,
 };
 
 /// How often a call follows MOVED before it gives up.
@@ -57,8 +59,8 @@ impl Default for TimeOuts {
 
 /// Accounts in Redis.
 pub struct RedisStore {
-    client: Client,
-    config: AsyncConnectionConfig,
+    endpoint: Endpoint,
+    time_outs: TimeOuts,
     /// Bound of one try as a whole, connecting included.
     deadline: Duration,
     prefix: String,
@@ -81,17 +83,13 @@ impl RedisStore {
     /// Prepares the store; connects to nothing.
     ///
     /// # Errors
-    /// The client does not understand the address.
+    /// The address has no meaning, or a certificate cannot be used.
     pub fn new(config: &RedisConfig, time_outs: TimeOuts) -> Result<Self, OpenError> {
-        let client = Client::open(config.url.expose()).map_err(|err| OpenError::RedisUrl {
-            // Without the detail, which may quote the address and its password.
-            reason: format!("{:?}", err.kind()),
-        })?;
+        let endpoint = Endpoint::new(config)
+            .map_err(|redis_endpoint::EndpointError { reason }| OpenError::RedisUrl { reason })?;
         Ok(Self {
-            client,
-            config: AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(time_outs.connect))
-                .set_response_timeout(Some(time_outs.response)),
+            endpoint,
+            time_outs,
             deadline: time_outs.connect + time_outs.response,
             prefix: format!("{}:sockhop", config.prefix),
             link: Mutex::default(),
@@ -106,26 +104,12 @@ impl RedisStore {
         if let Some(node) = nodes.get(&name) {
             return Some(Arc::clone(node));
         }
-        let info = self.client.get_connection_info();
-        let mut addr = info.addr().clone();
-        match &mut addr {
-            ConnectionAddr::Tcp(own_host, own_port)
-            | ConnectionAddr::TcpTls {
-                host: own_host,
-                port: own_port,
-                ..
-            } => {
-                // Without a host it means its own.
-                if !host.is_empty() {
-                    host.clone_into(own_host);
-                }
-                *own_port = port;
-            }
-            _ => return None,
-        }
+        let own = self.endpoint.host_and_port();
+        // Without a host it means its own.
+        let host = if host.is_empty() { own?.0 } else { host };
         let node = Arc::new(Self {
-            client: Client::open(info.clone().set_addr(addr)).ok()?,
-            config: self.config.clone(),
+            endpoint: self.endpoint.at(host, port).ok()?,
+            time_outs: self.time_outs,
             deadline: self.deadline,
             prefix: self.prefix.clone(),
             link: Mutex::default(),
@@ -156,11 +140,7 @@ impl RedisStore {
         if let Some((_, err)) = link.failed.as_ref().filter(|(failed, _)| *failed >= asked) {
             return Err(err.clone());
         }
-        match self
-            .client
-            .get_multiplexed_async_connection_with_config(&self.config)
-            .await
-        {
+        match self.connect().await {
             Ok(connection) => {
                 link.generation += 1;
                 link.connection = Some(connection.clone());
@@ -171,6 +151,22 @@ impl RedisStore {
                 Err(err)
             }
         }
+    }
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let connect = async {
+            let stream = self.endpoint.open().await.map_err(io::Error::other)?;
+            let config =
+                AsyncConnectionConfig::new().set_response_timeout(Some(self.time_outs.response));
+            MultiplexedConnection::new_with_config(self.endpoint.login(), stream, config).await
+        };
+        let timed_out = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
+        let (connection, driver) = tokio::time::timeout(self.time_outs.connect, connect)
+            .await
+            .map_err(timed_out)??;
+        // Ends when the connection is dropped.
+        tokio::spawn(driver);
+        Ok(connection)
     }
 
     async fn discard(&self, generation: u64) {
@@ -215,7 +211,7 @@ impl RedisStore {
                 Some(_) | None => None,
             };
             let Some(next) = next else {
-                return Err(unavailable(err));
+                return Err(unavailable(advised(&err)));
             };
             node = Some(next);
             num_moves += 1;
@@ -307,6 +303,13 @@ impl AccountStore for RedisStore {
     fn shared_secret(&self, candidate: Secret) -> BoxFuture<'_, Result<Secret, StoreError>> {
         Box::pin(async move {
             let key = self.secret_key();
+            // Read first: a Redis that is full or a replica refuses every write, even one that would change nothing.
+            let mut look = Pipeline::with_capacity(1);
+            look.add_command(get(&key));
+            let (replies, _) = self.replies(&look).await?;
+            if let Some(secret) = reply::<Option<String>>(replies, 0, Item::Key)? {
+                return checked_secret(&secret);
+            }
             let mut commands = Pipeline::with_capacity(2);
             commands.add_command(set_if_absent(&key, candidate.expose().as_bytes()));
             commands.add_command(get(&key));
@@ -359,6 +362,15 @@ fn reply<T: FromRedisValue>(
     }
 }
 
+/// Returns an error's text, and what to do if Redis said no.
+fn advised(err: &RedisError) -> String {
+    let text = with_causes(err);
+    match err.code() {
+        Some(code) => format!("{text}; {}", Fault::of_code(code, &text).advice()),
+        None => text,
+    }
+}
+
 fn unavailable(source: impl Into<super::BoxError>) -> StoreError {
     StoreError::Unavailable {
         store: StoreKind::Redis,
@@ -370,8 +382,10 @@ fn unavailable(source: impl Into<super::BoxError>) -> StoreError {
 mod tests {
     use std::net::TcpListener;
 
+    use redis::Client;
+
     use super::*;
-    use crate::config::DEFAULT_REDIS_PREFIX;
+    use crate::config::{DEFAULT_REDIS_PREFIX, RedisTls};
     use crate::redis_server::RedisServer;
 
     fn store_at(url: &str) -> RedisStore {
@@ -379,6 +393,7 @@ mod tests {
             url: Secret::new(url),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
             adapter: Default::default(),
+            tls: RedisTls::default(),
         };
         RedisStore::new(&config, TimeOuts::default()).unwrap()
     }
@@ -487,6 +502,24 @@ mod tests {
     }
 
     #[actix_rt::test]
+    async fn a_full_redis_still_gives_what_it_has_and_says_what_to_do() {
+        let server = RedisServer::start();
+        let store = store_at(&server.url());
+        store.create(&bob(), account("1")).await.unwrap();
+        store.shared_secret(secret("a")).await.unwrap();
+        server.command(&[b"CONFIG", b"SET", b"maxmemory", b"1"]);
+        assert_eq!(store.find(&bob()).await.unwrap(), Some(account("1")));
+        assert_eq!(store.shared_secret(secret("b")).await.unwrap(), secret("a"));
+        let refused = store
+            .create(&UsernameKey::new("eve").unwrap(), account("2"))
+            .await;
+        let Err(StoreError::Unavailable { source, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(source.to_string().contains("raise maxmemory"), "{source}");
+    }
+
+    #[actix_rt::test]
     async fn a_redis_that_restarts_between_two_calls_fails_neither() {
         let mut server = RedisServer::start();
         let store = store_at(&server.url());
@@ -505,6 +538,7 @@ mod tests {
             url: Secret::new(format!("redis://{}", listener.local_addr().unwrap())),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
             adapter: Default::default(),
+            tls: RedisTls::default(),
         };
         let short = Duration::from_millis(100);
         let store = RedisStore::new(
@@ -587,6 +621,7 @@ mod tests {
             url: Secret::new("http://user:hunter2@localhost"),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
             adapter: Default::default(),
+            tls: RedisTls::default(),
         };
         let Err(err) = RedisStore::new(&config, TimeOuts::default()) else {
             panic!("accepted")

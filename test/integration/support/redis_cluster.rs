@@ -2,7 +2,7 @@
 //!
 //! Waits until every node says that the cluster is whole. Gone when dropped.
 
-use std::{thread::sleep, time::Duration};
+use std::{path::Path, thread::sleep, time::Duration};
 
 use super::redis_server::{RedisServer, free_port};
 
@@ -23,27 +23,42 @@ pub(crate) struct RedisCluster {
 struct Node {
     server: RedisServer,
     id: String,
+    /// The port that the others know: of TLS, if they speak that among themselves.
+    port: u16,
     bus_port: u16,
     is_dead: bool,
 }
 
 impl Node {
-    fn start() -> Self {
+    /// Starts one; with TLS, if there is a directory of certificates.
+    fn start(tls: Option<&Path>) -> Self {
         let bus_port = free_port();
         let bus = bus_port.to_string();
-        let server = RedisServer::start_with(&[
+        let args = [
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
             NODE_TIMEOUT_MILLIS,
             "--cluster-port",
             &bus,
-        ]);
+        ];
+        let (server, port) = match tls {
+            Some(dir) => {
+                let args = [&args[..], &["--tls-cluster", "yes"]].concat();
+                RedisServer::start_tls_with(dir, &args)
+            }
+            None => {
+                let server = RedisServer::start_with(&args);
+                let port = server.port();
+                (server, port)
+            }
+        };
         let id = text(&server, &["CLUSTER", "MYID"]);
         let id = id.lines().nth(1).unwrap().to_owned();
         Self {
             server,
             id,
+            port,
             bus_port,
             is_dead: false,
         }
@@ -67,7 +82,16 @@ fn text(server: &RedisServer, command: &[&str]) -> String {
 impl RedisCluster {
     /// Starts one of three masters, the slots shared evenly.
     pub(crate) fn start() -> Self {
-        let nodes: Vec<_> = (0..3).map(|_| Node::start()).collect();
+        Self::start_of(None)
+    }
+
+    /// Starts one whose nodes and clients speak TLS, with the certificates of `dir`, see [`RedisServer::start_tls`].
+    pub(crate) fn start_tls(dir: &Path) -> Self {
+        Self::start_of(Some(dir))
+    }
+
+    fn start_of(tls: Option<&Path>) -> Self {
+        let nodes: Vec<_> = (0..3).map(|_| Node::start(tls)).collect();
         for (at, node) in nodes.iter().enumerate() {
             let first = (at * NUM_SLOTS / 3).to_string();
             let last = ((at + 1) * NUM_SLOTS / 3 - 1).to_string();
@@ -86,7 +110,7 @@ impl RedisCluster {
 
     /// Adds a replica of a master and waits until it has caught up.
     pub(crate) fn add_replica_of(&mut self, master: usize) {
-        let node = Node::start();
+        let node = Node::start(None);
         self.introduce(&node);
         self.nodes.push(node);
         self.settle();
@@ -107,7 +131,7 @@ impl RedisCluster {
     }
 
     fn introduce(&self, node: &Node) {
-        let port = node.server.port().to_string();
+        let port = node.port.to_string();
         let bus = node.bus_port.to_string();
         self.nodes[0].obeys(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
     }
@@ -128,6 +152,11 @@ impl RedisCluster {
     /// Returns the address of a node for `REDIS_URL`.
     pub(crate) fn url_of(&self, node: usize) -> String {
         self.nodes[node].server.url()
+    }
+
+    /// Returns the same for TLS.
+    pub(crate) fn tls_url_of(&self, node: usize) -> String {
+        format!("rediss://127.0.0.1:{}", self.nodes[node].port)
     }
 
     /// Returns the slot of a channel.

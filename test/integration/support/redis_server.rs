@@ -8,6 +8,7 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -48,6 +49,57 @@ impl RedisServer {
     /// Chooses a free port, but starts nothing there yet; [`Self::restart_on_same_port`] does.
     pub(crate) fn reserve() -> Self {
         Self::reserve_with(&[])
+    }
+
+    /// Starts one that speaks TLS on a second port, which is returned, with `cert.pem` and `key.pem` of `dir`. With `ca.pem`
+    /// there it wants certificates of its clients that this authority signed.
+    pub(crate) fn start_tls(dir: &Path) -> (Self, u16) {
+        Self::start_tls_with(dir, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_tls_with(dir: &Path, args: &[&str]) -> (Self, u16) {
+        let file = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
+        for _ in 0..ATTEMPTS {
+            let port = free_port();
+            let wants_certificates = if dir.join("ca.pem").exists() {
+                "yes"
+            } else {
+                "no"
+            };
+            let ca = if wants_certificates == "yes" {
+                "ca.pem"
+            } else {
+                "cert.pem"
+            };
+            let (port_text, cert, key) = (port.to_string(), file("cert.pem"), file("key.pem"));
+            let authority = file(ca);
+            let tls = [
+                "--tls-port",
+                &port_text,
+                "--tls-cert-file",
+                &cert,
+                "--tls-key-file",
+                &key,
+                "--tls-ca-cert-file",
+                &authority,
+                "--tls-auth-clients",
+                wants_certificates,
+            ];
+            let mut server = Self::reserve_with(&[&tls[..], args].concat());
+            if server.try_start() {
+                return (server, port);
+            }
+        }
+        panic!("redis-server found no free ports in {ATTEMPTS} attempts");
+    }
+
+    /// Starts it again where it was, with further arguments, and returns at once: it may still be loading its data.
+    pub(crate) fn restart_loading(&mut self, args: &[&str]) {
+        self.kill();
+        let child = self.spawn(args);
+        let child = await_log(child, "Server initialized").expect("redis-server starts");
+        self.child = Some(child);
     }
 
     fn reserve_with(args: &[&str]) -> Self {
@@ -128,29 +180,9 @@ impl RedisServer {
 
     /// Returns whether it runs; it does not if the port is taken.
     fn try_start(&mut self) -> bool {
-        let mut child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .arg("--port")
-            .arg(self.port.to_string())
-            .arg("--dir")
-            .arg(self.dir.path())
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let mut log = BufReader::new(child.stdout.take().expect("its log is a pipe"));
-        let mut line = String::new();
-        while !line.contains("Ready to accept connections") {
-            line.clear();
-            if log.read_line(&mut line).expect("its log can be read") == 0 {
-                child.wait().expect("redis-server ends");
-                return false;
-            }
-        }
-        // Its log must be read on, or it would block when the pipe is full. The thread ends with the process.
-        std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+        let Some(child) = await_log(self.spawn(&[]), "Ready to accept connections") else {
+            return false;
+        };
         self.child = Some(child);
         let answer = self.ask(b"PING\r\n").expect("redis-server answers PING");
         let is_sound = answer.starts_with(b"+PONG") || answer.starts_with(b"-NOAUTH");
@@ -160,6 +192,24 @@ impl RedisServer {
             String::from_utf8_lossy(&answer)
         );
         true
+    }
+
+    fn spawn(&self, args: &[&str]) -> Child {
+        // Another server that speaks the same, such as Valkey's.
+        let binary = std::env::var_os("TEST_REDIS_SERVER");
+        Command::new(binary.unwrap_or("redis-server".into()))
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .arg("--port")
+            .arg(self.port.to_string())
+            .arg("--dir")
+            .arg(self.dir.path())
+            .args(&self.args)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed")
     }
 
     fn signal(&self, signal: &str) {
@@ -176,6 +226,22 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Waits until a server says this; `None` if it ended before.
+fn await_log(mut child: Child, words: &str) -> Option<Child> {
+    let mut log = BufReader::new(child.stdout.take().expect("its log is a pipe"));
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        if log.read_line(&mut line).expect("its log can be read") == 0 {
+            child.wait().expect("redis-server ends");
+            return None;
+        }
+    }
+    // Its log must be read on, or it would block when the pipe is full. The thread ends with the process.
+    std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+    Some(child)
 }
 
 /// Returns a port that nobody uses at the moment.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sockhop::{
     adapter::kind::AdapterKind,
     app::App,
-    config::{Config, RedisConfig, Secret},
+    config::{Config, RedisConfig, RedisTls, Secret},
     gateways::{
         Ack, AllArgs, Arg, Binary, Event, Gateway, HandlerError, Refusal, Reply, SocketRef,
     },
@@ -41,17 +41,37 @@ impl TestServer {
 
     /// Starts one on a Redis, with more than the usual gateways.
     pub(crate) fn on_redis_with(url: &str, build: fn(App) -> App) -> Self {
-        Self::on_redis_by(AdapterKind::default(), url, build)
+        Self::on_redis_as(url, |_| {}, build)
     }
 
     /// Starts one on a Redis by one of the adapters, with more than the usual gateways.
     pub(crate) fn on_redis_by(adapter: AdapterKind, url: &str, build: fn(App) -> App) -> Self {
+        Self::on_redis_of(adapter, url, |_| {}, build)
+    }
+
+    /// Starts one on a Redis, with changed settings and more than the usual gateways.
+    pub(crate) fn on_redis_as(
+        url: &str,
+        further: impl FnOnce(&mut Config),
+        build: fn(App) -> App,
+    ) -> Self {
+        Self::on_redis_of(AdapterKind::default(), url, further, build)
+    }
+
+    fn on_redis_of(
+        adapter: AdapterKind,
+        url: &str,
+        further: impl FnOnce(&mut Config),
+        build: fn(App) -> App,
+    ) -> Self {
         let url = Secret::new(url);
         let change = |config: &mut Config| {
+            further(config);
             config.redis = Some(RedisConfig {
                 url,
                 prefix: "socket.io".to_owned(),
                 adapter,
+                tls: RedisTls::default(),
             });
             config.workers = 2;
         };

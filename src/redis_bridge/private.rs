@@ -1,0 +1,238 @@
+//! What instances of Sockhop say to one another alone: bytes whose meaning the bridge does not know.
+//!
+//! Kept apart from the outgoing queue, which outlives an outage: these fail at once without a connection, and whoever sends
+//! them learns whether they were heard. What waits is bounded by [`MAX_WAITING`] messages and [`MAX_WAITING_BYTES`].
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::bus::Outbound;
+
+/// Messages that may wait for the connection.
+const MAX_WAITING: usize = 16_384;
+/// Bytes of them.
+const MAX_WAITING_BYTES: usize = 32 << 20;
+/// Messages of one batch.
+const MAX_BATCH: usize = 256;
+/// Bytes of one batch, unless its last message alone is longer.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// Who takes what others say to this instance alone.
+#[derive(Clone)]
+pub struct Listener {
+    take: Arc<dyn Fn(&Bytes) + Send + Sync>,
+    lose_all: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Listener {
+    /// Puts a listener together: `take` is called with each message, `lose_all` when others cannot be heard any more. Both on the
+    /// bridge's arbiter, and neither may block.
+    pub fn new(
+        take: impl Fn(&Bytes) + Send + Sync + 'static,
+        lose_all: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            take: Arc::new(take),
+            lose_all: Arc::new(lose_all),
+        }
+    }
+
+    pub(super) fn take(&self, payload: &Bytes) {
+        (self.take)(payload);
+    }
+
+    pub(super) fn lose_all(&self) {
+        (self.lose_all)();
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").finish_non_exhaustive()
+    }
+}
+
+/// What waits for the connection.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A message.
+    Letter(Letter),
+    /// The question how many listen to a channel.
+    Look {
+        channel: String,
+        reply: oneshot::Sender<usize>,
+    },
+}
+
+/// A message.
+#[derive(Debug)]
+pub(super) struct Letter {
+    message: Outbound,
+    receipt: oneshot::Sender<usize>,
+    weight: Weight,
+}
+
+/// Bytes of what waits, counted until dropped.
+#[derive(Debug)]
+struct Weight {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// The way in.
+#[derive(Debug)]
+pub(super) struct Sender {
+    waiting: mpsc::Sender<Waiting>,
+    total: Arc<AtomicUsize>,
+}
+
+/// The way out.
+pub(super) type Receiver = mpsc::Receiver<Waiting>;
+
+/// Returns both ends.
+pub(super) fn channel() -> (Sender, Receiver) {
+    let (waiting, receiver) = mpsc::channel(MAX_WAITING);
+    let sender = Sender {
+        waiting,
+        total: Arc::default(),
+    };
+    (sender, receiver)
+}
+
+impl Sender {
+    /// Lets a message wait. Without room for it its receipt is dropped.
+    pub(super) fn send(&self, message: Outbound, receipt: oneshot::Sender<usize>) {
+        let bytes = message.payload.len();
+        let weight = Weight {
+            bytes,
+            total: Arc::clone(&self.total),
+        };
+        let total = self.total.fetch_add(bytes, Relaxed) + bytes;
+        let letter = Letter {
+            message,
+            receipt,
+            weight,
+        };
+        if total > MAX_WAITING_BYTES || self.waiting.try_send(Waiting::Letter(letter)).is_err() {
+            log::warn!("too much waits to be sent to other instances: a message is dropped");
+        }
+    }
+
+    /// Lets a look wait. Without room for it its reply is dropped.
+    pub(super) fn look(&self, channel: String, reply: oneshot::Sender<usize>) {
+        _ = self.waiting.try_send(Waiting::Look { channel, reply });
+    }
+}
+
+/// Messages that go out together, and where to say how many have heard each.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) messages: Vec<Outbound>,
+    receipts: Vec<(oneshot::Sender<usize>, Weight)>,
+}
+
+impl Batch {
+    /// Returns a batch of `first` and of what waits behind it; and what stands next, if that is no message.
+    pub(super) fn gather(first: Letter, receiver: &mut Receiver) -> (Self, Option<Waiting>) {
+        let mut batch = Self::default();
+        let mut bytes = 0;
+        let mut next = first;
+        loop {
+            bytes += next.message.payload.len();
+            batch.messages.push(next.message);
+            batch.receipts.push((next.receipt, next.weight));
+            if batch.messages.len() >= MAX_BATCH || bytes >= MAX_BATCH_BYTES {
+                return (batch, None);
+            }
+            next = match receiver.try_recv() {
+                Ok(Waiting::Letter(letter)) => letter,
+                Ok(look @ Waiting::Look { .. }) => return (batch, Some(look)),
+                Err(_) => return (batch, None),
+            };
+        }
+    }
+
+    /// Tells each sender how many have heard its message.
+    pub(super) fn settle(self, num_listeners: &[usize]) {
+        for ((receipt, _), num) in self.receipts.into_iter().zip(num_listeners) {
+            // The sender may have given up.
+            _ = receipt.send(*num);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(payload: impl Into<Bytes>) -> Outbound {
+        Outbound {
+            channel: "c".to_owned(),
+            payload: payload.into(),
+        }
+    }
+
+    #[test]
+    fn messages_go_together_and_each_sender_hears_of_its_own() {
+        let (sender, mut receiver) = channel();
+        let mut receipts = Vec::new();
+        for text in ["a", "b"] {
+            let (receipt, heard) = oneshot::channel();
+            sender.send(letter(text), receipt);
+            receipts.push(heard);
+        }
+        sender.look("d".to_owned(), oneshot::channel().0);
+        let Ok(Waiting::Letter(first)) = receiver.try_recv() else {
+            panic!("the first is a letter")
+        };
+        let (batch, next) = Batch::gather(first, &mut receiver);
+        assert_eq!(batch.messages, [letter("a"), letter("b")]);
+        assert!(matches!(next, Some(Waiting::Look { .. })));
+        batch.settle(&[1, 0]);
+        let heard: Vec<_> = receipts.iter_mut().map(|r| r.try_recv().unwrap()).collect();
+        assert_eq!(heard, [1, 0]);
+        assert_eq!(sender.total.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_messages_and_bytes() {
+        let (sender, mut receiver) = channel();
+        let half = Bytes::from(vec![0; MAX_WAITING_BYTES / 2]);
+        let send = |payload: Bytes| {
+            let (receipt, heard) = oneshot::channel();
+            sender.send(letter(payload), receipt);
+            heard
+        };
+        let (mut one, mut two) = (send(half.clone()), send(half.clone()));
+        let mut three = send(Bytes::from_static(b"x"));
+        assert!(three.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        for heard in [&mut one, &mut two] {
+            assert!(heard.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        }
+        while receiver.try_recv().is_ok() {}
+        let many: Vec<_> = (0..=MAX_WAITING).map(|_| send(Bytes::new())).collect();
+        let is_lost = |mut heard: oneshot::Receiver<usize>| {
+            heard.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+        };
+        assert_eq!(
+            many.into_iter()
+                .filter_map(|h| is_lost(h).then_some(()))
+                .count(),
+            1
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! The instance that got a request for a session of another: sends it there and awaits the answer.
+//!
+//! A table of what is under way, bounded by [`MAX_CALLS`]. A call that is dropped, because its client went away, is aborted at the
+//! host.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{
+    Relay,
+    wire::{self, Body, Message, Request},
+};
+use crate::engine_io::{
+    dialect::Revision,
+    handshake::HandshakeError,
+    sid::{InstanceId, Sid},
+};
+
+/// Requests that may be under way to other instances at a time: most of them parked polls.
+pub(super) const MAX_CALLS: usize = 16_384;
+
+/// What the client is answered.
+pub type Answer = wire::Answer;
+
+#[derive(Debug)]
+struct Waiting {
+    to: InstanceId,
+    reply: oneshot::Sender<Answer>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: HashMap<u64, Waiting>,
+    num_begun: u64,
+}
+
+/// Requests that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Calls(Mutex<State>);
+
+impl Calls {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics in there; if it did, the table would still be one.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a call; `None` if too many are under way.
+    fn begin(&self, to: InstanceId) -> Option<(u64, oneshot::Receiver<Answer>)> {
+        let mut state = self.lock();
+        if state.calls.len() >= MAX_CALLS {
+            return None;
+        }
+        let id = state.num_begun;
+        state.num_begun += 1;
+        let (reply, answer) = oneshot::channel();
+        state.calls.insert(id, Waiting { to, reply });
+        Some((id, answer))
+    }
+
+    /// Forgets a call; returns whether it was still under way.
+    fn end(&self, id: u64) -> bool {
+        self.lock().calls.remove(&id).is_some()
+    }
+
+    /// Hands an answer to whoever waits for it. One from an instance that was not asked is none.
+    pub(super) fn answer(&self, from: InstanceId, id: u64, answer: Answer) {
+        let mut state = self.lock();
+        if state.calls.get(&id).is_some_and(|call| call.to == from)
+            && let Some(call) = state.calls.remove(&id)
+        {
+            // The client may have gone away just now; the host learns of it by the call's abort.
+            _ = call.reply.send(answer);
+        }
+    }
+
+    /// Returns who is waited for.
+    pub(super) fn peers(&self) -> HashSet<InstanceId> {
+        self.lock().calls.values().map(|call| call.to).collect()
+    }
+
+    /// Fails the calls to some instances.
+    pub(super) fn lose(&self, is_lost: impl Fn(InstanceId) -> bool) {
+        self.lock().calls.retain(|_, call| !is_lost(call.to));
+    }
+}
+
+/// A request that is under way. Dropped before it is answered, it is aborted.
+#[derive(Debug)]
+pub struct Call {
+    relay: Arc<Relay>,
+    to: InstanceId,
+    id: u64,
+    answer: oneshot::Receiver<Answer>,
+    heard: Option<oneshot::Receiver<usize>>,
+    is_answered: bool,
+}
+
+impl Call {
+    fn begin(relay: &Arc<Relay>, to: InstanceId, request: Request) -> Option<Self> {
+        let (id, answer) = relay.calls.begin(to)?;
+        let heard = relay.send(to, id, &Message::Request(request));
+        Some(Self {
+            relay: Arc::clone(relay),
+            to,
+            id,
+            answer,
+            heard: Some(heard),
+            is_answered: false,
+        })
+    }
+
+    /// Awaits the answer. Of a host that is not there, or cannot be reached, it is that the session is unknown. May be dropped
+    /// and called again.
+    pub async fn answer(&mut self) -> Answer {
+        let answer = self.hear().await;
+        self.is_answered = answer.is_some();
+        answer.unwrap_or(Answer::Error {
+            code: HandshakeError::SessionIdUnknown.code(),
+        })
+    }
+
+    async fn hear(&mut self) -> Option<Answer> {
+        if let Some(heard) = &mut self.heard {
+            let num_heard = heard.await;
+            self.heard = None;
+            if !matches!(num_heard, Ok(1..)) {
+                return None;
+            }
+        }
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // Answered between the last look and now counts as aborted, too: nobody got that answer.
+        self.relay.calls.end(self.id);
+        if !self.is_answered {
+            let abort = Message::Request(Request::Abort);
+            self.relay.send(self.to, self.id, &abort);
+        }
+    }
+}
+
+/// A POST that is under way.
+#[derive(Debug)]
+pub struct PostCall(Call);
+
+impl PostCall {
+    /// Sends the body, which is in the binary form of revision 3 or is not.
+    pub fn send_body(&self, bytes: Bytes, is_binary: bool) {
+        self.send(Request::Body(Body { is_binary, bytes }));
+    }
+
+    /// Says that the body was of a type that the revision does not know.
+    pub fn send_wrong_type(&self) {
+        self.send(Request::WrongType);
+    }
+
+    /// Says that the body was over the limit. The session survives, so this POST is over, and not aborted.
+    pub fn send_too_large(mut self) {
+        self.send(Request::TooLarge);
+        self.0.is_answered = true;
+    }
+
+    fn send(&self, request: Request) {
+        let Call { relay, to, id, .. } = &self.0;
+        relay.send(*to, *id, &Message::Request(request));
+    }
+
+    /// Awaits the answer; see [`Call::answer`].
+    pub async fn answer(&mut self) -> Answer {
+        self.0.answer().await
+    }
+}
+
+impl Relay {
+    /// Returns whether a session of this id could live at another instance.
+    pub fn is_elsewhere(&self, sid: &Sid) -> bool {
+        sid.owner() != self.own
+    }
+
+    /// Passes a GET on; `None` if too much is under way.
+    pub fn poll(self: &Arc<Self>, sid: &Sid, revision: Revision) -> Option<Call> {
+        let request = Request::Poll {
+            sid: sid.as_str().to_owned(),
+            revision,
+        };
+        Call::begin(self, sid.owner(), request)
+    }
+
+    /// Passes the head of a POST on; `None` if too much is under way.
+    pub fn post(self: &Arc<Self>, sid: &Sid, revision: Revision) -> Option<PostCall> {
+        let request = Request::Post {
+            sid: sid.as_str().to_owned(),
+            revision,
+        };
+        Call::begin(self, sid.owner(), request).map(PostCall)
+    }
+}

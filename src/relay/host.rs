@@ -1,0 +1,228 @@
+//! The instance that has the session: does what the caller's client asked for, and sends back what comes of it.
+//!
+//! A table of what is under way, bounded by [`MAX_HOSTED`]. To the Socket actor a relayed request is like any other; that its
+//! client went away is the end of a channel, here as there.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+};
+
+use actix::Addr;
+use tokio::sync::oneshot;
+
+use super::{
+    Relay,
+    wire::{Answer, Body, Envelope, Message, Request},
+};
+use crate::{
+    engine_io::{
+        dialect::Revision,
+        encoded::PollingBody,
+        handshake::{Facts, HandshakeError, SessionFact, TransportName, verify},
+        sid::{InstanceId, Sid},
+    },
+    socket::{
+        actor::{Services, Socket},
+        messages::{self, Abandon, Poll, PollAnswer, Post, PostAnswer},
+        sessions::Session,
+    },
+};
+
+/// Requests of others that may be under way at a time; one beyond it is told that its session is unknown.
+pub(super) const MAX_HOSTED: usize = 65_536;
+
+/// Of which request.
+type Key = (InstanceId, u64);
+
+/// A request that is under way. Dropped, it is aborted.
+#[derive(Debug)]
+struct Hosted {
+    /// Ends the task that waits for the answer.
+    _abort: oneshot::Sender<()>,
+    /// Where a POST's body is waited for.
+    body: Option<oneshot::Sender<messages::Body>>,
+}
+
+/// Requests that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    services: OnceLock<Weak<Services>>,
+    under_way: Mutex<HashMap<Key, Hosted>>,
+}
+
+impl Host {
+    pub(super) fn connect(&self, services: &Arc<Services>) {
+        // Only ever called once.
+        _ = self.services.set(Arc::downgrade(services));
+    }
+
+    fn services(&self) -> Option<Arc<Services>> {
+        self.services.get().and_then(Weak::upgrade)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Hosted>> {
+        // A map is never left half-changed, so a panic elsewhere does not spoil it.
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns who waits for something.
+    pub(super) fn peers(&self) -> HashSet<InstanceId> {
+        self.lock().keys().map(|(from, _)| *from).collect()
+    }
+
+    /// Aborts the requests of some instances.
+    pub(super) fn lose(&self, is_lost: impl Fn(InstanceId) -> bool) {
+        self.lock().retain(|(from, _), _| !is_lost(*from));
+    }
+
+    /// Takes what a caller says.
+    pub(super) fn take(&self, relay: &Arc<Relay>, envelope: Envelope, request: Request) {
+        let key = (envelope.from, envelope.id);
+        let body = match request {
+            Request::Poll { sid, revision } => {
+                return match self.judge(&sid, revision) {
+                    Ok(session) => self.poll(relay, key, session),
+                    Err(error) => answer(relay, key, &error),
+                };
+            }
+            Request::Post { sid, revision } => {
+                return match self.judge(&sid, revision) {
+                    Ok(session) => self.post(relay, key, session),
+                    Err(error) => answer(relay, key, &error),
+                };
+            }
+            // Its task ends, and with it all that waits for the client.
+            Request::Abort => {
+                self.lock().remove(&key);
+                return;
+            }
+            Request::Body(Body { is_binary, bytes }) if is_binary => {
+                messages::Body::WholeBinary(bytes)
+            }
+            Request::Body(Body { bytes, .. }) => messages::Body::Whole(bytes),
+            Request::TooLarge => messages::Body::TooLarge,
+            Request::WrongType => messages::Body::Binary,
+        };
+        let mut under_way = self.lock();
+        if let Some(waiting) = under_way
+            .get_mut(&key)
+            .and_then(|hosted| hosted.body.take())
+        {
+            // The session may have ended meanwhile; then its answer is on the way.
+            _ = waiting.send(body);
+        }
+    }
+
+    /// Finds the session, if the protocol's rules allow such a request; the caller has checked all but these.
+    fn judge(&self, sid: &str, revision: Revision) -> Result<Arc<Session>, Answer> {
+        let services = self.services();
+        let unknown = HandshakeError::SessionIdUnknown;
+        let error = |error: HandshakeError| Answer::Error { code: error.code() };
+        let services = services.ok_or_else(|| error(unknown))?;
+        let session = Sid::parse(sid).and_then(|sid| services.sessions.get(&sid));
+        let session = session.ok_or_else(|| error(unknown))?;
+        let facts = Facts {
+            transport: Some(TransportName::Polling),
+            origin_is_legal: true,
+            session: SessionFact::On(session.transport(), session.revision),
+            is_upgrade: false,
+            is_get: true,
+            revision,
+            allow_eio3: services.config.allow_eio3,
+        };
+        verify(&facts).map_err(error)?;
+        if self.lock().len() >= MAX_HOSTED {
+            log::warn!("{MAX_HOSTED} requests of other instances are under way: one is refused");
+            return Err(error(unknown));
+        }
+        Ok(session)
+    }
+
+    fn begin(
+        &self,
+        key: Key,
+        body: Option<oneshot::Sender<messages::Body>>,
+    ) -> oneshot::Receiver<()> {
+        let (abort, aborted) = oneshot::channel();
+        let hosted = Hosted {
+            _abort: abort,
+            body,
+        };
+        self.lock().insert(key, hosted);
+        aborted
+    }
+
+    fn poll(&self, relay: &Arc<Relay>, key: Key, session: Arc<Session>) {
+        let (reply, receiver) = oneshot::channel();
+        session.addr.do_send(Poll { reply });
+        let received = async {
+            match receiver.await {
+                Ok(PollAnswer::Payload(PollingBody { bytes, is_binary })) => {
+                    Answer::Payload(Body { is_binary, bytes })
+                }
+                Ok(PollAnswer::Refused) => Answer::Refused,
+                Err(_) => unknown(),
+            }
+        };
+        self.await_answer(relay, key, &session.addr, None, received);
+    }
+
+    fn post(&self, relay: &Arc<Relay>, key: Key, session: Arc<Session>) {
+        let (body_sender, body) = oneshot::channel();
+        let (reply, receiver) = oneshot::channel();
+        session.addr.do_send(Post { body, reply });
+        let received = async {
+            match receiver.await {
+                Ok(PostAnswer::Ok) => Answer::Ok,
+                Ok(PostAnswer::Refused) => Answer::Refused,
+                Err(_) => unknown(),
+            }
+        };
+        self.await_answer(relay, key, &session.addr, Some(body_sender), received);
+    }
+
+    /// Sends the answer when it comes, unless the request is aborted first.
+    fn await_answer(
+        &self,
+        relay: &Arc<Relay>,
+        key: Key,
+        session: &Addr<Socket>,
+        body: Option<oneshot::Sender<messages::Body>>,
+        answer: impl Future<Output = Answer> + 'static,
+    ) {
+        let aborted = self.begin(key, body);
+        let relay = Arc::clone(relay);
+        let session = session.clone();
+        // A stop of the instance waits for it: what ends the session is yet to be told to its client.
+        let work = self.services().map(|services| services.work.begin());
+        actix_rt::spawn(async move {
+            let answer = tokio::select! {
+                answer = answer => answer,
+                // Never sent, only dropped.
+                _ = aborted => return,
+            };
+            relay.host.lock().remove(&key);
+            let (to, id) = key;
+            let heard = relay.send(to, id, &Message::Answer(answer)).await;
+            if !matches!(heard, Ok(1..)) {
+                // What was in it is lost, and a client must not have a gap that it knows nothing of.
+                session.do_send(Abandon);
+            }
+            drop(work);
+        });
+    }
+}
+
+fn unknown() -> Answer {
+    Answer::Error {
+        code: HandshakeError::SessionIdUnknown.code(),
+    }
+}
+
+/// Answers at once.
+fn answer(relay: &Relay, (to, id): Key, answer: &Answer) {
+    relay.send(to, id, &Message::Answer(answer.clone()));
+}
