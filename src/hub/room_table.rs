@@ -2,7 +2,7 @@
 //!
 //! A table that the hub changes and the bridge follows; it exists only if the adapter wants it. Who follows takes what has
 //! changed since it looked last; if that is too much to note, or nobody looked yet, it is told to look at everything. So
-//! memory is bounded by the rooms there are and [`MAX_NEWS`], however rooms come and go while Redis is away.
+//! memory is bounded by the rooms there are and the changes noted, however rooms come and go while Redis is away.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -2,7 +2,12 @@
 //!
 //! Waits until every node says that the cluster is whole. Gone when dropped.
 
-use std::{path::Path, thread::sleep, time::Duration};
+use std::{
+    cell::Cell,
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use super::redis_server::{RedisServer, free_port};
 
@@ -14,6 +19,8 @@ const NODE_TIMEOUT_MILLIS: &str = "3000";
 /// How often nodes are asked whether they agree, with [`PAUSE`] between.
 const ATTEMPTS: usize = 1500;
 const PAUSE: Duration = Duration::from_millis(20);
+/// When a planned failover is asked for again.
+const RETRY_AFTER: Duration = Duration::from_secs(6);
 
 /// A running cluster.
 pub(crate) struct RedisCluster {
@@ -206,8 +213,16 @@ impl RedisCluster {
 
     /// Lets a replica take over from its master, who is alive and agrees.
     pub(crate) fn hand_over_to(&self, replica: usize) {
-        self.nodes[replica].obeys(&["CLUSTER", "FAILOVER"]);
+        // Redis gives a planned failover up after 5 s, and then says nothing.
+        let asked = Cell::new(None::<Instant>);
         until("the replica is a master", || {
+            if asked
+                .get()
+                .is_none_or(|asked| asked.elapsed() > RETRY_AFTER)
+            {
+                self.nodes[replica].says(&["CLUSTER", "FAILOVER"]);
+                asked.set(Some(Instant::now()));
+            }
             self.nodes.iter().all(|node| {
                 let nodes = node.says(&["CLUSTER", "NODES"]);
                 let mut lines = nodes.lines();
