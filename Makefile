@@ -62,6 +62,7 @@ doc:
 
 test-client: test/client/$(installed)
 	$(call heading,the official client)
+	@test/support/install-tools.sh '$(TOOLS)' redis python-socketio
 	cargo build --locked --bins --examples
 	$(call node_test,test/client)
 
