@@ -33,6 +33,7 @@ struct Mark {
     at: Instant,
     server_ns: u64,
     load_ns: u64,
+    machine_ns: u64,
     rss_kib: u64,
 }
 
@@ -104,6 +105,7 @@ impl Bench {
             at: Instant::now(),
             server_ns: process::cpu_ns(&self.pids).map_err(failed)?,
             load_ns: process::cpu_ns(&[std::process::id()]).map_err(failed)?,
+            machine_ns: process::machine_ns().map_err(failed)?,
             rss_kib: process::rss_kib(&self.pids).map_err(failed)?,
         })
     }
@@ -115,6 +117,7 @@ impl Bench {
             at,
             server_ns,
             load_ns,
+            machine_ns,
             rss_kib,
         } = *mark;
         let seconds = at.elapsed().as_secs_f64();
@@ -124,12 +127,14 @@ impl Bench {
         let failed = |err: std::io::Error| format!("/proc: {err}");
         let server_ns = process::cpu_ns(&self.pids).map_err(failed)? - server_ns;
         let load_ns = process::cpu_ns(&[std::process::id()]).map_err(failed)? - load_ns;
+        let machine_ns = process::machine_ns().map_err(failed)? - machine_ns;
         let rss_after = process::rss_kib(&self.pids).map_err(failed)?;
         let fields = [
             ("seconds", seconds),
             ("sockets", self.sockets as f64),
             ("server_ns", server_ns as f64),
             ("load_ns", load_ns as f64),
+            ("machine_ns", machine_ns as f64),
             ("delivered", tally.delivered as f64),
             ("acked", tally.acked as f64),
             ("p50_us", latency.quantile(0.5) as f64),
