@@ -481,8 +481,8 @@ impl Fleet {
             return;
         };
         let payload = rest[at + 1..].strip_suffix(b"]").unwrap_or_default();
-        // The ack of `join` is empty.
-        if payload.is_empty() || payload == b"null" {
+        // The ack of `join` is empty, in whichever way.
+        if [&b""[..], b"null", b"[]"].contains(&payload) {
             return;
         }
         match wire::read_payload(payload, self.manner.payload) {

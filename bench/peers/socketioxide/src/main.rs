@@ -7,37 +7,32 @@ use socketioxide::{
     extract::{AckSender, Data, SocketRef},
 };
 
-async fn connected(socket: SocketRef) {
-    socket.on(
-        "test-event",
-        async |socket: SocketRef, Data(payload): Data<Value>| {
-            // What a full queue refuses is a loss, and the load program sees it.
-            _ = socket.within(NO_ROOMS).emit("test-event", &payload).await;
-        },
-    );
-    socket.on(
-        "echo",
-        async |Data(payload): Data<Value>, ack: AckSender| {
-            _ = ack.send(&payload);
-        },
-    );
-    socket.on(
-        "join",
-        async |socket: SocketRef, Data(room): Data<String>, ack: AckSender| {
-            socket.join(room);
-            _ = ack.send(&json!([]));
-        },
-    );
-    socket.on(
-        "say",
-        async |socket: SocketRef, Data((room, payload)): Data<(String, Value)>| {
-            _ = socket.within(room).emit("said", &payload).await;
-        },
-    );
+async fn test_event(io: SocketIo, Data(payload): Data<Value>) {
+    // What a full queue refuses is a loss, and the load program sees it.
+    if let Some(all) = io.of("/events") {
+        _ = all.emit("test-event", &payload).await;
+    }
 }
 
-/// All sockets of the namespace.
-const NO_ROOMS: [&str; 0] = [];
+async fn echo(Data(payload): Data<Value>, ack: AckSender) {
+    _ = ack.send(&payload);
+}
+
+async fn join(socket: SocketRef, Data(room): Data<String>, ack: AckSender) {
+    socket.join(room);
+    _ = ack.send(&json!(null));
+}
+
+async fn say(socket: SocketRef, Data((room, payload)): Data<(String, Value)>) {
+    _ = socket.within(room).emit("said", &payload).await;
+}
+
+async fn connected(socket: SocketRef) {
+    socket.on("test-event", test_event);
+    socket.on("echo", echo);
+    socket.on("join", join);
+    socket.on("say", say);
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
