@@ -27,6 +27,7 @@ export function summarise(repetitions, cores) {
     for (const cell of Object.values(row)) {
       for (const [name, values] of Object.entries(cell.values)) cell[name] = spread(values);
       if (cell.lost) cell.totalLost = cell.values.lost.reduce((sum, lost) => sum + lost, 0);
+      if (cell.disordered) cell.totalDisordered = cell.values.disordered.reduce((sum, num) => sum + num, 0);
       if (cell.faults) cell.totalFaults = cell.values.faults.reduce((sum, num) => sum + num, 0);
       delete cell.values;
     }
@@ -80,9 +81,10 @@ export function markdown(summary, verdicts, about) {
     for (const server of Object.keys(servers).filter((server) => row[server])) {
       const cell = row[server];
       const failed = cell.failures ? ` (**failed ${cell.failures} times**)` : "";
+      const disordered = cell.totalDisordered ? ` (${cell.totalDisordered} out of order)` : "";
       const faults = cell.totalFaults ? ` (**${cell.totalFaults} faults**)` : "";
       const values = [...figures.map((figure) => range(cell[figure])), cell.totalLost ?? "–", percent(cell.load_cores), percent(cell.others_share)];
-      lines.push(`| ${servers[server].title}${failed}${faults} | ${values.join(" | ")} |`);
+      lines.push(`| ${servers[server].title}${failed}${faults}${disordered} | ${values.join(" | ")} |`);
     }
     lines.push("");
   }

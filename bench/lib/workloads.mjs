@@ -91,7 +91,8 @@ export function circumstances(raw, cores) {
   const seconds = raw.seconds * 1e9;
   return {
     lost: raw.lost,
-    faults: raw.disordered + raw.strange + raw.ended,
+    disordered: raw.disordered,
+    faults: raw.duplicated + raw.strange + raw.ended,
     server_cores: raw.server_ns / seconds,
     load_cores: raw.load_ns / seconds,
     // Ticks of 10 ms: a little below zero is zero.

@@ -59,8 +59,11 @@ struct Client {
     polling: Option<Polling>,
     /// Whose broadcasts it gets.
     group: usize,
-    /// The sequence number that must come next.
+    /// The sequence number that comes next, if all come in order.
     next_seq: u32,
+    received: u32,
+    /// Sum of all sequence numbers that came: with `received` it tells a loss from a duplicate.
+    seq_sum: u64,
 }
 
 /// What has happened since the last [`Tally::clear`].
@@ -69,8 +72,7 @@ pub(crate) struct Tally {
     pub(crate) acked: u64,
     /// From the sending of an event to its delivery or ack.
     pub(crate) latency: Histogram,
-    pub(crate) lost: u64,
-    /// Came twice, or behind a later one.
+    /// Came behind a later one.
     pub(crate) disordered: u64,
     /// Neither what was expected nor what may be ignored.
     pub(crate) strange: u64,
@@ -83,7 +85,6 @@ impl Tally {
             delivered: 0,
             acked: 0,
             latency: Histogram::new(),
-            lost: 0,
             disordered: 0,
             strange: 0,
             ended: 0,
@@ -230,6 +231,8 @@ impl Fleet {
             polling,
             group,
             next_seq: 0,
+            received: 0,
+            seq_sum: 0,
         });
         Ok(())
     }
@@ -465,10 +468,11 @@ impl Fleet {
         let client = &mut self.clients[number];
         if seq < client.next_seq {
             self.tally.disordered += 1;
-            return;
+        } else {
+            client.next_seq = seq + 1;
         }
-        self.tally.lost += u64::from(seq - client.next_seq);
-        client.next_seq = seq + 1;
+        client.received += 1;
+        client.seq_sum += u64::from(seq);
         self.tally.delivered += 1;
         self.tally.latency.add(now.saturating_sub(sent));
     }
@@ -536,13 +540,28 @@ impl Fleet {
         Ok(())
     }
 
-    /// Counts as lost what was sent to each group and has not come. Returns how many that are now.
+    /// Returns how many deliveries have not come of those that were sent to each group.
     pub(crate) fn count_missing(&self, sent: &[u32]) -> u64 {
+        self.of_groups(sent)
+            .map(|(client, sent)| u64::from(sent.saturating_sub(client.received)))
+            .sum()
+    }
+
+    /// Returns how many clients got something twice.
+    pub(crate) fn count_duplicates(&self, sent: &[u32]) -> u64 {
+        let expected = |sent: u32| u64::from(sent) * u64::from(sent.saturating_sub(1)) / 2;
+        self.of_groups(sent)
+            .filter(|(client, sent)| {
+                client.received > *sent
+                    || client.received == *sent && client.seq_sum != expected(*sent)
+            })
+            .count() as u64
+    }
+
+    fn of_groups<'a>(&'a self, sent: &'a [u32]) -> impl Iterator<Item = (&'a Client, u32)> {
         self.clients
             .iter()
-            .filter_map(|client| Some(sent.get(client.group)?.saturating_sub(client.next_seq)))
-            .map(u64::from)
-            .sum()
+            .filter_map(|client| Some((client, *sent.get(client.group)?)))
     }
 }
 

@@ -113,6 +113,7 @@ impl Bench {
     /// The figures since `mark`.
     fn report(&mut self, mark: &Mark) -> Result<String> {
         let missing = self.fleet.count_missing(&self.sent);
+        let duplicates = self.fleet.count_duplicates(&self.sent);
         let Mark {
             at,
             server_ns,
@@ -144,7 +145,8 @@ impl Bench {
             ("connect_p50_us", connect.quantile(0.5) as f64),
             ("connect_p99_us", connect.quantile(0.99) as f64),
             ("connect_p999_us", connect.quantile(0.999) as f64),
-            ("lost", (tally.lost + missing) as f64),
+            ("lost", missing as f64),
+            ("duplicated", duplicates as f64),
             ("disordered", tally.disordered as f64),
             ("strange", tally.strange as f64),
             ("ended", tally.ended as f64),
