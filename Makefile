@@ -24,6 +24,7 @@ help:
 	@echo 'make test          install what the tests need, then run all of them'
 	@echo 'make compose-test  build the image, run docker-compose.yml for real and test it (needs Docker)'
 	@echo 'make fuzz          feed every decoder with noise, FUZZ_SECONDS each (needs a nightly Rust)'
+	@echo 'make bench         measure the hub beside other servers: most of an hour (BENCH_ONLY=steady,idle BENCH_REPS=5 BENCH_SECONDS=5)'
 	@echo 'make clean         remove what was built and installed here; accounts in data/ stay'
 	@echo
 	@echo 'docker compose up --build   two hubs, Redis and Traefik at http://localhost:8080'
@@ -62,6 +63,7 @@ doc:
 
 test-client: test/client/$(installed)
 	$(call heading,the official client)
+	@test/support/install-tools.sh '$(TOOLS)' redis python-socketio
 	cargo build --locked --bins --examples
 	$(call node_test,test/client)
 
@@ -89,6 +91,7 @@ compose-test: need-node need-docker test/client/$(installed) test/browser/$(inst
 	$(call node_test,test/compose)
 
 include fuzz/fuzz.mk
+include bench/bench.mk
 
 # ---- parts --------------------------------------------------------------------------------------------------------------
 
@@ -126,4 +129,4 @@ need-docker:
 
 clean: need-cargo
 	cargo clean
-	rm -rf static/node_modules test/client/node_modules test/browser/node_modules
+	rm -rf static/node_modules test/client/node_modules test/browser/node_modules bench/peers/node/node_modules

@@ -51,7 +51,7 @@ fn offenders(folders: &[&str], words: &[&str], except: &[&str]) -> Vec<String> {
 
 #[test]
 fn every_file_says_what_it_is() {
-    for (name, text) in files(&["src", "test", "examples"]) {
+    for (name, text) in files(&["src", "test", "examples", "bench"]) {
         assert!(text.starts_with("//! "), "{name} must open with what it is");
     }
 }

@@ -1,0 +1,25 @@
+# `make bench`, a part of the Makefile at the top; see README.md beside this file.
+#
+# Not a part of `make test`: it takes most of an hour and wants the machine for itself.
+BENCH_BUILD = $(CARGO_TARGET_DIR)/bench-build
+BENCH_PEERS = bench/peers/node/$(installed)
+
+.PHONY: bench bench-build bench-check
+bench: need-cargo need-node bench-build
+	@node bench/run.mjs
+
+bench-build: $(BENCH_PEERS)
+	cargo build --release --locked --bin sockhop --example bench_rooms
+	CARGO_TARGET_DIR='$(abspath $(BENCH_BUILD))' cargo build --release --locked --manifest-path bench/Cargo.toml
+	CARGO_TARGET_DIR='$(abspath $(BENCH_BUILD))' cargo build --release --locked --manifest-path bench/peers/socketioxide/Cargo.toml
+
+# Its own lints and tests, which `make test` leaves out.
+bench-check: need-cargo
+	cargo fmt --check --all --manifest-path bench/Cargo.toml
+	cargo fmt --check --manifest-path bench/peers/socketioxide/Cargo.toml
+	CARGO_TARGET_DIR='$(abspath $(BENCH_BUILD))' cargo clippy --locked --workspace --all-targets --manifest-path bench/Cargo.toml -- -D warnings
+	CARGO_TARGET_DIR='$(abspath $(BENCH_BUILD))' cargo test --locked --workspace --manifest-path bench/Cargo.toml
+
+$(BENCH_PEERS): bench/peers/node/package.json bench/peers/node/package-lock.json
+	@$(call npm_ci,bench/peers/node)
+	@touch $@

@@ -1,0 +1,101 @@
+// The workloads: the load program's options for each, and the figures that its numbers give.
+
+const perDelivery = (raw) => raw.server_ns / 1000 / raw.delivered;
+const latency = (raw) => ({ p50_ms: raw.p50_us / 1000, p99_ms: raw.p99_us / 1000, p999_ms: raw.p999_us / 1000 });
+const delivered = (raw) => ({ cpu_us: perDelivery(raw), ...latency(raw) });
+
+/** What each figure is called in the tables; the first of a workload is its main one. */
+export const figureTitles = {
+  cpu_us: "server CPU each, µs",
+  per_second: "per second",
+  kib: "RSS per socket, KiB",
+  p50_ms: "p50, ms",
+  p99_ms: "p99, ms",
+  p999_ms: "p99.9, ms",
+};
+
+/** Which figures are better if they are greater. */
+export const isGreaterBetter = (figure) => figure === "per_second";
+
+export const workloads = {
+  steady: {
+    title: "Broadcast at a steady rate: 1,000 sockets, 20 a second, 128 bytes",
+    unit: "delivery",
+    load: ["steady", "--sockets", 1000, "--rate", 20],
+    figures: delivered,
+  },
+  flood: {
+    title: "Broadcast flood: 1,000 sockets, 64 broadcasts in flight, 128 bytes",
+    unit: "delivery",
+    load: ["flood", "--sockets", 1000, "--window", 64],
+    figures: (raw) => ({ cpu_us: perDelivery(raw), per_second: raw.delivered / raw.seconds, ...latency(raw) }),
+  },
+  acks: {
+    title: "Acks: 1,000 sockets, 8 events of each in flight, 128 bytes",
+    unit: "ack",
+    load: ["acks", "--sockets", 1000, "--window", 8],
+    figures: (raw) => ({ cpu_us: raw.server_ns / 1000 / raw.acked, per_second: raw.acked / raw.seconds, ...latency(raw) }),
+  },
+  connect: {
+    title: "Connect: 2,000 sockets after 2,000, 64 at a time (Sockhop checks a token, the others none)",
+    unit: "connect",
+    load: ["connect", "--sockets", 2000],
+    figures: (raw) => ({
+      cpu_us: raw.server_ns / 1000 / raw.sockets,
+      per_second: raw.sockets / raw.seconds,
+      p50_ms: raw.connect_p50_us / 1000,
+      p99_ms: raw.connect_p99_us / 1000,
+      p999_ms: raw.connect_p999_us / 1000,
+    }),
+  },
+  idle: {
+    title: "Idle memory: 8,000 sockets after 100",
+    unit: "socket",
+    load: ["idle", "--sockets", 8000],
+    figures: (raw) => ({ kib: (raw.rss_after_kib - raw.rss_before_kib) / raw.sockets }),
+  },
+  rooms: {
+    title: "Rooms: 10,000 sockets in 1,000 rooms, 2,000 events a second to 10 each, 128 bytes",
+    unit: "delivery",
+    load: ["rooms", "--sockets", 10000, "--rooms", 1000, "--rate", 2000],
+    figures: delivered,
+  },
+  large16: {
+    title: "Large payloads: 200 sockets, 20 broadcasts a second, 16 KiB",
+    unit: "delivery",
+    load: ["steady", "--sockets", 200, "--rate", 20, "--payload", 16384],
+    figures: delivered,
+  },
+  large256: {
+    title: "Large payloads: 50 sockets, 10 broadcasts a second, 256 KiB",
+    unit: "delivery",
+    load: ["steady", "--sockets", 50, "--rate", 10, "--payload", 262144],
+    figures: delivered,
+  },
+  polling: {
+    title: "Polling: 1,000 clients, 3 broadcasts a second, 128 bytes",
+    unit: "delivery",
+    load: ["steady", "--sockets", 1000, "--rate", 3, "--transport", "polling"],
+    figures: delivered,
+  },
+  cluster: {
+    title: "Two instances over Redis: 500 sockets on each, 20 broadcasts a second from one of them, 128 bytes",
+    unit: "delivery",
+    load: ["steady", "--sockets", 1000, "--rate", 20],
+    figures: delivered,
+  },
+};
+
+/** Besides its figures: what went wrong, and how trustworthy the measurement is. */
+export function circumstances(raw, cores) {
+  const seconds = raw.seconds * 1e9;
+  return {
+    lost: raw.lost,
+    disordered: raw.disordered,
+    faults: raw.duplicated + raw.strange + raw.ended,
+    server_cores: raw.server_ns / seconds,
+    load_cores: raw.load_ns / seconds,
+    // Ticks of 10 ms: a little below zero is zero.
+    others_share: Math.max(0, raw.machine_ns - raw.server_ns - raw.load_ns) / seconds / cores,
+  };
+}

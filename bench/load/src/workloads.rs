@@ -1,0 +1,330 @@
+//! The workloads: what is sent when, and what is measured meanwhile.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    args::Args,
+    fleet::{Fleet, Manner},
+    process, wire,
+};
+
+type Result<T> = std::result::Result<T, String>;
+
+/// How long connecting, or the last deliveries, may take before it counts as a failure, or they as lost.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long memory may settle before it is read.
+const SETTLE: Duration = Duration::from_secs(3);
+
+struct Bench {
+    fleet: Fleet,
+    pids: Vec<u32>,
+    sockets: usize,
+    rate: f64,
+    window: u32,
+    seconds: Duration,
+    warmup: Duration,
+    /// Events sent to each group so far; a group is a room, or everyone.
+    sent: Vec<u32>,
+}
+
+/// The clocks at the beginning of a measurement.
+struct Mark {
+    at: Instant,
+    server_ns: u64,
+    load_ns: u64,
+    machine_ns: u64,
+    rss_kib: u64,
+}
+
+/// Runs the workload that was asked for. Returns its figures as one line of JSON.
+pub(crate) fn run(args: &Args) -> Result<String> {
+    let open_files = process::raise_open_files();
+    let sockets = args.get("sockets", 1000)?;
+    if open_files < sockets as u64 + 64 {
+        return Err(format!(
+            "{open_files} open files are allowed and {sockets} sockets asked for: ulimit -n {}",
+            sockets + 64
+        ));
+    }
+    let workload = args.workload.as_str();
+    let payload: usize = args.get("payload", 128)?;
+    if payload < wire::MIN_PAYLOAD {
+        return Err(format!("--payload: at least {}", wire::MIN_PAYLOAD));
+    }
+    let token = args
+        .text("token")
+        .map(|token| format!("{{\"token\":\"{token}\"}}"));
+    let groups = if workload == "rooms" {
+        args.get("rooms", 1000)?
+    } else {
+        1
+    };
+    let manner = Manner {
+        targets: args.list("targets")?,
+        namespace: args.get("namespace", "/events".to_owned())?,
+        auth: token.unwrap_or_default(),
+        polls: args.text("transport") == Some("polling"),
+        event: if workload == "rooms" {
+            "said"
+        } else {
+            "test-event"
+        }
+        .to_owned(),
+        payload,
+    };
+    if manner.targets.is_empty() {
+        return Err("--targets is missing".to_owned());
+    }
+    let mut bench = Bench {
+        fleet: Fleet::new(manner)?,
+        pids: args.list("pids")?,
+        sockets,
+        rate: args.get("rate", 20.0)?,
+        window: args.get("window", 64)?,
+        seconds: Duration::from_secs_f64(args.get("seconds", 5.0)?),
+        warmup: Duration::from_secs_f64(args.get("warmup", 1.0)?),
+        sent: vec![0; groups],
+    };
+    match workload {
+        "connect" => bench.connect(),
+        "idle" => bench.idle(),
+        "steady" => bench.steady(),
+        "flood" => bench.flood(),
+        "acks" => bench.acks(),
+        "rooms" => bench.rooms(),
+        other => Err(format!("{other}: not a workload")),
+    }
+}
+
+impl Bench {
+    fn mark(&mut self) -> Result<Mark> {
+        self.fleet.tally.clear();
+        let failed = |err: std::io::Error| format!("/proc: {err}");
+        Ok(Mark {
+            at: Instant::now(),
+            server_ns: process::cpu_ns(&self.pids).map_err(failed)?,
+            load_ns: process::cpu_ns(&[std::process::id()]).map_err(failed)?,
+            machine_ns: process::machine_ns().map_err(failed)?,
+            rss_kib: process::rss_kib(&self.pids).map_err(failed)?,
+        })
+    }
+
+    /// The figures since `mark`.
+    fn report(&mut self, mark: &Mark) -> Result<String> {
+        let missing = self.fleet.count_missing(&self.sent);
+        let duplicates = self.fleet.count_duplicates(&self.sent);
+        let Mark {
+            at,
+            server_ns,
+            load_ns,
+            machine_ns,
+            rss_kib,
+        } = *mark;
+        let seconds = at.elapsed().as_secs_f64();
+        let tally = &self.fleet.tally;
+        let latency = &tally.latency;
+        let connect = &self.fleet.connect_time;
+        let failed = |err: std::io::Error| format!("/proc: {err}");
+        let server_ns = process::cpu_ns(&self.pids).map_err(failed)? - server_ns;
+        let load_ns = process::cpu_ns(&[std::process::id()]).map_err(failed)? - load_ns;
+        let machine_ns = process::machine_ns().map_err(failed)? - machine_ns;
+        let rss_after = process::rss_kib(&self.pids).map_err(failed)?;
+        let fields = [
+            ("seconds", seconds),
+            ("sockets", self.sockets as f64),
+            ("server_ns", server_ns as f64),
+            ("load_ns", load_ns as f64),
+            ("machine_ns", machine_ns as f64),
+            ("delivered", tally.delivered as f64),
+            ("acked", tally.acked as f64),
+            ("p50_us", latency.quantile(0.5) as f64),
+            ("p99_us", latency.quantile(0.99) as f64),
+            ("p999_us", latency.quantile(0.999) as f64),
+            ("max_us", latency.max() as f64),
+            ("connect_p50_us", connect.quantile(0.5) as f64),
+            ("connect_p99_us", connect.quantile(0.99) as f64),
+            ("connect_p999_us", connect.quantile(0.999) as f64),
+            ("lost", missing as f64),
+            ("duplicated", duplicates as f64),
+            ("disordered", tally.disordered as f64),
+            ("strange", tally.strange as f64),
+            ("ended", tally.ended as f64),
+            ("rss_before_kib", rss_kib as f64),
+            ("rss_after_kib", rss_after as f64),
+        ];
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| format!("\"{name}\":{value}"))
+            .collect();
+        Ok(format!("{{{}}}", fields.join(",")))
+    }
+
+    fn join_all(&mut self) -> Result<()> {
+        self.fleet.connect(self.sockets, self.sent.len(), PATIENCE)
+    }
+
+    /// Serves the clients until `done`, or until patience ends.
+    fn serve_until(&mut self, patience: Duration, done: impl Fn(&Self) -> bool) -> Result<bool> {
+        let deadline = Instant::now() + patience;
+        while !done(self) {
+            if Instant::now() > deadline || self.fleet.tally.ended > 0 {
+                return Ok(false);
+            }
+            self.fleet.turn(Some(Duration::from_millis(20)))?;
+        }
+        Ok(true)
+    }
+
+    /// Waits for what is still on its way.
+    fn drain(&mut self) -> Result<bool> {
+        self.serve_until(PATIENCE / 6, |bench| {
+            bench.fleet.count_missing(&bench.sent) == 0
+        })
+    }
+
+    /// Just-in-time compilers and pools warm up with as many clients as are then measured.
+    fn connect(&mut self) -> Result<String> {
+        self.fleet.connect(self.sockets, 1, PATIENCE)?;
+        let mark = self.mark()?;
+        self.fleet.connect_time.clear();
+        self.fleet.connect(self.sockets, 1, PATIENCE)?;
+        self.report(&mark)
+    }
+
+    /// The first clients are not counted: with them come code, pools and tables that do not grow with the next.
+    fn idle(&mut self) -> Result<String> {
+        self.fleet.connect(100, 1, PATIENCE)?;
+        self.serve_until(SETTLE, |_| false)?;
+        let mark = self.mark()?;
+        self.fleet.connect(self.sockets, 1, PATIENCE)?;
+        self.serve_until(SETTLE, |_| false)?;
+        self.report(&mark)
+    }
+
+    fn steady(&mut self) -> Result<String> {
+        self.join_all()?;
+        let speaker = self.speaker()?;
+        let event = move |bench: &mut Self| {
+            bench
+                .fleet
+                .put_event(speaker, None, "test-event", "", bench.sent[0]);
+            bench.sent[0] += 1;
+            bench.fleet.flush(speaker);
+        };
+        self.at_rate(event)
+    }
+
+    /// Who sends to all: client 0, or its second connection if it polls.
+    fn speaker(&mut self) -> Result<usize> {
+        if self.fleet.is_polling() {
+            self.fleet.add_mouth(0)
+        } else {
+            Ok(0)
+        }
+    }
+
+    fn at_rate(&mut self, mut event: impl FnMut(&mut Self)) -> Result<String> {
+        let every = Duration::from_secs_f64(1.0 / self.rate);
+        self.send_for(self.warmup, every, &mut event)?;
+        self.drain()?;
+        let mark = self.mark()?;
+        self.send_for(self.seconds, every, &mut event)?;
+        self.drain()?;
+        self.report(&mark)
+    }
+
+    fn send_for(
+        &mut self,
+        time: Duration,
+        every: Duration,
+        event: &mut impl FnMut(&mut Self),
+    ) -> Result<()> {
+        let begin = Instant::now();
+        let mut due = begin;
+        while begin.elapsed() < time && self.fleet.tally.ended == 0 {
+            let now = Instant::now();
+            while due <= now {
+                event(self);
+                due += every;
+            }
+            self.fleet.turn(Some(due.saturating_duration_since(now)))?;
+        }
+        Ok(())
+    }
+
+    /// One client sends as fast as all others keep up: never more than a window of broadcasts ahead of the average client.
+    fn flood(&mut self) -> Result<String> {
+        self.join_all()?;
+        let speaker = self.speaker()?;
+        self.flood_for(self.warmup, speaker)?;
+        self.drain()?;
+        let mark = self.mark()?;
+        self.flood_for(self.seconds, speaker)?;
+        self.drain()?;
+        self.report(&mark)
+    }
+
+    fn flood_for(&mut self, time: Duration, speaker: usize) -> Result<()> {
+        let begin = Instant::now();
+        let sent_before = self.sent[0];
+        let delivered_before = self.fleet.tally.delivered;
+        while begin.elapsed() < time && self.fleet.tally.ended == 0 {
+            let arrived = (self.fleet.tally.delivered - delivered_before) / self.sockets as u64;
+            let may = (arrived as u32 + self.window).saturating_sub(self.sent[0] - sent_before);
+            for _ in 0..may {
+                self.fleet
+                    .put_event(speaker, None, "test-event", "", self.sent[0]);
+                self.sent[0] += 1;
+            }
+            if may > 0 {
+                self.fleet.flush(speaker);
+            }
+            self.fleet.turn(Some(Duration::from_millis(20)))?;
+        }
+        Ok(())
+    }
+
+    /// Every client keeps a window of `echo` in flight.
+    fn acks(&mut self) -> Result<String> {
+        self.join_all()?;
+        self.fleet.echoes = true;
+        for client in 0..self.sockets {
+            for id in 0..self.window {
+                self.fleet.put_event(client, Some(id), "echo", "", id);
+            }
+            self.fleet.flush(client);
+        }
+        self.serve_until(self.warmup, |_| false)?;
+        let mark = self.mark()?;
+        self.serve_until(self.seconds, |_| false)?;
+        // Before the last ones have come: the rate counts, and none of them is a delivery.
+        self.report(&mark)
+    }
+
+    /// The first client of each room speaks to it, room after room.
+    fn rooms(&mut self) -> Result<String> {
+        self.join_all()?;
+        self.fleet.tally.clear();
+        for client in 0..self.sockets {
+            let room = client % self.sent.len();
+            let join = format!("42{},0[\"join\",\"r{room}\"]", self.fleet.namespace());
+            self.fleet.put(client, join.as_bytes());
+            self.fleet.flush(client);
+        }
+        let all = self.sockets as u64;
+        if !self.serve_until(PATIENCE, |bench| bench.fleet.tally.acked == all)? {
+            return Err("not every client could join its room".to_owned());
+        }
+        let mut room = 0;
+        self.at_rate(move |bench: &mut Self| {
+            let first = format!("\"r{room}\",");
+            bench
+                .fleet
+                .put_event(room, None, "say", &first, bench.sent[room]);
+            bench.sent[room] += 1;
+            bench.fleet.flush(room);
+            room = (room + 1) % bench.sent.len();
+        })
+    }
+}
