@@ -199,3 +199,26 @@ pub trait Subscriber: 'static {
     /// May be dropped while it waits: nothing is lost.
     fn next(&mut self) -> impl Future<Output = Result<Heard, BusError>>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_in_capitals_says_which_refusal_it_is() {
+        for (words, fault) in [
+            (
+                "NOPERM no permissions to access a channel",
+                Fault::NoPermission,
+            ),
+            ("WRONGPASS invalid", Fault::WrongPassword),
+            ("CLUSTERDOWN Hash slot not served", Fault::Cluster),
+            ("what is this", Fault::OtherRefusal),
+            ("", Fault::OtherRefusal),
+        ] {
+            let err = BusError::refused(words);
+            assert_eq!(err.fault(), fault, "{words}");
+            assert_eq!(err.is_of_channel(), words.contains("channel"));
+        }
+    }
+}

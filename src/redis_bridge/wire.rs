@@ -409,6 +409,37 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_on_the_own_channel_is_of_responses() {
+        for (adapter, uid, own) in [
+            (
+                SHARDED,
+                Uid::parse_hex("0123456789abcdef"),
+                "p#/a#0123456789abcdef#",
+            ),
+            (
+                AdapterKind::Classic,
+                Uid::parse("abcdef"),
+                "p-response#/a#abcdef#",
+            ),
+        ] {
+            let channels = channels(adapter, &uid.unwrap());
+            assert_eq!(channels.own(), own);
+            let is_of_responses = |channel: &str| {
+                let nothing = Outbound {
+                    channel: channel.to_owned(),
+                    payload: Bytes::new(),
+                };
+                channels
+                    .kind_of(&inbound(&nothing))
+                    .unwrap()
+                    .is_of_responses()
+            };
+            assert!(is_of_responses(own));
+            assert!(!is_of_responses(channels.counted()));
+        }
+    }
+
+    #[test]
     fn the_sharded_adapter_fetches_where_the_classic_one_asks_for_ids() {
         let id = RequestId::from("1");
         let sharded = channels(SHARDED, &Uid::random_hex().unwrap());

@@ -173,6 +173,25 @@ async fn rooms_are_listened_to_again_after_an_outage() {
 }
 
 #[actix_rt::test]
+async fn what_redis_refuses_waits_until_it_is_taken() {
+    let redis = RedisServer::start();
+    let (one, _two, mut a, mut b) = two_by(sharded(Dynamic), &redis.url()).await;
+    redis.command(&[b"ACL", b"SETUSER", b"default", b"-spublish"]);
+    emit(&mut a, &[], 1).await;
+    await_redis(&one, "down").await;
+    let told = http::get(one.addr, "/readyz").await.json()["redis"].clone();
+    assert!(
+        told["reason"].as_str().unwrap().contains("spublish"),
+        "{told}"
+    );
+    redis.command(&[b"ACL", b"SETUSER", b"default", b"+spublish"]);
+    await_redis(&one, "up").await;
+    emit(&mut a, &[], 2).await;
+    let got = [b.event("n").await.1, b.event("n").await.1];
+    assert_eq!(got, [json!(1), json!(2)]);
+}
+
+#[actix_rt::test]
 async fn garbage_on_sharded_channels_does_no_harm() {
     let redis = RedisServer::start();
     let (_one, _two, mut a, mut b) = two_by(sharded(Dynamic), &redis.url()).await;
