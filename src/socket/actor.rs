@@ -688,7 +688,13 @@ impl Socket {
             .admissions
             .iter()
             .any(|admission| admission.namespace == namespace);
-        if is_joining || self.membership_of(&namespace).is_some() {
+        let joined = self.membership_of(&namespace);
+        let joined = joined.and_then(|at| self.memberships.get(at));
+        if is_joining || joined.is_some_and(|membership| !membership.has_heard_client()) {
+            // The official client asks twice if a program calls `connect` on a socket that an open manager made.
+            return;
+        }
+        if joined.is_some() {
             return self.end(CloseReason::OutOfTurn);
         }
         let Some(gateway) = self.services.gateways.get(&namespace) else {

@@ -151,6 +151,7 @@ pub(super) struct Membership {
     is_connecting: bool,
     /// Events of ours that the client has yet to acknowledge.
     awaited: HashMap<AckId, Awaiter>,
+    has_heard_client: bool,
 }
 
 impl Membership {
@@ -165,7 +166,13 @@ impl Membership {
             running: Vec::new(),
             is_connecting: false,
             awaited: HashMap::new(),
+            has_heard_client: false,
         }
+    }
+
+    /// Returns whether the client has sent anything in the namespace since it joined.
+    pub(super) fn has_heard_client(&self) -> bool {
+        self.has_heard_client
     }
 
     /// Returns the namespace.
@@ -175,6 +182,7 @@ impl Membership {
 
     /// Queues an event.
     pub(super) fn push(&mut self, event: Event, ack: Option<AckId>) {
+        self.has_heard_client = true;
         let job = Job::Event { event, ack };
         self.queued_bytes += job.len_bytes();
         self.queue.push_back(job);
@@ -195,6 +203,7 @@ impl Membership {
 
     /// Takes an ack of the client. One that nobody awaits is ignored, as in Node.
     pub(super) fn acknowledge(&mut self, id: AckId, args: Args) {
+        self.has_heard_client = true;
         if let Some(awaiter) = self.awaited.remove(&id) {
             awaiter.acknowledge(args);
         }

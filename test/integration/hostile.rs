@@ -18,7 +18,7 @@
 //! | abort mid-body | `polling::a_client_that_aborts_its_post_ends_the_session` |
 //! | RSV, reserved opcode, unmasked, length with its highest bit, control frames, close codes, split UTF-8 | `websocket::breaches_of_rfc_6455_get_their_close_code` |
 //! | probe twice, wrong probe text, upgrade without `5` | `upgrade::repeated_probes_…`, `upgrade::any_other_first_packet_…`, `upgrade::an_upgrade_that_is_not_finished_in_time_is_dropped` |
-//! | CONNECT twice; 10k CONNECTs to unknown namespaces | `namespaces::packets_out_of_turn_end_the_connection`, `namespaces::ten_thousand_wishes_…` |
+//! | CONNECT twice; 10k CONNECTs to unknown namespaces | `namespaces::a_connect_is_ignored_until_…`, `namespaces::packets_out_of_turn_end_the_connection`, `namespaces::ten_thousand_wishes_…` |
 //! | 10k CONNECTs to new namespaces that a pattern matches | `namespaces::ten_thousand_wishes_for_namespaces_of_a_pattern_…` |
 //! | ack for nothing, `2` without payload | `namespaces::an_ack_for_nothing_and_an_event_without_payload_are_ignored` |
 //! | a slow reader | `websocket::a_client_that_reads_nothing_is_held_back_…`; many of them: here |
