@@ -124,7 +124,8 @@ pub(super) struct Done {
 }
 
 /// Returns whether a client should not be read from until the handlers of its namespaces caught up.
-pub(super) fn are_behind(memberships: &[Membership]) -> bool {
+/// `left_bytes` wait in those that it has left.
+pub(super) fn are_behind(memberships: &[Membership], left_bytes: usize) -> bool {
     let awaits_ack = memberships
         .iter()
         .any(|membership| !membership.awaited.is_empty());
@@ -133,7 +134,7 @@ pub(super) fn are_behind(memberships: &[Membership]) -> bool {
         .iter()
         .map(|membership| membership.queued_bytes)
         .sum();
-    queued_bytes >= MAX_QUEUED_BYTES * factor
+    left_bytes + queued_bytes >= MAX_QUEUED_BYTES * factor
         || memberships
             .iter()
             .any(|membership| membership.queue.len() >= MAX_QUEUED_EVENTS * factor)
@@ -168,6 +169,11 @@ impl Membership {
             awaited: HashMap::new(),
             has_heard_client: false,
         }
+    }
+
+    /// Returns how many bytes of events wait.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// Returns whether the client has sent anything in the namespace since it joined.

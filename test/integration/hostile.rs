@@ -27,13 +27,15 @@
 //! Bounds on memory are those of a debug build, each several times what was measured and a fraction of what the attack
 //! would cost without its limit.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::json;
+use sockhop::gateways::Gateway;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::watch,
 };
 
 use crate::support::{
@@ -1148,4 +1150,43 @@ async fn a_frame_kind_is_never_what_a_server_would_send() {
     assert!(matches!(websocket.next().await, Frame::Text(text) if text.starts_with("44/nowhere")));
     drop(websocket);
     assert_unharmed(server.addr).await;
+}
+
+#[actix_rt::test]
+async fn leaving_is_no_way_around_handlers_that_are_behind() {
+    let (release, released) = watch::channel(false);
+    let (num_running, mut running) = watch::channel(0);
+    let num_running = Arc::new(num_running);
+    let gateway = Gateway::matching("/slow/{n}").on("wait", move |_, (): ()| {
+        let (mut released, num_running) = (released.clone(), Arc::clone(&num_running));
+        async move {
+            num_running.send_modify(|num| *num += 1);
+            released.wait_for(|released| *released).await.unwrap();
+        }
+    });
+    let server = TestServer::of_gateway(gateway);
+    let mut attacker = WebSocket::open(server.addr).await;
+    let attack = async {
+        for n in 0..100 {
+            attacker.send(&format!("40/slow/{n},")).await;
+            assert!(attacker.text().await.starts_with("40/slow/"));
+            attacker.send(&format!("42/slow/{n},[\"wait\"]")).await;
+            attacker.send(&format!("41/slow/{n},")).await;
+        }
+    };
+    let watching = async {
+        let enough = running.wait_for(|num| *num >= 16);
+        within("many handlers", enough).await.unwrap();
+        let mut other = WebSocket::open(server.addr).await;
+        for _ in 0..100 {
+            other.send("40/nowhere,").await;
+            other.text().await;
+        }
+        let num = *running.borrow();
+        assert!(num <= 16, "{num} handlers of one client run");
+        release.send_replace(true);
+    };
+    tokio::join!(attack, watching);
+    let all = running.wait_for(|num| *num == 100);
+    within("all of them", all).await.unwrap();
 }
