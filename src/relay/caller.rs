@@ -37,6 +37,7 @@ struct Waiting {
 struct State {
     calls: HashMap<u64, Waiting>,
     num_begun: u64,
+    is_closed: bool,
 }
 
 /// Requests that are under way.
@@ -49,10 +50,10 @@ impl Calls {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a call; `None` if too many are under way.
+    /// Notes a call; `None` if too many are under way, or this instance is stopping.
     fn begin(&self, to: InstanceId) -> Option<(u64, oneshot::Receiver<Answer>)> {
         let mut state = self.lock();
-        if state.calls.len() >= MAX_CALLS {
+        if state.is_closed || state.calls.len() >= MAX_CALLS {
             return None;
         }
         let id = state.num_begun;
@@ -81,6 +82,13 @@ impl Calls {
     /// Returns who is waited for.
     pub(super) fn peers(&self) -> HashSet<InstanceId> {
         self.lock().calls.values().map(|call| call.to).collect()
+    }
+
+    /// Fails all calls, and every later one.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.calls.clear();
     }
 
     /// Fails the calls to some instances.

@@ -128,6 +128,11 @@ impl Relay {
         self.host.lose(|_| true);
     }
 
+    /// Fails the requests of this instance's clients: it is stopping, and they connect anew elsewhere. What others ask goes on.
+    pub fn let_go(&self) {
+        self.calls.close();
+    }
+
     /// Fails what is under way with instances that are not there any more.
     async fn look(&self) {
         let mut peers: HashSet<InstanceId> = self.calls.peers();

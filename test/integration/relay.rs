@@ -1,7 +1,10 @@
 //! Polling without sticky sessions: each request of a session lands on another instance than the one before. The rules are
 //! those of `polling`. Source: wire.md 1.4; design.md, "Sessions hop".
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use sockhop::config::Config;
 use tempfile::TempDir;
@@ -441,4 +444,29 @@ async fn a_request_that_nobody_hears_is_not_taken_back() {
     }
     // What was said about all but the last has been published before the last was.
     assert_eq!(num_published() - before, 10);
+}
+
+#[actix_rt::test]
+async fn an_instance_that_stops_lets_go_of_polls_for_others_at_once() {
+    let redis = RedisServer::start();
+    let (one, mut two) = pair(&redis).await;
+    let session = Session::open(one.addr).await;
+    join(&session, &one, &two).await;
+    let there = two.addr;
+    let polling = async {
+        let got = session.get(there).await;
+        (got, Instant::now())
+    };
+    let stopping = async {
+        // It is parked at its owner: what is posted behind it elsewhere is answered there.
+        assert_eq!(session.post(there, b"42[\"nobody\"]").await.text(), "ok");
+        two.begin_stop();
+        Instant::now()
+    };
+    let ((got, answered), began) =
+        within("the end", async { tokio::join!(polling, stopping) }).await;
+    assert_unknown(&got);
+    let took = answered.duration_since(began);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    one.await_connections(0).await;
 }
