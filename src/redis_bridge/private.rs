@@ -129,11 +129,11 @@ impl Sender {
             receipt,
             weight,
         };
-        if total > MAX_WAITING_BYTES || self.waiting.try_send(Waiting::Letter(letter)).is_err() {
-            if !self.has_dropped.swap(true, Relaxed) {
-                // Once: each would be a line.
-                log::warn!("too much waits to be sent to other instances: a message is dropped");
-            }
+        let is_dropped =
+            total > MAX_WAITING_BYTES || self.waiting.try_send(Waiting::Letter(letter)).is_err();
+        // Once: each would be a line.
+        if is_dropped && !self.has_dropped.swap(true, Relaxed) {
+            log::warn!("too much waits to be sent to other instances: a message is dropped");
         }
     }
 
