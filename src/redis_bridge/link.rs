@@ -36,6 +36,7 @@ use super::{
     outgoing::LIMITS,
     private::{self, Batch, Listener, Waiting},
     queue::Queue,
+    redis_bus::RESPONSE_TIMEOUT,
     status::{BridgeStats, BusStatus},
 };
 use crate::{
@@ -324,6 +325,10 @@ impl<B: Bus> Link<B> {
         } = ask;
         let unreachable = |reason: String| Answer::Unreachable { reason };
         let channels = self.namespaces.channels(&namespace);
+        // Or we would take ourselves for another, or another for us; and could not hear what is answered at once. The listener
+        // goes on meanwhile. If the bus does not confirm it, this link is about to end.
+        let settled = time::timeout(RESPONSE_TIMEOUT, self.namespaces.settled(&namespace));
+        let are_we_among = settled.await.unwrap_or(false);
         let num_listeners = match publisher.num_subscribers(channels.requests.request()).await {
             Ok(num_listeners) => num_listeners,
             Err(err) => {
@@ -339,7 +344,6 @@ impl<B: Bus> Link<B> {
                 };
             }
         };
-        let are_we_among = self.namespaces.is_open(&namespace);
         let num_instances = num_listeners.saturating_sub(usize::from(are_we_among));
         let asked = answers.send(Answer::Asked { num_instances });
         if num_instances == 0 || asked.is_err() {
@@ -406,24 +410,30 @@ impl<B: Bus> Link<B> {
         );
         let mut listening = Listening::default();
         let (add, remove) = listening.follow(&self.namespaces);
-        if add.is_empty() {
-            settled.send_replace(true);
-        } else {
-            subscriber.change(add, remove);
-        }
+        // There is always something: at least where we are spoken to alone.
+        subscriber.change(add, remove);
+        let mut is_changing = true;
         loop {
             let heard = select! {
                 heard = subscriber.next() => heard,
-                () = self.namespaces.changed() => {
+                // One change at a time: what clients open and close meanwhile is one change, however much it is.
+                () = self.namespaces.changed(), if !is_changing => {
                     let (add, remove) = listening.follow(&self.namespaces);
-                    if !(add.is_empty() && remove.is_empty()) {
+                    is_changing = !(add.is_empty() && remove.is_empty());
+                    if is_changing {
                         subscriber.change(add, remove);
+                    } else {
+                        self.namespaces.note_in_force(listening.namespaces());
                     }
                     continue;
                 }
             };
             match heard {
-                Ok(Heard::Settled) => _ = settled.send_replace(true),
+                Ok(Heard::Settled) => {
+                    is_changing = false;
+                    self.namespaces.note_in_force(listening.namespaces());
+                    settled.send_replace(true);
+                }
                 Ok(Heard::Message(inbound)) => {
                     let place = listening.place(&inbound);
                     if let Err(gone) = incoming.take(&inbound, place).await {

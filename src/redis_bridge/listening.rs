@@ -2,7 +2,10 @@
 //!
 //! A plain struct, without connection. It follows the table of namespaces; each time it says what to add and to remove.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     bus::{Inbound, Names},
@@ -79,6 +82,11 @@ impl Listening {
             self.by_namespace.insert(namespace, channels);
         }
         (add, remove)
+    }
+
+    /// Returns the namespaces.
+    pub(super) fn namespaces(&self) -> HashSet<Namespace> {
+        self.by_namespace.keys().cloned().collect()
     }
 
     /// Returns where a message belongs; `None` if its name is none that is listened to.
