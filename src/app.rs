@@ -38,7 +38,6 @@ use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    adapter::uid::Uid,
     auth::{Accounts, OpenError},
     config::Config,
     engine_io::{packet::Message, sid::InstanceId},
@@ -51,6 +50,7 @@ use crate::{
     hub::{
         actor::{ConnectBridge, Hub},
         interest::Interest,
+        room_table::RoomTable,
     },
     redis_bridge::{self, HubDoor, Listener, Name, RedisBridge},
     relay::Relay,
@@ -232,6 +232,9 @@ impl App {
             own_routes,
         } = self;
         let instance = InstanceId::random()?;
+        let redis = config.redis.as_ref();
+        let adapter = redis.map(|redis| redis.adapter).unwrap_or_default();
+        let uid = adapter.random_uid()?;
         let listener =
             server::bind(&config.host, config.port).map_err(|source| StartError::Listen {
                 host: config.host.clone(),
@@ -240,16 +243,16 @@ impl App {
             })?;
         let addr = listener.local_addr().map_err(StartError::Workers)?;
 
-        let uid = Uid::random()?;
         let hub_arbiter = Arbiter::new();
         let parser = config.parser;
         let ack_ids = Arc::new(AckIds::default());
-        let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways);
+        let rooms = redis_bridge::room_table(adapter);
+        let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, rooms.clone());
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let hub = HubDoor::new(&hub, interest.clone());
+                let hub = HubDoor::new(&hub, interest.clone(), rooms);
                 let relay = Arc::new(Relay::new(instance));
                 let name = Name { uid, instance };
                 let listener = relayed(&relay);
@@ -341,10 +344,14 @@ fn start_hub(
     parser: Parser,
     ack_ids: &Arc<AckIds>,
     gateways: &Gateways,
+    rooms: Option<Arc<RoomTable>>,
 ) -> (Addr<Hub>, Interest) {
     let mut started = None;
     ServerSide::create(|ctx| {
         let (hub, interest) = Hub::new(parser, Arc::clone(ack_ids), ctx.address().recipient());
+        if let Some(rooms) = rooms {
+            hub.list_rooms_in(rooms);
+        }
         let hub = Hub::start_in_arbiter(&arbiter.handle(), |_| hub);
         started = Some((hub.clone(), interest));
         ServerSide::new(gateways.clone(), hub)

@@ -10,6 +10,7 @@ use std::{ffi::OsString, fmt, io, path::PathBuf, str::FromStr, time::Duration};
 use url::Url;
 
 use crate::{
+    adapter::{kind::AdapterKind, sharded_channel::SubscriptionMode},
     http::origin::{AllowedOrigins, OriginFault},
     socket_io::parser::Parser,
 };
@@ -26,6 +27,11 @@ pub mod env {
     pub const REDIS_URL: &str = "REDIS_URL";
     /// First part of every Redis channel. Default [`super::DEFAULT_REDIS_PREFIX`].
     pub const REDIS_PREFIX: &str = "REDIS_PREFIX";
+    /// Which of Node's Redis adapters is spoken: `classic` or `sharded`. Default `classic`.
+    pub const REDIS_ADAPTER: &str = "REDIS_ADAPTER";
+    /// Which rooms have Redis channels of their own with the sharded adapter: `dynamic`, `static` or `dynamic-private`.
+    /// Default `dynamic`.
+    pub const REDIS_SUBSCRIPTION_MODE: &str = "REDIS_SUBSCRIPTION_MODE";
     /// PEM file of the authorities that may sign the certificate of a `rediss://` Redis. Default: those of the system.
     pub const REDIS_CA_FILE: &str = "REDIS_CA_FILE";
     /// PEM file of the certificate that we show to a `rediss://` Redis. Default none.
@@ -119,6 +125,8 @@ pub struct RedisConfig {
     pub url: Secret,
     /// First part of every channel and key.
     pub prefix: String,
+    /// Which of Node's adapters is spoken. Default [`AdapterKind::Classic`].
+    pub adapter: AdapterKind,
     /// Used with `rediss://` only.
     pub tls: RedisTls,
 }
@@ -283,6 +291,23 @@ pub enum Fault {
         /// What stood there.
         value: String,
     },
+    /// There is no such adapter.
+    #[error("REDIS_ADAPTER={value:?} must be classic or sharded")]
+    RedisAdapter {
+        /// What stood there.
+        value: String,
+    },
+    /// There is no such mode.
+    #[error("REDIS_SUBSCRIPTION_MODE={value:?} must be dynamic, static or dynamic-private")]
+    SubscriptionMode {
+        /// What stood there.
+        value: String,
+    },
+    /// A mode is chosen that the adapter does not have.
+    #[error(
+        "REDIS_SUBSCRIPTION_MODE is for REDIS_ADAPTER=sharded alone; set that, or unset the mode"
+    )]
+    ModeWithoutSharded,
     /// The key is too short to be safe.
     #[error(
         "JWT_SECRET must be at least {MIN_JWT_SECRET_BYTES} bytes and has {len}; make one with `openssl rand -hex 32`, or leave it unset"
@@ -571,6 +596,7 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
                 }
             })
             .unwrap_or_else(|| DEFAULT_REDIS_PREFIX.to_owned());
+        let adapter = self.redis_adapter();
         let mut is_tls = false;
         let url = self.parsed(env::REDIS_URL, |text| {
             let url = Url::parse(text).map_err(|err| Fault::RedisUrl {
@@ -583,7 +609,39 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
             }
         })?;
         let tls = self.redis_tls(is_tls);
-        Some(RedisConfig { url, prefix, tls })
+        Some(RedisConfig {
+            url,
+            prefix,
+            adapter,
+            tls,
+        })
+    }
+
+    fn redis_adapter(&mut self) -> AdapterKind {
+        let is_sharded = self.parsed(env::REDIS_ADAPTER, |text| match text {
+            "classic" => Ok(false),
+            "sharded" => Ok(true),
+            _ => Err(Fault::RedisAdapter {
+                value: text.to_owned(),
+            }),
+        });
+        let mode = self.parsed(env::REDIS_SUBSCRIPTION_MODE, |text| match text {
+            "dynamic" => Ok(SubscriptionMode::Dynamic),
+            "static" => Ok(SubscriptionMode::Static),
+            "dynamic-private" => Ok(SubscriptionMode::DynamicPrivate),
+            _ => Err(Fault::SubscriptionMode {
+                value: text.to_owned(),
+            }),
+        });
+        match (is_sharded, mode) {
+            (Some(true), mode) => AdapterKind::Sharded(mode.unwrap_or_default()),
+            // Or else somebody believes that rooms have channels of their own.
+            (_, Some(_)) => {
+                self.faults.push(Fault::ModeWithoutSharded);
+                AdapterKind::Classic
+            }
+            (_, None) => AdapterKind::Classic,
+        }
     }
 
     fn redis_tls(&mut self, is_tls: bool) -> RedisTls {
@@ -693,6 +751,8 @@ mod tests {
             (env::FRONTEND_URL, "example.com"),
             (env::REDIS_URL, "http://redis"),
             (env::REDIS_PREFIX, "a*b"),
+            (env::REDIS_ADAPTER, "streams"),
+            (env::REDIS_SUBSCRIPTION_MODE, "all"),
             (env::JWT_SECRET, "short"),
             (env::JWT_EXPIRES_IN, "1h"),
             (env::PING_INTERVAL, "0"),
@@ -704,12 +764,14 @@ mod tests {
         ])
         .unwrap_err();
         let text = err.to_string();
-        assert!(text.starts_with("12 settings cannot be used:"), "{text}");
+        assert!(text.starts_with("14 settings cannot be used:"), "{text}");
         for name in [
             env::PORT,
             env::FRONTEND_URL,
             env::REDIS_URL,
             env::REDIS_PREFIX,
+            env::REDIS_ADAPTER,
+            env::REDIS_SUBSCRIPTION_MODE,
             env::JWT_SECRET,
             env::JWT_EXPIRES_IN,
             env::PING_INTERVAL,
@@ -725,6 +787,35 @@ mod tests {
             !text.contains("short\""),
             "the secret's value must not be shown: {text}"
         );
+    }
+
+    #[test]
+    fn the_adapter_and_its_mode_are_chosen_by_their_names() {
+        let redis = |vars: &[(&str, &str)]| {
+            let vars = [&[(env::REDIS_URL, "redis://host")], vars].concat();
+            read(&vars).map(|config| config.redis.unwrap().adapter)
+        };
+        assert_eq!(redis(&[]).unwrap(), AdapterKind::Classic);
+        let classic = [(env::REDIS_ADAPTER, "classic")];
+        assert_eq!(redis(&classic).unwrap(), AdapterKind::Classic);
+        let sharded = (env::REDIS_ADAPTER, "sharded");
+        assert_eq!(
+            redis(&[sharded]).unwrap(),
+            AdapterKind::Sharded(SubscriptionMode::Dynamic)
+        );
+        for (text, mode) in [
+            ("dynamic", SubscriptionMode::Dynamic),
+            ("static", SubscriptionMode::Static),
+            ("dynamic-private", SubscriptionMode::DynamicPrivate),
+        ] {
+            let mode_setting = (env::REDIS_SUBSCRIPTION_MODE, text);
+            assert_eq!(
+                redis(&[sharded, mode_setting]).unwrap(),
+                AdapterKind::Sharded(mode)
+            );
+            let err = redis(&[mode_setting]).unwrap_err().to_string();
+            assert!(err.contains("REDIS_ADAPTER=sharded alone"), "{err}");
+        }
     }
 
     #[test]

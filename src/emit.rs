@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::value::RawValue;
 
 use crate::{
-    adapter::{EncodeError, emitter},
+    adapter::{EncodeError, emitter, kind::AdapterKind},
     config::Config,
     hub::{
         broadcast::{Broadcast, Flags, Target},
@@ -116,6 +116,11 @@ pub enum EmitError {
         "REDIS_URL is not set: it must name the Redis of the servers, for example redis://localhost:6379"
     )]
     NoRedis,
+    /// The servers would not hear it.
+    #[error(
+        "REDIS_ADAPTER=sharded: servers with the sharded adapter hear no emitter; send from within a server, or use the classic adapter on all of them"
+    )]
+    Sharded,
     /// An argument is not JSON.
     #[error("argument {number} ({text}) is not JSON; a text needs quotes of its own: '\"text\"'")]
     NotJson {
@@ -141,6 +146,9 @@ pub enum EmitError {
 pub async fn run(config: &Config, order: Order) -> Result<(), EmitError> {
     let command = order.into_command()?;
     let redis = config.redis.as_ref().ok_or(EmitError::NoRedis)?;
+    if redis.adapter != AdapterKind::Classic {
+        return Err(EmitError::Sharded);
+    }
     let (channel, payload) = emitter::encode(&redis.prefix, &command)?;
     let message = Outbound { channel, payload };
     let num_subscriptions = RedisBus::new(redis)?.publish_once(&message).await?;

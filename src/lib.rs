@@ -30,7 +30,8 @@
 //!
 //! Invariants, written as absences:
 //! - nothing but `http`, `websocket` and `app`, which puts them together, knows actix-http or actix-web;
-//! - nothing but `redis_bridge::redis_bus`, `auth::store::redis` and `redis_endpoint` knows the Redis client;
+//! - nothing but `redis_bridge::redis_bus`, `redis_bridge::sharded_bus`, `auth::store::redis` and `redis_endpoint` knows the
+//!   Redis client;
 //! - nothing but `adapter` knows channel names, and nothing but `adapter` and `socket_io` uses `msgpack`;
 //! - nothing but `hub` knows who is in which room, and sockets never address each other;
 //! - gateways see events and rooms, never frames;

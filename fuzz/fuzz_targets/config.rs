@@ -12,6 +12,8 @@ const NAMES: &[&str] = &[
     env::FRONTEND_URL,
     env::REDIS_URL,
     env::REDIS_PREFIX,
+    env::REDIS_ADAPTER,
+    env::REDIS_SUBSCRIPTION_MODE,
     env::REDIS_CA_FILE,
     env::REDIS_CERT_FILE,
     env::REDIS_KEY_FILE,

@@ -10,6 +10,7 @@
 //! request  ── what one instance asks of all others
 //! response ── what each of them answers
 //! sharded, sharded_channel ── the same with the sharded adapter's messages and channels
+//! kind     ── which of the two adapters is spoken
 //! incoming ── what came, whichever adapter brought it
 //! emitter  ── what is published by who is no instance
 //!   opened     ── requests and responses: JSON or MessagePack → JSON text + attachments
@@ -24,6 +25,7 @@ mod parts;
 pub mod channel;
 pub mod emitter;
 pub mod incoming;
+pub mod kind;
 pub mod message;
 pub mod request;
 pub mod response;

@@ -321,6 +321,7 @@ mod tests {
             redis: Some(RedisConfig {
                 url: Secret::new(server.url()),
                 prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+                adapter: Default::default(),
                 tls: crate::config::RedisTls::default(),
             }),
             ..Config::default()

@@ -528,6 +528,7 @@ mod tests {
         let redis = RedisConfig {
             url: Secret::new(server.url()),
             prefix: "socket.io".to_owned(),
+            adapter: Default::default(),
             tls: crate::config::RedisTls::default(),
         };
         let accounts = Accounts::open(&Config {

@@ -13,6 +13,7 @@ use super::{
     interest::Interest,
     messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, RoomsOf, Unregister},
     question::{Answer, Answers, Found, Question},
+    room_table::RoomTable,
     rooms::{Member, Rooms, TooManyRooms},
 };
 use crate::{
@@ -82,6 +83,11 @@ impl Hub {
             bridge: None,
         };
         (hub, interest)
+    }
+
+    /// Keeps `table` up to date about which rooms have members here. Before the hub starts.
+    pub fn list_rooms_in(&self, table: Arc<RoomTable>) {
+        self.rooms_mut().list_in(table);
     }
 
     fn rooms(&self) -> RwLockReadGuard<'_, Rooms<Handle>> {

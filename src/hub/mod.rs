@@ -1,8 +1,8 @@
 //! The hub: who is in which room, and what goes to whom. One actor per instance.
 //!
 //! `rooms` is the membership, a plain struct without actix; `broadcast`, `command` and `question` say what goes to whom, what
-//! is done and what is asked on all instances; `interest` is what the bridge sees of membership; `actor` only translates messages into calls. Nothing outside this folder knows
-//! who is in which room.
+//! is done and what is asked on all instances; `interest` and `room_table` are what the bridge sees of membership; `actor` only
+//! translates messages into calls. Nothing outside this folder knows who is in which room.
 
 pub mod actor;
 pub mod broadcast;
@@ -10,4 +10,5 @@ pub mod command;
 pub mod interest;
 pub mod messages;
 pub mod question;
+pub mod room_table;
 pub mod rooms;

@@ -5,11 +5,17 @@
 //!
 //! A socket is alone in the room that its id names. That room is not stored: it is the id itself.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use slab::Slab;
 
-use super::broadcast::Target;
+use super::{
+    broadcast::Target,
+    room_table::{Listed, RoomTable},
+};
 use crate::socket_io::ids::{Namespace, Room, SocketId};
 
 /// Most rooms that one socket may be in, its own not counted.
@@ -66,17 +72,52 @@ impl<H> Default for NamespaceRooms<H> {
 #[derive(Debug)]
 pub struct Rooms<H> {
     namespaces: HashMap<Namespace, NamespaceRooms<H>>,
+    /// Told of rooms whose first member came or whose last one left, if anybody wants to know.
+    table: Option<Arc<RoomTable>>,
 }
 
 impl<H> Default for Rooms<H> {
     fn default() -> Self {
         Self {
             namespaces: HashMap::new(),
+            table: None,
         }
     }
 }
 
 impl<H> Rooms<H> {
+    /// Keeps `table` up to date from now on. Before the first socket.
+    pub fn list_in(&mut self, table: Arc<RoomTable>) {
+        self.table = Some(table);
+    }
+
+    /// Brings the table up to date about one room.
+    fn tell(&self, namespace: &Namespace, room: &Room) {
+        let Some(table) = &self.table else { return };
+        let is_listed = self.namespaces.get(namespace).is_some_and(|rooms| {
+            let is_private = rooms.by_id.contains_key(room.as_str());
+            match table.listed() {
+                Listed::Public => rooms.rooms.contains_key(room) && !is_private,
+                Listed::All => rooms.rooms.contains_key(room) || is_private,
+            }
+        });
+        table.set(namespace, room, is_listed);
+    }
+
+    /// Brings the table up to date about the room that an id names, whose socket came or went.
+    fn tell_of_private(&self, namespace: &Namespace, id: &SocketId) {
+        let is_affected = self.table.as_ref().is_some_and(|table| {
+            table.listed() == Listed::All
+                || self
+                    .namespaces
+                    .get(namespace)
+                    .is_some_and(|rooms| rooms.rooms.contains_key(id.as_str()))
+        });
+        if is_affected {
+            self.tell(namespace, &id.room());
+        }
+    }
+
     /// Adds a socket. If the id is there already, its handle is replaced and its rooms are kept. Returns whether it is the
     /// namespace's only one.
     pub fn insert(&mut self, namespace: &Namespace, id: SocketId, handle: H) -> bool {
@@ -94,10 +135,12 @@ impl<H> Rooms<H> {
                     handle,
                 };
                 let key = rooms.members.insert(member);
-                rooms.by_id.insert(id, key);
+                rooms.by_id.insert(id.clone(), key);
             }
         }
-        rooms.members.len() == 1
+        let is_first = rooms.members.len() == 1;
+        self.tell_of_private(namespace, &id);
+        is_first
     }
 
     /// Removes a socket from its namespace and all of its rooms. Returns whether it was the namespace's last one.
@@ -108,13 +151,16 @@ impl<H> Rooms<H> {
         let Some(key) = rooms.by_id.remove(id) else {
             return false;
         };
-        for room in rooms.members.remove(key).rooms {
-            rooms.forget(&room, key);
-        }
+        let mut left = rooms.members.remove(key).rooms;
+        left.retain(|room| rooms.forget(room, key));
         let was_last = rooms.members.is_empty();
         if was_last {
             self.namespaces.remove(namespace);
         }
+        for room in &left {
+            self.tell(namespace, room);
+        }
+        self.tell_of_private(namespace, id);
         was_last
     }
 
@@ -141,7 +187,11 @@ impl<H> Rooms<H> {
             return Err(TooManyRooms);
         }
         member.rooms.insert(room.clone());
-        rooms.rooms.entry(room).or_default().insert(key);
+        let members = rooms.rooms.entry(room.clone()).or_default();
+        members.insert(key);
+        if members.len() == 1 {
+            self.tell(namespace, &room);
+        }
         Ok(())
     }
 
@@ -150,12 +200,12 @@ impl<H> Rooms<H> {
         let Some((rooms, key)) = self.find(namespace, id) else {
             return;
         };
-        if rooms
+        let was_in = rooms
             .members
             .get_mut(key)
-            .is_some_and(|member| member.rooms.remove(room))
-        {
-            rooms.forget(room, key);
+            .is_some_and(|member| member.rooms.remove(room));
+        if was_in && rooms.forget(room, key) {
+            self.tell(namespace, room);
         }
     }
 
@@ -250,14 +300,17 @@ impl<H> Rooms<H> {
 }
 
 impl<H> NamespaceRooms<H> {
-    /// Takes a key out of a room's set, and the set away with its last key.
-    fn forget(&mut self, room: &Room, key: usize) {
-        if let Some(members) = self.rooms.get_mut(room) {
-            members.remove(&key);
-            if members.is_empty() {
-                self.rooms.remove(room);
-            }
+    /// Takes a key out of a room's set, and the set away with its last key. Returns whether it was the last.
+    fn forget(&mut self, room: &Room, key: usize) -> bool {
+        let Some(members) = self.rooms.get_mut(room) else {
+            return false;
+        };
+        members.remove(&key);
+        let was_last = members.is_empty();
+        if was_last {
+            self.rooms.remove(room);
         }
+        was_last
     }
 
     fn for_each_in(&self, room: &Room, mut call: impl FnMut(usize, &Member<H>)) {
@@ -409,6 +462,62 @@ mod tests {
             Err(TooManyRooms)
         );
         assert_eq!(rooms.join(&chat(), &id('d'), "room 0".into()), Ok(()));
+    }
+
+    /// What the table says of `/chat` after each step.
+    fn listed(table: &RoomTable) -> Vec<String> {
+        let mut rooms: Vec<_> = table
+            .all()
+            .into_iter()
+            .map(|(namespace, room)| format!("{namespace} {room}"))
+            .collect();
+        rooms.sort_unstable();
+        rooms
+    }
+
+    #[test]
+    fn the_table_has_public_rooms_while_they_have_members() {
+        let table = Arc::new(RoomTable::new(Listed::Public));
+        let mut rooms = Rooms::default();
+        rooms.list_in(Arc::clone(&table));
+        rooms.insert(&chat(), id('a'), 'a');
+        rooms.insert(&chat(), id('b'), 'b');
+        assert!(listed(&table).is_empty());
+        rooms.join(&chat(), &id('a'), "red".into()).unwrap();
+        rooms.join(&chat(), &id('b'), "red".into()).unwrap();
+        rooms.join(&chat(), &id('b'), "blue".into()).unwrap();
+        assert_eq!(listed(&table), ["/chat blue", "/chat red"]);
+        rooms.leave(&chat(), &id('a'), &"red".into());
+        assert_eq!(listed(&table), ["/chat blue", "/chat red"]);
+        rooms.leave(&chat(), &id('b'), &"red".into());
+        assert_eq!(listed(&table), ["/chat blue"]);
+        rooms.remove(&chat(), &id('b'));
+        assert!(listed(&table).is_empty());
+        // A room that a socket is named by becomes public when that socket has left.
+        rooms.insert(&chat(), id('c'), 'c');
+        rooms.join(&chat(), &id('a'), "c-socket".into()).unwrap();
+        assert!(listed(&table).is_empty());
+        rooms.remove(&chat(), &id('c'));
+        assert_eq!(listed(&table), ["/chat c-socket"]);
+        rooms.insert(&chat(), id('c'), 'c');
+        assert!(listed(&table).is_empty());
+    }
+
+    #[test]
+    fn the_table_may_have_private_rooms_too() {
+        let table = Arc::new(RoomTable::new(Listed::All));
+        let mut rooms = Rooms::default();
+        rooms.list_in(Arc::clone(&table));
+        rooms.insert(&chat(), id('a'), 'a');
+        rooms.insert(&chat(), id('b'), 'b');
+        rooms.join(&chat(), &id('b'), "a-socket".into()).unwrap();
+        rooms.join(&chat(), &id('b'), "red".into()).unwrap();
+        let all = ["/chat a-socket", "/chat b-socket", "/chat red"];
+        assert_eq!(listed(&table), all);
+        rooms.remove(&chat(), &id('a'));
+        assert_eq!(listed(&table), all, "b is still in the room");
+        rooms.remove(&chat(), &id('b'));
+        assert!(listed(&table).is_empty());
     }
 
     #[test]

@@ -9,28 +9,23 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture,
     SpawnHandle, WrapFuture,
 };
-use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    any_bus::AnyBus,
     bus::{Bus, BusError, Outbound},
     calls::Calls,
     incoming::HubDoor,
     link::{Inbox, Link},
     messages::{AskOthers, ForBridge, Stop},
-    namespaces::{Channels, Namespaces},
+    namespaces::Namespaces,
     outgoing::{LIMITS, Outgoing},
     private::{self, Listener},
     queue::Queue,
-    redis_bus::RedisBus,
     status::{BridgeStats, BusStatus},
 };
 use crate::{
-    adapter::{
-        EncodeError, message,
-        request::{self, Request},
-        uid::Uid,
-    },
+    adapter::{request::Request, uid::Uid},
     config::RedisConfig,
     engine_io::sid::InstanceId,
     hub::{command::Command, question::Answer},
@@ -51,8 +46,7 @@ const CLOSE_DELAY: Duration = Duration::from_secs(5);
 pub(super) type OnConnected = Arc<dyn Fn() + Send + Sync>;
 
 /// The bridge between this instance's hub and all others. One per instance, on an arbiter of its own.
-pub struct RedisBridge<B: Bus = RedisBus> {
-    uid: Uid,
+pub struct RedisBridge<B: Bus = AnyBus> {
     namespaces: Arc<Namespaces>,
     /// Namespaces that were left by their last socket, until they are closed.
     closing: HashMap<Namespace, SpawnHandle>,
@@ -68,13 +62,13 @@ pub struct RedisBridge<B: Bus = RedisBus> {
 /// What an instance is called on the bus.
 #[derive(Clone, Debug)]
 pub struct Name {
-    /// By all servers, Node's included.
+    /// By all servers, Node's included. One of the adapter's.
     pub uid: Uid,
     /// By other instances of Sockhop, for what is meant for it alone.
     pub instance: InstanceId,
 }
 
-impl RedisBridge<RedisBus> {
+impl RedisBridge<AnyBus> {
     /// Returns a bridge for `namespaces` over the Redis of `config`, called `name` there. Nothing is connected before
     /// the actor starts, and a Redis that is away is no error. `on_connected` is called on the bridge's arbiter
     /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what others say to
@@ -90,11 +84,13 @@ impl RedisBridge<RedisBus> {
         listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
-        let bus = RedisBus::new(config)?;
+        let bus = AnyBus::new(config)?;
+        let Name { uid, instance } = name;
+        let namespaces =
+            Namespaces::new(config.adapter, &config.prefix, &uid, instance, namespaces);
         Ok(Self::over(
             bus,
-            &config.prefix,
-            name,
+            uid,
             namespaces,
             hub,
             listener,
@@ -104,18 +100,16 @@ impl RedisBridge<RedisBus> {
 }
 
 impl<B: Bus> RedisBridge<B> {
-    /// Returns a bridge over any bus; `prefix` begins every channel's name.
+    /// Returns a bridge over any bus.
     pub(super) fn over(
         bus: B,
-        prefix: &str,
-        name: Name,
-        namespaces: Vec<Namespace>,
+        uid: Uid,
+        namespaces: Namespaces,
         hub: HubDoor,
         listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let Name { uid, instance } = name;
-        let namespaces = Arc::new(Namespaces::new(prefix, &uid, instance, namespaces));
+        let namespaces = Arc::new(namespaces);
         let stats = Arc::new(BridgeStats::default());
         let queue = Arc::new(Queue::new(Outgoing::new(LIMITS), stats.clone()));
         let (status_sender, status) = watch::channel(BusStatus::Connecting);
@@ -139,7 +133,6 @@ impl<B: Bus> RedisBridge<B> {
             told: RefCell::default(),
         };
         Self {
-            uid,
             namespaces,
             closing: HashMap::new(),
             queue,
@@ -168,63 +161,36 @@ impl<B: Bus> RedisBridge<B> {
     fn publish(&self, command: &Command) {
         let namespace = command.namespace();
         let channels = self.namespaces.channels(namespace);
-        let (channel, payload) = match command {
-            Command::Broadcast(broadcast) => (
-                channels
-                    .broadcasts
-                    .publish_to(&broadcast.target)
-                    .into_owned(),
-                message::encode(&self.uid, broadcast),
-            ),
-            Command::Join { target, rooms, .. } => self.request(
-                &channels,
-                Request::Join {
-                    target: target.clone(),
-                    rooms: rooms.clone(),
-                },
-            ),
-            Command::Leave { target, rooms, .. } => self.request(
-                &channels,
-                Request::Leave {
-                    target: target.clone(),
-                    rooms: rooms.clone(),
-                },
-            ),
+        let outbound = match command {
+            Command::Broadcast(broadcast) => channels.broadcast(broadcast),
+            Command::Join { target, rooms, .. } => channels.request(&Request::Join {
+                target: target.clone(),
+                rooms: rooms.clone(),
+            }),
+            Command::Leave { target, rooms, .. } => channels.request(&Request::Leave {
+                target: target.clone(),
+                rooms: rooms.clone(),
+            }),
             Command::Disconnect {
                 target,
                 whole_connection,
                 ..
-            } => self.request(
-                &channels,
-                Request::Disconnect {
-                    target: target.clone(),
-                    close: *whole_connection,
-                },
-            ),
-            Command::ServerEvent { args, .. } => self.request(
-                &channels,
-                Request::ServerSideEmit {
-                    id: None,
-                    args: args.clone(),
-                },
-            ),
+            } => channels.request(&Request::Disconnect {
+                target: target.clone(),
+                close: *whole_connection,
+            }),
+            Command::ServerEvent { args, .. } => channels.request(&Request::ServerSideEmit {
+                id: None,
+                args: args.clone(),
+            }),
         };
-        match payload {
-            Ok(payload) => self.queue.push(Outbound { channel, payload }),
+        match outbound {
+            Ok(outbound) => self.queue.push(outbound),
             Err(err) => {
                 self.queue.count_dropped();
                 log::warn!("An event of {namespace} cannot be published: {err}");
             }
         }
-    }
-
-    fn request(
-        &self,
-        channels: &Channels,
-        request: Request,
-    ) -> (String, Result<Bytes, EncodeError>) {
-        let payload = request::encode(&self.uid, channels.namespace(), &request);
-        (channels.requests.request().to_owned(), payload)
     }
 
     /// Without a connection a question waits for it only while the first one is being made.

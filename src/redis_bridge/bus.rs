@@ -105,6 +105,18 @@ pub enum BusError {
         /// Its own words.
         reason: String,
     },
+    /// The bus works, but is not one for what the settings ask.
+    #[error("{reason}")]
+    Unsuited {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The bus has many nodes, and does not know at the moment which of them is to be used.
+    #[error("{reason}")]
+    Unsettled {
+        /// What is missing.
+        reason: String,
+    },
     /// A message is too long to be taken in.
     #[error("a message of more than {max_bytes} bytes came in")]
     TooLong {
@@ -114,6 +126,16 @@ pub enum BusError {
 }
 
 impl BusError {
+    /// Returns what an error means that Redis told in these words.
+    pub(super) fn refused(words: &str) -> Self {
+        let code = words.split_ascii_whitespace().next().unwrap_or_default();
+        let is_code = code.bytes().all(|byte| byte.is_ascii_uppercase());
+        Self::Refused {
+            code: if is_code { code } else { "" }.to_owned(),
+            reason: words.to_owned(),
+        }
+    }
+
     /// Returns which kind of trouble it is.
     pub fn fault(&self) -> Fault {
         match self {
@@ -123,6 +145,8 @@ impl BusError {
             Self::TimedOut { .. } => Fault::TimedOut,
             Self::Lost { .. } => Fault::Lost,
             Self::Refused { code, reason } => Fault::of_code(code, reason),
+            Self::Unsuited { .. } => Fault::Unsuited,
+            Self::Unsettled { .. } => Fault::Cluster,
             Self::TooLong { .. } => Fault::TooLong,
         }
     }

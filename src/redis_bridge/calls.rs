@@ -5,14 +5,14 @@
 //! heard enough, by dropping its end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
     adapter::{request::RequestId, uid::Uid},
-    hub::question::{Answer, Answers},
+    hub::question::{Answer, Answers, Question},
     socket_io::ids::Namespace,
 };
 
@@ -25,9 +25,50 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long an entry is kept at most: an application may wait for longer than the clock can hold, and nobody hears so long.
 const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What whoever asks wants of sockets that others tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// All of it.
+    Sockets,
+    /// Their ids.
+    Ids,
+    /// Their rooms, each once.
+    Rooms,
+}
+
+impl Wants {
+    /// Returns what a question wants.
+    pub(super) fn of(question: &Question) -> Self {
+        match question {
+            Question::SocketIds { .. } => Self::Ids,
+            Question::Rooms => Self::Rooms,
+            Question::Sockets { .. }
+            | Question::Broadcast { .. }
+            | Question::ServerEvent { .. } => Self::Sockets,
+        }
+    }
+
+    fn part_of(self, answer: Answer) -> Answer {
+        match (self, answer) {
+            (Self::Ids, Answer::Sockets(sockets)) => {
+                Answer::SocketIds(sockets.into_iter().map(|socket| socket.id).collect())
+            }
+            (Self::Rooms, Answer::Sockets(sockets)) => {
+                let rooms: HashSet<_> = sockets
+                    .into_iter()
+                    .flat_map(|socket| socket.rooms)
+                    .collect();
+                Answer::Rooms(rooms.into_iter().collect())
+            }
+            (_, answer) => answer,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Call {
     namespace: Namespace,
+    wants: Wants,
     answers: Answers,
     deadline: Instant,
     bytes_left: usize,
@@ -73,6 +114,7 @@ impl Calls {
         &self,
         now: Instant,
         namespace: Namespace,
+        wants: Wants,
         answers: Answers,
         timeout: Duration,
     ) -> Option<RequestId> {
@@ -89,6 +131,7 @@ impl Calls {
         state.num_begun += 1;
         let call = Call {
             namespace,
+            wants,
             answers,
             deadline: now + timeout.min(MAX_TIME) + GRACE,
             bytes_left: MAX_ANSWERS_BYTES,
@@ -117,6 +160,7 @@ impl Calls {
             return false;
         };
         call.bytes_left = bytes_left;
+        let answer = call.wants.part_of(answer);
         if call.answers.send(answer).is_err() {
             state.calls.remove(id);
         }
@@ -153,7 +197,9 @@ mod tests {
         let (answers, received) = mpsc::unbounded_channel();
         let timeout = Duration::from_secs(5);
         (
-            calls.begin(now, "/a".into(), answers, timeout).unwrap(),
+            calls
+                .begin(now, "/a".into(), Wants::Sockets, answers, timeout)
+                .unwrap(),
             received,
         )
     }
@@ -212,7 +258,7 @@ mod tests {
         let calls = calls();
         let (answers, _received) = mpsc::unbounded_channel();
         let now = Instant::now();
-        let id = calls.begin(now, "/a".into(), answers, Duration::MAX);
+        let id = calls.begin(now, "/a".into(), Wants::Sockets, answers, Duration::MAX);
         assert!(calls.answer(&"/a".into(), &id.unwrap(), Answer::NumClients(1), 1));
     }
 

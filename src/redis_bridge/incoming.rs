@@ -15,28 +15,24 @@ use std::{
 };
 
 use actix::{Addr, Recipient};
-use bytes::Bytes;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
 };
 
 use super::{
-    bus::{Inbound, Outbound},
+    bus::Inbound,
     calls::Calls,
-    listening::{Kind, Place},
-    namespaces::Channels,
     private::Listener,
     queue::Queue,
     status::BridgeStats,
+    wire::{Channels, Kind, Unfit},
 };
 use crate::{
     adapter::{
-        DecodeError,
-        channel::{Addressed, Carries},
-        message::Envelope,
-        request::{self, Request, RequestId},
-        response::{self, Response},
+        incoming::{Body, Incoming},
+        request::{Request, RequestId},
+        response::Response,
         uid::Uid,
     },
     hub::{
@@ -46,6 +42,7 @@ use crate::{
         interest::Interest,
         messages::{Answering, Reinject},
         question::{Answer, Found, Question},
+        room_table::RoomTable,
     },
     socket_io::ids::{Namespace, SocketId},
 };
@@ -67,15 +64,18 @@ pub struct HubDoor {
     pub(super) reinject: Recipient<Reinject>,
     pub(super) answering: Recipient<Answering>,
     pub(super) interest: Interest,
+    pub(super) rooms: Option<Arc<RoomTable>>,
 }
 
 impl HubDoor {
-    /// Returns the door of `hub`, whose membership `interest` shows.
-    pub fn new(hub: &Addr<Hub>, interest: Interest) -> Self {
+    /// Returns the door of `hub`, whose membership `interest` shows. `rooms` is the table that it keeps, if the adapter wants
+    /// one; see [`room_table`](super::room_table).
+    pub fn new(hub: &Addr<Hub>, interest: Interest, rooms: Option<Arc<RoomTable>>) -> Self {
         Self {
             reinject: hub.clone().recipient(),
             answering: hub.clone().recipient(),
             interest,
+            rooms,
         }
     }
 }
@@ -84,22 +84,8 @@ impl HubDoor {
 #[derive(Debug)]
 pub(super) struct HubGone;
 
-/// Why a message is not for us.
-enum Unfit {
-    OwnEcho,
-    /// For a namespace other than the one whose channel it came on.
-    Foreign,
-    /// For a room or a namespace without members here.
-    NobodyHere,
-    /// An answer that nobody waits for.
-    Unasked,
-    /// A question too many.
-    Overload,
-    Malformed(DecodeError),
-}
-
 /// What is taken in over one connection.
-pub(super) struct Incoming {
+pub(super) struct Intake {
     uid: Uid,
     hub: HubDoor,
     private: Listener,
@@ -111,7 +97,7 @@ pub(super) struct Incoming {
     num_answering: Rc<Cell<usize>>,
 }
 
-impl Incoming {
+impl Intake {
     pub(super) fn new(
         uid: Uid,
         hub: HubDoor,
@@ -133,41 +119,33 @@ impl Incoming {
         }
     }
 
-    /// Takes a message. `place` is where it came from, if anywhere.
+    /// Takes a message of one namespace. `kind` is what its channel makes of it.
     pub(super) async fn take(
         &mut self,
         inbound: &Inbound,
-        place: Option<Place>,
+        channels: &Arc<Channels>,
+        kind: &Kind,
     ) -> Result<(), HubGone> {
-        let (channels, kind) = match place {
-            Some(Place::Namespace(channels, kind)) => (channels, kind),
-            Some(Place::Private) => {
-                self.private.take(&inbound.payload);
-                return Ok(());
-            }
-            None => {
-                self.skip_strange(inbound, "channel is none of ours");
-                return Ok(());
-            }
-        };
         // Our own question whether Redis lets us publish.
-        if inbound.payload.is_empty() && kind == Kind::Call(Carries::Responses) {
+        if inbound.payload.is_empty() && kind.is_of_responses() {
             return Ok(());
         }
         let payload = &inbound.payload;
-        let taken = match kind {
-            Kind::Broadcast(addressed) => match self.judge(&channels, &addressed, payload) {
-                Ok(command) => Ok(self.reinject(command, payload.len()).await?),
-                Err(unfit) => Err(unfit),
-            },
-            Kind::Call(Carries::Requests) => match request::decode(channels.namespace(), payload) {
-                Ok(received) => {
-                    self.take_request(&channels, received, payload.len())
+        let taken = match channels.read(kind, payload, &self.hub.interest) {
+            Err(unfit) => Err(unfit),
+            Ok(Incoming { uid, body }) => match body {
+                Body::Broadcast(broadcast) => {
+                    let command = Command::Broadcast(broadcast);
+                    Ok(self.reinject(command, payload.len()).await?)
+                }
+                Body::Request(request) => {
+                    self.take_request(channels, uid, request, payload.len())
                         .await?
                 }
-                Err(err) => Err(Unfit::Malformed(err)),
+                Body::Response(response) => {
+                    self.take_response(channels.namespace(), response, payload.len())
+                }
             },
-            Kind::Call(Carries::Responses) => self.take_response(channels.namespace(), payload),
         };
         if let Err(unfit) = taken {
             self.skip(inbound, unfit);
@@ -175,29 +153,14 @@ impl Incoming {
         Ok(())
     }
 
-    /// Returns the broadcast of a message. Of one that can reach nobody here no more is read than who sent it.
-    fn judge(
-        &self,
-        channels: &Channels,
-        addressed: &Addressed,
-        payload: &Bytes,
-    ) -> Result<Command, Unfit> {
-        let envelope = Envelope::open(payload).map_err(Unfit::Malformed)?;
-        if envelope.is_from(&self.uid) {
-            return Err(Unfit::OwnEcho);
-        }
-        let room = match addressed {
-            Addressed::Namespace => None,
-            Addressed::Room(room) => Some(room),
-        };
-        if !self.hub.interest.is_there(channels.namespace(), room) {
-            return Err(Unfit::NobodyHere);
-        }
-        let broadcast = envelope.decode().map_err(Unfit::Malformed)?;
-        if broadcast.namespace != *channels.namespace() {
-            return Err(Unfit::Foreign);
-        }
-        Ok(Command::Broadcast(broadcast))
+    /// Takes what another instance says to this one alone.
+    pub(super) fn take_private(&self, inbound: &Inbound) {
+        self.private.take(&inbound.payload);
+    }
+
+    /// Skips a message whose channel is none that is listened to.
+    pub(super) fn skip_misplaced(&self, inbound: &Inbound) {
+        self.skip_strange(inbound, "channel is none of ours");
     }
 
     /// Hands a command to the hub, no faster than the hub takes it.
@@ -229,10 +192,10 @@ impl Incoming {
     async fn take_request(
         &mut self,
         channels: &Arc<Channels>,
-        received: request::Received,
+        uid: Option<String>,
+        request: Request,
         len_bytes: usize,
     ) -> Result<Result<(), Unfit>, HubGone> {
-        let request::Received { uid, request } = received;
         // What is ours was done, and asked of ourselves, before it was published.
         if uid.as_deref() == Some(self.uid.as_str()) {
             return Ok(Err(Unfit::OwnEcho));
@@ -415,8 +378,12 @@ impl Incoming {
 
     // ---- responses ----
 
-    fn take_response(&self, namespace: &Namespace, payload: &Bytes) -> Result<(), Unfit> {
-        let response = response::decode(payload).map_err(Unfit::Malformed)?;
+    fn take_response(
+        &self,
+        namespace: &Namespace,
+        response: Response,
+        len_bytes: usize,
+    ) -> Result<(), Unfit> {
         let id = response.id().clone();
         let answer = match response {
             Response::SocketIds { sockets, .. } => Answer::SocketIds(sockets),
@@ -428,7 +395,7 @@ impl Incoming {
             // We never ask in the old form.
             Response::Done { .. } => return Err(Unfit::Unasked),
         };
-        if self.calls.answer(namespace, &id, answer, payload.len()) {
+        if self.calls.answer(namespace, &id, answer, len_bytes) {
             Ok(())
         } else {
             Err(Unfit::Unasked)
@@ -479,7 +446,15 @@ impl Incoming {
 fn origin(inbound: &Inbound) -> Cow<'_, str> {
     match &inbound.pattern {
         Some(pattern) => Cow::Borrowed(pattern),
-        None => String::from_utf8_lossy(&inbound.channel),
+        None => {
+            // Prefix and namespace; what comes behind may be a room of its own, too.
+            let mut parts = inbound.channel.splitn(3, |byte| *byte == b'#');
+            let (prefix, namespace) = (parts.next(), parts.next());
+            let of = |part: Option<&[u8]>| {
+                String::from_utf8_lossy(part.unwrap_or_default()).into_owned()
+            };
+            Cow::Owned(format!("{}#{}#", of(prefix), of(namespace)))
+        }
     }
 }
 
@@ -546,11 +521,10 @@ impl Relay {
 }
 
 fn respond(queue: &Queue, channels: &Channels, uid: Option<&str>, response: &Response) {
-    match response::encode(response) {
-        Ok(payload) => queue.push(Outbound {
-            channel: channels.requests.respond_on(uid, response).into_owned(),
-            payload,
-        }),
+    match channels.response(uid, response) {
+        Ok(Some(outbound)) => queue.push(outbound),
+        // Nobody who could be answered has asked.
+        Ok(None) => {}
         Err(err) => {
             queue.count_dropped();
             log::warn!(
@@ -564,6 +538,7 @@ fn respond(queue: &Queue, channels: &Channels, uid: Option<&str>, response: &Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     #[test]
     fn the_log_does_not_learn_for_which_room_a_message_was() {
@@ -575,5 +550,6 @@ mod tests {
         let to_a_room = inbound(Some("p#/a#*"), "p#/a#/a#secret-of-a-session#");
         assert_eq!(origin(&to_a_room), "p#/a#*");
         assert_eq!(origin(&inbound(None, "p-request#/a#")), "p-request#/a#");
+        assert_eq!(origin(&inbound(None, "p#/a#secret-of-a-session#")), "p#/a#");
     }
 }

@@ -28,8 +28,8 @@ use super::{
     actor::OnConnected,
     backoff,
     bus::{Bus, BusError, Heard, Outbound, Published, Publisher, Subscriber},
-    calls::Calls,
-    incoming::{HubDoor, HubGone, Incoming},
+    calls::{Calls, Wants},
+    incoming::{HubDoor, HubGone, Intake},
     listening::Listening,
     messages::AskOthers,
     namespaces::Namespaces,
@@ -40,11 +40,11 @@ use super::{
     status::{BridgeStats, BusStatus},
 };
 use crate::{
-    adapter::{
-        request::{self, Request},
-        uid::Uid,
+    adapter::uid::Uid,
+    hub::{
+        question::Answer,
+        room_table::{News, RoomTable},
     },
-    hub::question::{Answer, Question},
     redis_endpoint::fault::Fault,
 };
 
@@ -329,7 +329,7 @@ impl<B: Bus> Link<B> {
         // goes on meanwhile. If the bus does not confirm it, this link is about to end.
         let settled = time::timeout(RESPONSE_TIMEOUT, self.namespaces.settled(&namespace));
         let are_we_among = settled.await.unwrap_or(false);
-        let num_listeners = match publisher.num_subscribers(channels.requests.request()).await {
+        let num_listeners = match publisher.num_subscribers(channels.counted()).await {
             Ok(num_listeners) => num_listeners,
             Err(err) => {
                 // Whoever asked may have given up.
@@ -350,44 +350,18 @@ impl<B: Bus> Link<B> {
             return Ok(());
         }
         let now = Instant::now();
+        let wants = Wants::of(&question);
         let Some(id) = self
             .calls
-            .begin(now, namespace.clone(), answers.clone(), timeout)
+            .begin(now, namespace, wants, answers.clone(), timeout)
         else {
             _ = answers.send(unreachable("too many questions are open".to_owned()));
             return Ok(());
         };
-        let request = match question {
-            Question::SocketIds { target } => Request::SocketIds {
-                id: id.clone(),
-                rooms: target.rooms,
-            },
-            Question::Rooms => Request::AllRooms { id: id.clone() },
-            Question::Sockets { target } => Request::Fetch {
-                id: id.clone(),
-                target,
-            },
-            Question::ServerEvent { args } => Request::ServerSideEmit {
-                id: Some(id.clone()),
-                args,
-            },
-            Question::Broadcast {
-                broadcast,
-                timeout,
-                expects_one,
-            } => Request::Broadcast {
-                id: id.clone(),
-                broadcast,
-                timeout: Some(timeout),
-                expect_single_response: expects_one,
-            },
-        };
-        match request::encode(&self.uid, &namespace, &request) {
+        let request = channels.ask(id.clone(), question);
+        match channels.request(&request) {
             // In its place behind what was published before it.
-            Ok(payload) => self.queue.push(Outbound {
-                channel: channels.requests.request().to_owned(),
-                payload,
-            }),
+            Ok(outbound) => self.queue.push(outbound),
             Err(err) => {
                 self.calls.end(&id);
                 _ = answers.send(unreachable(format!(
@@ -400,7 +374,7 @@ impl<B: Bus> Link<B> {
 
     /// Follows the table of namespaces, and takes in what others publish.
     async fn listen(&self, mut subscriber: B::Subscriber, settled: &watch::Sender<bool>) -> End {
-        let mut incoming = Incoming::new(
+        let mut intake = Intake::new(
             self.uid.clone(),
             self.hub.clone(),
             self.listener.clone(),
@@ -409,38 +383,62 @@ impl<B: Bus> Link<B> {
             Arc::clone(&self.stats),
         );
         let mut listening = Listening::default();
-        let (add, remove) = listening.follow(&self.namespaces);
+        let rooms = self.hub.rooms.as_deref();
+        let mut change = listening.follow(&self.namespaces);
+        if let Some(rooms) = rooms {
+            change.merge(listening.follow_rooms(News::All(rooms.all()), &self.namespaces));
+        }
         // There is always something: at least where we are spoken to alone.
-        subscriber.change(add, remove);
+        subscriber.change(change.add, change.remove);
         let mut is_changing = true;
         loop {
-            let heard = select! {
-                heard = subscriber.next() => heard,
-                // One change at a time: what clients open and close meanwhile is one change, however much it is.
-                () = self.namespaces.changed(), if !is_changing => {
-                    let (add, remove) = listening.follow(&self.namespaces);
-                    is_changing = !(add.is_empty() && remove.is_empty());
-                    if is_changing {
-                        subscriber.change(add, remove);
-                    } else {
-                        self.namespaces.note_in_force(listening.namespaces());
-                    }
-                    continue;
+            let rooms_changed = async {
+                match rooms {
+                    Some(rooms) => rooms.changed().await,
+                    None => std::future::pending().await,
                 }
             };
-            match heard {
-                Ok(Heard::Settled) => {
-                    is_changing = false;
-                    self.namespaces.note_in_force(listening.namespaces());
-                    settled.send_replace(true);
-                }
-                Ok(Heard::Message(inbound)) => {
-                    let place = listening.place(&inbound);
-                    if let Err(gone) = incoming.take(&inbound, place).await {
-                        return gone.into();
+            let change = select! {
+                heard = subscriber.next() => match heard {
+                    Ok(Heard::Settled) => {
+                        is_changing = false;
+                        self.namespaces.note_in_force(listening.namespaces());
+                        settled.send_replace(true);
+                        continue;
                     }
+                    Ok(Heard::Message(inbound)) if listening.is_private(&inbound) => {
+                        intake.take_private(&inbound);
+                        continue;
+                    }
+                    Ok(Heard::Message(inbound)) => {
+                        let mut is_ours = false;
+                        for (channels, kind) in listening.places(&inbound) {
+                            is_ours = true;
+                            if let Err(gone) = intake.take(&inbound, channels, &kind).await {
+                                return gone.into();
+                            }
+                        }
+                        if !is_ours {
+                            intake.skip_misplaced(&inbound);
+                        }
+                        continue;
+                    }
+                    Err(err) => return err.into(),
+                },
+                // One change at a time: what clients open and close meanwhile is one change, however much it is.
+                () = self.namespaces.changed(), if !is_changing => {
+                    listening.follow(&self.namespaces)
                 }
-                Err(err) => return err.into(),
+                () = rooms_changed, if !is_changing => {
+                    let news = rooms.map_or(News::Some(Vec::new()), RoomTable::news);
+                    listening.follow_rooms(news, &self.namespaces)
+                }
+            };
+            is_changing = !change.is_empty();
+            if is_changing {
+                subscriber.change(change.add, change.remove);
+            } else {
+                self.namespaces.note_in_force(listening.namespaces());
             }
         }
     }

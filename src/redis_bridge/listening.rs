@@ -1,6 +1,7 @@
 //! What one connection listens to, and what is meant by a name under which a message arrives.
 //!
-//! A plain struct, without connection. It follows the table of namespaces; each time it says what to add and to remove.
+//! A plain struct, without connection. It follows the table of namespaces and, with an adapter that gives rooms channels,
+//! that of rooms; each time it says what to add and to remove.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,49 +10,56 @@ use std::{
 
 use super::{
     bus::{Inbound, Names},
-    namespaces::{Channels, Namespaces},
+    namespaces::Namespaces,
+    wire::{Channels, Kind},
 };
 use crate::{
-    adapter::channel::{Addressed, Carries},
-    socket_io::ids::Namespace,
+    hub::room_table::News,
+    socket_io::ids::{Namespace, Room},
 };
 
-/// What a message is, by its channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A broadcast, and whom it promises to reach.
-    Broadcast(Addressed),
-    /// A request, or a response.
-    Call(Carries),
+/// What to listen to besides, and what no more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) add: Names,
+    pub(super) remove: Names,
 }
 
-/// Where a message belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// To a namespace.
-    Namespace(Arc<Channels>, Kind),
-    /// To this instance alone.
-    Private,
+impl Change {
+    /// Returns whether nothing is to be done.
+    pub(super) fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// Adds what another says.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (all, more) in [(&mut self.add, other.add), (&mut self.remove, other.remove)] {
+            all.patterns.extend(more.patterns);
+            all.channels.extend(more.channels);
+        }
+    }
 }
 
 /// What is listened to.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
     by_namespace: HashMap<Namespace, Arc<Channels>>,
+    rooms: HashSet<(Namespace, Room)>,
     by_pattern: HashMap<String, Arc<Channels>>,
-    by_channel: HashMap<String, Arc<Channels>>,
+    /// To whom a channel belongs. There may be several: `/a` has a room whose channel is that of `/a#room`.
+    by_channel: HashMap<String, Vec<Arc<Channels>>>,
     /// Where this instance hears what is said to it alone, once that is listened to.
     private: Option<String>,
 }
 
 impl Listening {
-    /// Becomes what the table says; returns what to listen to besides, and what no more.
-    pub(super) fn follow(&mut self, table: &Namespaces) -> (Names, Names) {
+    /// Becomes what the table of namespaces says.
+    pub(super) fn follow(&mut self, table: &Namespaces) -> Change {
         let wanted = table.all();
-        let (mut add, mut remove) = (Names::default(), Names::default());
+        let mut change = Change::default();
         if self.private.is_none() {
             let private = table.own_private().to_owned();
-            add.channels.push(private.clone());
+            change.add.channels.push(private.clone());
             self.private = Some(private);
         }
         let gone: Vec<_> = self
@@ -59,29 +67,36 @@ impl Listening {
             .extract_if(|namespace, _| !wanted.contains_key(namespace))
             .collect();
         for (_, channels) in gone {
-            let pattern = channels.broadcasts.pattern();
-            self.by_pattern.remove(pattern);
-            remove.patterns.push(pattern.to_owned());
-            for name in channels.requests.subscribe_to() {
-                self.by_channel.remove(name);
-                remove.channels.push(name.to_owned());
+            let Names {
+                patterns,
+                channels: names,
+            } = channels.listen_to();
+            for pattern in patterns {
+                self.by_pattern.remove(&pattern);
+                change.remove.patterns.push(pattern);
+            }
+            for name in names {
+                self.leave(name, &channels, &mut change);
             }
         }
         for (namespace, channels) in wanted {
             if self.by_namespace.contains_key(&namespace) {
                 continue;
             }
-            let pattern = channels.broadcasts.pattern().to_owned();
-            add.patterns.push(pattern.clone());
-            self.by_pattern.insert(pattern, Arc::clone(&channels));
-            for name in channels.requests.subscribe_to() {
-                add.channels.push(name.to_owned());
-                self.by_channel
-                    .insert(name.to_owned(), Arc::clone(&channels));
+            let Names {
+                patterns,
+                channels: names,
+            } = channels.listen_to();
+            for pattern in patterns {
+                change.add.patterns.push(pattern.clone());
+                self.by_pattern.insert(pattern, Arc::clone(&channels));
+            }
+            for name in names {
+                self.enter(name, Arc::clone(&channels), &mut change);
             }
             self.by_namespace.insert(namespace, channels);
         }
-        (add, remove)
+        change
     }
 
     /// Returns the namespaces.
@@ -89,35 +104,100 @@ impl Listening {
         self.by_namespace.keys().cloned().collect()
     }
 
-    /// Returns where a message belongs; `None` if its name is none that is listened to.
-    pub(super) fn place(&self, inbound: &Inbound) -> Option<Place> {
-        let channel = &inbound.channel;
-        if inbound.pattern.is_none() && self.private.as_ref().is_some_and(|own| own == channel) {
-            return Some(Place::Private);
-        }
-        let (channels, kind) = match &inbound.pattern {
-            Some(pattern) => {
-                let channels = self.by_pattern.get(pattern)?;
-                let addressed = channels.broadcasts.addressed(channel)?;
-                (channels, Kind::Broadcast(addressed))
-            }
-            None => {
-                let channels = self.by_channel.get(std::str::from_utf8(channel).ok()?)?;
-                (channels, Kind::Call(channels.requests.carries(channel)?))
+    /// Returns whether a message is for this instance alone.
+    pub(super) fn is_private(&self, inbound: &Inbound) -> bool {
+        let own = self.private.as_ref();
+        inbound.pattern.is_none() && own.is_some_and(|own| own == &inbound.channel)
+    }
+
+    /// Becomes what the table of rooms says. The names are those of `table`.
+    pub(super) fn follow_rooms(&mut self, news: News, table: &Namespaces) -> Change {
+        let news = match news {
+            News::Some(news) => news,
+            News::All(all) => {
+                let gone = self.rooms.difference(&all);
+                let come = all.difference(&self.rooms);
+                let tell = |(namespace, room): &(Namespace, Room), is_there| {
+                    (namespace.clone(), room.clone(), is_there)
+                };
+                gone.map(|room| tell(room, false))
+                    .chain(come.map(|room| tell(room, true)))
+                    .collect()
             }
         };
-        Some(Place::Namespace(Arc::clone(channels), kind))
+        let mut change = Change::default();
+        for (namespace, room, is_there) in news {
+            let channels = table.channels(&namespace);
+            let Some(name) = channels.of_room(&room) else {
+                continue;
+            };
+            if is_there {
+                if self.rooms.insert((namespace, room)) {
+                    self.enter(name, channels, &mut change);
+                }
+            } else if self.rooms.remove(&(namespace, room)) {
+                self.leave(name, &channels, &mut change);
+            }
+        }
+        change
+    }
+
+    fn enter(&mut self, name: String, channels: Arc<Channels>, change: &mut Change) {
+        let owners = self.by_channel.entry(name.clone()).or_default();
+        if owners.is_empty() {
+            change.add.channels.push(name);
+        }
+        owners.push(channels);
+    }
+
+    fn leave(&mut self, name: String, channels: &Channels, change: &mut Change) {
+        let Some(owners) = self.by_channel.get_mut(&name) else {
+            return;
+        };
+        owners.retain(|owner| owner.namespace() != channels.namespace());
+        if owners.is_empty() {
+            self.by_channel.remove(&name);
+            change.remove.channels.push(name);
+        }
+    }
+
+    /// Returns which namespaces a message may be for, and what it is there; nothing if its name is none that is listened to.
+    pub(super) fn places<'a>(
+        &'a self,
+        inbound: &'a Inbound,
+    ) -> impl Iterator<Item = (&'a Arc<Channels>, Kind)> {
+        let (by_pattern, by_channel) = match &inbound.pattern {
+            Some(pattern) => (self.by_pattern.get(pattern), None),
+            None => {
+                let name = std::str::from_utf8(&inbound.channel).ok();
+                (None, name.and_then(|name| self.by_channel.get(name)))
+            }
+        };
+        by_pattern
+            .into_iter()
+            .chain(by_channel.into_iter().flatten())
+            .filter_map(|channels| Some((channels, channels.kind_of(inbound)?)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{adapter::uid::Uid, engine_io::sid::InstanceId};
+    use crate::{
+        adapter::{
+            channel::{Addressed, Carries},
+            kind::AdapterKind,
+            sharded_channel::{ShardedChannel, SubscriptionMode},
+            uid::Uid,
+        },
+        engine_io::sid::InstanceId,
+        hub::room_table::{Listed, RoomTable},
+    };
 
-    fn table(uid: &Uid) -> Namespaces {
+    fn table(adapter: AdapterKind, uid: &Uid, fixed: &[&str]) -> Namespaces {
         let instance = InstanceId::parse("Ab3dE6gH").unwrap();
-        Namespaces::new("p", uid, instance, vec!["/a".into()])
+        let fixed = fixed.iter().map(|name| (*name).into()).collect();
+        Namespaces::new(adapter, "p", uid, instance, fixed)
     }
 
     fn inbound(pattern: Option<&str>, channel: &'static str) -> Inbound {
@@ -131,9 +211,9 @@ mod tests {
     #[test]
     fn it_adds_what_is_new_and_removes_what_is_gone() {
         let uid = Uid::parse("abcdef").unwrap();
-        let table = table(&uid);
+        let table = table(AdapterKind::Classic, &uid, &["/a"]);
         let mut listening = Listening::default();
-        let (add, remove) = listening.follow(&table);
+        let Change { add, remove } = listening.follow(&table);
         assert_eq!(add.patterns, ["p#/a#*"]);
         assert_eq!(
             add.channels,
@@ -148,7 +228,7 @@ mod tests {
 
         table.open("/b".into());
         table.close(&"/a".into());
-        let (add, remove) = listening.follow(&table);
+        let Change { add, remove } = listening.follow(&table);
         assert_eq!(
             add.patterns,
             ["p#/b#*"],
@@ -158,26 +238,29 @@ mod tests {
         assert_eq!(listening.follow(&table), Default::default());
 
         table.close(&"/b".into());
-        let (add, remove) = listening.follow(&table);
+        let Change { add, remove } = listening.follow(&table);
         assert!(add.is_empty());
         assert_eq!(remove.patterns, ["p#/b#*"]);
         assert_eq!(remove.channels.len(), 3);
-        assert_eq!(listening.place(&inbound(None, "p-request#/b#")), None);
+        assert_eq!(listening.places(&inbound(None, "p-request#/b#")).count(), 0);
     }
 
     #[test]
     fn a_name_tells_what_a_message_is() {
         let uid = Uid::parse("abcdef").unwrap();
-        let table = table(&uid);
+        let table = table(AdapterKind::Classic, &uid, &["/a"]);
         let mut listening = Listening::default();
-        listening.follow(&table);
-        let kind = |pattern, channel| match listening.place(&inbound(pattern, channel)) {
-            Some(Place::Namespace(_, kind)) => Some(kind),
-            Some(Place::Private) => panic!("{channel} is private"),
-            None => None,
-        };
         let own = inbound(None, "p-sockhop#Ab3dE6gH#");
-        assert_eq!(listening.place(&own), Some(Place::Private));
+        assert!(!listening.is_private(&own), "it is not listened to yet");
+        listening.follow(&table);
+        let kind = |pattern, channel| {
+            let inbound = inbound(pattern, channel);
+            assert!(!listening.is_private(&inbound), "{channel} is private");
+            let mut kinds = listening.places(&inbound).map(|(_, kind)| kind);
+            kinds.next()
+        };
+        assert!(listening.is_private(&own));
+        assert_eq!(listening.places(&own).count(), 0);
         assert_eq!(kind(None, "p-sockhop#Ab3dE6gX#"), None);
         assert_eq!(kind(Some("p#/a#*"), "p-sockhop#Ab3dE6gH#"), None);
         assert_eq!(
@@ -197,5 +280,60 @@ mod tests {
         assert_eq!(kind(Some("p#/a#*"), "p#/a#"), to_all);
         assert_eq!(kind(None, "p#/a#"), None);
         assert_eq!(kind(Some("p#/b#*"), "p#/b#"), None);
+    }
+
+    #[test]
+    fn rooms_are_listened_to_while_they_have_members() {
+        let uid = Uid::parse_hex("0123456789abcdef").unwrap();
+        let adapter = AdapterKind::Sharded(SubscriptionMode::Dynamic);
+        let table = table(adapter, &uid, &["/a"]);
+        let rooms = RoomTable::new(Listed::Public);
+        let mut listening = Listening::default();
+        let main = listening.follow(&table);
+        assert_eq!(
+            main.add.channels,
+            ["p-sockhop#Ab3dE6gH#", "p#/a#", "p#/a#0123456789abcdef#"]
+        );
+        rooms.set(&"/a".into(), &"red".into(), true);
+        let all = listening.follow_rooms(News::All(rooms.all()), &table);
+        assert_eq!(all.add.channels, ["p#/a#red#"]);
+        rooms.set(&"/a".into(), &"blue".into(), true);
+        rooms.set(&"/a".into(), &"red".into(), false);
+        let both = listening.follow_rooms(rooms.news(), &table);
+        assert_eq!(both.add.channels, ["p#/a#blue#"]);
+        assert_eq!(both.remove.channels, ["p#/a#red#"]);
+        assert!(listening.follow_rooms(rooms.news(), &table).is_empty());
+        let again = listening.follow_rooms(News::All(rooms.all()), &table);
+        assert!(again.is_empty());
+        let none = listening.follow_rooms(News::All(HashSet::new()), &table);
+        assert_eq!(none.remove.channels, ["p#/a#blue#"]);
+    }
+
+    #[test]
+    fn a_name_that_two_namespaces_share_is_for_both() {
+        let uid = Uid::parse_hex("0123456789abcdef").unwrap();
+        let adapter = AdapterKind::Sharded(SubscriptionMode::Dynamic);
+        let table = table(adapter, &uid, &["/a", "/a#b"]);
+        let rooms = RoomTable::new(Listed::Public);
+        let mut listening = Listening::default();
+        listening.follow(&table);
+        rooms.set(&"/a".into(), &"b".into(), true);
+        let news = News::All(rooms.all());
+        assert!(listening.follow_rooms(news, &table).is_empty());
+        let message = inbound(None, "p#/a#b#");
+        let mut kinds: Vec<_> = listening
+            .places(&message)
+            .map(|(channels, kind)| (channels.namespace().to_string(), kind))
+            .collect();
+        kinds.sort_by(|one, other| one.0.cmp(&other.0));
+        let of_room = Kind::Sharded(ShardedChannel::Room("b".into()));
+        let main = Kind::Sharded(ShardedChannel::Main);
+        assert_eq!(
+            kinds,
+            [("/a".to_owned(), of_room), ("/a#b".to_owned(), main)]
+        );
+        rooms.set(&"/a".into(), &"b".into(), false);
+        assert!(listening.follow_rooms(rooms.news(), &table).is_empty());
+        assert_eq!(listening.places(&message).count(), 1);
     }
 }

@@ -13,6 +13,8 @@
 //! relay ◀──────────── incoming ◀── whatever the relay of another instance said ◀── SUBSCRIBE <prefix>-sockhop#<instance>#
 //! whoever asked ◀── calls ◀──── responses ◀───────────── SUBSCRIBE <prefix>-response#<nsp>#, …<uid>#
 //! ```
+//! With the sharded adapter there are SPUBLISH and SSUBSCRIBE in the place of these, and other names; see `wire`.
+//!
 //! What is promised: messages of one instance arrive in the order in which it published them, each at most once. What
 //! is published while Redis is away waits, bounded in bytes and age; what was under way when a connection broke may
 //! or may not have arrived and is not sent again; what Redis refused waits again, in its place. All that is lost is counted ([`BridgeStats`]) and logged.
@@ -28,13 +30,18 @@
 //! | `calls` | questions whose answers may still come |
 //! | `outgoing`, `queue` | what waits to be published, and the door to it |
 //! | `status` | what `/readyz` and the log say about it |
-//! | `bus` | what a bus can do; `redis_bus` is Redis, and the only file that knows its client; `memory_bus` is for tests |
+//! | `wire` | which adapter is spoken: what is published where, and what comes |
+//! | `bus` | what a bus can do; `memory_bus` is for tests |
+//! | `any_bus` | the bus that the settings ask for, one of these |
+//! | `redis_bus` | plain channels of one Redis |
+//! | `sharded_bus` | sharded channels of a Redis or a Redis Cluster; `slots` says where, `shard_listener` and `resp` listen |
 //! | `read_gate` | keeps the client from reading faster than we listen |
 //! | `backoff` | how long to wait before the next attempt |
 //!
-//! Source: @socket.io/redis-adapter 8.3 (`createAdapter`); wire.md 3, 10.5, 10.19.
+//! Source: @socket.io/redis-adapter 8.3 (`createAdapter`, `createShardedAdapter`); wire.md 3, 4, 10.5, 10.19.
 
 mod actor;
+mod any_bus;
 mod backoff;
 mod calls;
 mod incoming;
@@ -48,15 +55,31 @@ mod private;
 mod queue;
 mod read_gate;
 mod redis_bus;
+mod resp;
+mod shard_listener;
+mod sharded_bus;
+mod slots;
 mod status;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub mod bus;
 pub mod messages;
 
 pub use actor::{FLUSH_TIMEOUT, Name, RedisBridge};
+pub use any_bus::AnyBus;
 pub use incoming::HubDoor;
 pub use private::Listener;
 pub use redis_bus::RedisBus;
+pub use sharded_bus::ShardedBus;
 pub use status::{BridgeStats, BusStatus, StatsSnapshot};
+
+/// Returns the table of rooms that the hub must keep for an adapter, if it wants one.
+pub fn room_table(
+    adapter: crate::adapter::kind::AdapterKind,
+) -> Option<std::sync::Arc<crate::hub::room_table::RoomTable>> {
+    let listed = wire::listed_rooms(adapter)?;
+    let table = crate::hub::room_table::RoomTable::new(listed);
+    Some(std::sync::Arc::new(table))
+}

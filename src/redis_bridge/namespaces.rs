@@ -10,32 +10,17 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
+use super::wire::Channels;
 use crate::{
-    adapter::{
-        channel::{self, BroadcastChannels, RequestChannels},
-        uid::Uid,
-    },
+    adapter::{channel, kind::AdapterKind, uid::Uid},
     engine_io::sid::InstanceId,
     socket_io::ids::Namespace,
 };
 
-/// The channels of one namespace.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Channels {
-    pub(super) broadcasts: BroadcastChannels,
-    pub(super) requests: RequestChannels,
-}
-
-impl Channels {
-    /// Returns the namespace.
-    pub(super) fn namespace(&self) -> &Namespace {
-        self.broadcasts.namespace()
-    }
-}
-
 /// The table.
 #[derive(Debug)]
 pub(super) struct Namespaces {
+    adapter: AdapterKind,
     prefix: String,
     uid: Uid,
     /// Where this instance hears what is said to it alone.
@@ -51,12 +36,14 @@ impl Namespaces {
     /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` and `instance` are
     /// who listens.
     pub(super) fn new(
+        adapter: AdapterKind,
         prefix: &str,
         uid: &Uid,
         instance: InstanceId,
         fixed: Vec<Namespace>,
     ) -> Self {
         let table = Self {
+            adapter,
             prefix: prefix.to_owned(),
             uid: uid.clone(),
             private: channel::private(prefix, instance),
@@ -77,10 +64,8 @@ impl Namespaces {
     }
 
     fn make(&self, namespace: Namespace) -> Arc<Channels> {
-        Arc::new(Channels {
-            requests: RequestChannels::new(&self.prefix, namespace.clone(), &self.uid),
-            broadcasts: BroadcastChannels::new(&self.prefix, namespace),
-        })
+        let channels = Channels::new(self.adapter, &self.prefix, namespace, &self.uid);
+        Arc::new(channels)
     }
 
     /// Returns the channel on which this instance hears what is said to it alone.
@@ -150,8 +135,7 @@ impl Namespaces {
         let channels = open
             .values()
             .min_by(|a, b| a.namespace().as_str().cmp(b.namespace().as_str()))?;
-        let [.., own] = channels.requests.subscribe_to();
-        Some(own.to_owned())
+        Some(channels.own().to_owned())
     }
 
     /// Waits until something has changed since the last call. For one waiter; may be dropped while it waits.

@@ -1,10 +1,11 @@
-//! The bus that is Redis: the only file that knows its client.
+//! The bus that is one Redis with its plain channels, and connections for `sharded_bus`: the two files that know the client.
 //!
 //! Two connections in RESP2: one publishes, in pipelines, one is subscribed. We make the sockets ourselves, because the
 //! client's subscriber reads as fast as Redis sends; see `read_gate`. The client's own reconnecting is not used:
 //! `link` must resubscribe before it publishes, and count what is lost.
 //!
-//! Redis Cluster and Sentinel are not here. How a stream is opened (TCP, TLS, a Unix socket): `redis_endpoint`.
+//! A Redis Cluster is refused: it carries plain channels, but each node counts its own subscribers alone, so questions
+//! would miss instances. How a stream is opened (TCP, TLS, a Unix socket): `redis_endpoint`.
 //!
 //! Source: Redis 7 "Pub/Sub", "RESP"; wire.md 10.5, 10.14, 10.21.
 
@@ -17,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::Stream as _;
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, Msg, Pipeline, RedisError, RedisResult, Value,
     aio::{MultiplexedConnection, PubSub, PubSubSink, PubSubStream},
@@ -31,10 +32,12 @@ use super::{
     bus::{Bus, BusError, Heard, Inbound, Names, Outbound, Published, Publisher, Subscriber},
     link::PING_INTERVAL,
     read_gate::Gate,
+    shard_listener::Listener,
+    slots::Node,
 };
 use crate::{
     config::RedisConfig,
-    redis_endpoint::{Endpoint, OpenError, Stream as Socket, fault::SENTINEL},
+    redis_endpoint::{Endpoint, EndpointError, OpenError, Stream, fault::SENTINEL},
     telemetry::with_causes,
 };
 
@@ -65,7 +68,37 @@ impl RedisBus {
         }
     }
 
-    async fn open(&self) -> Result<Box<dyn Socket>, BusError> {
+    /// Returns the Redis at another node of its cluster: the same credentials, another address.
+    pub(super) fn at(&self, node: &Node) -> Result<Self, BusError> {
+        let Node::At { host, port } = node else {
+            return Ok(self.clone());
+        };
+        let endpoint = self.endpoint.at(host, *port);
+        let address = |err: EndpointError| BusError::Address { reason: err.reason };
+        Ok(Self {
+            endpoint: endpoint.map_err(address)?,
+        })
+    }
+
+    /// Returns this Redis by host and port, if it has them.
+    pub(super) fn named(&self) -> Node {
+        match self.endpoint.host_and_port() {
+            Some((host, port)) => Node::At {
+                host: host.to_owned(),
+                port,
+            },
+            None => Node::Seed,
+        }
+    }
+
+    /// Connects, to listen to sharded channels.
+    pub(super) async fn listener(&self) -> Result<Listener, BusError> {
+        let socket = self.open().await?;
+        let login = self.endpoint.login();
+        Listener::log_in(socket, login.username(), login.password()).await
+    }
+
+    async fn open(&self) -> Result<Box<dyn Stream>, BusError> {
         self.endpoint.open().await.map_err(|err| {
             let reason = with_causes(&err);
             match err {
@@ -75,7 +108,8 @@ impl RedisBus {
         })
     }
 
-    async fn publisher(&self) -> Result<RedisPublisher, BusError> {
+    /// Connects, to publish and to ask.
+    pub(super) async fn publisher(&self) -> Result<RedisPublisher, BusError> {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
         let socket = self.open().await?;
         let (connection, driver) =
@@ -115,7 +149,7 @@ impl RedisBus {
     /// See [`BusError`]. After [`BusError::Lost`] and [`BusError::TimedOut`] it is unknown whether it went out.
     pub async fn publish_once(&self, message: &Outbound) -> Result<u64, BusError> {
         let mut publisher = within(CONNECT_TIMEOUT, self.publisher()).await?;
-        publish(&message.channel, &message.payload)
+        publish("PUBLISH", &message.channel, &message.payload)
             .query_async(&mut publisher.connection)
             .await
             .map_err(bus_error)
@@ -131,7 +165,11 @@ impl Bus for RedisBus {
     }
 
     async fn connect(&self) -> Result<(RedisPublisher, RedisSubscriber), BusError> {
-        let both = async { Ok((self.publisher().await?, self.subscriber().await?)) };
+        let both = async {
+            let mut publisher = self.publisher().await?;
+            publisher.refuse_cluster().await?;
+            Ok((publisher, self.subscriber().await?))
+        };
         within(CONNECT_TIMEOUT, both).await
     }
 }
@@ -142,47 +180,86 @@ pub struct RedisPublisher {
     connection: MultiplexedConnection,
 }
 
-impl Publisher for RedisPublisher {
-    async fn publish(&mut self, batch: &[Outbound]) -> Result<Published, BusError> {
-        let mut pipeline = Pipeline::with_capacity(batch.len());
+impl RedisPublisher {
+    /// Publishes messages by `verb` (PUBLISH, SPUBLISH) in their order; returns what Redis says of each.
+    pub(super) async fn send(
+        &mut self,
+        verb: &str,
+        batch: impl Iterator<Item = &Outbound>,
+    ) -> Result<Vec<RedisResult<Value>>, BusError> {
+        let mut pipeline = Pipeline::with_capacity(batch.size_hint().0);
         for Outbound { channel, payload } in batch {
             pipeline
-                .add_command(publish(channel, payload))
+                .add_command(publish(verb, channel, payload))
                 .ignore_errors();
         }
-        let answers: Vec<RedisResult<Value>> = pipeline
+        let answers = pipeline.query_async(&mut self.connection);
+        answers.await.map_err(bus_error)
+    }
+
+    /// Returns the census of `verb` (NUMSUB, SHARDNUMSUB).
+    pub(super) async fn count(&mut self, verb: &str, channel: &str) -> Result<usize, BusError> {
+        let mut census = redis::cmd("PUBSUB");
+        census.arg(verb).arg(channel);
+        let (_, num_subscribers): (Value, usize) = census
             .query_async(&mut self.connection)
             .await
             .map_err(bus_error)?;
+        Ok(num_subscribers)
+    }
+
+    /// Puts a command that is not about a channel.
+    pub(super) async fn ask(&mut self, command: &[&str]) -> RedisResult<Value> {
+        let mut cmd = Cmd::new();
+        for word in command {
+            cmd.arg(*word);
+        }
+        cmd.query_async(&mut self.connection).await
+    }
+
+    /// Makes sure that it is no node of a Redis Cluster. One too old to say what it is is taken as it is.
+    async fn refuse_cluster(&mut self) -> Result<(), BusError> {
+        let hello = match self.ask(&["HELLO"]).await {
+            Ok(Value::Array(hello)) => hello,
+            Err(err) if err.kind() == ErrorKind::Io => return Err(bus_error(err)),
+            Ok(_) | Err(_) => return Ok(()),
+        };
+        let is_cluster = hello.windows(2).any(|pair| {
+            let text = |value: &Value, expected: &[u8]| matches!(value, Value::BulkString(text) if text == expected);
+            matches!(pair, [key, value] if text(key, b"mode") && text(value, b"cluster"))
+        });
+        if is_cluster {
+            return Err(BusError::Unsuited {
+                reason: "this Redis is a Redis Cluster, where the classic adapter's questions would miss instances: set REDIS_ADAPTER=sharded on all instances and servers, or use a single Redis".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Publisher for RedisPublisher {
+    async fn publish(&mut self, batch: &[Outbound]) -> Result<Published, BusError> {
+        let answers = self.send("PUBLISH", batch.iter()).await?;
         let mut published = Published::default();
         for (index, answer) in answers.into_iter().enumerate() {
-            published.num_listeners.push(match answer {
-                Ok(Value::Int(num)) => usize::try_from(num).unwrap_or(0),
-                Ok(_) => 0,
-                Err(err) => {
-                    published.refused.push((index, bus_error(err)));
-                    0
-                }
+            let num_listeners = answer.map(num_listeners).unwrap_or_else(|err| {
+                published.refused.push((index, bus_error(err)));
+                0
             });
+            published.num_listeners.push(num_listeners);
         }
         Ok(published)
     }
 
     async fn probe(&mut self, channel: &str) -> Result<(), BusError> {
-        let probe = publish(channel, &Bytes::new());
+        let probe = publish("PUBLISH", channel, &Bytes::new());
         let answer = probe.query_async::<Value>(&mut self.connection);
         answer.await.map_err(bus_error)?;
         self.ping().await
     }
 
     async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
-        let mut census = redis::cmd("PUBSUB");
-        census.arg("NUMSUB").arg(channel);
-        let (_, num_subscribers): (Value, usize) = census
-            .query_async(&mut self.connection)
-            .await
-            .map_err(bus_error)?;
-        Ok(num_subscribers)
+        self.count("NUMSUB", channel).await
     }
 
     /// Asks what Redis says of itself: what is published at a replica reaches only who listens there, and no error tells.
@@ -199,6 +276,14 @@ impl Publisher for RedisPublisher {
     }
 }
 
+/// Reads Redis' answer to a message.
+pub(super) fn num_listeners(answer: Value) -> usize {
+    match answer {
+        Value::Int(num) => usize::try_from(num).unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Judges what Redis says of itself, which is more in every version.
 fn judge(says: &HashMap<String, Value>) -> Result<(), BusError> {
     let is = |key, expected: &[u8]| matches!(says.get(key), Some(Value::BulkString(value)) if value == expected);
@@ -211,7 +296,7 @@ fn judge(says: &HashMap<String, Value>) -> Result<(), BusError> {
     if is("mode", b"sentinel") {
         return refused(SENTINEL, "a Sentinel publishes nothing");
     }
-    // In a cluster what is published at a replica reaches everybody.
+    // In a cluster it says where the primary is, as soon as something is published.
     if is("role", b"replica") && !is("mode", b"cluster") {
         return refused(
             "READONLY",
@@ -221,9 +306,9 @@ fn judge(says: &HashMap<String, Value>) -> Result<(), BusError> {
     Ok(())
 }
 
-fn publish(channel: &str, payload: &Bytes) -> Cmd {
-    let mut command = Cmd::with_capacity(3, channel.len() + payload.len() + 7);
-    command.arg("PUBLISH").arg(channel).arg(&payload[..]);
+fn publish(verb: &str, channel: &str, payload: &Bytes) -> Cmd {
+    let mut command = Cmd::with_capacity(3, verb.len() + channel.len() + payload.len());
+    command.arg(verb).arg(channel).arg(&payload[..]);
     command
 }
 
@@ -367,7 +452,7 @@ fn inbound(message: &Msg) -> Result<Inbound, BusError> {
 }
 
 /// Gives up on `work` after `limit`.
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, BusError>>,
 ) -> Result<T, BusError> {
@@ -378,7 +463,7 @@ async fn within<T>(
 }
 
 /// Sorts the client's errors. Redis names users in some of its answers, but never a password.
-fn bus_error(err: RedisError) -> BusError {
+pub(super) fn bus_error(err: RedisError) -> BusError {
     let reason = with_causes(&err);
     if err.is_timeout() {
         return BusError::TimedOut {

@@ -17,14 +17,16 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Name, RedisBridge, StatsSnapshot,
-    bus::{Bus, BusError},
+    bus::Bus,
     incoming::{HubDoor, MAX_ANSWERING},
     memory_bus::{Deed, MemoryBus},
     messages::{AskOthers, ForBridge, Stop},
+    namespaces::Namespaces,
     redis_bus::{MAX_MESSAGE_BYTES, RedisBus},
 };
 use crate::{
     adapter::{
+        kind::AdapterKind,
         message,
         request::{self, Request, RequestId},
         response::{self, Response},
@@ -114,6 +116,7 @@ fn door(probe: Addr<Probe>) -> HubDoor {
 fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
     HubDoor {
         interest,
+        rooms: None,
         reinject: probe.clone().recipient(),
         answering: probe.recipient(),
     }
@@ -166,11 +169,13 @@ impl<B: Bus> Instance<B> {
         .start();
         let num_connected = Arc::new(AtomicUsize::new(0));
         let count = num_connected.clone();
+        let Name { uid, instance } = name();
+        let fixed = NAMESPACES.map(Namespace::from).to_vec();
+        let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, instance, fixed);
         let bridge = RedisBridge::over(
             bus,
-            "socket.io",
-            name(),
-            NAMESPACES.map(Namespace::from).to_vec(),
+            uid,
+            namespaces,
             door_with(probe, interest),
             deaf(),
             Arc::new(move || {
@@ -260,6 +265,7 @@ fn redis_at(url: &str) -> RedisBus {
     RedisBus::new(&RedisConfig {
         url: Secret::new(url),
         prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+        adapter: AdapterKind::Classic,
         tls: RedisTls::default(),
     })
     .unwrap()
@@ -749,11 +755,13 @@ async fn it_ends_when_the_hub_is_gone() {
     arbiter.stop();
     arbiter.join().unwrap();
     drop(heard);
+    let Name { uid, instance } = name();
+    let fixed = vec![Namespace::main()];
+    let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, instance, fixed);
     let bridge = RedisBridge::over(
         bus.clone(),
-        "socket.io",
-        name(),
-        vec![Namespace::main()],
+        uid,
+        namespaces,
         door(probe),
         deaf(),
         Arc::new(|| {}),
@@ -1179,20 +1187,12 @@ async fn the_bridge_is_built_from_the_settings() {
         let config = RedisConfig {
             url: Secret::new(url),
             prefix: "other".to_owned(),
+            adapter: Default::default(),
             tls: RedisTls::default(),
         };
-        let bus = RedisBus::new(&config)?;
         let namespaces = vec![Namespace::main()];
         let hub = door(probe.clone());
-        Ok::<_, BusError>(RedisBridge::over(
-            bus,
-            &config.prefix,
-            name(),
-            namespaces,
-            hub,
-            deaf(),
-            Arc::new(|| {}),
-        ))
+        RedisBridge::new(&config, name(), namespaces, hub, deaf(), Arc::new(|| {}))
     };
     assert!(new("http://127.0.0.1").is_err());
     let bridge = new(&server.url()).unwrap();

@@ -11,6 +11,12 @@
 pub const ACL_RULE: &str = "allchannels ~socket.io:sockhop:* -@all +ping +hello +publish +subscribe +psubscribe \
      +unsubscribe +punsubscribe +pubsub|numsub +get +set";
 
+/// The same for the sharded adapter, on one Redis or a Redis Cluster, where it must be granted on every node.
+///
+/// It uses no patterns, so its channels can be told.
+pub const SHARDED_ACL_RULE: &str = "resetchannels &socket.io#* &socket.io-sockhop#* ~socket.io:sockhop:* -@all +ping +hello \
+     +spublish +ssubscribe +sunsubscribe +pubsub|shardnumsub +cluster|slots +get +set";
+
 /// A kind of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is said by its text below")]
@@ -34,6 +40,7 @@ pub enum Fault {
     Protected,
     Sentinel,
     Cluster,
+    Unsuited,
     OtherRefusal,
 }
 
@@ -108,7 +115,10 @@ impl Fault {
             }
             Self::Sentinel => "this is a Sentinel: let REDIS_URL name the Redis that it watches",
             Self::Cluster => {
-                "let REDIS_URL name a Redis that is no cluster, or a cluster that is whole"
+                "make the Redis Cluster whole: redis-cli --cluster check tells what is amiss"
+            }
+            Self::Unsuited => {
+                "set REDIS_ADAPTER to what this Redis can do, and on all instances and servers the same"
             }
             Self::OtherRefusal => "see what Redis says of this error; its log tells more",
         }
@@ -154,10 +164,9 @@ mod tests {
     #[test]
     fn the_readme_grants_what_is_tested() {
         let readme = include_str!("../../README.md");
-        assert!(
-            readme.contains(ACL_RULE),
-            "the README must grant: {ACL_RULE}"
-        );
+        for rule in [ACL_RULE, SHARDED_ACL_RULE] {
+            assert!(readme.contains(rule), "the README must grant: {rule}");
+        }
         assert!(readme.contains("## When Redis fails"));
     }
 }

@@ -101,6 +101,34 @@ impl Endpoint {
         Ok(Self { place, login })
     }
 
+    /// Returns another node of the same cluster: the same login and certificates at another address.
+    ///
+    /// # Errors
+    /// This is no address of a cluster's node, or that one is none.
+    pub fn at(&self, host: &str, port: u16) -> Result<Self, EndpointError> {
+        let Place::Tcp { tls, .. } = &self.place else {
+            return Err(EndpointError::new(
+                "a Redis Cluster needs redis://host:port or rediss://host:port",
+            ));
+        };
+        Ok(Self {
+            place: Place::Tcp {
+                host: host.to_owned(),
+                port,
+                tls: tls.as_ref().map(|tls| tls.at(host)).transpose()?,
+            },
+            login: self.login.clone(),
+        })
+    }
+
+    /// Returns its host and port, if it has them.
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        match &self.place {
+            Place::Tcp { host, port, .. } => Some((host, *port)),
+            Place::Unix(_) => None,
+        }
+    }
+
     /// Returns where it is, for people: without user or password.
     pub fn place(&self) -> String {
         match &self.place {
@@ -170,6 +198,7 @@ mod tests {
         Endpoint::new(&RedisConfig {
             url: Secret::new(url),
             prefix: "p".to_owned(),
+            adapter: Default::default(),
             tls: RedisTls::default(),
         })
     }

@@ -38,11 +38,7 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// Reads the certificates.
     pub(super) fn new(settings: &RedisTls, host: &str) -> Result<Self, EndpointError> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| {
-            EndpointError::new(
-                "the host must be a name or an IP address that a certificate can hold",
-            )
-        })?;
+        let name = server_name(host)?;
         let roots = match &settings.ca_file {
             Some(path) => roots_of(path)?,
             None => roots_of_system()?,
@@ -72,10 +68,24 @@ impl Tls {
         })
     }
 
+    /// Returns the same for another host.
+    pub(super) fn at(&self, host: &str) -> Result<Self, EndpointError> {
+        Ok(Self {
+            connector: self.connector.clone(),
+            host: server_name(host)?,
+        })
+    }
+
     /// Shakes hands over an open stream.
     pub(super) async fn over(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.connector.connect(self.host.clone(), stream).await
     }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, EndpointError> {
+    ServerName::try_from(host.to_owned()).map_err(|_invalid| {
+        EndpointError::new("the host must be a name or an IP address that a certificate can hold")
+    })
 }
 
 fn unreadable(name: &str, path: &Path, err: &dyn std::fmt::Display) -> EndpointError {

@@ -84,9 +84,8 @@ function listen(ops) {
 }
 
 /** Starts one of Node's servers with `/`, `/ops`, `/ops-{number}` and `/node-only`. It ends with the test. */
-async function startNode(t, redis, { adapter = createAdapter, ...options }) {
-  const publisher = createClient({ url: redis.url });
-  const subscriber = publisher.duplicate();
+async function startNode(t, redis, { adapter = createAdapter, connect = (url) => createClient({ url }), ...options }) {
+  const [publisher, subscriber] = [connect(redis.url), connect(redis.url)];
   for (const connection of [publisher, subscriber]) connection.on('error', () => {});
   await Promise.all([publisher.connect(), subscriber.connect()]);
   const server = http.createServer();
@@ -158,17 +157,20 @@ export class Client {
 
 /** The running cluster. */
 export class Mixed {
-  /** Starts it; `options` are those of Node's adapters. */
-  static async start(t, options = {}) {
+  /**
+   * Starts it; `options` are those of Node's adapters, and: `adapter` and `connect`, which make Node's adapter and its clients of
+   * Redis; `start`, which starts a Redis; `env`, what a Sockhop's environment has besides.
+   */
+  static async start(t, { start = startRedis, env = {}, ...options } = {}) {
     const mixed = new Mixed();
     mixed.t = t;
     mixed.num = 0;
-    mixed.redis = await startRedis(t);
+    mixed.redis = await start(t);
     mixed.servers = {};
     for (const name of SERVERS) {
       mixed.servers[name] = name.startsWith('node')
         ? await startNode(t, mixed.redis, options)
-        : await startHub(t, { REDIS_URL: mixed.redis.url }, exampleBin('ops'));
+        : await startHub(t, { REDIS_URL: mixed.redis.url, ...env }, exampleBin('ops'));
     }
     mixed.clients = [];
     for (const name of SERVERS) {

@@ -1,7 +1,7 @@
 //! Two instances on one Redis that may fail. Source: wire.md 3; the "Cluster".
 
 use serde_json::json;
-use sockhop::app::App;
+use sockhop::{adapter::kind::AdapterKind, app::App};
 
 use crate::support::{
     http::{self, post_json},
@@ -35,9 +35,18 @@ pub(crate) async fn pair_of(
     redis: &RedisServer,
     build: fn(App) -> App,
 ) -> (TestServer, TestServer) {
+    pair_by(AdapterKind::Classic, &redis.url(), build).await
+}
+
+/// Two instances that see each other by one of the adapters.
+pub(crate) async fn pair_by(
+    adapter: AdapterKind,
+    url: &str,
+    build: fn(App) -> App,
+) -> (TestServer, TestServer) {
     let pair = (
-        TestServer::on_redis_with(&redis.url(), build),
-        TestServer::on_redis_with(&redis.url(), build),
+        TestServer::on_redis_by(adapter, url, build),
+        TestServer::on_redis_by(adapter, url, build),
     );
     await_redis(&pair.0, "up").await;
     await_redis(&pair.1, "up").await;

@@ -23,6 +23,7 @@
 //! | `redis_ways` | TLS, Unix sockets, ACL users |
 //! | `relay` | polling without sticky sessions |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
+//! | `sharded` | the sharded adapter: on one Redis in all modes, and on a Redis Cluster that moves slots and loses a master |
 //! | `tidy` | the house rules that a machine can check |
 
 #![allow(
@@ -52,6 +53,7 @@ mod redis_fails;
 mod redis_ways;
 mod relay;
 mod server_api;
+mod sharded;
 mod support;
 mod tidy;
 mod upgrade;

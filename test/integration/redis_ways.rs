@@ -6,26 +6,38 @@ use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sockhop::{
+    adapter::{
+        kind::AdapterKind::{self, Classic, Sharded},
+        sharded_channel::SubscriptionMode::Dynamic,
+    },
     config::{Config, RedisConfig, RedisTls, Secret},
-    redis_endpoint::fault::ACL_RULE,
+    redis_endpoint::fault::{ACL_RULE, SHARDED_ACL_RULE},
 };
 
 use crate::{
     cluster::await_redis,
-    support::{http, redis_server::RedisServer, server::TestServer, websocket::WebSocket},
+    support::{
+        http, redis_cluster::RedisCluster, redis_server::RedisServer, server::TestServer,
+        websocket::WebSocket,
+    },
 };
 
-fn on(url: &str, tls: &RedisTls) -> TestServer {
+fn on(adapter: AdapterKind, url: &str, tls: &RedisTls) -> TestServer {
     let redis = RedisConfig {
         url: Secret::new(url),
         prefix: "socket.io".to_owned(),
+        adapter,
         tls: tls.clone(),
     };
     TestServer::with(|config: &mut Config| config.redis = Some(redis))
 }
 
 async fn assert_everything_works(url: &str, tls: &RedisTls) {
-    let (one, two) = (on(url, tls), on(url, tls));
+    assert_everything_works_by(Classic, [url, url], tls).await;
+}
+
+async fn assert_everything_works_by(adapter: AdapterKind, urls: [&str; 2], tls: &RedisTls) {
+    let [one, two] = urls.map(|url| on(adapter, url, tls));
     await_redis(&one, "up").await;
     await_redis(&two, "up").await;
     let token = one.token().await;
@@ -39,7 +51,17 @@ async fn assert_everything_works(url: &str, tls: &RedisTls) {
 }
 
 async fn assert_down(url: &str, tls: &RedisTls, reason: &str, advice: &str) {
-    let server = on(url, tls);
+    assert_down_by(Classic, url, tls, reason, advice).await;
+}
+
+async fn assert_down_by(
+    adapter: AdapterKind,
+    url: &str,
+    tls: &RedisTls,
+    reason: &str,
+    advice: &str,
+) {
+    let server = on(adapter, url, tls);
     await_redis(&server, "down").await;
     let redis = &http::get(server.addr, "/readyz").await.json()["redis"];
     assert!(
@@ -122,6 +144,50 @@ async fn a_certificate_of_our_own_is_shown_to_a_redis_that_wants_it() {
         ..known
     };
     assert_down(&url, &unknown, "", "REDIS_CERT_FILE").await;
+}
+
+#[actix_rt::test]
+async fn tls_leads_to_every_node_of_a_cluster() {
+    let (ours, strangers) = (authority("ours"), authority("strangers"));
+    let dir = tempfile::tempdir().unwrap();
+    // Nodes are called by the addresses that the cluster announces.
+    write_certificates(dir.path(), "127.0.0.1", &ours);
+    let path = |name: &str| Some(dir.path().join(name));
+    std::fs::write(dir.path().join("ca.pem"), ours.pem()).unwrap();
+    std::fs::write(dir.path().join("strangers.pem"), strangers.pem()).unwrap();
+    let known = RedisTls {
+        ca_file: path("ca.pem"),
+        cert_file: path("cert.pem"),
+        key_file: path("key.pem"),
+    };
+    let cluster = RedisCluster::start_tls(dir.path());
+    // Main channel, private channels, account and key live on any of three nodes.
+    for (one, two) in [(0, 1), (1, 2), (2, 0)] {
+        let urls = [cluster.tls_url_of(one), cluster.tls_url_of(two)];
+        let urls = [&*urls[0], &*urls[1]];
+        assert_everything_works_by(Sharded(Dynamic), urls, &known).await;
+    }
+    let trusting_strangers = RedisTls {
+        ca_file: path("strangers.pem"),
+        ..known
+    };
+    let (url, advice) = (cluster.tls_url_of(0), "REDIS_CA_FILE");
+    let adapter = Sharded(Dynamic);
+    assert_down_by(adapter, &url, &trusting_strangers, "UnknownIssuer", advice).await;
+}
+
+#[actix_rt::test]
+async fn the_documented_rights_are_enough_for_the_sharded_adapter() {
+    let rule: Vec<&str> = SHARDED_ACL_RULE.split_whitespace().collect();
+    let redis = RedisServer::start_with(&[&["--user", "sockhop", "on", ">pw"][..], &rule].concat());
+    let url = format!("redis://sockhop:pw@127.0.0.1:{}", redis.port());
+    let none = RedisTls::default();
+    assert_everything_works_by(Sharded(Dynamic), [&url, &url], &none).await;
+    let log = redis.command(&[b"ACL", b"LOG"]);
+    assert_eq!(log, b"*0\r\n", "{}", String::from_utf8_lossy(&log));
+    redis.command(&[b"ACL", b"SETUSER", b"sockhop", b"-ssubscribe"]);
+    let advice = "the ACL rule is in the README";
+    assert_down_by(Sharded(Dynamic), &url, &none, "ssubscribe", advice).await;
 }
 
 #[actix_rt::test]

@@ -6,15 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockhop::config::Config;
+use sockhop::{
+    adapter::{
+        kind::AdapterKind,
+        sharded_channel::SubscriptionMode::{self, Dynamic, DynamicPrivate, Static},
+    },
+    config::Config,
+};
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use crate::{
-    cluster::{await_redis, pair_of},
+    cluster::{await_redis, pair_by, pair_of},
     support::{
         http::{self, Answer, Pending, Poller},
         program::Program,
+        redis_cluster::RedisCluster,
         redis_server::RedisServer,
         server::TestServer,
         websocket::WebSocket,
@@ -64,6 +71,10 @@ async fn pair(redis: &RedisServer) -> (TestServer, TestServer) {
     pair_of(redis, |app| app).await
 }
 
+async fn sharded_pair(url: &str, mode: SubscriptionMode) -> (TestServer, TestServer) {
+    pair_by(AdapterKind::Sharded(mode), url, |app| app).await
+}
+
 fn assert_unknown(response: &Answer) {
     assert_eq!(response.status, 400, "{response:?}");
     assert_eq!(response.json()["code"], 1, "{response:?}");
@@ -72,7 +83,35 @@ fn assert_unknown(response: &Answer) {
 #[actix_rt::test]
 async fn every_request_may_land_on_another_instance() {
     let redis = RedisServer::start();
-    let (one, two) = pair(&redis).await;
+    check_every_request(pair(&redis).await).await;
+}
+
+#[actix_rt::test]
+async fn every_request_may_land_elsewhere_with_the_sharded_adapter() {
+    let redis = RedisServer::start();
+    for mode in [Static, Dynamic, DynamicPrivate] {
+        check_every_request(sharded_pair(&redis.url(), mode).await).await;
+    }
+}
+
+#[actix_rt::test]
+async fn every_request_may_land_elsewhere_on_a_cluster() {
+    let cluster = RedisCluster::start();
+    // The names of the private channels are random: with each pair they are on other nodes.
+    for node in [0, 1, 2, 0] {
+        check_every_request(sharded_pair(&cluster.url_of(node), Dynamic).await).await;
+    }
+}
+
+#[actix_rt::test]
+async fn an_owner_that_is_gone_is_said_at_once_on_a_cluster() {
+    let cluster = RedisCluster::start();
+    for node in 0..3 {
+        check_gone_owner(sharded_pair(&cluster.url_of(node), Dynamic).await).await;
+    }
+}
+
+async fn check_every_request((one, two): (TestServer, TestServer)) {
     let session = Session::open(one.addr).await;
     join(&session, &one, &two).await;
     for n in 0..20 {
@@ -189,7 +228,10 @@ async fn the_protocols_errors_cross_as_they_are() {
 #[actix_rt::test]
 async fn an_owner_that_is_gone_is_said_at_once() {
     let redis = RedisServer::start();
-    let (one, two) = pair(&redis).await;
+    check_gone_owner(pair(&redis).await).await;
+}
+
+async fn check_gone_owner((one, two): (TestServer, TestServer)) {
     let session = Session::open(one.addr).await;
     let foreign = Session {
         sid: "Ab3dE6gH0123456789012345678901".to_owned(),

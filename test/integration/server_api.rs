@@ -4,22 +4,23 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sockhop::adapter::kind::AdapterKind;
 
 use crate::{
-    cluster::{await_redis, pair_of},
+    cluster::{await_redis, pair_by},
     ops_gateway,
     support::{redis_server::RedisServer, server::TestServer, websocket::WebSocket, within},
 };
 
 /// A client of `/ops`.
-struct Client {
-    websocket: WebSocket,
-    id: String,
+pub(crate) struct Client {
+    pub(crate) websocket: WebSocket,
+    pub(crate) id: String,
     next_ack: u64,
 }
 
 impl Client {
-    async fn of(server: &TestServer) -> Self {
+    pub(crate) async fn of(server: &TestServer) -> Self {
         let (websocket, connected) = WebSocket::join(server.addr, "/ops", "").await;
         let connected = connected.strip_prefix("40/ops,").unwrap();
         let connected: Value = serde_json::from_str(connected).unwrap();
@@ -31,7 +32,7 @@ impl Client {
     }
 
     /// Calls an event and returns the ack's first argument.
-    async fn call(&mut self, event: &str, arg: &Value) -> Value {
+    pub(crate) async fn call(&mut self, event: &str, arg: &Value) -> Value {
         let id = self.next_ack;
         self.next_ack += 1;
         self.websocket
@@ -45,12 +46,12 @@ impl Client {
         ack.get(0).cloned().unwrap_or_default()
     }
 
-    async fn op(&mut self, order: Value) -> Value {
+    pub(crate) async fn op(&mut self, order: Value) -> Value {
         self.call("op", &order).await
     }
 
     /// Awaits an event and returns what follows its name; the ack id that it wants, too.
-    async fn event(&mut self, name: &str) -> (Option<String>, Value) {
+    pub(crate) async fn event(&mut self, name: &str) -> (Option<String>, Value) {
         let text = self.websocket.text().await;
         let rest = text
             .strip_prefix("42/ops,")
@@ -62,12 +63,12 @@ impl Client {
         ((!id.is_empty()).then(|| id.to_owned()), event[1].clone())
     }
 
-    async fn acknowledge(&mut self, id: &str, value: &Value) {
+    pub(crate) async fn acknowledge(&mut self, id: &str, value: &Value) {
         self.websocket.send(&format!("43/ops,{id}[{value}]")).await;
     }
 }
 
-fn sorted(list: &Value) -> Vec<String> {
+pub(crate) fn sorted(list: &Value) -> Vec<String> {
     let mut texts: Vec<String> = list
         .as_array()
         .unwrap_or_else(|| panic!("{list}"))
@@ -78,7 +79,7 @@ fn sorted(list: &Value) -> Vec<String> {
     texts
 }
 
-fn ids(clients: &[&Client]) -> Vec<String> {
+pub(crate) fn ids(clients: &[&Client]) -> Vec<String> {
     let mut ids: Vec<String> = clients.iter().map(|client| client.id.clone()).collect();
     ids.sort_unstable();
     ids
@@ -86,7 +87,15 @@ fn ids(clients: &[&Client]) -> Vec<String> {
 
 /// Two instances on one Redis, and a client of each.
 async fn two(redis: &RedisServer) -> (TestServer, TestServer, Client, Client) {
-    let (one, two) = pair_of(redis, |app| app.gateway(ops_gateway::gateway())).await;
+    two_by(AdapterKind::Classic, &redis.url()).await
+}
+
+/// Two instances on a Redis by one of the adapters, and a client of each.
+pub(crate) async fn two_by(
+    adapter: AdapterKind,
+    url: &str,
+) -> (TestServer, TestServer, Client, Client) {
+    let (one, two) = pair_by(adapter, url, |app| app.gateway(ops_gateway::gateway())).await;
     let (a, b) = (Client::of(&one).await, Client::of(&two).await);
     (one, two, a, b)
 }
@@ -94,7 +103,11 @@ async fn two(redis: &RedisServer) -> (TestServer, TestServer, Client, Client) {
 #[actix_rt::test]
 async fn sockets_of_all_instances_are_fetched_with_rooms_and_data() {
     let redis = RedisServer::start();
-    let (_one, _two, mut a, mut b) = two(&redis).await;
+    check_fetching(AdapterKind::Classic, &redis.url()).await;
+}
+
+pub(crate) async fn check_fetching(adapter: AdapterKind, url: &str) {
+    let (_one, _two, mut a, mut b) = two_by(adapter, url).await;
     a.call("join", &json!("red")).await;
     b.call("join", &json!("red")).await;
     b.call("join", &json!("blue")).await;
@@ -133,7 +146,11 @@ async fn sockets_of_all_instances_are_fetched_with_rooms_and_data() {
 #[actix_rt::test]
 async fn sockets_anywhere_join_leave_and_are_disconnected() {
     let redis = RedisServer::start();
-    let (_one, two_, mut a, mut b) = two(&redis).await;
+    check_membership(AdapterKind::Classic, &redis.url()).await;
+}
+
+pub(crate) async fn check_membership(adapter: AdapterKind, url: &str) {
+    let (_one, two_, mut a, mut b) = two_by(adapter, url).await;
     let both = a.op(json!({ "op": "join", "rooms": ["x", "y"] })).await;
     assert_eq!(both, json!({ "ok": null }));
     // Joined first, fetched second: on one channel, in that order.
@@ -160,7 +177,11 @@ async fn sockets_anywhere_join_leave_and_are_disconnected() {
 #[actix_rt::test]
 async fn clients_anywhere_acknowledge_a_broadcast() {
     let redis = RedisServer::start();
-    let (_one, two_, mut a, mut b) = two(&redis).await;
+    check_acks(AdapterKind::Classic, &redis.url()).await;
+}
+
+pub(crate) async fn check_acks(adapter: AdapterKind, url: &str) {
+    let (_one, two_, mut a, mut b) = two_by(adapter, url).await;
     let mut c = Client::of(&two_).await;
     a.websocket
         .send(r#"42/ops,0["op",{"op":"ask","event":"q","args":{"k":1},"ms":20000}]"#)
@@ -219,7 +240,11 @@ async fn a_broadcast_with_acks_ends_when_nobody_is_left_who_could_answer() {
 #[actix_rt::test]
 async fn servers_send_events_to_each_other_and_not_to_themselves() {
     let redis = RedisServer::start();
-    let (_one, _two, mut a, mut b) = two(&redis).await;
+    check_server_events(AdapterKind::Classic, &redis.url()).await;
+}
+
+pub(crate) async fn check_server_events(adapter: AdapterKind, url: &str) {
+    let (_one, _two, mut a, mut b) = two_by(adapter, url).await;
     let order = json!({ "op": "server-emit", "event": "server-tell", "args": { "x": 1 } });
     assert_eq!(a.op(order).await, json!({ "ok": null }));
     assert_eq!(b.event("told").await, (None, json!({ "x": 1 })));

@@ -102,9 +102,10 @@ fn the_settings_have_one_reader() {
 }
 
 #[test]
-fn redis_has_two_doors_and_one_address() {
+fn redis_has_three_doors_and_one_address() {
     let doors = [
         "src/redis_bridge/redis_bus.rs",
+        "src/redis_bridge/sharded_bus.rs",
         "src/auth/store/redis.rs",
         "src/redis_endpoint/mod.rs",
     ];

@@ -248,9 +248,10 @@ export async function startHubs(t, envs) {
 // ---- Redis --------------------------------------------------------------------------------------------------------------
 
 class Redis {
-  constructor(directory, port) {
+  constructor(directory, port, args = []) {
     this.directory = directory;
     this.port = port;
+    this.args = args;
     this.url = `redis://127.0.0.1:${port}`;
     this.process = null;
   }
@@ -259,7 +260,7 @@ class Redis {
   async start() {
     this.process = start('redis-server', [
       '--port', String(this.port), '--bind', '127.0.0.1', '--dir', this.directory,
-      '--save', '', '--appendonly', 'yes', '--appendfsync', 'always',
+      '--save', '', '--appendonly', 'yes', '--appendfsync', 'always', ...this.args,
     ]);
     let hasEnded = false;
     this.process.ended.then(() => { hasEnded = true; });
@@ -275,14 +276,19 @@ class Redis {
   }
 }
 
-/** Sends one PING and returns the answer's first line. */
-async function ping(port) {
+const ping = (port) => command(port, 'PING');
+
+/** Sends one command and returns the answer's first line. */
+const command = async (port, line) => (await answerOf(port, line)).split('\r\n')[0];
+
+/** Sends one command and returns the first that comes back. */
+async function answerOf(port, line) {
   const socket = net.connect(port, '127.0.0.1');
   try {
     await once(socket, 'connect');
-    socket.write('PING\r\n');
+    socket.write(`${line}\r\n`);
     const [answer] = await once(socket, 'data');
-    return String(answer).split('\r\n')[0];
+    return String(answer);
   } finally {
     socket.destroy();
   }
@@ -293,6 +299,35 @@ export async function startRedis(t) {
   const redis = new Redis(await temporaryDirectory(t), await freePort());
   atEnd(t, () => redis.process && redis.kill());
   return redis.start();
+}
+
+/** Starts a Redis Cluster of three masters of the test's own. Its address is that of the first. */
+export async function startRedisCluster(t) {
+  const nodes = [];
+  for (let n = 0; n < 3; n += 1) {
+    const busPort = await freePort();
+    const node = new Redis(await temporaryDirectory(t), await freePort(), [
+      '--cluster-enabled', 'yes', '--cluster-port', String(busPort),
+    ]);
+    atEnd(t, () => node.process && node.kill());
+    await node.start();
+    nodes.push(Object.assign(node, { busPort }));
+  }
+  const obey = async (node, line) => {
+    const answer = await command(node.port, line);
+    if (answer !== '+OK') throw new Error(`${line}: ${answer}`);
+  };
+  for (const [n, node] of nodes.entries()) {
+    await obey(node, `CLUSTER ADDSLOTSRANGE ${Math.floor((n * 16384) / 3)} ${Math.floor(((n + 1) * 16384) / 3) - 1}`);
+    await obey(node, `CLUSTER SET-CONFIG-EPOCH ${n + 1}`);
+  }
+  for (const node of nodes.slice(1)) await obey(nodes[0], `CLUSTER MEET 127.0.0.1 ${node.port} ${node.busPort}`);
+  const sees = async (node) => {
+    const [info, all] = await Promise.all(['CLUSTER INFO', 'CLUSTER NODES'].map((line) => answerOf(node.port, line)));
+    return info.includes('cluster_state:ok') && info.includes('cluster_known_nodes:3') && !all.includes('handshake');
+  };
+  for (const node of nodes) await eventually(() => sees(node), 'a cluster that is whole');
+  return { url: nodes[0].url, nodes };
 }
 
 // ---- another web server -------------------------------------------------------------------------------------------------

@@ -9,10 +9,13 @@
 //! (`Unavailable`) within [`TimeOuts`], not a wait: callers that came while a connection was being tried get the
 //! answer of that try.
 //!
-//! Its own connection, apart from the bridge's, so that neither waits behind the other.
+//! Its own connection, apart from the bridge's, so that neither waits behind the other. In a Redis Cluster each key lives on
+//! one of the nodes: the one of the settings is asked first, and where it points to (MOVED) next.
 
 use std::{
+    collections::HashMap,
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,11 @@ use crate::{
     redis_endpoint::{self, Endpoint, fault::Fault},
     telemetry::with_causes,
 };
+
+/// How often a call follows MOVED before it gives up.
+const MAX_MOVES: usize = 5;
+/// Other nodes of a cluster to which connections are kept.
+const MAX_NODES: usize = 64;
 
 /// How long Redis may take.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +66,8 @@ pub struct RedisStore {
     prefix: String,
     /// Held while connecting, so that all callers wait for one try.
     link: Mutex<Link>,
+    /// The nodes of a cluster that this one has pointed to.
+    nodes: Mutex<HashMap<(String, u16), Arc<Self>>>,
 }
 
 #[derive(Default)]
@@ -83,7 +93,33 @@ impl RedisStore {
             deadline: time_outs.connect + time_outs.response,
             prefix: format!("{}:sockhop", config.prefix),
             link: Mutex::default(),
+            nodes: Mutex::default(),
         })
+    }
+
+    /// Returns the store at another node of the same cluster; `None` if this one cannot have meant it.
+    async fn at(&self, host: &str, port: u16) -> Option<Arc<Self>> {
+        let mut nodes = self.nodes.lock().await;
+        let name = (host.to_owned(), port);
+        if let Some(node) = nodes.get(&name) {
+            return Some(Arc::clone(node));
+        }
+        let own = self.endpoint.host_and_port();
+        // Without a host it means its own.
+        let host = if host.is_empty() { own?.0 } else { host };
+        let node = Arc::new(Self {
+            endpoint: self.endpoint.at(host, port).ok()?,
+            time_outs: self.time_outs,
+            deadline: self.deadline,
+            prefix: self.prefix.clone(),
+            link: Mutex::default(),
+            nodes: Mutex::default(),
+        });
+        if nodes.len() >= MAX_NODES {
+            nodes.clear();
+        }
+        nodes.insert(name, Arc::clone(&node));
+        Some(node)
     }
 
     fn user_key(&self, key: &UsernameKey) -> String {
@@ -140,18 +176,60 @@ impl RedisStore {
         }
     }
 
-    /// Sends `commands`; returns their replies and whether they were sent twice.
+    /// Sends `commands`, which are about one key, to whichever node has it; returns their replies and whether they were sent
+    /// twice.
     async fn replies(&self, commands: &Pipeline) -> Result<(Vec<Value>, bool), StoreError> {
+        let err = match self.replies_from(None, commands).await {
+            Ok(replies) => return Ok(replies),
+            Err(err) => err,
+        };
+        // The node of the settings is away: another may have the key, or know who has.
+        let nodes: Vec<_> = self.nodes.lock().await.values().cloned().collect();
+        for node in nodes {
+            if let Ok(replies) = self.replies_from(Some(node), commands).await {
+                return Ok(replies);
+            }
+        }
+        Err(err)
+    }
+
+    /// Sends `commands` to a node, or else to that of the settings, and on to wherever it points.
+    async fn replies_from(
+        &self,
+        mut node: Option<Arc<Self>>,
+        commands: &Pipeline,
+    ) -> Result<(Vec<Value>, bool), StoreError> {
+        let mut num_moves = 0;
+        loop {
+            let err = match node.as_deref().unwrap_or(self).replies_here(commands).await {
+                Ok(replies) => return Ok(replies),
+                Err(Failure::Late(elapsed)) => return Err(unavailable(elapsed)),
+                Err(Failure::Redis(err)) => err,
+            };
+            let next = match moved(&err) {
+                Some((host, port)) if num_moves < MAX_MOVES => self.at(host, port).await,
+                Some(_) | None => None,
+            };
+            let Some(next) = next else {
+                return Err(unavailable(advised(&err)));
+            };
+            node = Some(next);
+            num_moves += 1;
+        }
+    }
+
+    /// Sends `commands` to this node alone.
+    async fn replies_here(&self, commands: &Pipeline) -> Result<(Vec<Value>, bool), Failure> {
         let mut is_repeat = false;
         loop {
             let attempt = self.attempt(commands);
             let (err, may_repeat) = match tokio::time::timeout(self.deadline, attempt).await {
                 Ok(Ok(replies)) => return Ok((replies, is_repeat)),
                 Ok(Err(failed)) => failed,
-                Err(elapsed) => return Err(unavailable(elapsed)),
+                Err(elapsed) => return Err(Failure::Late(elapsed)),
             };
             if !may_repeat || is_repeat {
-                return Err(unavailable(advised(&err)));
+                return Err(Failure::Redis(err));
             }
             is_repeat = true;
         }
@@ -165,6 +243,8 @@ impl RedisStore {
         let outcome = connection.req_packed_commands(commands, 0, count).await;
         match outcome.and_then(|replies| replies.into_iter().map(Value::extract_error).collect()) {
             Ok(replies) => Ok(replies),
+            // The connection is fine, the key is elsewhere.
+            Err(err) if moved(&err).is_some() => Err((err, false)),
             Err(err) => {
                 // Whatever it was: a demoted master (READONLY), a full Redis (OOM) or a broken pipe all heal by
                 // a new connection or not at all, and errors are rare.
@@ -240,6 +320,19 @@ impl AccountStore for RedisStore {
     }
 }
 
+/// Why a node did not do what it was told.
+enum Failure {
+    Late(tokio::time::error::Elapsed),
+    Redis(RedisError),
+}
+
+/// Returns where an error says that the key is.
+fn moved(err: &RedisError) -> Option<(&str, u16)> {
+    let (addr, _slot) = err.redirect_node()?;
+    let (host, port) = addr.rsplit_once(':')?;
+    Some((host.trim_matches(['[', ']']), port.parse().ok()?))
+}
+
 fn set_if_absent(key: &str, value: &[u8]) -> Cmd {
     let mut command = redis::cmd("SET");
     command.arg(key).arg(value).arg("NX");
@@ -299,6 +392,7 @@ mod tests {
         let config = RedisConfig {
             url: Secret::new(url),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+            adapter: Default::default(),
             tls: RedisTls::default(),
         };
         RedisStore::new(&config, TimeOuts::default()).unwrap()
@@ -443,6 +537,7 @@ mod tests {
         let config = RedisConfig {
             url: Secret::new(format!("redis://{}", listener.local_addr().unwrap())),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+            adapter: Default::default(),
             tls: RedisTls::default(),
         };
         let short = Duration::from_millis(100);
@@ -525,6 +620,7 @@ mod tests {
         let config = RedisConfig {
             url: Secret::new("http://user:hunter2@localhost"),
             prefix: DEFAULT_REDIS_PREFIX.to_owned(),
+            adapter: Default::default(),
             tls: RedisTls::default(),
         };
         let Err(err) = RedisStore::new(&config, TimeOuts::default()) else {

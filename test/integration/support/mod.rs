@@ -13,6 +13,7 @@ pub(crate) mod chat;
 pub(crate) mod conformance;
 pub(crate) mod http;
 pub(crate) mod program;
+pub(crate) mod redis_cluster;
 pub(crate) mod redis_server;
 pub(crate) mod server;
 pub(crate) mod websocket;

@@ -54,6 +54,11 @@ impl RedisServer {
     /// Starts one that speaks TLS on a second port, which is returned, with `cert.pem` and `key.pem` of `dir`. With `ca.pem`
     /// there it wants certificates of its clients that this authority signed.
     pub(crate) fn start_tls(dir: &Path) -> (Self, u16) {
+        Self::start_tls_with(dir, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_tls_with(dir: &Path, args: &[&str]) -> (Self, u16) {
         let file = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
         for _ in 0..ATTEMPTS {
             let port = free_port();
@@ -67,18 +72,21 @@ impl RedisServer {
             } else {
                 "cert.pem"
             };
-            let mut server = Self::reserve_with(&[
+            let (port_text, cert, key) = (port.to_string(), file("cert.pem"), file("key.pem"));
+            let authority = file(ca);
+            let tls = [
                 "--tls-port",
-                &port.to_string(),
+                &port_text,
                 "--tls-cert-file",
-                &file("cert.pem"),
+                &cert,
                 "--tls-key-file",
-                &file("key.pem"),
+                &key,
                 "--tls-ca-cert-file",
-                &file(ca),
+                &authority,
                 "--tls-auth-clients",
                 wants_certificates,
-            ]);
+            ];
+            let mut server = Self::reserve_with(&[&tls[..], args].concat());
             if server.try_start() {
                 return (server, port);
             }
@@ -236,7 +244,8 @@ fn await_log(mut child: Child, words: &str) -> Option<Child> {
     Some(child)
 }
 
-fn free_port() -> u16 {
+/// Returns a port that nobody uses at the moment.
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

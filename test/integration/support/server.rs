@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::mpsc, thread::JoinHandle, time::Dur
 
 use serde_json::{Value, json};
 use sockhop::{
+    adapter::kind::AdapterKind,
     app::App,
     config::{Config, RedisConfig, RedisTls, Secret},
     gateways::{
@@ -43,8 +44,22 @@ impl TestServer {
         Self::on_redis_as(url, |_| {}, build)
     }
 
+    /// Starts one on a Redis by one of the adapters, with more than the usual gateways.
+    pub(crate) fn on_redis_by(adapter: AdapterKind, url: &str, build: fn(App) -> App) -> Self {
+        Self::on_redis_of(adapter, url, |_| {}, build)
+    }
+
     /// Starts one on a Redis, with changed settings and more than the usual gateways.
     pub(crate) fn on_redis_as(
+        url: &str,
+        further: impl FnOnce(&mut Config),
+        build: fn(App) -> App,
+    ) -> Self {
+        Self::on_redis_of(AdapterKind::default(), url, further, build)
+    }
+
+    fn on_redis_of(
+        adapter: AdapterKind,
         url: &str,
         further: impl FnOnce(&mut Config),
         build: fn(App) -> App,
@@ -55,6 +70,7 @@ impl TestServer {
             config.redis = Some(RedisConfig {
                 url,
                 prefix: "socket.io".to_owned(),
+                adapter,
                 tls: RedisTls::default(),
             });
             config.workers = 2;
