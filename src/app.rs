@@ -459,6 +459,9 @@ impl Running {
         self.services.is_stopping.store(true, Ordering::Relaxed);
         self.server.pause().await;
         let num_sessions = self.services.sessions.len();
+        if let Some(relay) = &self.services.relay {
+            relay.let_go();
+        }
         for session in self.services.sessions.all() {
             session.addr.do_send(Stop);
         }

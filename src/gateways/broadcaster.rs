@@ -236,7 +236,8 @@ impl Broadcaster {
     }
 
     /// Sends an event and returns what each selected client acknowledged, in any order: the first argument of its ack, as `T`
-    /// (`null` if it has none). Returns early once nobody is left who could answer.
+    /// (`null` if it has none). Alone, or [`local`](Self::local), it returns early once nobody is left
+    /// who could answer; of clients of other instances nobody knows that, so then it waits for its time.
     ///
     /// # Errors
     /// See [`AskError`]. What had arrived by then is in it: a client may have left, be too slow, or answer something else

@@ -1,7 +1,7 @@
 //! Events between servers: runs the handlers that gateways have for what other servers of the cluster emit.
 //!
 //! One actor per instance. Handlers run on its arbiter, which no client and no hub uses; they may await, and must not block.
-//! Up to [`MAX_UNDER_WAY`] run at a time; an event beyond that is dropped and logged, since nobody can be held back: it came
+//! Up to [`MAX_UNDER_WAY`] run at a time; an event beyond that is dropped, since nobody can be held back: it came
 //! from Redis. Source: Socket.IO server API (`serverSideEmit`); wire.md 3.3 (type 6).
 
 use std::{any::Any, panic::AssertUnwindSafe};
@@ -41,6 +41,7 @@ pub struct ServerSide {
     gateways: Gateways,
     hub: Addr<Hub>,
     under_way: WorkCount,
+    has_dropped: bool,
 }
 
 impl ServerSide {
@@ -50,6 +51,7 @@ impl ServerSide {
             gateways,
             hub,
             under_way: WorkCount::default(),
+            has_dropped: false,
         }
     }
 }
@@ -75,9 +77,13 @@ impl Handler<ServerEvent> for ServerSide {
             return;
         };
         if *self.under_way.watch().borrow() >= MAX_UNDER_WAY {
-            return log::warn!(
-                "{MAX_UNDER_WAY} handlers of server events run: {name:?} is dropped"
-            );
+            // Once, and without its name: whoever floods us must not flood the log.
+            if !std::mem::replace(&mut self.has_dropped, true) {
+                log::warn!(
+                    "{MAX_UNDER_WAY} handlers of server events run: one of {namespace} is dropped"
+                );
+            }
+            return;
         }
         let event = Event {
             name: name.clone(),

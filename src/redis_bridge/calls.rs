@@ -22,6 +22,8 @@ pub(super) const MAX_ANSWERS_BYTES: usize = 64 << 20;
 const MAX_CALLS: usize = 65_536;
 /// How long an entry is kept behind the time that its asker waits: it is swept away some time after.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long an entry is kept at most: an application may wait for longer than the clock can hold, and nobody hears so long.
+const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What whoever asks wants of sockets that others tell of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +133,7 @@ impl Calls {
             namespace,
             wants,
             answers,
-            deadline: now + timeout + GRACE,
+            deadline: now + timeout.min(MAX_TIME) + GRACE,
             bytes_left: MAX_ANSWERS_BYTES,
         };
         state.calls.insert(id.clone(), call);
@@ -249,6 +251,15 @@ mod tests {
         }
         assert!(calls.lock().calls.len() < 1000, "all who asked are over");
         drop(kept);
+    }
+
+    #[test]
+    fn who_waits_for_ever_is_no_more_than_the_clock_can_hold() {
+        let calls = calls();
+        let (answers, _received) = mpsc::unbounded_channel();
+        let now = Instant::now();
+        let id = calls.begin(now, "/a".into(), Wants::Sockets, answers, Duration::MAX);
+        assert!(calls.answer(&"/a".into(), &id.unwrap(), Answer::NumClients(1), 1));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Nothing that comes in ends anything: what cannot be read, is our own, or is for nobody here is skipped and counted.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -410,7 +411,12 @@ impl Intake {
             Unfit::NobodyHere => &self.stats.num_for_nobody,
             Unfit::Unasked => &self.stats.num_unasked,
             Unfit::Overload => {
-                log::warn!("{MAX_ANSWERING} questions of others are being answered: one is not");
+                if self.stats.num_unanswered.load(Relaxed) == 0 {
+                    // Once: whoever floods us must not flood the log.
+                    log::warn!(
+                        "{MAX_ANSWERING} questions of others are being answered: one is not"
+                    );
+                }
                 &self.stats.num_unanswered
             }
             Unfit::Malformed(err) => return self.skip_strange(inbound, &err.to_string()),
@@ -430,8 +436,25 @@ impl Intake {
             level,
             "Skipped a message of {} bytes on {:?}: {why}",
             inbound.payload.len(),
-            String::from_utf8_lossy(&inbound.channel),
+            origin(inbound),
         );
+    }
+}
+
+/// Returns what the log may say of a message's origin. Not the whole channel of a room: the room may be one that an id names, and
+/// a client of revision 3 proves with its id whose session it is.
+fn origin(inbound: &Inbound) -> Cow<'_, str> {
+    match &inbound.pattern {
+        Some(pattern) => Cow::Borrowed(pattern),
+        None => {
+            // Prefix and namespace; what comes behind may be a room of its own, too.
+            let mut parts = inbound.channel.splitn(3, |byte| *byte == b'#');
+            let (prefix, namespace) = (parts.next(), parts.next());
+            let of = |part: Option<&[u8]>| {
+                String::from_utf8_lossy(part.unwrap_or_default()).into_owned()
+            };
+            Cow::Owned(format!("{}#{}#", of(prefix), of(namespace)))
+        }
     }
 }
 
@@ -509,5 +532,24 @@ fn respond(queue: &Queue, channels: &Channels, uid: Option<&str>, response: &Res
                 channels.namespace()
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn the_log_does_not_learn_for_which_room_a_message_was() {
+        let inbound = |pattern: Option<&str>, channel: &'static str| Inbound {
+            pattern: pattern.map(str::to_owned),
+            channel: channel.into(),
+            payload: Bytes::new(),
+        };
+        let to_a_room = inbound(Some("p#/a#*"), "p#/a#/a#secret-of-a-session#");
+        assert_eq!(origin(&to_a_room), "p#/a#*");
+        assert_eq!(origin(&inbound(None, "p-request#/a#")), "p-request#/a#");
+        assert_eq!(origin(&inbound(None, "p#/a#secret-of-a-session#")), "p#/a#");
     }
 }

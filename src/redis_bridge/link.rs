@@ -36,6 +36,7 @@ use super::{
     outgoing::LIMITS,
     private::{self, Batch, Listener, Waiting},
     queue::Queue,
+    redis_bus::RESPONSE_TIMEOUT,
     status::{BridgeStats, BusStatus},
 };
 use crate::{
@@ -324,6 +325,10 @@ impl<B: Bus> Link<B> {
         } = ask;
         let unreachable = |reason: String| Answer::Unreachable { reason };
         let channels = self.namespaces.channels(&namespace);
+        // Or we would take ourselves for another, or another for us; and could not hear what is answered at once. The listener
+        // goes on meanwhile. If the bus does not confirm it, this link is about to end.
+        let settled = time::timeout(RESPONSE_TIMEOUT, self.namespaces.settled(&namespace));
+        let are_we_among = settled.await.unwrap_or(false);
         let num_listeners = match publisher.num_subscribers(channels.counted()).await {
             Ok(num_listeners) => num_listeners,
             Err(err) => {
@@ -339,7 +344,6 @@ impl<B: Bus> Link<B> {
                 };
             }
         };
-        let are_we_among = self.namespaces.is_open(&namespace);
         let num_instances = num_listeners.saturating_sub(usize::from(are_we_among));
         let asked = answers.send(Answer::Asked { num_instances });
         if num_instances == 0 || asked.is_err() {
@@ -384,11 +388,9 @@ impl<B: Bus> Link<B> {
         if let Some(rooms) = rooms {
             change.merge(listening.follow_rooms(News::All(rooms.all()), &self.namespaces));
         }
-        if change.add.is_empty() {
-            settled.send_replace(true);
-        } else {
-            subscriber.change(change.add, change.remove);
-        }
+        // There is always something: at least where we are spoken to alone.
+        subscriber.change(change.add, change.remove);
+        let mut is_changing = true;
         loop {
             let rooms_changed = async {
                 match rooms {
@@ -399,6 +401,8 @@ impl<B: Bus> Link<B> {
             let change = select! {
                 heard = subscriber.next() => match heard {
                     Ok(Heard::Settled) => {
+                        is_changing = false;
+                        self.namespaces.note_in_force(listening.namespaces());
                         settled.send_replace(true);
                         continue;
                     }
@@ -421,14 +425,20 @@ impl<B: Bus> Link<B> {
                     }
                     Err(err) => return err.into(),
                 },
-                () = self.namespaces.changed() => listening.follow(&self.namespaces),
-                () = rooms_changed => {
+                // One change at a time: what clients open and close meanwhile is one change, however much it is.
+                () = self.namespaces.changed(), if !is_changing => {
+                    listening.follow(&self.namespaces)
+                }
+                () = rooms_changed, if !is_changing => {
                     let news = rooms.map_or(News::Some(Vec::new()), RoomTable::news);
                     listening.follow_rooms(news, &self.namespaces)
                 }
             };
-            if !change.is_empty() {
+            is_changing = !change.is_empty();
+            if is_changing {
                 subscriber.change(change.add, change.remove);
+            } else {
+                self.namespaces.note_in_force(listening.namespaces());
             }
         }
     }

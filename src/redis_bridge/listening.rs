@@ -99,6 +99,11 @@ impl Listening {
         change
     }
 
+    /// Returns the namespaces.
+    pub(super) fn namespaces(&self) -> HashSet<Namespace> {
+        self.by_namespace.keys().cloned().collect()
+    }
+
     /// Returns whether a message is for this instance alone.
     pub(super) fn is_private(&self, inbound: &Inbound) -> bool {
         let own = self.private.as_ref();

@@ -34,6 +34,33 @@ struct State {
     refused: Option<(&'static str, &'static str)>,
     /// Everything that anybody did, in order.
     journal: Vec<Deed>,
+    /// Changes of subscriptions that are not made yet, and whose; `None`: they are made at once.
+    held_changes: Option<Vec<(usize, Names, Names)>>,
+}
+
+impl State {
+    fn change(&mut self, id: usize, add: Names, remove: Names) {
+        // Cut off meanwhile: `next` tells.
+        let Some(listener) = self.listeners.iter_mut().find(|l| l.id == id) else {
+            return;
+        };
+        let names = &mut listener.names;
+        names
+            .patterns
+            .retain(|name| !remove.patterns.contains(name));
+        names
+            .channels
+            .retain(|name| !remove.channels.contains(name));
+        names.patterns.extend(add.patterns.iter().cloned());
+        names.channels.extend(add.channels.iter().cloned());
+        listener.inbox.send(Heard::Settled).unwrap();
+        if !remove.is_empty() {
+            self.journal.push(Deed::Unsubscribed(remove));
+        }
+        if !add.is_empty() {
+            self.journal.push(Deed::Subscribed(add));
+        }
+    }
 }
 
 struct Listener {
@@ -86,6 +113,22 @@ impl MemoryBus {
             code: code.to_owned(),
             reason: format!("no access to a channel: {channel}"),
         })
+    }
+
+    /// Lets changes of subscriptions wait, as on a long way.
+    pub(super) fn hold_changes(&self) {
+        self.shared.state.lock().unwrap().held_changes = Some(Vec::new());
+    }
+
+    /// Makes those that wait, and from now on each at once; returns how many waited.
+    pub(super) fn make_changes(&self) -> usize {
+        let mut state = self.shared.state.lock().unwrap();
+        let held = state.held_changes.take().unwrap_or_default();
+        let num = held.len();
+        for (id, add, remove) in held {
+            state.change(id, add, remove);
+        }
+        num
     }
 
     /// Publishes as a stranger would.
@@ -270,26 +313,9 @@ pub(super) struct MemorySubscriber {
 impl Subscriber for MemorySubscriber {
     fn change(&mut self, add: Names, remove: Names) {
         let mut state = self.bus.shared.state.lock().unwrap();
-        let state = &mut *state;
-        // Cut off meanwhile: `next` tells.
-        let Some(listener) = state.listeners.iter_mut().find(|l| l.id == self.id) else {
-            return;
-        };
-        let names = &mut listener.names;
-        names
-            .patterns
-            .retain(|name| !remove.patterns.contains(name));
-        names
-            .channels
-            .retain(|name| !remove.channels.contains(name));
-        names.patterns.extend(add.patterns.iter().cloned());
-        names.channels.extend(add.channels.iter().cloned());
-        listener.inbox.send(Heard::Settled).unwrap();
-        if !remove.is_empty() {
-            state.journal.push(Deed::Unsubscribed(remove));
-        }
-        if !add.is_empty() {
-            state.journal.push(Deed::Subscribed(add));
+        match &mut state.held_changes {
+            Some(held) => held.push((self.id, add, remove)),
+            None => state.change(self.id, add, remove),
         }
     }
 

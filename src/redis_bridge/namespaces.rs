@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::wire::Channels;
 use crate::{
@@ -28,6 +28,8 @@ pub(super) struct Namespaces {
     fixed: HashSet<Namespace>,
     open: Mutex<HashMap<Namespace, Arc<Channels>>>,
     changed: Notify,
+    /// What the link listens to, as the bus has confirmed: it comes behind the table.
+    in_force: watch::Sender<HashSet<Namespace>>,
 }
 
 impl Namespaces {
@@ -48,6 +50,7 @@ impl Namespaces {
             fixed: fixed.iter().cloned().collect(),
             open: Mutex::default(),
             changed: Notify::new(),
+            in_force: watch::Sender::default(),
         };
         for namespace in fixed {
             table.open(namespace);
@@ -99,6 +102,20 @@ impl Namespaces {
     /// Returns whether a namespace is listened to, or will be at once.
     pub(super) fn is_open(&self, namespace: &Namespace) -> bool {
         self.lock().contains_key(namespace)
+    }
+
+    /// Notes what is listened to. From the link.
+    pub(super) fn note_in_force(&self, in_force: HashSet<Namespace>) {
+        self.in_force.send_replace(in_force);
+    }
+
+    /// Waits until a namespace that is open is listened to, and one that is not is not; returns whether it is.
+    pub(super) async fn settled(&self, namespace: &Namespace) -> bool {
+        let mut in_force = self.in_force.subscribe();
+        let settled =
+            in_force.wait_for(|names| names.contains(namespace) == self.is_open(namespace));
+        // The sender is our own.
+        settled.await.is_ok_and(|names| names.contains(namespace))
     }
 
     /// Returns the channels of a namespace, whether it is listened to or not: one can send where one has no sockets.

@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -98,6 +98,7 @@ impl Drop for Weight {
 pub(super) struct Sender {
     waiting: mpsc::Sender<Waiting>,
     total: Arc<AtomicUsize>,
+    has_dropped: AtomicBool,
 }
 
 /// The way out.
@@ -109,6 +110,7 @@ pub(super) fn channel() -> (Sender, Receiver) {
     let sender = Sender {
         waiting,
         total: Arc::default(),
+        has_dropped: AtomicBool::new(false),
     };
     (sender, receiver)
 }
@@ -127,7 +129,10 @@ impl Sender {
             receipt,
             weight,
         };
-        if total > MAX_WAITING_BYTES || self.waiting.try_send(Waiting::Letter(letter)).is_err() {
+        let is_dropped =
+            total > MAX_WAITING_BYTES || self.waiting.try_send(Waiting::Letter(letter)).is_err();
+        // Once: each would be a line.
+        if is_dropped && !self.has_dropped.swap(true, Relaxed) {
             log::warn!("too much waits to be sent to other instances: a message is dropped");
         }
     }

@@ -641,6 +641,57 @@ async fn a_namespace_is_heard_while_it_has_sockets_here() {
 }
 
 #[actix::test]
+async fn whoever_asks_while_the_own_subscription_is_under_way_counts_right() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let name = "socket.io-request#/made/7#";
+    let _other = bus.listen(name);
+    bus.hold_changes();
+    let ask = |namespace: &str| {
+        let (answers, received) = mpsc::unbounded_channel();
+        let ask = AskOthers {
+            namespace: namespace.into(),
+            question: Question::Rooms,
+            timeout: Duration::from_secs(5),
+            answers,
+        };
+        instance.bridge.do_send(ForBridge::Ask(Box::new(ask)));
+        received
+    };
+    let mut known = ask("/events");
+    instance.bridge.do_send(ForBridge::Open("/made/7".into()));
+    let mut made = ask("/made/7");
+    assert!(soon("the count", known.recv()).await.is_some());
+    // The bus has not heard of us yet: counted now, the other would be taken for us.
+    assert_eq!(bus.make_changes(), 1);
+    let first = soon("the count", made.recv()).await;
+    assert!(
+        matches!(first, Some(Answer::Asked { num_instances: 1 })),
+        "{first:?}"
+    );
+}
+
+#[actix::test]
+async fn a_flood_of_new_namespaces_is_one_change_at_a_time() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    bus.hold_changes();
+    for n in 0..100 {
+        instance
+            .bridge
+            .do_send(ForBridge::Open(format!("/made/{n}").into()));
+        // Each has reached the link before the next one is made.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(bus.make_changes(), 1);
+    soon("all", bus.subscribed("socket.io-request#/made/99#")).await;
+    let subscribed = |deed: &&Deed| matches!(deed, Deed::Subscribed(_));
+    assert_eq!(bus.journal().iter().filter(subscribed).count(), 3);
+}
+
+#[actix::test]
 async fn a_slow_hub_stops_the_listening() {
     let bus = MemoryBus::new();
     let mut instance = Instance::over(bus.clone()).up().await;

@@ -37,6 +37,7 @@ struct Waiting {
 struct State {
     calls: HashMap<u64, Waiting>,
     num_begun: u64,
+    is_closed: bool,
 }
 
 /// Requests that are under way.
@@ -49,10 +50,10 @@ impl Calls {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a call; `None` if too many are under way.
+    /// Notes a call; `None` if too many are under way, or this instance is stopping.
     fn begin(&self, to: InstanceId) -> Option<(u64, oneshot::Receiver<Answer>)> {
         let mut state = self.lock();
-        if state.calls.len() >= MAX_CALLS {
+        if state.is_closed || state.calls.len() >= MAX_CALLS {
             return None;
         }
         let id = state.num_begun;
@@ -83,6 +84,13 @@ impl Calls {
         self.lock().calls.values().map(|call| call.to).collect()
     }
 
+    /// Fails all calls, and every later one.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.calls.clear();
+    }
+
     /// Fails the calls to some instances.
     pub(super) fn lose(&self, is_lost: impl Fn(InstanceId) -> bool) {
         self.lock().calls.retain(|_, call| !is_lost(call.to));
@@ -97,11 +105,19 @@ pub struct Call {
     id: u64,
     answer: oneshot::Receiver<Answer>,
     heard: Option<oneshot::Receiver<usize>>,
-    is_answered: bool,
+    /// Of a GET, the session that loses what is answered if nobody is there to take it.
+    polled: Option<Sid>,
+    /// Whether the host needs to hear no more of it.
+    is_over: bool,
 }
 
 impl Call {
-    fn begin(relay: &Arc<Relay>, to: InstanceId, request: Request) -> Option<Self> {
+    fn begin(
+        relay: &Arc<Relay>,
+        to: InstanceId,
+        request: Request,
+        polled: Option<Sid>,
+    ) -> Option<Self> {
         let (id, answer) = relay.calls.begin(to)?;
         let heard = relay.send(to, id, &Message::Request(request));
         Some(Self {
@@ -110,7 +126,8 @@ impl Call {
             id,
             answer,
             heard: Some(heard),
-            is_answered: false,
+            polled,
+            is_over: false,
         })
     }
 
@@ -118,7 +135,7 @@ impl Call {
     /// and called again.
     pub async fn answer(&mut self) -> Answer {
         let answer = self.hear().await;
-        self.is_answered = answer.is_some();
+        self.is_over |= answer.is_some();
         answer.unwrap_or(Answer::Error {
             code: HandshakeError::SessionIdUnknown.code(),
         })
@@ -129,6 +146,8 @@ impl Call {
             let num_heard = heard.await;
             self.heard = None;
             if !matches!(num_heard, Ok(1..)) {
+                // There is no host, or nobody knows.
+                self.is_over = num_heard == Ok(0);
                 return None;
             }
         }
@@ -140,8 +159,9 @@ impl Drop for Call {
     fn drop(&mut self) {
         // Answered between the last look and now counts as aborted, too: nobody got that answer.
         self.relay.calls.end(self.id);
-        if !self.is_answered {
-            let abort = Message::Request(Request::Abort);
+        if !self.is_over {
+            let sid = self.polled.map(|sid| sid.as_str().to_owned());
+            let abort = Message::Request(Request::Abort { sid });
             self.relay.send(self.to, self.id, &abort);
         }
     }
@@ -165,7 +185,7 @@ impl PostCall {
     /// Says that the body was over the limit. The session survives, so this POST is over, and not aborted.
     pub fn send_too_large(mut self) {
         self.send(Request::TooLarge);
-        self.0.is_answered = true;
+        self.0.is_over = true;
     }
 
     fn send(&self, request: Request) {
@@ -191,7 +211,7 @@ impl Relay {
             sid: sid.as_str().to_owned(),
             revision,
         };
-        Call::begin(self, sid.owner(), request)
+        Call::begin(self, sid.owner(), request, Some(*sid))
     }
 
     /// Passes the head of a POST on; `None` if too much is under way.
@@ -200,6 +220,6 @@ impl Relay {
             sid: sid.as_str().to_owned(),
             revision,
         };
-        Call::begin(self, sid.owner(), request).map(PostCall)
+        Call::begin(self, sid.owner(), request, None).map(PostCall)
     }
 }

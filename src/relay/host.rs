@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use actix::Addr;
@@ -49,6 +52,7 @@ struct Hosted {
 pub(super) struct Host {
     services: OnceLock<Weak<Services>>,
     under_way: Mutex<HashMap<Key, Hosted>>,
+    has_refused: AtomicBool,
 }
 
 impl Host {
@@ -95,9 +99,16 @@ impl Host {
                 };
             }
             // Its task ends, and with it all that waits for the client.
-            Request::Abort => {
-                self.lock().remove(&key);
+            Request::Abort { sid } => {
+                let was_under_way = self.lock().remove(&key).is_some();
+                if !was_under_way && let Some(sid) = sid {
+                    self.lose_answer(&sid);
+                }
                 return;
+            }
+            // The caller's limit may be another.
+            Request::Body(Body { bytes, .. }) if bytes.len() > self.max_payload() => {
+                messages::Body::TooLarge
             }
             Request::Body(Body { is_binary, bytes }) if is_binary => {
                 messages::Body::WholeBinary(bytes)
@@ -113,6 +124,24 @@ impl Host {
         {
             // The session may have ended meanwhile; then its answer is on the way.
             _ = waiting.send(body);
+        }
+    }
+
+    fn max_payload(&self) -> usize {
+        self.services()
+            .map_or(0, |services| services.config.max_payload)
+    }
+
+    /// A client went away while the answer to its poll was on the way to it: what was in it is lost.
+    fn lose_answer(&self, sid: &str) {
+        let session = self
+            .services()
+            .zip(Sid::parse(sid))
+            .and_then(|(services, sid)| services.sessions.get(&sid));
+        if let Some(session) = session
+            && session.transport() == TransportName::Polling
+        {
+            session.addr.do_send(Abandon);
         }
     }
 
@@ -135,7 +164,12 @@ impl Host {
         };
         verify(&facts).map_err(error)?;
         if self.lock().len() >= MAX_HOSTED {
-            log::warn!("{MAX_HOSTED} requests of other instances are under way: one is refused");
+            if !self.has_refused.swap(true, Relaxed) {
+                // Once: whoever floods us must not flood the log.
+                log::warn!(
+                    "{MAX_HOSTED} requests of other instances are under way: one is refused"
+                );
+            }
             return Err(error(unknown));
         }
         Ok(session)

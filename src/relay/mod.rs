@@ -16,7 +16,7 @@
 //! Whoever waits for an instance that is gone is told within [`LOOK_INTERVAL`] and a little: every message says how many
 //! have heard it, and who is waited for is looked for. If Redis goes away, all that is under way fails at once: the client is
 //! told "Session ID unknown" and connects anew, and its session ends as if the client had gone away. Never is a payload sent
-//! twice, or one lost without the end of its session.
+//! twice, or one lost without the end of its session, at once or by its heartbeat.
 //!
 //! | file | |
 //! | --- | --- |
@@ -44,10 +44,12 @@ pub use self::caller::{Answer, Call, PostCall};
 use self::{
     caller::Calls,
     host::Host,
-    wire::{Envelope, Message},
+    wire::{DecodeError, Envelope, Message},
 };
 use crate::{
-    engine_io::sid::InstanceId, redis_bridge::messages::ForBridge, socket::actor::Services,
+    engine_io::{handshake::HandshakeError, sid::InstanceId},
+    redis_bridge::messages::ForBridge,
+    socket::actor::Services,
 };
 
 /// How often the instances that are waited for are looked for.
@@ -96,6 +98,11 @@ impl Relay {
                 self.calls.answer(envelope.from, envelope.id, answer);
             }
             Ok((envelope, Message::Request(request))) => self.host.take(self, envelope, request),
+            Err(DecodeError::Version {
+                envelope: Some(envelope),
+                is_error,
+                ..
+            }) => self.misunderstand(envelope, is_error),
             // Its sender waits for its time-out at the latest, and its client connects anew.
             Err(err) => log::debug!(
                 "skipped a relayed message of {} bytes: {err}",
@@ -104,10 +111,26 @@ impl Relay {
         }
     }
 
+    /// Tells an instance of another release that it is not understood, so that its client need not wait. Nor can be what it may
+    /// have answered to us: that call fails. An error is answered by nobody, or the two would never come to an end.
+    fn misunderstand(&self, Envelope { id, from }: Envelope, is_error: bool) {
+        let code = HandshakeError::SessionIdUnknown.code();
+        let unknown = Answer::Error { code };
+        self.calls.answer(from, id, unknown.clone());
+        if !is_error {
+            self.send(from, id, &Message::Answer(unknown));
+        }
+    }
+
     /// Fails all that is under way: others cannot be heard any more. From the bridge.
     pub fn lose_all(&self) {
         self.calls.lose(|_| true);
         self.host.lose(|_| true);
+    }
+
+    /// Fails the requests of this instance's clients: it is stopping, and they connect anew elsewhere. What others ask goes on.
+    pub fn let_go(&self) {
+        self.calls.close();
     }
 
     /// Fails what is under way with instances that are not there any more.

@@ -1,7 +1,7 @@
 //! What crosses between two instances for one polling request: a line of JSON, and the bytes of a body behind it.
 //!
-//! Pure. Only Sockhop reads and writes it. `v`, `id` and `from` are the same in every version, so that an instance of another
-//! release can be told that it is not understood.
+//! Pure. Only Sockhop reads and writes it. `v`, `id`, `from` and `"type":"error"` are the same in every version, so that an
+//! instance of another release can be told that it is not understood.
 //!
 //! ```text
 //! {"v":1,"id":7,"from":"Ab3dE6gH","type":"poll","sid":"…","eio":4}
@@ -10,6 +10,8 @@
 //! {"v":1,"id":7,"from":"Zy9xW7vU","type":"payload","is_binary":false}⏎4hi
 //! ```
 //! Limits: the body is whatever the bridge lets in (64 MiB); the line [`MAX_LINE_BYTES`].
+
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -31,8 +33,15 @@ pub enum DecodeError {
     #[error("header line is too long")]
     Line,
     /// It is of another release.
-    #[error("version {0}, and {VERSION} is spoken here")]
-    Version(u32),
+    #[error("version {version}, and {VERSION} is spoken here")]
+    Version {
+        /// Which.
+        version: u32,
+        /// Whose message it is, if that can be read.
+        envelope: Option<Envelope>,
+        /// Whether it is an error, to which nothing may be answered.
+        is_error: bool,
+    },
     /// The sender's name can be none.
     #[error("sender has no name")]
     From,
@@ -66,7 +75,7 @@ pub enum Message {
 }
 
 /// What the caller says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Request {
     /// A GET.
     Poll {
@@ -89,7 +98,24 @@ pub enum Request {
     /// It was of a type that the revision does not know.
     WrongType,
     /// The client went away.
-    Abort,
+    Abort {
+        /// Of a GET, the session: if the answer was on its way already, nobody got it.
+        sid: Option<String>,
+    },
+}
+
+impl fmt::Debug for Request {
+    /// Without the ids of sessions, which are secrets, and without what clients sent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Poll { .. } => "Poll",
+            Self::Post { .. } => "Post",
+            Self::Body(_) => "Body",
+            Self::TooLarge => "TooLarge",
+            Self::WrongType => "WrongType",
+            Self::Abort { .. } => "Abort",
+        })
+    }
 }
 
 /// What the host says.
@@ -121,21 +147,39 @@ struct Line {
 #[derive(Deserialize)]
 struct AnyLine {
     v: u32,
+    id: Option<u64>,
+    from: Option<String>,
+    r#type: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Kind {
-    Poll { sid: String, eio: u8 },
-    Post { sid: String, eio: u8 },
-    Body { is_binary: bool },
+    Poll {
+        sid: String,
+        eio: u8,
+    },
+    Post {
+        sid: String,
+        eio: u8,
+    },
+    Body {
+        is_binary: bool,
+    },
     TooLarge,
     WrongType,
-    Abort,
-    Payload { is_binary: bool },
+    Abort {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sid: Option<String>,
+    },
+    Payload {
+        is_binary: bool,
+    },
     Ok,
     Refused,
-    Error { code: u8 },
+    Error {
+        code: u8,
+    },
 }
 
 fn eio(revision: Revision) -> u8 {
@@ -167,7 +211,7 @@ pub fn encode(envelope: &Envelope, message: &Message) -> Bytes {
         }
         Message::Request(Request::TooLarge) => (Kind::TooLarge, None),
         Message::Request(Request::WrongType) => (Kind::WrongType, None),
-        Message::Request(Request::Abort) => (Kind::Abort, None),
+        Message::Request(Request::Abort { sid }) => (Kind::Abort { sid: sid.clone() }, None),
         Message::Answer(Answer::Payload(body)) => {
             let is_binary = body.is_binary;
             (Kind::Payload { is_binary }, Some(&body.bytes))
@@ -201,9 +245,14 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
         None if bytes.len() <= MAX_LINE_BYTES => (bytes.clone(), Bytes::new()),
         None => return Err(DecodeError::Line),
     };
-    let AnyLine { v } = serde_json::from_slice(&line).map_err(DecodeError::Header)?;
-    if v != VERSION {
-        return Err(DecodeError::Version(v));
+    let any: AnyLine = serde_json::from_slice(&line).map_err(DecodeError::Header)?;
+    if any.v != VERSION {
+        let from = any.from.as_deref().and_then(InstanceId::parse);
+        return Err(DecodeError::Version {
+            version: any.v,
+            envelope: any.id.zip(from).map(|(id, from)| Envelope { id, from }),
+            is_error: any.r#type.as_deref() == Some("error"),
+        });
     }
     let Line { id, from, kind, .. } = serde_json::from_slice(&line).map_err(DecodeError::Header)?;
     let from = InstanceId::parse(&from).ok_or(DecodeError::From)?;
@@ -223,7 +272,7 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
         Kind::Body { is_binary } => Message::Request(Request::Body(whole(is_binary))),
         Kind::TooLarge => Message::Request(Request::TooLarge),
         Kind::WrongType => Message::Request(Request::WrongType),
-        Kind::Abort => Message::Request(Request::Abort),
+        Kind::Abort { sid } => Message::Request(Request::Abort { sid }),
         Kind::Payload { is_binary } => Message::Answer(Answer::Payload(whole(is_binary))),
         Kind::Ok => Message::Answer(Answer::Ok),
         Kind::Refused => Message::Answer(Answer::Refused),
@@ -253,6 +302,7 @@ mod tests {
     #[test]
     fn every_message_is_read_as_it_was_written() {
         let sid = "Ab3dE6gH0123456789012345678901".to_owned();
+        let aborted = Some(sid.clone());
         let revision = Revision::V3;
         let poll = Request::Poll {
             sid: sid.clone(),
@@ -265,7 +315,8 @@ mod tests {
             Message::Request(Request::Body(body(b""))),
             Message::Request(Request::TooLarge),
             Message::Request(Request::WrongType),
-            Message::Request(Request::Abort),
+            Message::Request(Request::Abort { sid: None }),
+            Message::Request(Request::Abort { sid: aborted }),
             Message::Answer(Answer::Payload(body(b"4hi"))),
             Message::Answer(Answer::Ok),
             Message::Answer(Answer::Refused),
@@ -283,6 +334,27 @@ mod tests {
         assert!(
             text.ends_with(br#""type":"poll","sid":"Ab3dE6gH0123456789012345678901","eio":3}"#)
         );
+    }
+
+    #[test]
+    fn no_log_learns_the_id_of_a_session() {
+        let sid = "Ab3dE6gH0123456789012345678901".to_owned();
+        let revision = Revision::V4;
+        for request in [
+            Request::Poll {
+                sid: sid.clone(),
+                revision,
+            },
+            Request::Post {
+                sid: sid.clone(),
+                revision,
+            },
+            Request::Abort {
+                sid: Some(sid.clone()),
+            },
+        ] {
+            assert!(!format!("{:?}", Message::Request(request)).contains("0123456789"));
+        }
     }
 
     #[test]
@@ -307,7 +379,42 @@ mod tests {
         let line = br#"{"v":1,"id":1,"from":"Ab3dE6g","type":"ok"}"#;
         assert!(matches!(refused(line), DecodeError::From));
         let line = br#"{"v":2,"id":1,"from":"Ab3dE6gH","type":"dance"}"#;
-        assert!(matches!(refused(line), DecodeError::Version(2)));
+        let err = refused(line);
+        assert!(
+            matches!(
+                err,
+                DecodeError::Version {
+                    version: 2,
+                    envelope: Some(Envelope { id: 1, .. }),
+                    is_error: false
+                }
+            ),
+            "{err:?}"
+        );
+        let err = refused(br#"{"v":3,"id":1,"from":"Ab3dE6gH","type":"error","why":[]}"#);
+        assert!(
+            matches!(
+                err,
+                DecodeError::Version {
+                    version: 3,
+                    is_error: true,
+                    ..
+                }
+            ),
+            "{err:?}"
+        );
+        let err = refused(br#"{"v":3,"from":"?"}"#);
+        assert!(
+            matches!(
+                err,
+                DecodeError::Version {
+                    version: 3,
+                    envelope: None,
+                    ..
+                }
+            ),
+            "{err:?}"
+        );
         assert!(matches!(refused(&[b' '; 2000]), DecodeError::Line));
     }
 }

@@ -83,6 +83,10 @@ pub const MAX_NAMESPACES: usize = 100;
 /// Namespaces that one client may be waiting to join at a time before it is not read from.
 const MAX_ADMISSIONS: usize = 16;
 
+/// Memberships of one client that may have ended and still have handlers running before it is not read from: leaving must not be
+/// a way around waiting for them.
+const MAX_WINDING_DOWN: usize = 16;
+
 /// How long a polling client that was ended has to fetch the close packet.
 const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -146,6 +150,14 @@ enum Phase {
     Closed,
 }
 
+/// What a membership that ended has still to do.
+struct WindingDown {
+    namespace: Namespace,
+    rest: JoinHandle<()>,
+    /// Of its events that waited.
+    queued_bytes: usize,
+}
+
 /// One client session.
 pub struct Socket {
     sid: Sid,
@@ -163,9 +175,8 @@ pub struct Socket {
     decoder: Decoder,
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
-    /// Revision 3 alone: memberships that ended and whose handlers still run. Such a client comes back under the same id, and
-    /// one id must not be two members at a time.
-    winding_down: Vec<(Namespace, JoinHandle<()>)>,
+    /// Memberships that ended and whose handlers still run.
+    winding_down: Vec<WindingDown>,
     next_join: u32,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
@@ -278,6 +289,7 @@ impl Socket {
             let mut moved = self.flush(cx);
             moved |= self.poll_admissions(cx);
             moved |= self.poll_memberships(cx);
+            moved |= self.poll_winding_down(cx);
             moved |= self.poll_input(cx);
             moved |= self.poll_probe(cx);
             moved |= self.flush(cx);
@@ -490,10 +502,13 @@ impl Socket {
             namespace: namespace.clone(),
             socket_id: membership.socket.id().clone(),
         });
-        let rest = membership.wind_down(reason, self.services.work.begin());
-        if let (Revision::V3, Some(rest)) = (self.session.revision, rest) {
-            self.winding_down.retain(|(_, rest)| !rest.is_finished());
-            self.winding_down.push((namespace, rest));
+        let queued_bytes = membership.queued_bytes();
+        if let Some(rest) = membership.wind_down(reason, self.services.work.begin()) {
+            self.winding_down.push(WindingDown {
+                namespace,
+                rest,
+                queued_bytes,
+            });
         }
     }
 
@@ -568,7 +583,23 @@ impl Socket {
     }
 
     fn are_handlers_behind(&self) -> bool {
-        self.admissions.len() >= MAX_ADMISSIONS || membership::are_behind(&self.memberships)
+        let left = &self.winding_down;
+        self.admissions.len() >= MAX_ADMISSIONS
+            || left.len() >= MAX_WINDING_DOWN
+            || membership::are_behind(
+                &self.memberships,
+                left.iter().map(|left| left.queued_bytes).sum(),
+            )
+    }
+
+    /// Forgets the memberships that have nothing to do any more. Returns whether there were any.
+    fn poll_winding_down(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let before = self.winding_down.len();
+        self.winding_down
+            .retain_mut(|left| Pin::new(&mut left.rest).poll(cx).is_pending());
+        let moved = self.winding_down.len() < before;
+        self.have_handlers_moved |= moved;
+        moved
     }
 
     fn poll_input(&mut self, cx: &mut TaskContext<'_>) -> bool {
@@ -688,7 +719,13 @@ impl Socket {
             .admissions
             .iter()
             .any(|admission| admission.namespace == namespace);
-        if is_joining || self.membership_of(&namespace).is_some() {
+        let joined = self.membership_of(&namespace);
+        let joined = joined.and_then(|at| self.memberships.get(at));
+        if is_joining || joined.is_some_and(|membership| !membership.has_heard_client()) {
+            // The official client asks twice if a program calls `connect` on a socket that an open manager made.
+            return;
+        }
+        if joined.is_some() {
             return self.end(CloseReason::OutOfTurn);
         }
         let Some(gateway) = self.services.gateways.get(&namespace) else {
@@ -697,11 +734,13 @@ impl Socket {
         if self.memberships.len() + self.admissions.len() >= MAX_NAMESPACES {
             return self.refuse_unasked(&namespace, "Too many namespaces");
         }
+        // A client of revision 3 comes back under the same id, and one id must not be two members at a time.
+        let must_wait = self.session.revision == Revision::V3;
         let before = self
             .winding_down
             .iter()
-            .position(|(left, _)| *left == namespace)
-            .map(|at| self.winding_down.swap_remove(at).1);
+            .position(|left| must_wait && left.namespace == namespace)
+            .map(|at| self.winding_down.swap_remove(at).rest);
         let namespace = gateway.name_to_keep(&namespace);
         let request = ConnectRequest::new(namespace, auth, Arc::clone(&self.handshake));
         self.admissions

@@ -100,7 +100,7 @@ pub enum CloseReason {
     /// A breach of Socket.IO.
     #[error("socket.io")]
     SocketIo(#[source] DecodeError),
-    /// A packet for a namespace that the client did not join, or joined already.
+    /// A packet for a namespace that the client did not join, or a CONNECT for one that it has used already.
     #[error("packet out of turn")]
     OutOfTurn,
     /// No pong came in time, or in revision 3 no ping.

@@ -124,7 +124,8 @@ pub(super) struct Done {
 }
 
 /// Returns whether a client should not be read from until the handlers of its namespaces caught up.
-pub(super) fn are_behind(memberships: &[Membership]) -> bool {
+/// `left_bytes` wait in those that it has left.
+pub(super) fn are_behind(memberships: &[Membership], left_bytes: usize) -> bool {
     let awaits_ack = memberships
         .iter()
         .any(|membership| !membership.awaited.is_empty());
@@ -133,7 +134,7 @@ pub(super) fn are_behind(memberships: &[Membership]) -> bool {
         .iter()
         .map(|membership| membership.queued_bytes)
         .sum();
-    queued_bytes >= MAX_QUEUED_BYTES * factor
+    left_bytes + queued_bytes >= MAX_QUEUED_BYTES * factor
         || memberships
             .iter()
             .any(|membership| membership.queue.len() >= MAX_QUEUED_EVENTS * factor)
@@ -151,6 +152,7 @@ pub(super) struct Membership {
     is_connecting: bool,
     /// Events of ours that the client has yet to acknowledge.
     awaited: HashMap<AckId, Awaiter>,
+    has_heard_client: bool,
 }
 
 impl Membership {
@@ -165,7 +167,18 @@ impl Membership {
             running: Vec::new(),
             is_connecting: false,
             awaited: HashMap::new(),
+            has_heard_client: false,
         }
+    }
+
+    /// Returns how many bytes of events wait.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Returns whether the client has sent anything in the namespace since it joined.
+    pub(super) fn has_heard_client(&self) -> bool {
+        self.has_heard_client
     }
 
     /// Returns the namespace.
@@ -175,6 +188,7 @@ impl Membership {
 
     /// Queues an event.
     pub(super) fn push(&mut self, event: Event, ack: Option<AckId>) {
+        self.has_heard_client = true;
         let job = Job::Event { event, ack };
         self.queued_bytes += job.len_bytes();
         self.queue.push_back(job);
@@ -195,6 +209,7 @@ impl Membership {
 
     /// Takes an ack of the client. One that nobody awaits is ignored, as in Node.
     pub(super) fn acknowledge(&mut self, id: AckId, args: Args) {
+        self.has_heard_client = true;
         if let Some(awaiter) = self.awaited.remove(&id) {
             awaiter.acknowledge(args);
         }

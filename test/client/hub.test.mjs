@@ -2,8 +2,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
+import { Manager } from 'socket.io-client';
+
 import {
-  MODES, admitted, ask, client, connected, eventually, next, receives, startHub,
+  MODES, admitted, ask, atEnd, client, connected, eventually, next, receives, startHub,
 } from './support.mjs';
 
 /** What JSON can hold, with what tends to be lost on the way. */
@@ -175,6 +177,21 @@ for (const { name, options } of MODES) {
       await hub.start();
       await eventually(() => socket.connected, 'the client is back');
       assert.deepEqual(await ask(socket, 'echo', 1), [1]);
+    });
+
+    test('a namespace that a client asks for twice is joined once', async (t) => {
+      const hub = await startHub(t);
+      const manager = new Manager(hub.url, options);
+      atEnd(t, () => manager._close());
+      await next(manager, 'open');
+      // The manager is open, so each of the two lines sends a CONNECT.
+      const socket = manager.socket('/events', { auth: { token: await hub.token() } });
+      const heard = [];
+      for (const event of ['connect', 'disconnect']) socket.on(event, () => heard.push(event));
+      socket.connect();
+      await admitted(socket);
+      assert.deepEqual(await ask(socket, 'echo', 'once'), ['once']);
+      assert.deepEqual(heard, ['connect']);
     });
 
     test('an unknown namespace is refused in the words of Socket.IO', async (t) => {

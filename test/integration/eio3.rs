@@ -618,9 +618,13 @@ async fn a_refusal_is_an_error_packet_of_the_data_or_the_message() {
 }
 
 #[actix_rt::test]
-async fn joining_the_main_namespace_again_ends_the_connection() {
+async fn joining_the_main_namespace_again_ends_the_connection_once_it_was_used() {
     let server = server();
     let mut websocket = join_main(&server, WEBSOCKET).await;
+    websocket.send("40").await;
+    websocket.send("2").await;
+    assert_eq!(websocket.text().await, "3", "ignored so far");
+    websocket.send(r#"42["nobody handles this"]"#).await;
     websocket.send("40").await;
     websocket.assert_closed().await;
 }

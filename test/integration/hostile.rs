@@ -18,7 +18,7 @@
 //! | abort mid-body | `polling::a_client_that_aborts_its_post_ends_the_session` |
 //! | RSV, reserved opcode, unmasked, length with its highest bit, control frames, close codes, split UTF-8 | `websocket::breaches_of_rfc_6455_get_their_close_code` |
 //! | probe twice, wrong probe text, upgrade without `5` | `upgrade::repeated_probes_…`, `upgrade::any_other_first_packet_…`, `upgrade::an_upgrade_that_is_not_finished_in_time_is_dropped` |
-//! | CONNECT twice; 10k CONNECTs to unknown namespaces | `namespaces::packets_out_of_turn_end_the_connection`, `namespaces::ten_thousand_wishes_…` |
+//! | CONNECT twice; 10k CONNECTs to unknown namespaces | `namespaces::a_connect_is_ignored_until_…`, `namespaces::packets_out_of_turn_end_the_connection`, `namespaces::ten_thousand_wishes_…` |
 //! | 10k CONNECTs to new namespaces that a pattern matches | `namespaces::ten_thousand_wishes_for_namespaces_of_a_pattern_…` |
 //! | ack for nothing, `2` without payload | `namespaces::an_ack_for_nothing_and_an_event_without_payload_are_ignored` |
 //! | a slow reader | `websocket::a_client_that_reads_nothing_is_held_back_…`; many of them: here |
@@ -27,13 +27,15 @@
 //! Bounds on memory are those of a debug build, each several times what was measured and a fraction of what the attack
 //! would cost without its limit.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::json;
+use sockhop::gateways::Gateway;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::watch,
 };
 
 use crate::support::{
@@ -1148,4 +1150,49 @@ async fn a_frame_kind_is_never_what_a_server_would_send() {
     assert!(matches!(websocket.next().await, Frame::Text(text) if text.starts_with("44/nowhere")));
     drop(websocket);
     assert_unharmed(server.addr).await;
+}
+
+#[actix_rt::test]
+async fn leaving_is_no_way_around_handlers_that_are_behind() {
+    let (release, released) = watch::channel(false);
+    let (num_running, mut running) = watch::channel(0);
+    let num_running = Arc::new(num_running);
+    let gateway = Gateway::matching("/slow/{n}").on("wait", move |_, (): ()| {
+        let (mut released, num_running) = (released.clone(), Arc::clone(&num_running));
+        async move {
+            num_running.send_modify(|num| *num += 1);
+            released.wait_for(|released| *released).await.unwrap();
+        }
+    });
+    let server = TestServer::of_gateway(gateway);
+    let mut attacker = WebSocket::open(server.addr).await;
+    // In one write each, or the kernel would hold the second back until the first is acknowledged.
+    let attack = async {
+        attacker.send("40/slow/0,").await;
+        for n in 0..100 {
+            assert!(attacker.text().await.starts_with("40/slow/"));
+            let packets = [
+                format!("42/slow/{n},[\"wait\"]"),
+                format!("41/slow/{n},"),
+                format!("40/slow/{},", n + 1),
+            ];
+            let frames = packets.map(|packet| frame(0x81, packet.as_bytes()));
+            attacker.write(&frames.concat()).await;
+        }
+    };
+    let watching = async {
+        let enough = running.wait_for(|num| *num >= 16);
+        within("many handlers", enough).await.unwrap();
+        let mut other = WebSocket::open(server.addr).await;
+        for _ in 0..500 {
+            other.send("40/nowhere,").await;
+            other.text().await;
+        }
+        let num = *running.borrow();
+        assert!(num <= 16, "{num} handlers of one client run");
+        release.send_replace(true);
+    };
+    tokio::join!(attack, watching);
+    let all = running.wait_for(|num| *num == 100);
+    within("all of them", all).await.unwrap();
 }

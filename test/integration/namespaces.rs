@@ -157,8 +157,8 @@ async fn packets_out_of_turn_end_the_connection() {
         &["430[]"],
         &["41"],
         &["41/custom,"],
-        &["40", "40"],
-        &["40/test,{\"x\":\"never\"}", "40/test,"],
+        &["40", "42[\"nobody handles this\"]", "40"],
+        &["40", "4317[]", "40"],
         &["40", "42/custom,[\"x\"]"],
         &["40", "41", "42[\"message\",1]"],
     ] {
@@ -173,6 +173,36 @@ async fn packets_out_of_turn_end_the_connection() {
         );
     }
     server.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn a_connect_is_ignored_until_the_namespace_it_repeats_is_used() {
+    let server = TestServer::start();
+    let mut websocket = WebSocket::open(server.addr).await;
+    // One is judged for ever, so the second meets the first's wish; the others come as the official client sends them.
+    for packet in [
+        "40/test,{\"x\":\"never\"}",
+        "40/test,",
+        "40",
+        "40",
+        r#"40{"token":"another"}"#,
+    ] {
+        websocket.send(packet).await;
+    }
+    assert!(websocket.text().await.starts_with("40{"));
+    assert_eq!(websocket.text().await, r#"42["auth",{}]"#);
+    websocket.send("40").await;
+    websocket.send(r#"42["message",1]"#).await;
+    assert_eq!(websocket.text().await, r#"42["message-back",1]"#);
+    websocket.send("41").await;
+    websocket.send("40").await;
+    websocket.send("40").await;
+    assert!(websocket.text().await.starts_with("40{"), "joined anew");
+    assert_eq!(websocket.text().await, r#"42["auth",{}]"#);
+    websocket.send(r#"42["message",2]"#).await;
+    assert_eq!(websocket.text().await, r#"42["message-back",2]"#);
+    websocket.send("40").await;
+    assert_eq!(websocket.closed().await, (None, String::new()));
 }
 
 #[actix_rt::test]

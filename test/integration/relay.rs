@@ -1,7 +1,10 @@
 //! Polling without sticky sessions: each request of a session lands on another instance than the one before. The rules are
 //! those of `polling`. Source: wire.md 1.4; design.md, "Sessions hop".
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use sockhop::{
     adapter::{
@@ -11,6 +14,7 @@ use sockhop::{
     config::Config,
 };
 use tempfile::TempDir;
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use crate::{
     cluster::{await_redis, pair_by, pair_of},
@@ -340,4 +344,171 @@ async fn an_instance_that_is_killed_leaves_no_session_behind() {
     assert!(posted.text() == "ok" || got.status == 400);
     two.signal("-KILL");
     http::await_connections(one.addr, 0).await;
+}
+
+/// Stands in the place of an instance: hears what is said to it, and says what it likes.
+struct Stranger<'r> {
+    redis: &'r RedisServer,
+    stream: TcpStream,
+    heard: Vec<u8>,
+}
+
+impl<'r> Stranger<'r> {
+    const NAME: &'static str = "Ab3dE6gH";
+
+    fn join(redis: &'r RedisServer) -> Self {
+        let stream = redis.subscribe(&format!("socket.io-sockhop#{}#", Self::NAME));
+        stream.set_nonblocking(true).unwrap();
+        Self {
+            redis,
+            stream: TcpStream::from_std(stream).unwrap(),
+            heard: Vec::new(),
+        }
+    }
+
+    /// Tells the instance that owns `sid` something, in any version.
+    fn tell(&self, sid: &str, v: u32, id: u64, rest: &str) {
+        let channel = format!("socket.io-sockhop#{}#", &sid[..8]);
+        let line = format!(r#"{{"v":{v},"id":{id},"from":"{}",{rest}"#, Self::NAME);
+        let heard = self
+            .redis
+            .command(&[b"PUBLISH", channel.as_bytes(), line.as_bytes()]);
+        assert_eq!(heard, b":1\r\n", "somebody listens");
+    }
+
+    /// Waits until `text` has been said, and returns all that was said up to then.
+    async fn hears(&mut self, text: &str) -> String {
+        within(text, async {
+            loop {
+                let heard = String::from_utf8_lossy(&self.heard).into_owned();
+                if let Some(at) = heard.find(text) {
+                    self.heard.drain(..at + text.len());
+                    return heard;
+                }
+                assert_ne!(self.stream.read_buf(&mut self.heard).await.unwrap(), 0);
+            }
+        })
+        .await
+    }
+}
+
+#[actix_rt::test]
+async fn an_answer_that_crosses_its_abort_ends_the_session() {
+    let redis = RedisServer::start();
+    let (one, _two) = pair(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let session = Session::open(one.addr).await;
+    let sid = &session.sid;
+    let poll = format!(r#""type":"poll","sid":"{sid}","eio":4}}"#);
+    stranger.tell(sid, 1, 7, &poll);
+    assert_eq!(session.post(one.addr, b"40").await.text(), "ok");
+    stranger.hears(r#""type":"payload""#).await;
+    // The client went away, and with it what was in that payload.
+    stranger.tell(sid, 1, 7, &format!(r#""type":"abort","sid":"{sid}"}}"#));
+    one.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn an_instance_of_another_release_is_told_that_it_is_not_understood() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let of_one = Session::open(one.addr).await;
+    stranger.tell(&of_one.sid, 2, 7, r#""type":"dance"}"#);
+    let heard = stranger.hears(r#""type":"error","code":1"#).await;
+    assert!(heard.contains(r#""v":1,"id":7"#), "{heard}");
+    // Or it would go to and fro for ever.
+    stranger.tell(&of_one.sid, 2, 8, r#""type":"error","code":1}"#);
+    stranger.tell(&of_one.sid, 2, 9, r#""type":"dance"}"#);
+    let heard = stranger.hears(r#""type":"error","code":1"#).await;
+    assert!(
+        heard.contains(r#""id":9"#) && !heard.contains(r#""id":8"#),
+        "{heard}"
+    );
+
+    let foreign = Session {
+        sid: format!("{}0123456789012345678901", Stranger::NAME),
+    };
+    let answering = async {
+        stranger.hears(r#""v":1,"id":"#).await;
+        let rest = stranger.hears(",").await;
+        let id = rest.split(',').next().unwrap().parse().unwrap();
+        stranger.tell(
+            &Session::open(two.addr).await.sid,
+            2,
+            id,
+            r#""type":"sorry"}"#,
+        );
+    };
+    let (got, ()) = tokio::join!(foreign.get(two.addr), answering);
+    assert_unknown(&got);
+}
+
+#[actix_rt::test]
+async fn a_body_beyond_the_owners_limit_is_not_taken() {
+    let redis = RedisServer::start();
+    let (one, _two) = pair(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let session = Session::open(one.addr).await;
+    let sid = &session.sid;
+    let post = format!(r#""type":"post","sid":"{sid}","eio":4}}"#);
+    stranger.tell(sid, 1, 7, &post);
+    let huge = "2".repeat(1_000_001);
+    stranger.tell(
+        sid,
+        1,
+        7,
+        &format!("\"type\":\"body\",\"is_binary\":false}}\n{huge}"),
+    );
+    stranger.hears(r#""id":7,"from":"#).await;
+    stranger.hears(r#""type":"error""#).await;
+    assert_eq!(session.post(one.addr, b"40").await.text(), "ok");
+}
+
+#[actix_rt::test]
+async fn a_request_that_nobody_hears_is_not_taken_back() {
+    let redis = RedisServer::start();
+    let (_one, two) = pair(&redis).await;
+    let foreign = Session {
+        sid: "Ab3dE6gH0123456789012345678901".to_owned(),
+    };
+    let num_published = || {
+        let stats = redis.command(&[b"INFO", b"commandstats"]);
+        let stats = String::from_utf8(stats).unwrap();
+        let calls = stats.split("cmdstat_publish:calls=").nth(1);
+        calls.map_or(0, |calls| {
+            calls.split(',').next().unwrap().parse::<u64>().unwrap()
+        })
+    };
+    let before = num_published();
+    for _ in 0..10 {
+        assert_unknown(&foreign.get(two.addr).await);
+    }
+    // What was said about all but the last has been published before the last was.
+    assert_eq!(num_published() - before, 10);
+}
+
+#[actix_rt::test]
+async fn an_instance_that_stops_lets_go_of_polls_for_others_at_once() {
+    let redis = RedisServer::start();
+    let (one, mut two) = pair(&redis).await;
+    let session = Session::open(one.addr).await;
+    join(&session, &one, &two).await;
+    let there = two.addr;
+    let polling = async {
+        let got = session.get(there).await;
+        (got, Instant::now())
+    };
+    let stopping = async {
+        // It is parked at its owner: what is posted behind it elsewhere is answered there.
+        assert_eq!(session.post(there, b"42[\"nobody\"]").await.text(), "ok");
+        two.begin_stop();
+        Instant::now()
+    };
+    let ((got, answered), began) =
+        within("the end", async { tokio::join!(polling, stopping) }).await;
+    assert_unknown(&got);
+    let took = answered.duration_since(began);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    one.await_connections(0).await;
 }
