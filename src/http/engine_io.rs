@@ -318,10 +318,7 @@ async fn poll_elsewhere(
     let Some(mut call) = relay.poll(sid, revision) else {
         return busy();
     };
-    // The owner answers with a ping at the latest.
-    let config = &services.config;
-    let limit = config.ping_interval + config.ping_timeout + RELAY_GRACE;
-    match tokio::time::timeout(limit, call.answer()).await {
+    match tokio::time::timeout(relay_limit(services), call.answer()).await {
         Ok(answer) => relayed(answer),
         Err(_) => refuse(HandshakeError::SessionIdUnknown),
     }
@@ -356,10 +353,17 @@ async fn post_elsewhere(
             Err(BodyError::Broken) => return empty_400(),
         }
     }
-    match tokio::time::timeout(BODY_TIMEOUT, call.answer()).await {
+    match tokio::time::timeout(relay_limit(services), call.answer()).await {
         Ok(answer) => relayed(answer),
         Err(_) => refuse(HandshakeError::SessionIdUnknown),
     }
+}
+
+/// Returns how long the owner of a session may take to answer: a GET gets a ping at the latest, and a POST is answered when its
+/// packets were taken, or its session has ended.
+fn relay_limit(services: &Services) -> Duration {
+    let config = &services.config;
+    config.ping_interval + config.ping_timeout + RELAY_GRACE
 }
 
 fn busy() -> HttpResponse {

@@ -38,6 +38,9 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Questions that may wait for the connection that puts them.
 const MAX_WAITING_QUESTIONS: usize = 1024;
 
+/// How long a namespace without sockets is listened to for the answers to a question, whatever its time-out.
+const MAX_HEARING: Duration = Duration::from_secs(10 * 60);
+
 /// How long a namespace is listened to after its last socket has left, lest one that comes and goes cost Redis four commands
 /// each time.
 const CLOSE_DELAY: Duration = Duration::from_secs(5);
@@ -193,6 +196,32 @@ impl<B: Bus> RedisBridge<B> {
         }
     }
 
+    /// Listens where a question is put, or keeps listening there, for as long as answers may come: the namespace may have no
+    /// sockets here.
+    fn hear_answers(&mut self, ask: &AskOthers, ctx: &mut Context<Self>) {
+        let namespace = &ask.namespace;
+        let is_open = self.namespaces.is_open(namespace);
+        if !is_open {
+            self.namespaces.open(namespace.clone());
+        }
+        if !is_open || self.closing.contains_key(namespace) {
+            let delay = ask.timeout.min(MAX_HEARING) + CLOSE_DELAY;
+            self.close_later(namespace.clone(), delay, ctx);
+        }
+    }
+
+    /// Closes a namespace after a while, unless it is opened meanwhile.
+    fn close_later(&mut self, namespace: Namespace, delay: Duration, ctx: &mut Context<Self>) {
+        let name = namespace.clone();
+        let closing = ctx.run_later(delay, move |this, _| {
+            this.closing.remove(&name);
+            this.namespaces.close(&name);
+        });
+        if let Some(former) = self.closing.insert(namespace, closing) {
+            ctx.cancel_future(former);
+        }
+    }
+
     /// Without a connection a question waits for it only while the first one is being made.
     fn ask(&self, ask: Box<AskOthers>) {
         let (ask, reason) = match &*self.status.borrow() {
@@ -224,7 +253,10 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
     fn handle(&mut self, message: ForBridge, ctx: &mut Self::Context) {
         match message {
             ForBridge::Publish(command) => self.publish(&command),
-            ForBridge::Ask(ask) => self.ask(ask),
+            ForBridge::Ask(ask) => {
+                self.hear_answers(&ask, ctx);
+                self.ask(ask);
+            }
             ForBridge::Send {
                 to,
                 payload,
@@ -247,14 +279,7 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
                 }
             }
             ForBridge::Close(namespace) if self.namespaces.is_fixed(&namespace) => {}
-            ForBridge::Close(namespace) => {
-                let name = namespace.clone();
-                let closing = ctx.run_later(CLOSE_DELAY, move |this, _| {
-                    this.closing.remove(&name);
-                    this.namespaces.close(&name);
-                });
-                self.closing.insert(namespace, closing);
-            }
+            ForBridge::Close(namespace) => self.close_later(namespace, CLOSE_DELAY, ctx),
         }
     }
 }

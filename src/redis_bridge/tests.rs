@@ -587,7 +587,7 @@ async fn whoever_asks_hears_how_many_were_asked_and_what_they_say() {
         matches!(&second, Some(Answer::Rooms(rooms)) if rooms.len() == 1),
         "{second:?}"
     );
-    // Where we do not listen ourselves, everyone who does is another.
+    // Where we have no sockets, we listen for as long as answers may come, and are not counted ourselves.
     let _elsewhere = bus.listen("socket.io-request#/elsewhere#");
     let mut foreign = ask("/elsewhere");
     let first = soon("the count", foreign.recv()).await;
