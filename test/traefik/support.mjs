@@ -127,12 +127,12 @@ export async function startCluster(t, env = {}) {
 }
 
 /**
- * Connects one client of /events, WebSocket only, and waits until it knows which instance it is at.
+ * Connects one client of /events, unless told otherwise by WebSocket only, and waits until it knows which instance it is at.
  *
  * `instance` follows it from one instance to the next; `received`, `disconnects` and `errors` (attempts that failed) grow.
  */
-export async function arrive(t, at, token) {
-  const socket = client(t, at, { auth: { token }, transports: ['websocket'] });
+export async function arrive(t, at, token, options = { transports: ['websocket'] }) {
+  const socket = client(t, at, { auth: { token }, ...options });
   Object.assign(socket, { received: [], disconnects: [], errors: [], instance: null });
   socket.on('test-event', (payload) => socket.received.push(payload));
   socket.on('instance', ({ id }) => { socket.instance = id; });
@@ -147,9 +147,9 @@ export async function arrive(t, at, token) {
 }
 
 /** Connects clients one after the other, so that round-robin deals them out evenly. */
-export async function arriveAll(t, at, token, count) {
+export async function arriveAll(t, at, token, count, options) {
   const sockets = [];
-  for (let number = 0; number < count; number += 1) sockets.push(await arrive(t, at, token));
+  for (let number = 0; number < count; number += 1) sockets.push(await arrive(t, at, token, options));
   return sockets;
 }
 
