@@ -7,7 +7,8 @@ import { createClient } from 'redis';
 import { Server } from 'socket.io';
 import { io } from 'socket.io-client';
 
-import { PATIENCE, atEnd, eventually } from '../support/hub.mjs';
+import { Cluster } from '../support/cluster.mjs';
+import { PATIENCE, atEnd, eventually, startHub } from '../support/hub.mjs';
 
 export * from '../support/hub.mjs';
 
@@ -16,6 +17,12 @@ export const MODES = [
   { name: 'polling only', options: { transports: ['polling'] } },
   { name: 'websocket only', options: { transports: ['websocket'] } },
   { name: 'polling, then upgrade', options: {} },
+];
+
+/** Where clients come to: one instance, or three behind a balancer that is against sticky sessions. `start` is as `startHub`. */
+export const PLACES = [
+  { name: 'at one instance', start: startHub },
+  { name: 'never twice at the same instance', start: (t, env, bin) => Cluster.start(t, env, { bin }) },
 ];
 
 /** Makes a client that is not yet connected to anything but may be on its way; it ends with the test. */

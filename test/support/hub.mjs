@@ -148,6 +148,20 @@ class Hub {
     return this.process?.log ?? '';
   }
 
+  get isRunning() {
+    const child = this.process?.child;
+    return Boolean(child) && child.exitCode === null && child.signalCode === null;
+  }
+
+  /** The ids of all instances that a client may land at; a cluster has several. */
+  async instances() {
+    return [(await this.readyz()).instance];
+  }
+
+  async numConnections() {
+    return (await this.readyz()).connections;
+  }
+
   async start() {
     const started = start(this.bin, [], {
       // Its own directory, so that no .env of the repository takes part.
