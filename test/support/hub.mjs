@@ -56,7 +56,8 @@ function start(command, args, options) {
   return started;
 }
 
-async function within(ms, promise, what) {
+/** Waits for this promise, but no longer than that. */
+export async function within(ms, promise, what) {
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`${what()} (waited ${ms} ms)`)), ms);

@@ -1,0 +1,200 @@
+/**
+ * What a client has received, checked as it comes: of each publisher everything from the client's own CONNECT on, each once, in
+ * the order of that publisher. And the publishers: a client, one of Node's servers, an emitter.
+ */
+import { createAdapter } from '@socket.io/redis-adapter';
+import { Emitter } from '@socket.io/redis-emitter';
+import { createClient } from 'redis';
+import { Server } from 'socket.io';
+
+import { atEnd, client, eventually } from './support.mjs';
+
+/** What every publisher sends, so many times a second. Every fifth has an attachment, whose frame must stay with it. */
+const EVENT = 'test-event';
+const BYTES = Buffer.from([0, 30, 255]);
+
+/** Sends numbered events. */
+class Publisher {
+  constructor(name, send) {
+    this.name = name;
+    this.send = send;
+    /** The number of the next. */
+    this.next = 0;
+  }
+
+  publish() {
+    const number = this.next;
+    this.next += 1;
+    this.send(EVENT, number % 5 ? { from: this.name, number } : { from: this.name, number, bytes: BYTES });
+  }
+}
+
+/** One client's history. A fault is a sentence, noted once for each publisher: what follows a gap says no more. */
+export class History {
+  constructor(name, publishers) {
+    this.name = name;
+    this.faults = new Map();
+    /** Per publisher: the number that must come next at the latest, and then exactly. */
+    this.expected = new Map(publishers.map(({ name: from }) => [from, null]));
+    this.publishers = publishers;
+  }
+
+  /** The client knows that it is connected: all that is published from now on must come. */
+  begin() {
+    this.floors = new Map(this.publishers.map(({ name, next }) => [name, next]));
+  }
+
+  fault(from, text) {
+    if (!this.faults.has(from)) this.faults.set(from, `${this.name}: ${from}: ${text}`);
+  }
+
+  take({ from, number, bytes }) {
+    const expected = this.expected.get(from);
+    const floor = this.floors?.get(from);
+    if (expected === undefined) this.fault(from, 'nobody publishes by this name');
+    else if (floor === undefined) this.fault(from, `${number} came before the CONNECT's answer`);
+    else if (expected === null && number > floor) this.fault(from, `began with ${number}, though ${floor} was published after the CONNECT`);
+    else if (expected !== null && number !== expected) {
+      this.fault(from, number < expected ? `${number} came again, or late, after ${expected - 1}` : `${expected} is missing: ${number} came`);
+    }
+    if ((number % 5 === 0) !== Boolean(bytes)) this.fault(from, `${number} came with the wrong attachments: ${bytes}`);
+    this.expected.set(from, number + 1);
+  }
+
+  /** Whether the last event of every publisher is here. */
+  get isComplete() {
+    return this.publishers.every(({ name, next }) => (this.expected.get(name) ?? this.floors?.get(name)) === next);
+  }
+
+  /** What is wrong with it, once publishers have stopped and time has passed. */
+  end() {
+    for (const { name, next } of this.publishers) {
+      const expected = this.expected.get(name);
+      if (expected !== next) this.fault(name, `${next} were published, and ${expected} would have come next`);
+    }
+    return [...this.faults.values()];
+  }
+}
+
+/** Starts the three publishers; they publish when told. */
+export async function startPublishers(t, cluster, token) {
+  const socket = client(t, cluster, { auth: { token } });
+  const ends = [];
+  socket.on('disconnect', (reason) => ends.push(reason));
+
+  const connections = Array.from({ length: 3 }, () => createClient({ url: cluster.redis.url }));
+  for (const connection of connections) connection.on('error', () => {});
+  await Promise.all(connections.map((connection) => connection.connect()));
+  atEnd(t, () => Promise.all(connections.map((connection) => connection.close())));
+  const [publisher, subscriber, emitting] = connections;
+  const server = new Server({ adapter: createAdapter(publisher, subscriber) });
+  const node = server.of('/events');
+  const emitter = new Emitter(emitting).of('/events');
+  const publishers = [
+    new Publisher('client', (...event) => socket.emit(...event)),
+    new Publisher('node', (...event) => node.emit(...event)),
+    new Publisher('emitter', (...event) => emitter.emit(...event)),
+  ];
+  return { publishers, socket, ends };
+}
+
+/** Has all of them publish `rate` events a second each, evenly spread. Returns how to stop it. */
+export function publishSteadily(publishers, rate) {
+  const begun = performance.now();
+  let num = 0;
+  const timer = setInterval(() => {
+    const due = ((performance.now() - begun) / 1000) * rate * publishers.length;
+    for (; num < due; num += 1) publishers[num % publishers.length].publish();
+  }, 5);
+  return () => clearInterval(timer);
+}
+
+/**
+ * A client with default transports that keeps its history and, while it upgrades, asks one question after the other, each of
+ * which must be answered, in their order.
+ */
+export class Visitor {
+  constructor(t, cluster, token, publishers, name) {
+    this.history = new History(name, publishers);
+    this.ends = [];
+    this.errors = [];
+    this.numAsked = 0;
+    this.numAnswered = 0;
+    this.isUpgraded = false;
+    this.socket = client(t, cluster, { auth: { token } });
+    this.socket.on('connect', () => {
+      this.history.begin();
+      this.ask();
+    });
+    this.socket.on(EVENT, (event) => this.history.take(event));
+    this.socket.on('disconnect', (reason) => this.ends.push(reason));
+    this.socket.on('connect_error', (error) => this.errors.push(error.message));
+    this.socket.io.on('open', () => {
+      this.socket.io.engine.once('upgrade', () => { this.isUpgraded = true; });
+    });
+  }
+
+  /** Asks the next question when the last is answered, until some have been asked by WebSocket. */
+  ask(left = 3) {
+    if (left === 0) return;
+    const number = this.numAsked;
+    this.numAsked += 1;
+    this.socket.emit('echo', number, (answer) => {
+      if (answer !== this.numAnswered) this.history.fault('echo', `${answer} was answered, and ${this.numAnswered} was due`);
+      this.numAnswered += 1;
+      this.ask(this.isUpgraded ? left - 1 : left);
+    });
+    // Two at a time at the moment of the move: the second does not wait for the answer to the first.
+    this.socket.emit('echo', -1);
+  }
+
+  get isSettled() {
+    return this.isUpgraded && this.socket.connected && this.numAsked === this.numAnswered;
+  }
+
+  /** All that is wrong with it. */
+  faults() {
+    const { name } = this.history;
+    return [
+      ...this.history.end(),
+      ...this.ends.map((reason) => `${name}: was disconnected: ${reason}`),
+      ...this.errors.map((error) => `${name}: could not connect: ${error}`),
+      ...(this.numAsked === this.numAnswered ? [] : [`${name}: ${this.numAnswered} of ${this.numAsked} questions were answered`]),
+      ...(this.isUpgraded ? [] : [`${name}: did not upgrade`]),
+    ];
+  }
+}
+
+/**
+ * Lets `num` clients come, `perSecond` at a time, while the publishers publish, and stay until the end. Returns all faults, which
+ * ought to be none, and what it was worth: the moves that were made and the events that came.
+ */
+export async function keepHistory(t, cluster, { num, perSecond, rate, staySeconds }) {
+  const token = await cluster.token();
+  const { publishers, socket, ends } = await startPublishers(t, cluster, token);
+  await eventually(() => socket.connected, 'the publishing client');
+  const stop = publishSteadily(publishers, rate);
+  atEnd(t, stop);
+  const visitors = [];
+  const begun = performance.now();
+  await eventually(() => {
+    const due = Math.min(num, ((performance.now() - begun) / 1000) * perSecond);
+    while (visitors.length < due) visitors.push(new Visitor(t, cluster, token, publishers, `client ${visitors.length}`));
+    return visitors.length === num;
+  }, 'all on their way', (num / perSecond) * 10_000);
+  // Whatever keeps one of them from settling is told by its own faults.
+  await eventually(() => visitors.every(({ isSettled }) => isSettled), 'all settled').catch(() => {});
+  const settled = performance.now();
+  await eventually(() => performance.now() - settled > staySeconds * 1000, 'their stay', staySeconds * 10_000);
+  stop();
+  await eventually(() => visitors.every(({ history }) => history.isComplete), 'all complete').catch(() => {});
+  const moves = cluster.balancer.upgrades.filter(({ from, to, status }) => from !== to && status === 101).length;
+  return {
+    faults: [
+      ...visitors.flatMap((visitor) => visitor.faults()),
+      ...ends.map((reason) => `the publishing client was disconnected: ${reason}`),
+    ],
+    moves,
+    numEvents: publishers.reduce((sum, { next }) => sum + next, 0),
+  };
+}
