@@ -41,8 +41,8 @@ process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
 
-/** Starts a process and keeps what it prints. */
-function start(command, args, options) {
+/** Starts a process and keeps what it prints. It is killed if the test process goes away; `ended` is the promise of `{code, signal}`. */
+export function startProcess(command, args, options) {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
   const started = { child, log: '', ended: null };
   const keep = (chunk) => { started.log += chunk; child.emit('log'); };
@@ -164,7 +164,7 @@ class Hub {
   }
 
   async start() {
-    const started = start(this.bin, [], {
+    const started = startProcess(this.bin, [], {
       // Its own directory, so that no .env of the repository takes part.
       cwd: this.directory,
       env: {
@@ -273,7 +273,7 @@ class Redis {
 
   /** Starts it and waits until it answers PING. What it held before is there again. */
   async start() {
-    this.process = start('redis-server', [
+    this.process = startProcess('redis-server', [
       '--port', String(this.port), '--bind', '127.0.0.1', '--dir', this.directory,
       '--save', '', '--appendonly', 'yes', '--appendfsync', 'always', ...this.args,
     ]);
