@@ -71,7 +71,7 @@ test-client: test/client/$(installed)
 # -B leaves no __pycache__ behind; sockets that the client forgets to close are not our fault.
 test-python:
 	$(call heading,the Python client)
-	@test/support/install-tools.sh '$(TOOLS)' python-socketio
+	@test/support/install-tools.sh '$(TOOLS)' redis python-socketio
 	cargo build --locked --example matrix
 	cd test/python && '$(abspath $(TOOLS))/bin/python' -B -W ignore::ResourceWarning -m unittest -v
 
