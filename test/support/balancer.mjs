@@ -25,9 +25,10 @@ const POLICIES = {
 };
 
 /**
- * Starts one in front of these hubs. Returns `{url, numRequests, upgrades, openerOf, remove, add}`: how many requests each hub got;
- * of every upgrade of a session that began with polling, who opened the session and who got the upgrade, as
- * `{sid, from, to, status}`; how to take a hub away or bring it back; and who opened a session.
+ * Starts one in front of these hubs. Returns `{url, numRequests, upgrades, holdUpgrades, openerOf, remove, add}`: how many
+ * requests each hub got; of every upgrade of a session that began with polling, who opened the session and who got the upgrade, as
+ * `{sid, from, to, status}`; how to keep upgrades waiting, until what is returned is called; who opened a session; and how to take
+ * a hub away or bring it back.
  */
 export async function startBalancer(t, all, policy = process.env.BALANCE ?? 'adversarial') {
   const choose = POLICIES[policy];
@@ -39,6 +40,8 @@ export async function startBalancer(t, all, policy = process.env.BALANCE ?? 'adv
   const upgrades = [];
   const agent = new http.Agent({ keepAlive: true });
   let turn = 0;
+  /** What upgrades of sessions that began with polling wait for. */
+  let held = null;
 
   const forward = (request, isUpgrade) => {
     const sid = new URL(request.url, 'http://balancer').searchParams.get('sid');
@@ -74,7 +77,9 @@ export async function startBalancer(t, all, policy = process.env.BALANCE ?? 'adv
     response.on('close', () => outgoing.destroy());
     request.pipe(outgoing);
   });
-  server.on('upgrade', (request, socket, head) => {
+  server.on('upgrade', async (request, socket, head) => {
+    socket.on('error', () => socket.destroy());
+    if (/[?&]sid=/.test(request.url)) await held;
     const { hub, sid, session, outgoing } = forward(request, true);
     if (!outgoing) {
       socket.destroy();
@@ -102,7 +107,7 @@ export async function startBalancer(t, all, policy = process.env.BALANCE ?? 'adv
       incoming.pipe(socket);
     });
     outgoing.on('error', end);
-    socket.on('error', end).on('close', () => outgoing.destroy());
+    socket.on('close', () => outgoing.destroy());
     outgoing.end();
   });
   server.listen(0, '127.0.0.1');
@@ -116,6 +121,14 @@ export async function startBalancer(t, all, policy = process.env.BALANCE ?? 'adv
     url: `http://127.0.0.1:${server.address().port}`,
     numRequests,
     upgrades,
+    holdUpgrades: () => {
+      let letGo;
+      held = new Promise((resolve) => { letGo = resolve; });
+      return () => {
+        held = null;
+        letGo();
+      };
+    },
     openerOf: (sid) => sessions.get(sid)?.opener,
     remove: (hub) => { if (hubs.includes(hub)) hubs.splice(hubs.indexOf(hub), 1); },
     add: (hub) => { if (!hubs.includes(hub)) hubs.push(hub); },
