@@ -26,6 +26,7 @@ help:
 	@echo 'make compose-test  build the image, run docker-compose.yml for real and test it (needs Docker)'
 	@echo 'make fuzz          feed every decoder with noise, FUZZ_SECONDS each (needs a nightly Rust)'
 	@echo 'make bench         measure the hub beside other servers: most of an hour (BENCH_ONLY=steady,idle BENCH_REPS=5 BENCH_SECONDS=5)'
+	@echo 'make bench-hops    measure what it costs that sessions hop: some minutes'
 	@echo 'make clean         remove what was built and installed here; accounts in data/ stay'
 	@echo
 	@echo 'docker compose up --build   two hubs, Redis and Traefik at http://localhost:8080'
