@@ -12,6 +12,8 @@ import { PATIENCE, atEnd, client, eventually } from './support.mjs';
 /** What every publisher sends, so many times a second. Every fifth has an attachment, whose frame must stay with it. */
 const EVENT = 'test-event';
 const BYTES = Buffer.from([0, 30, 255]);
+/** How many questions a client keeps under way while it upgrades. */
+const UNDER_WAY = 3;
 
 /** Sends numbered events. */
 class Publisher {
@@ -110,8 +112,8 @@ export function publishSteadily(publishers, rate) {
 }
 
 /**
- * A client with default transports that keeps its history and, while it upgrades, asks one question after the other, each of
- * which must be answered, in their order.
+ * A client with default transports that keeps its history and, while it upgrades, asks questions, each of which must be answered,
+ * in their order.
  */
 export class Visitor {
   constructor(t, place, token, publishers, name) {
@@ -120,6 +122,8 @@ export class Visitor {
     this.errors = [];
     this.numAsked = 0;
     this.numAnswered = 0;
+    /** How many it is still to ask once it has upgraded. */
+    this.numLeft = 2 * UNDER_WAY;
     this.isUpgraded = false;
     this.socket = client(t, place, { auth: { token } });
     this.socket.on('connect', () => {
@@ -134,22 +138,22 @@ export class Visitor {
     });
   }
 
-  /** Asks the next question when the last is answered, until some have been asked by WebSocket. */
-  ask(left = 3) {
-    if (left === 0) return;
-    const number = this.numAsked;
-    this.numAsked += 1;
-    this.socket.emit('echo', number, (answer) => {
-      if (answer !== this.numAnswered) this.history.fault('echo', `${answer} was answered, and ${this.numAnswered} was due`);
-      this.numAnswered += 1;
-      this.ask(this.isUpgraded ? left - 1 : left);
-    });
-    // Two at a time at the moment of the move: the second does not wait for the answer to the first.
-    this.socket.emit('echo', -1);
+  /** Keeps some questions under way, until some have been asked by WebSocket: at the moment of the move there are some, too. */
+  ask() {
+    while (this.numAsked - this.numAnswered < UNDER_WAY && this.numLeft > 0) {
+      const number = this.numAsked;
+      this.numAsked += 1;
+      if (this.isUpgraded) this.numLeft -= 1;
+      this.socket.emit('echo', number, (answer) => {
+        if (answer !== this.numAnswered) this.history.fault('echo', `${answer} was answered, and ${this.numAnswered} was due`);
+        this.numAnswered += 1;
+        this.ask();
+      });
+    }
   }
 
   get isSettled() {
-    return this.isUpgraded && this.socket.connected && this.numAsked === this.numAnswered;
+    return this.socket.connected && this.numLeft === 0 && this.numAsked === this.numAnswered;
   }
 
   /** All that is wrong with it. */
