@@ -5,7 +5,7 @@
 //! that it owes), `clock` (heartbeat and deadlines),
 //! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
 //! kept of the first request), `record` (one socket of one namespace), `snapshot` (a socket as
-//! other servers see it), `endpoint` (the paths that speak Engine.IO), `work`
+//! other servers see it), `portable` (a session as it moves to another instance), `endpoint` (the paths that speak Engine.IO), `work`
 //! (what goes on after a client left).
 //!
 //! A Socket owns its transport, heartbeat, memberships and outbox; nobody else writes to the client, and sockets never
@@ -21,6 +21,7 @@ mod membership;
 pub mod messages;
 pub mod outbox;
 mod polling;
+pub mod portable;
 pub mod record;
 pub mod sessions;
 pub mod snapshot;
