@@ -131,7 +131,7 @@ export class Visitor {
       this.ask();
     });
     this.socket.on(EVENT, (event) => this.history.take(event));
-    this.socket.on('disconnect', (reason) => this.ends.push(reason));
+    this.socket.on('disconnect', (reason, details) => this.ends.push(`${reason} (${details?.context?.reason ?? ''})`));
     this.socket.on('connect_error', (error) => this.errors.push(error.message));
     this.socket.io.on('open', () => {
       this.socket.io.engine.once('upgrade', () => { this.isUpgraded = true; });

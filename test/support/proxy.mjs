@@ -2,8 +2,8 @@
  * What stands between an instance and its Redis when a test is to slow it down, stop it, or cut it off: a TCP proxy that keeps
  * the order of each direction of each connection. Node built-ins only.
  *
- * Every chunk asks `proxy.gate` before it goes on, and those behind it wait. So a gate that takes its time delays, one that never
- * answers freezes, and one that looks at the bytes stops whatever it wants at whichever step.
+ * Every chunk asks `proxy.gate` as it comes, and waits for the answer before it goes on, and those behind it wait, too. So a gate that
+ * takes its time delays, one that never answers freezes, and one that looks at the bytes stops whatever it wants at whichever step.
  */
 import { once } from 'node:events';
 import net from 'node:net';
@@ -13,6 +13,9 @@ import { atEnd } from './hub.mjs';
 /** One of these: from the instance to Redis, and back. */
 export const UP = 'up';
 export const DOWN = 'down';
+
+/** Bytes that may wait in one direction of a connection. */
+const MAX_WAITING = 16 * 1024 * 1024;
 
 /** A generator of numbers from 0 to below 1, the same for the same seed, so that a failure can be had again. */
 export function random(seed) {
@@ -29,20 +32,29 @@ export function random(seed) {
 /** A gate that keeps each chunk for 0 to `max` milliseconds, mostly few of them. */
 export const slow = (max, chance) => () => new Promise((resolve) => { setTimeout(resolve, max * chance() ** 3); });
 
-/** Passes on what one side sends to the other, in its order, each chunk when the gate lets it through. */
-async function pump(proxy, direction, from, to) {
-  try {
-    for await (const chunk of from) {
-      const passing = proxy.gate?.(chunk, direction);
-      if (passing) await passing;
+/**
+ * Passes on what one side sends to the other, in its order, each chunk when the gate lets it through. A chunk that waits delays those
+ * behind it, but does not add to their own delays.
+ */
+function pump(proxy, direction, from, to) {
+  let previous = Promise.resolve();
+  let numWaiting = 0;
+  const then = (pass) => {
+    previous = previous.then(pass).catch(() => to.destroy());
+  };
+  from.on('data', (chunk) => {
+    const passing = proxy.gate?.(chunk, direction);
+    numWaiting += chunk.length;
+    if (numWaiting > MAX_WAITING) from.pause();
+    then(async () => {
+      await passing;
+      numWaiting -= chunk.length;
       if (to.destroyed) return;
-      if (!to.write(chunk)) await once(to, 'drain');
-    }
-    to.end();
-  } catch {
-    // Either side broke off; so does the other.
-    to.destroy();
-  }
+      if (!to.write(chunk)) await Promise.race([once(to, 'drain'), once(to, 'close')]);
+      from.resume();
+    });
+  });
+  from.on('end', () => then(() => to.end()));
 }
 
 /**
