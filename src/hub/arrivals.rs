@@ -519,7 +519,14 @@ mod tests {
     fn a_question_waits_for_those_who_were_expected_when_it_came() {
         let mut arrivals = arrivals(&[1, 2]);
         let (answers, _received) = mpsc::unbounded_channel();
-        let asked = arrivals.ask(&"/".into(), Question::Rooms, answers, 0, others(), Owed::Answer);
+        let asked = arrivals.ask(
+            &"/".into(),
+            Question::Rooms,
+            answers,
+            0,
+            others(),
+            Owed::Answer,
+        );
         assert_eq!(asked.unwrap(), []);
         arrivals.expect(id(3), former(), Interest::in_everything().register());
         arrivals.give_up(id(1));

@@ -239,11 +239,10 @@ impl Hub {
                 }
                 match command {
                     Command::Broadcast(broadcast) => {
-                        let message =
-                            encode::event(self.parser, namespace, None, &broadcast.args)
-                                .inspect_err(|err| {
-                                    log::error!("a broadcast cannot be encoded: {err}");
-                                });
+                        let message = encode::event(self.parser, namespace, None, &broadcast.args)
+                            .inspect_err(|err| {
+                                log::error!("a broadcast cannot be encoded: {err}");
+                            });
                         if let Ok(message) = message {
                             let volatile = broadcast.flags.volatile;
                             self.tell_member(record, What::Deliver { message, volatile });

@@ -23,7 +23,6 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use tokio::sync::oneshot;
 
 use super::{
-    Phase, Services, Socket, Transport,
     super::{
         clock::Clock,
         departure::Departure,
@@ -37,13 +36,16 @@ use super::{
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
+    Phase, Services, Socket, Transport,
 };
 use crate::{
     engine_io::{encoded::Encoded, handshake::TransportName},
     gateways::{Gateway, SocketRef},
     hub::messages::{Bring, Forget, GiveUp, Unregister},
     relay::{
-        Answer, MOVE_TIMEOUT, MoveCall, Request, Teller, adopt::not_moved, leave::Leave,
+        Answer, MOVE_TIMEOUT, MoveCall, Request, Teller,
+        adopt::not_moved,
+        leave::Leave,
         wire::{pack, unpack},
     },
     socket_io::{
@@ -210,7 +212,10 @@ impl Socket {
                 (admission.namespace, auth)
             });
             let moving = Moving::In(In {
-                joins: memberships.iter().map(|member: &Membership| member.join).collect(),
+                joins: memberships
+                    .iter()
+                    .map(|member: &Membership| member.join)
+                    .collect(),
                 admissions: admissions.collect(),
                 arriving: Some(arriving.boxed_local()),
                 calls,
@@ -249,7 +254,13 @@ impl Socket {
 
     /// Returns whether the session has yet to come to life here.
     pub(super) fn is_arriving(&self) -> bool {
-        matches!(self.moving.as_deref(), Some(Moving::In(In { arriving: Some(_), .. })))
+        matches!(
+            self.moving.as_deref(),
+            Some(Moving::In(In {
+                arriving: Some(_),
+                ..
+            }))
+        )
     }
 
     /// Waits for the session to come to life. Ready if it has.
@@ -289,7 +300,8 @@ impl Socket {
         if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
             self.services.hub.do_send(GiveUp(inward.call.arrival()));
         }
-        let transport = std::mem::replace(&mut self.transport, Transport::Polling(Default::default()));
+        let transport =
+            std::mem::replace(&mut self.transport, Transport::Polling(Default::default()));
         let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(0));
         outbox.clear();
         if let Transport::WebSocket(websocket) = transport {
@@ -410,8 +422,10 @@ impl Socket {
         out.noop_at = None;
         out.deadline = Instant::now() + TAKEN_TIMEOUT;
         let deadline = out.deadline;
-        let mut rooms: HashMap<SocketId, HashSet<Room>> =
-            rooms.into_iter().map(|(_, id, rooms)| (id, rooms)).collect();
+        let mut rooms: HashMap<SocketId, HashSet<Room>> = rooms
+            .into_iter()
+            .map(|(_, id, rooms)| (id, rooms))
+            .collect();
         let (heartbeat, connect_within) = self.clock.remaining(Instant::now());
         let memberships = self.memberships.iter_mut();
         let portable = Portable {
@@ -474,7 +488,9 @@ impl Socket {
         let way = out.way.clone();
         if is_gone {
             // Nobody is there any more who could pass acks on, or who could have taken the session.
-            self.memberships.iter_mut().for_each(Membership::forget_acks);
+            self.memberships
+                .iter_mut()
+                .for_each(Membership::forget_acks);
         }
         for (membership, at) in self.memberships.iter_mut().zip(0..) {
             while let Ready::Ready((call, args)) = membership.poll_left(cx) {
@@ -716,7 +732,10 @@ impl Handler<FromNext> for Socket {
                     membership.acknowledge_left(id, args);
                 }
             }
-            FromNext::Ended => self.memberships.iter_mut().for_each(Membership::forget_acks),
+            FromNext::Ended => self
+                .memberships
+                .iter_mut()
+                .for_each(Membership::forget_acks),
         }
     }
 }
