@@ -159,13 +159,11 @@ async fn judge(
     verify(&facts).map_err(refuse)?;
     let session = match (session, elsewhere) {
         (Some(session), _) => Whose::Own(session),
-        (None, Some((relay, sid))) => {
-            match relay.ask_for(services, &sid, query.dialect).await {
-                Ok(ready) => Whose::Others(Box::new(ready)),
-                Err(Unready::Taken) => Whose::Nobodys,
-                Err(Unready::Error(error)) => return Err(refuse(error)),
-            }
-        }
+        (None, Some((relay, sid))) => match relay.ask_for(services, &sid, query.dialect).await {
+            Ok(ready) => Whose::Others(Box::new(ready)),
+            Err(Unready::Taken) => Whose::Nobodys,
+            Err(Unready::Error(error)) => return Err(refuse(error)),
+        },
         (None, None) => {
             may_open(services, request)?;
             Whose::New

@@ -422,7 +422,7 @@ impl Handler<Ask> for Hub {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) {
-        if let Err(ask) = self.postpone(ask) {
+        if let Some(ask) = self.postpone(ask) {
             self.put(ask);
         }
     }

@@ -273,12 +273,7 @@ impl<H> Rooms<H> {
     }
 
     /// Calls `call` with one socket, if it is there.
-    pub fn with_member(
-        &self,
-        namespace: &Namespace,
-        id: &SocketId,
-        call: impl FnOnce(&Member<H>),
-    ) {
+    pub fn with_member(&self, namespace: &Namespace, id: &SocketId, call: impl FnOnce(&Member<H>)) {
         let rooms = self.namespaces.get(namespace);
         let member = rooms.and_then(|rooms| rooms.members.get(*rooms.by_id.get(id)?));
         if let Some(member) = member {

@@ -10,11 +10,7 @@ use bytes::Bytes;
 use super::{Answer, MOVE_TIMEOUT, MoveCall, Relay, Request};
 use crate::{
     adapter::uid::Uid,
-    engine_io::{
-        dialect::Dialect,
-        handshake::HandshakeError,
-        sid::Sid,
-    },
+    engine_io::{dialect::Dialect, handshake::HandshakeError, sid::Sid},
     hub::messages::{Expect, GiveUp},
     socket::{
         actor::{Newcomer, Services, Socket},
@@ -59,7 +55,12 @@ impl Relay {
     ///
     /// # Errors
     /// See [`Unready`]. Of an owner that is not there, or cannot be heard, it is that the session is unknown.
-    pub async fn ask_for(self: &Arc<Self>, services: &Services, sid: &Sid, dialect: Dialect) -> Result<Ready, Unready> {
+    pub async fn ask_for(
+        self: &Arc<Self>,
+        services: &Services,
+        sid: &Sid,
+        dialect: Dialect,
+    ) -> Result<Ready, Unready> {
         let unknown = || Unready::Error(HandshakeError::SessionIdUnknown);
         let (mut call, heard) = self.move_here(sid, dialect.revision).ok_or_else(unknown)?;
         let asked = async {

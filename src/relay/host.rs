@@ -29,9 +29,7 @@ use crate::{
     socket::{
         actor::{Services, Socket},
         departure::Departure,
-        messages::{
-            self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere,
-        },
+        messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
         sessions::Session,
     },
     socket_io::ids::Namespace,
@@ -284,9 +282,18 @@ impl Host {
 
     /// The marker ADOPT has come: lets the session go, in line with what else has come.
     pub(super) fn depart(&self, relay: &Relay, key: Key) {
-        let leaving = self.lock().get(&key).and_then(|hosted| hosted.leaving.clone());
-        let (Some(Leaving { session, departure, told }), Some(services)) =
-            (leaving, self.services())
+        let leaving = self
+            .lock()
+            .get(&key)
+            .and_then(|hosted| hosted.leaving.clone());
+        let (
+            Some(Leaving {
+                session,
+                departure,
+                told,
+            }),
+            Some(services),
+        ) = (leaving, self.services())
         else {
             return answer(relay, key, &unknown());
         };
@@ -321,7 +328,10 @@ impl Host {
 
     fn tell(&self, key: Key, what: FromNext) {
         let under_way = self.lock();
-        if let Some(leaving) = under_way.get(&key).and_then(|hosted| hosted.leaving.as_ref()) {
+        if let Some(leaving) = under_way
+            .get(&key)
+            .and_then(|hosted| hosted.leaving.as_ref())
+        {
             leaving.session.do_send(what);
         }
     }

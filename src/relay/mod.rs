@@ -69,14 +69,14 @@ use actix::Recipient;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-pub use self::{
-    caller::{Answer, Call, MoveCall, PostCall, Teller},
-    wire::Request,
-};
 use self::{
     caller::Calls,
     host::Host,
     wire::{DecodeError, Envelope, Message},
+};
+pub use self::{
+    caller::{Answer, Call, MoveCall, PostCall, Teller},
+    wire::Request,
 };
 use crate::{
     adapter::{kind::AdapterKind, uid::Uid},

@@ -618,7 +618,10 @@ mod tests {
         let attachments = [Bytes::from_static(b"\x00"), Bytes::new()];
         let packed = pack("é".as_bytes(), &attachments);
         let unpacked = unpack(packed.clone()).unwrap();
-        assert_eq!((&*unpacked.0, unpacked.1.as_slice()), ("é", &attachments[..]));
+        assert_eq!(
+            (&*unpacked.0, unpacked.1.as_slice()),
+            ("é", &attachments[..])
+        );
         for len in [0, 3, 5, packed.len() - 1] {
             assert_eq!(unpack(packed.slice(..len)), None, "{len}");
         }

@@ -24,8 +24,8 @@ use tokio::{task::JoinHandle, time::Sleep};
 
 mod moves;
 
-pub use self::moves::Newcomer;
 use self::moves::Moving;
+pub use self::moves::Newcomer;
 use super::{
     acks::{AckIds, Awaiter},
     clock::{Clock, Due},

@@ -299,7 +299,10 @@ mod tests {
         assert_eq!(elsewhere.due(at(299), &config()), None);
         assert_eq!(elsewhere.due(at(300), &config()), Some(Due::Ping));
         elsewhere.pong(at(900), &config());
-        assert_eq!(elsewhere.due(at(1000), &config()), Some(Due::ConnectTimeout));
+        assert_eq!(
+            elsewhere.due(at(1000), &config()),
+            Some(Due::ConnectTimeout)
+        );
         clock.joined();
         clock.due(at(300), &config());
         let mut elsewhere = moved(&clock, at(400));

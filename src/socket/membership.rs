@@ -288,7 +288,11 @@ impl Membership {
         let running = packed.running.iter().map(|packed| {
             let (done, outcome) = oneshot::channel();
             calls(packed.number, done);
-            let call = async move { outcome.await.map_or(Err(HandlerError::failed()), |args| Ok(Reply(args))) };
+            let call = async move {
+                outcome
+                    .await
+                    .map_or(Err(HandlerError::failed()), |args| Ok(Reply(args)))
+            };
             Running {
                 number: 0,
                 call: call.boxed_local(),

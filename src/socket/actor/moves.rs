@@ -23,27 +23,29 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use tokio::sync::oneshot;
 
 use super::{
-    Phase, Services, Socket, Transport,
     super::{
         clock::Clock,
         departure::Departure,
         disconnect::CloseReason,
         endpoint::Layer,
         membership::Membership,
-        messages::{Departed, FromFormer, FromNext, PackUp, ProbeElsewhere, What},
+        messages::{Departed, FromFormer, FromNext, LeftSocket, PackUp, ProbeElsewhere, What},
         outbox::Outbox,
         portable::{Portable, PortableMembership, Undelivered},
         record::{JoinId, Record},
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
+    Phase, Services, Socket, Transport,
 };
 use crate::{
     engine_io::{encoded::Encoded, handshake::TransportName},
     gateways::{Gateway, SocketRef},
     hub::messages::{Bring, Forget, GiveUp, Unregister},
     relay::{
-        Answer, MOVE_TIMEOUT, MoveCall, Request, Teller, adopt::not_moved, leave::Leave,
+        Answer, MOVE_TIMEOUT, MoveCall, Request, Teller,
+        adopt::not_moved,
+        leave::Leave,
         wire::{pack, unpack},
     },
     socket_io::{
@@ -210,7 +212,10 @@ impl Socket {
                 (admission.namespace, auth)
             });
             let moving = Moving::In(In {
-                joins: memberships.iter().map(|member: &Membership| member.join).collect(),
+                joins: memberships
+                    .iter()
+                    .map(|member: &Membership| member.join)
+                    .collect(),
                 admissions: admissions.collect(),
                 arriving: Some(arriving.boxed_local()),
                 calls,
@@ -249,7 +254,13 @@ impl Socket {
 
     /// Returns whether the session has yet to come to life here.
     pub(super) fn is_arriving(&self) -> bool {
-        matches!(self.moving.as_deref(), Some(Moving::In(In { arriving: Some(_), .. })))
+        matches!(
+            self.moving.as_deref(),
+            Some(Moving::In(In {
+                arriving: Some(_),
+                ..
+            }))
+        )
     }
 
     /// Waits for the session to come to life. Ready if it has.
@@ -289,7 +300,8 @@ impl Socket {
         if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
             self.services.hub.do_send(GiveUp(inward.call.arrival()));
         }
-        let transport = std::mem::replace(&mut self.transport, Transport::Polling(Default::default()));
+        let transport =
+            std::mem::replace(&mut self.transport, Transport::Polling(Default::default()));
         let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(0));
         outbox.clear();
         if let Transport::WebSocket(websocket) = transport {
@@ -384,9 +396,9 @@ impl Socket {
     }
 
     /// The hub has let the sockets go. From now on what handlers send goes by way of the hub; what they have sent is in the mailbox.
-    fn departed(&mut self, rooms: Vec<(Namespace, SocketId, HashSet<Room>)>) {
+    fn departed(&mut self, left: Vec<LeftSocket>) {
         let Some(Moving::Out(out)) = self.moving.as_deref() else {
-            let left = rooms.into_iter().map(|(namespace, id, _)| (namespace, id));
+            let left = left.into_iter().map(|left| (left.namespace, left.id));
             return self.services.hub.do_send(Forget(left.collect()));
         };
         let way = out.way.clone();
@@ -394,11 +406,11 @@ impl Socket {
             membership.socket.note_moved(way.clone(), at);
         }
         self.end_of_polling();
-        self.own.do_send(PackUp(rooms));
+        self.own.do_send(PackUp(left));
     }
 
     /// Sends the session to where it goes. Nothing of it goes on here unless it cannot move.
-    fn pack_up(&mut self, rooms: Vec<(Namespace, SocketId, HashSet<Room>)>) {
+    fn pack_up(&mut self, left: Vec<LeftSocket>) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -411,7 +423,7 @@ impl Socket {
         out.deadline = Instant::now() + TAKEN_TIMEOUT;
         let deadline = out.deadline;
         let mut rooms: HashMap<SocketId, HashSet<Room>> =
-            rooms.into_iter().map(|(_, id, rooms)| (id, rooms)).collect();
+            left.into_iter().map(|left| (left.id, left.rooms)).collect();
         let (heartbeat, connect_within) = self.clock.remaining(Instant::now());
         let memberships = self.memberships.iter_mut();
         let portable = Portable {
@@ -474,7 +486,9 @@ impl Socket {
         let way = out.way.clone();
         if is_gone {
             // Nobody is there any more who could pass acks on, or who could have taken the session.
-            self.memberships.iter_mut().for_each(Membership::forget_acks);
+            self.memberships
+                .iter_mut()
+                .for_each(Membership::forget_acks);
         }
         for (membership, at) in self.memberships.iter_mut().zip(0..) {
             while let Ready::Ready((call, args)) = membership.poll_left(cx) {
@@ -674,7 +688,7 @@ impl Handler<Departed> for Socket {
 
     fn handle(&mut self, Departed(departed): Departed, _: &mut Self::Context) {
         match departed {
-            Ok(rooms) => self.departed(rooms),
+            Ok(left) => self.departed(left),
             Err(_) => {
                 if let Some(Moving::Out(out)) = self.moving.as_deref() {
                     out.way.again();
@@ -687,8 +701,8 @@ impl Handler<Departed> for Socket {
 impl Handler<PackUp> for Socket {
     type Result = ();
 
-    fn handle(&mut self, PackUp(rooms): PackUp, _: &mut Self::Context) {
-        self.pack_up(rooms);
+    fn handle(&mut self, PackUp(left): PackUp, _: &mut Self::Context) {
+        self.pack_up(left);
     }
 }
 
@@ -716,7 +730,10 @@ impl Handler<FromNext> for Socket {
                     membership.acknowledge_left(id, args);
                 }
             }
-            FromNext::Ended => self.memberships.iter_mut().for_each(Membership::forget_acks),
+            FromNext::Ended => self
+                .memberships
+                .iter_mut()
+                .for_each(Membership::forget_acks),
         }
     }
 }
