@@ -97,7 +97,7 @@ hops-test: need-cargo need-node test/client/$(installed)
 	@test/support/install-tools.sh '$(TOOLS)' redis
 	cargo build --locked
 	$(call heading,histories of clients whose sessions move: $(HOPS_ROUNDS) rounds)
-	cd test/client && HISTORY_ROUNDS='$(HOPS_ROUNDS)' node --test --test-reporter=spec history.test.mjs
+	cd test/client && KILLS=all HISTORY_ROUNDS='$(HOPS_ROUNDS)' node --test --test-reporter=spec kills.test.mjs history.test.mjs
 
 compose-test: need-node need-docker test/client/$(installed) test/browser/$(installed)
 	$(call heading,what the tests need)
