@@ -11,7 +11,7 @@ import { describe, test } from 'node:test';
 
 import { Cluster } from '../support/cluster.mjs';
 import { DOWN, UP } from '../support/proxy.mjs';
-import { PATIENCE, admitted, ask, client, eventually, next, within } from './support.mjs';
+import { PATIENCE, admitted, client, eventually, isServed, next, within } from './support.mjs';
 
 /** An instance that is gone is noticed within 2 s, the client reconnects within 0.2 s; a heartbeat would take 9 s, which is no excuse. */
 const BACK_WITHIN = PATIENCE / 2;
@@ -63,14 +63,7 @@ function visit(t, cluster, token, options = {}) {
   return socket;
 }
 
-/** Waits until this client is served, by what it asks for, though the moment is not a good one. */
-async function served(socket, isSettled = () => true) {
-  await eventually(async () => {
-    if (!socket.connected || !isSettled(socket)) return false;
-    const answer = await Promise.race([ask(socket, 'echo', 'served?'), next(socket, 'disconnect').then(() => null)]);
-    return answer?.[0] === 'served?' && isSettled(socket);
-  }, () => `a client that is served (connected: ${socket.connected}, by ${socket.io.engine?.transport?.name}; ended: ${socket.ends})`, BACK_WITHIN);
-}
+const served = (socket, isSettled) => isServed(socket, BACK_WITHIN, isSettled);
 
 /** Waits until the instances that run have as many sessions as there are clients, and none once these leave. */
 async function leavesNothing(cluster, sockets) {
@@ -286,6 +279,16 @@ describe('a session of another instance is polled', { concurrency: 3 }, () => {
     await owner.kill();
     await served(socket, () => cluster.balancer.openerOf(socket.io.engine.id) !== owner);
     assert.equal(socket.ends.length, 1);
+    await leavesNothing(cluster, [socket]);
+  });
+
+  test('the owner loses its connections to Redis, and gets new ones, while a poll is parked', async (t) => {
+    const { cluster, socket, owner } = await polling(t);
+    await message(cluster, (hub) => hub === owner, DOWN, 'poll');
+    const ended = next(socket, 'disconnect');
+    owner.proxy.cut();
+    await within(BACK_WITHIN, ended, () => 'the end of a session that nobody can reach');
+    await served(socket);
     await leavesNothing(cluster, [socket]);
   });
 

@@ -91,6 +91,22 @@ export function ask(socket, event, ...args) {
   });
 }
 
+/**
+ * Waits until the server answers this client, whose connection may end meanwhile, or have ended without its knowing. If it is to be
+ * `isSettled`, as well.
+ */
+export async function isServed(socket, ms = PATIENCE, isSettled = () => true) {
+  await eventually(
+    async () => {
+      if (!socket.connected || !isSettled(socket)) return false;
+      const answer = await Promise.race([ask(socket, 'echo', 'served?'), next(socket, 'disconnect').then(() => null)]);
+      return answer?.[0] === 'served?' && isSettled(socket);
+    },
+    () => `a client that is served (connected: ${socket.connected}, by ${socket.io.engine?.transport?.name})`,
+    ms,
+  );
+}
+
 let probes = 0;
 
 /**
