@@ -24,7 +24,7 @@
 //! | [`adapter`] | the wire between instances: pure |
 //! | [`redis_bridge`] | one actor per instance: Redis |
 //! | [`redis_endpoint`] | where Redis is: addresses, TLS |
-//! | [`relay`] | polling requests for sessions of other instances |
+//! | [`relay`] | requests for sessions of other instances, and how a session moves |
 //! | [`auth`] | accounts, passwords, tokens |
 //! | [`emit`] | what the program publishes from a shell, without being an instance |
 //!
