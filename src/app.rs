@@ -246,7 +246,10 @@ impl App {
 
         let hub_arbiter = Arbiter::new();
         let parser = config.parser;
-        let ack_ids = Arc::new(AckIds::default());
+        let ack_ids = Arc::new(match redis {
+            Some(_) => AckIds::apart()?,
+            None => AckIds::default(),
+        });
         let rooms = redis_bridge::room_table(adapter);
         let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, rooms.clone());
         let bridge = match &config.redis {
@@ -255,7 +258,7 @@ impl App {
                 let namespaces = gateways.namespaces();
                 let hub = HubDoor::new(&hub, interest.clone(), rooms);
                 let peers = Arc::new(Peers::new(instance, uid));
-                let relay = Arc::new(Relay::new(Arc::clone(&peers)));
+                let relay = Arc::new(Relay::new(Arc::clone(&peers), adapter));
                 let listener = relayed(&relay);
                 let bridge =
                     RedisBridge::new(redis, peers, namespaces, hub, listener, on_connected)
@@ -342,7 +345,7 @@ fn relayed(relay: &Arc<Relay>) -> Listener {
     Listener::new(
         move |audience, payload| match audience {
             Audience::One => taking.take(payload),
-            Audience::All => {}
+            Audience::All => taking.take_shared(payload),
         },
         move || losing.lose_all(),
     )
