@@ -223,7 +223,13 @@ impl Hub {
                 answers,
             }))),
             // Whoever asked may have given up.
-            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+            _ => {
+                let (num_instances, peers) = (0, Vec::new());
+                _ = answers.send(Answer::Asked {
+                    num_instances,
+                    peers,
+                });
+            }
         }
     }
 
