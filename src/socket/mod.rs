@@ -22,6 +22,7 @@ pub mod messages;
 pub mod outbox;
 mod polling;
 pub mod record;
+pub mod recovery;
 pub mod sessions;
 pub mod snapshot;
 mod websocket_transport;
