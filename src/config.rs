@@ -790,7 +790,12 @@ mod tests {
         }
         let recovery = read(&[(name, "120000")]).unwrap().recovery;
         assert_eq!(recovery, Some(RecoveryConfig::default()));
-        assert!(read(&[(name, "true")]).unwrap_err().to_string().contains("CONNECTION_STATE_RECOVERY=\"true\""));
+        assert!(
+            read(&[(name, "true")])
+                .unwrap_err()
+                .to_string()
+                .contains("CONNECTION_STATE_RECOVERY=\"true\"")
+        );
     }
 
     #[test]

@@ -3,9 +3,7 @@
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
 //! work delays a broadcast.
 
-use std::sync::{
-    Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64,
-};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
 
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 

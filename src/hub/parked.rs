@@ -89,8 +89,8 @@ pub type Pursuit = Arc<()>;
 
 impl Session {
     fn misses(&self, serial: u64, entry: &Entry) -> bool {
-        let is_for_it = entry.namespace == self.namespace
-            && entry.audience.includes(&self.id, &self.rooms);
+        let is_for_it =
+            entry.namespace == self.namespace && entry.audience.includes(&self.id, &self.rooms);
         // Rooms that it joined later do not make it miss what they were sent before.
         let was_for_it = match entry.audience {
             Audience::One(_) => true,
@@ -225,13 +225,19 @@ impl<E> Parked<E> {
             if excess == 0 && now.saturating_duration_since(*since) <= self.max_age {
                 break;
             }
-            let is_free = self.by_pid.get(pid).is_some_and(|stored| stored.pursuit.strong_count() == 0);
+            let is_free = self
+                .by_pid
+                .get(pid)
+                .is_some_and(|stored| stored.pursuit.strong_count() == 0);
             if is_free {
                 excess = excess.saturating_sub(1);
                 gone.push(pid.clone());
             }
         }
-        gone.iter().filter_map(|pid| self.take(pid)).map(|(session, _)| session).collect()
+        gone.iter()
+            .filter_map(|pid| self.take(pid))
+            .map(|(session, _)| session)
+            .collect()
     }
 
     /// Begins to let a client in. The session is nobody else's as long as the pursuit lives.

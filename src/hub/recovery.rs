@@ -97,7 +97,8 @@ impl Recovery {
     }
 
     fn append(&mut self, namespace: Namespace, audience: Audience, logged: Arc<Logged>) {
-        self.replay.append(namespace, audience, logged, Instant::now());
+        self.replay
+            .append(namespace, audience, logged, Instant::now());
         self.head.store(self.replay.head(), Relaxed);
     }
 }

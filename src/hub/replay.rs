@@ -131,7 +131,13 @@ impl Replay {
     }
 
     /// Appends an event, and forgets what has no place beside it. Its serial is one more than [`Self::head`] was.
-    pub fn append(&mut self, namespace: Namespace, audience: Audience, logged: Arc<Logged>, now: Instant) {
+    pub fn append(
+        &mut self,
+        namespace: Namespace,
+        audience: Audience,
+        logged: Arc<Logged>,
+        now: Instant,
+    ) {
         let entry = Entry {
             namespace,
             audience,
@@ -187,7 +193,12 @@ mod tests {
             position: Position::of(replay.head() + 1),
             message: Encoded::new(text, &[]),
         });
-        replay.append("/a".into(), Audience::Selected(Target::default()), logged, now);
+        replay.append(
+            "/a".into(),
+            Audience::Selected(Target::default()),
+            logged,
+            now,
+        );
     }
 
     fn serials(replay: &Replay, behind: u64) -> Vec<u64> {
@@ -225,13 +236,21 @@ mod tests {
         assert_eq!(serials(&replay, 0), [3, 4, 5, 6]);
         let large = "4".repeat(8 * ENTRY_BYTES);
         append(&mut replay, &large, now + Duration::from_secs(5));
-        assert_eq!(serials(&replay, 0), [7], "two of the small ones are too many beside it");
+        assert_eq!(
+            serials(&replay, 0),
+            [7],
+            "two of the small ones are too many beside it"
+        );
         append(&mut replay, "4", now + Duration::from_secs(6));
         assert!(serials(&replay, 0).len() <= 2 && replay.len_bytes <= 10 * ENTRY_BYTES);
         replay.purge(now + Duration::from_secs(20));
         assert_eq!((replay.forgotten(), replay.len_bytes), (8, 0));
         append(&mut replay, &"4".repeat(20 * ENTRY_BYTES), now);
-        assert_eq!(serials(&replay, 0), [0; 0], "one that is over the limit alone is not kept");
+        assert_eq!(
+            serials(&replay, 0),
+            [0; 0],
+            "one that is over the limit alone is not kept"
+        );
         assert_eq!((replay.head(), replay.len_bytes), (9, 0));
     }
 

@@ -204,7 +204,11 @@ impl<H> Rooms<H> {
     pub fn go_away(&mut self, namespace: &Namespace, id: &SocketId) -> Option<(H, HashSet<Room>)> {
         let rooms = self.namespaces.get_mut(namespace)?;
         let key = rooms.by_id.remove(id)?;
-        let Member { rooms: of_it, handle, .. } = rooms.members.remove(key);
+        let Member {
+            rooms: of_it,
+            handle,
+            ..
+        } = rooms.members.remove(key);
         rooms.kept.ids.insert(id.clone());
         for room in &of_it {
             rooms.forget(room, key);
@@ -238,12 +242,7 @@ impl<H> Rooms<H> {
     }
 
     /// Gives up the place of a socket that does not come back. Returns whether it was the namespace's last one.
-    pub fn give_up(
-        &mut self,
-        namespace: &Namespace,
-        id: &SocketId,
-        rooms: &HashSet<Room>,
-    ) -> bool {
+    pub fn give_up(&mut self, namespace: &Namespace, id: &SocketId, rooms: &HashSet<Room>) -> bool {
         let Some(all) = self.namespaces.get_mut(namespace) else {
             return false;
         };
@@ -673,7 +672,10 @@ mod tests {
         assert!(!rooms.may_be_missed(&"/other".into(), &Target::default()));
         assert_eq!(listed(&table), ["/chat blue", "/chat red"]);
 
-        assert!(!rooms.insert(&chat(), id('b'), 'b'), "the namespace is open");
+        assert!(
+            !rooms.insert(&chat(), id('b'), 'b'),
+            "the namespace is open"
+        );
         assert!(!rooms.remove(&chat(), &id('b')), "and stays it");
         rooms.come_back(&chat(), id('a'), of_a, 'A');
         assert_eq!(select(&rooms, &["red"], &[]), "A");
@@ -689,7 +691,10 @@ mod tests {
 
     #[test]
     fn the_room_of_a_socket_that_is_away_is_as_private_as_before() {
-        for (kind, expected) in [(Listed::Public, vec![]), (Listed::All, vec!["/chat a-socket"])] {
+        for (kind, expected) in [
+            (Listed::Public, vec![]),
+            (Listed::All, vec!["/chat a-socket"]),
+        ] {
             let table = Arc::new(RoomTable::new(kind));
             let mut rooms = Rooms::default();
             rooms.list_in(Arc::clone(&table));

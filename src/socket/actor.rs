@@ -506,11 +506,7 @@ impl Socket {
         restored: Option<Box<Restored>>,
     ) -> Result<Ids, getrandom::Error> {
         if let Some(restored) = restored {
-            let Restored {
-                id,
-                standing,
-                back,
-            } = *restored;
+            let Restored { id, standing, back } = *restored;
             return Ok(Ids {
                 socket_id: id,
                 standing: Some(Box::new(standing)),
@@ -581,17 +577,21 @@ impl Socket {
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
         let mut membership = self.memberships.swap_remove(at);
         let namespace = membership.namespace().clone();
-        let (settling, settled) = watch::channel(());
-        match membership.standing.take() {
+        let settling = match membership.standing.take() {
             Some(standing) if recovery::may_come_back(reason) => {
+                let (settling, settled) = watch::channel(());
                 let record = Arc::clone(membership.socket.record());
                 self.services.hub.do_send(standing.park(record, settled));
+                Some(settling)
             }
-            _ => self.services.hub.do_send(Unregister {
-                namespace: namespace.clone(),
-                socket_id: membership.socket.id().clone(),
-            }),
-        }
+            _ => {
+                self.services.hub.do_send(Unregister {
+                    namespace: namespace.clone(),
+                    socket_id: membership.socket.id().clone(),
+                });
+                None
+            }
+        };
         let queued_bytes = membership.queued_bytes();
         let work = (self.services.work.begin(), settling);
         if let Some(rest) = membership.wind_down(reason, work) {

@@ -180,12 +180,21 @@ impl Attempt {
         let before: Value = serde_json::from_str(&before).ok()?;
         let same = AssertUnwindSafe(|| gateway.is_same_identity(&before, authorized));
         if !std::panic::catch_unwind(same).unwrap_or(false) {
-            log::debug!("a client of {} comes back as someone else", record.namespace);
+            log::debug!(
+                "a client of {} comes back as someone else",
+                record.namespace
+            );
             return None;
         }
         // What its last handlers changed, and what `on_disconnect` did, comes before anything that its new connection does.
-        if tokio::time::timeout(SETTLE_TIMEOUT, settled.changed()).await.is_err() {
-            log::debug!("handlers of a client of {} take too long for its return", record.namespace);
+        if tokio::time::timeout(SETTLE_TIMEOUT, settled.changed())
+            .await
+            .is_err()
+        {
+            log::debug!(
+                "handlers of a client of {} take too long for its return",
+                record.namespace
+            );
             return None;
         }
         Some(Restored {
@@ -249,7 +258,9 @@ mod tests {
         let mut standing = Standing::begin(&recovery, &Value::Null).unwrap();
         let args = Args::from_parts(r#"["a"]"#.into(), Vec::new());
         let mut log = |standing: &mut Standing| {
-            let logged = standing.log(recovery.epoch, Parser::Json, &"/".into(), &args).unwrap();
+            let logged = standing
+                .log(recovery.epoch, Parser::Json, &"/".into(), &args)
+                .unwrap();
             (logged.position.serial, logged.position.own)
         };
         assert_eq!(log(&mut standing), (7, 1));

@@ -193,7 +193,12 @@ mod tests {
                 r#"40/events,{"sid":"abcdefghijklmnopqrst"}"#,
             ),
             (
-                connect(JSON, &events, &id, Pid::parse("ABCDEFGHIJKLMNOPQRST").as_ref()),
+                connect(
+                    JSON,
+                    &events,
+                    &id,
+                    Pid::parse("ABCDEFGHIJKLMNOPQRST").as_ref(),
+                ),
                 r#"40/events,{"sid":"abcdefghijklmnopqrst","pid":"ABCDEFGHIJKLMNOPQRST"}"#,
             ),
             (

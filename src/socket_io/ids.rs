@@ -209,7 +209,13 @@ mod tests {
         assert_eq!(Pid::parse(pid.expose()), Some(pid.clone()));
         assert_ne!(pid, Pid::random().unwrap());
         assert_eq!(format!("{pid:?}"), "Pid(…)");
-        for text in ["", "abcdefghijklmnopqrs", "abcdefghijklmnopqrstu", "abcdefghijklmnopqrs+", "äbcdefghijklmnopqrs"] {
+        for text in [
+            "",
+            "abcdefghijklmnopqrs",
+            "abcdefghijklmnopqrstu",
+            "abcdefghijklmnopqrs+",
+            "äbcdefghijklmnopqrs",
+        ] {
             assert_eq!(Pid::parse(text), None, "{text}");
         }
         let json = serde_json::to_string(&pid).unwrap();

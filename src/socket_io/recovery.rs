@@ -214,7 +214,10 @@ mod tests {
             ("k3J9x_-a0", place(0, 0)),
             ("k3J9x_-a17", place(17, 0)),
             ("k3J9x_-a17.3", place(17, 3)),
-            ("k3J9x_-a18446744073709551615.4294967295", place(u64::MAX, u32::MAX)),
+            (
+                "k3J9x_-a18446744073709551615.4294967295",
+                place(u64::MAX, u32::MAX),
+            ),
         ] {
             assert_eq!(epoch().offset(position), text);
             assert_eq!(epoch().read(text), Some(position));
@@ -243,7 +246,8 @@ mod tests {
 
     #[test]
     fn places_are_in_the_order_in_which_a_client_gets_them() {
-        let order = [(0, 1), (7, 0), (7, 1), (7, 2), (9, 0)].map(|(serial, own)| Position { serial, own });
+        let order =
+            [(0, 1), (7, 0), (7, 1), (7, 2), (9, 0)].map(|(serial, own)| Position { serial, own });
         assert!(order.is_sorted());
         assert_eq!(Position::of(7).next_own(), order[2]);
     }
@@ -267,9 +271,18 @@ mod tests {
             })
         };
         for (auth, expected) in [
-            (r#"{"pid":"abcdefghijklmnopqrst","offset":"x1","token":"t"}"#, claim(Some("x1"))),
-            (r#"{"token":{"pid":1},"pid":"abcdefghijklmnopqrst"}"#, claim(None)),
-            (r#"{"offset":"x\u0031","p\u0069d":"\u0061bcdefghijklmnopqrst"}"#, claim(Some("x1"))),
+            (
+                r#"{"pid":"abcdefghijklmnopqrst","offset":"x1","token":"t"}"#,
+                claim(Some("x1")),
+            ),
+            (
+                r#"{"token":{"pid":1},"pid":"abcdefghijklmnopqrst"}"#,
+                claim(None),
+            ),
+            (
+                r#"{"offset":"x\u0031","p\u0069d":"\u0061bcdefghijklmnopqrst"}"#,
+                claim(Some("x1")),
+            ),
             (r#"{"pid":7,"pid":"abcdefghijklmnopqrst"}"#, claim(None)),
             (r#"{"pid":"abcdefghijklmnopqrst","pid":7}"#, None),
             ("{}", None),
