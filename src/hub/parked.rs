@@ -240,7 +240,7 @@ impl<E> Parked<E> {
             .collect()
     }
 
-    /// Begins to let a client in. The session is nobody else's as long as the pursuit lives.
+    /// Begins to let a client in, or goes on with it. The session is nobody else's as long as the pursuit lives.
     ///
     /// # Errors
     /// There is none of this `pid` in the namespace, or another client is being let in.
@@ -251,10 +251,12 @@ impl<E> Parked<E> {
         pursuit: &Pursuit,
     ) -> Result<(&Session, &E), Lost> {
         let stored = self.by_pid.get_mut(pid).ok_or(Lost::Unknown)?;
-        if stored.session.namespace != *namespace || stored.pursuit.strong_count() > 0 {
+        let own = Arc::downgrade(pursuit);
+        let is_free = stored.pursuit.strong_count() == 0 || stored.pursuit.ptr_eq(&own);
+        if stored.session.namespace != *namespace || !is_free {
             return Err(Lost::Unknown);
         }
-        stored.pursuit = Arc::downgrade(pursuit);
+        stored.pursuit = own;
         Ok((&stored.session, &stored.extra))
     }
 

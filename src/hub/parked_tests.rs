@@ -300,6 +300,10 @@ fn a_session_is_had_once_and_by_one_client_at_a_time() {
     assert_eq!(parked.claim(&pid, &"/b".into(), &one), Err(Lost::Unknown));
     assert_eq!(parked.claim(&pid, &namespace, &one), Ok((&session, &'a')));
     assert_eq!(parked.claim(&pid, &namespace, &other), Err(Lost::Unknown));
+    assert!(
+        parked.claim(&pid, &namespace, &one).is_ok(),
+        "it asks again"
+    );
     drop(one);
     assert!(parked.claim(&pid, &namespace, &other).is_ok());
     assert_eq!(parked.take(&pid), Some((session.clone(), 'a')));

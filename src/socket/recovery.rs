@@ -151,56 +151,49 @@ pub(super) struct Back {
 }
 
 impl Attempt {
+    async fn claim(&self, pursuit: &Pursuit) -> Option<Claimed> {
+        let claim = Claim {
+            namespace: self.namespace.clone(),
+            shown: self.shown.clone(),
+            max_bytes: self.max_bytes,
+            pursuit: Arc::clone(pursuit),
+        };
+        self.hub.send(claim).await.ok()?.ok()
+    }
+
     /// Asks the hub for the client's state. `authorized` is what `authorize` returned now; if it is someone else whom the gateway
     /// sees by that, the state stays where it is. `None`: the client gets a new one.
     pub(super) async fn restore(self, gateway: &Gateway, authorized: &Value) -> Option<Restored> {
-        let Self {
-            hub,
-            namespace,
-            shown,
-            max_bytes,
-        } = self;
         let pursuit = Pursuit::default();
-        let pid = shown.pid.clone();
-        let claim = Claim {
-            namespace,
-            shown,
-            max_bytes,
-            pursuit: Arc::clone(&pursuit),
-        };
+        let mut claimed = self.claim(&pursuit).await?;
+        let before: Value = serde_json::from_str(&claimed.authorized).ok()?;
+        let same = AssertUnwindSafe(|| gateway.is_same_identity(&before, authorized));
+        if !std::panic::catch_unwind(same).unwrap_or(false) {
+            log::debug!("a client of {} is someone else now", self.namespace);
+            return None;
+        }
+        // Closed, it has nothing to say any more: the last handlers are done.
+        if claimed.settled.has_changed().is_ok() {
+            // What they changed and sent, and what `on_disconnect` did, comes before anything that the new connection does.
+            let settled = claimed.settled.changed();
+            if tokio::time::timeout(SETTLE_TIMEOUT, settled).await.is_err() {
+                log::debug!("old handlers of a client of {} take long", self.namespace);
+                return None;
+            }
+            claimed = self.claim(&pursuit).await?;
+        }
         let Claimed {
             record,
-            authorized: before,
-            mut settled,
             missed,
             since,
             last,
             head,
-        } = hub.send(claim).await.ok()?.ok()?;
-        let before: Value = serde_json::from_str(&before).ok()?;
-        let same = AssertUnwindSafe(|| gateway.is_same_identity(&before, authorized));
-        if !std::panic::catch_unwind(same).unwrap_or(false) {
-            log::debug!(
-                "a client of {} comes back as someone else",
-                record.namespace
-            );
-            return None;
-        }
-        // What its last handlers changed, and what `on_disconnect` did, comes before anything that its new connection does.
-        if tokio::time::timeout(SETTLE_TIMEOUT, settled.changed())
-            .await
-            .is_err()
-        {
-            log::debug!(
-                "handlers of a client of {} take too long for its return",
-                record.namespace
-            );
-            return None;
-        }
+            ..
+        } = claimed;
         Some(Restored {
             id: record.id.clone(),
             standing: Standing {
-                pid,
+                pid: self.shown.pid,
                 authorized: authorized.to_string().into(),
                 since,
                 last,
