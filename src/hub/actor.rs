@@ -1,13 +1,17 @@
 //! The Hub actor: translates messages into calls of [`Rooms`], and forwards to the bridge what concerns others.
 //!
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
-//! work delays a broadcast.
+//! work delays a broadcast. What it does when sessions move to and from other instances stands in `moves`.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
 
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
+mod moves;
+
+use self::moves::{Gone, Newcomers};
 use super::{
+    arrivals::{Arrivals, Origin},
     broadcast::{Broadcast, Target},
     command::Command,
     interest::Interest,
@@ -45,6 +49,14 @@ pub(super) struct Handle {
 }
 
 impl Handle {
+    pub(super) fn new(record: Arc<Record>, recipient: Recipient<ForSocket>) -> Self {
+        Self {
+            record,
+            recipient,
+            told: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn tell(&self, what: What) {
         self.recipient.do_send(ForSocket {
             join: self.record.join,
@@ -64,6 +76,10 @@ pub struct Hub {
     ack_ids: Arc<AckIds>,
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
+    /// Sessions of other instances that are on their way here.
+    arrivals: Arrivals<Newcomers>,
+    /// Sockets that have left for another instance.
+    gone: Gone,
 }
 
 impl Hub {
@@ -87,6 +103,8 @@ impl Hub {
             ack_ids,
             server_side,
             bridge: None,
+            arrivals: Arrivals::default(),
+            gone: Gone::default(),
         };
         (hub, interest)
     }
@@ -208,8 +226,40 @@ impl Hub {
         found
     }
 
-    /// Answers a question, as far as this instance goes. Whoever asked may have given up.
-    fn answer(&self, namespace: &Namespace, question: Question, answers: &Answers) {
+    /// Asks this instance, and then the others.
+    fn put(&mut self, ask: Ask) {
+        let Ask {
+            namespace,
+            question,
+            timeout,
+            is_local,
+            answers,
+        } = ask;
+        // Before anybody says how many others are asked, see `gateways::calls`. Servers do not ask themselves, as in Node.
+        if !matches!(question, Question::ServerEvent { .. }) {
+            self.answer(&namespace, question.clone(), &answers, Origin::Own);
+        }
+        match &self.bridge {
+            Some(bridge) if !is_local => bridge.do_send(ForBridge::Ask(Box::new(AskOthers {
+                namespace,
+                question,
+                timeout,
+                answers,
+            }))),
+            // Whoever asked may have given up.
+            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+        }
+    }
+
+    /// Answers a question by what is known now; `num_clients` is of those whom an event that it asks to send went to. Whoever asked
+    /// may have given up.
+    fn answer_now(
+        &self,
+        namespace: &Namespace,
+        question: Question,
+        answers: &Answers,
+        num_clients: u64,
+    ) {
         let answer = match question {
             Question::SocketIds { target } => {
                 Answer::SocketIds(self.find(namespace, &target, Member::id))
@@ -225,9 +275,7 @@ impl Hub {
                 });
                 Answer::Found(found)
             }
-            Question::Broadcast { broadcast, .. } => {
-                Answer::NumClients(self.deliver_with_acks(&broadcast, answers))
-            }
+            Question::Broadcast { .. } => Answer::NumClients(num_clients),
             Question::ServerEvent { args } => {
                 return self.server_side.do_send(ServerEvent {
                     namespace: namespace.clone(),
@@ -296,14 +344,15 @@ impl Handler<Register> for Hub {
             record,
             recipient,
             registering,
+            departure,
         } = message;
+        if departure.is_some_and(|departure| departure.is_closed()) {
+            // It is a member where its session goes.
+            return;
+        }
         let namespace = record.namespace.clone();
         let id = record.id.clone();
-        let handle = Handle {
-            record,
-            recipient,
-            told: AtomicU64::new(0),
-        };
+        let handle = Handle::new(record, recipient);
         let is_first = self.rooms_mut().insert(&namespace, id, handle);
         drop(registering);
         if is_first {
@@ -330,6 +379,11 @@ impl Handler<Join> for Hub {
     type Result = Result<(), TooManyRooms>;
 
     fn handle(&mut self, message: Join, _: &mut Self::Context) -> Self::Result {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            rooms.insert(message.room.clone());
+            self.send_after(&message.namespace, &message.socket_id, message.room, true);
+            return Ok(());
+        }
         self.rooms_mut()
             .join(&message.namespace, &message.socket_id, message.room)
     }
@@ -339,6 +393,10 @@ impl Handler<Leave> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Leave, _: &mut Self::Context) {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            rooms.remove(&message.room);
+            return self.send_after(&message.namespace, &message.socket_id, message.room, false);
+        }
         self.rooms_mut()
             .leave(&message.namespace, &message.socket_id, &message.room);
     }
@@ -348,6 +406,11 @@ impl Handler<RoomsOf> for Hub {
     type Result = MessageResult<RoomsOf>;
 
     fn handle(&mut self, message: RoomsOf, _: &mut Self::Context) -> Self::Result {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            let mut rooms = rooms.clone();
+            rooms.insert(message.socket_id.room());
+            return MessageResult(rooms);
+        }
         let rooms = self
             .rooms()
             .rooms_of(&message.namespace, &message.socket_id);
@@ -362,6 +425,7 @@ impl Handler<Originate> for Hub {
     fn handle(&mut self, Originate { command, is_local }: Originate, _: &mut Self::Context) {
         // Servers do not send events to themselves, as in Node.
         if !matches!(command, Command::ServerEvent { .. }) {
+            self.note(&command, Origin::Own);
             self.obey(&command);
         }
         if !is_local {
@@ -373,7 +437,8 @@ impl Handler<Originate> for Hub {
 impl Handler<Reinject> for Hub {
     type Result = ();
 
-    fn handle(&mut self, Reinject(command): Reinject, _: &mut Self::Context) {
+    fn handle(&mut self, Reinject { command, from }: Reinject, _: &mut Self::Context) {
+        self.note(&command, Origin::Other(from));
         self.obey(&command);
     }
 }
@@ -382,26 +447,8 @@ impl Handler<Ask> for Hub {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) {
-        let Ask {
-            namespace,
-            question,
-            timeout,
-            is_local,
-            answers,
-        } = ask;
-        // Before anybody says how many others are asked, see `gateways::calls`. Servers do not ask themselves, as in Node.
-        if !matches!(question, Question::ServerEvent { .. }) {
-            self.answer(&namespace, question.clone(), &answers);
-        }
-        match &self.bridge {
-            Some(bridge) if !is_local => bridge.do_send(ForBridge::Ask(Box::new(AskOthers {
-                namespace,
-                question,
-                timeout,
-                answers,
-            }))),
-            // Whoever asked may have given up.
-            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+        if let Err(ask) = self.postpone(ask) {
+            self.put(ask);
         }
     }
 }
@@ -414,8 +461,9 @@ impl Handler<Answering> for Hub {
             namespace,
             question,
             answers,
+            from,
         } = message;
-        self.answer(&namespace, question, &answers);
+        self.answer(&namespace, question, &answers, Origin::Other(from));
     }
 }
 
@@ -471,6 +519,7 @@ mod tests {
             record: Arc::new(record),
             recipient: recipient.clone(),
             registering: Interest::in_everything().register(),
+            departure: None,
         }
     }
 
@@ -548,9 +597,13 @@ mod tests {
             is_local: true,
         };
         hub.send(local).await.unwrap();
-        hub.send(Reinject(Command::Broadcast(to_all)))
-            .await
-            .unwrap();
+        let command = Command::Broadcast(to_all);
+        hub.send(Reinject {
+            command,
+            from: None,
+        })
+        .await
+        .unwrap();
         got.recv().await.unwrap();
         got.recv().await.unwrap();
         // The marker is the first to be published, so nothing was before it.

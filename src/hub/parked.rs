@@ -49,6 +49,8 @@ pub struct Session {
     pub since: Position,
     /// The last event that was written to its client, as far as its connection got.
     pub last: Position,
+    /// The last offset that its client was given by the instance that its session came from, if it came from one.
+    pub before: Option<Box<str>>,
     /// Serial of the last event of the hub for it, whether it was written or not.
     pub told: u64,
     /// Serial of the last event before it left.

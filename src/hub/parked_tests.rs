@@ -63,6 +63,7 @@ fn session() -> Session {
         epoch: Epoch::random().unwrap(),
         since: Position::default(),
         last: Position::default(),
+        before: None,
         told: 0,
         left: 0,
     }

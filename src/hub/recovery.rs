@@ -24,13 +24,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{AsyncContext as _, Context, Handler, Message, Recipient};
+use actix::{AsyncContext as _, Context, Handler, Message};
 use tokio::sync::watch;
 
 use super::{
     actor::{Handle, Hub},
     broadcast::Broadcast,
-    interest::Registering,
+    messages::Register,
     parked::{Lost, Parked, Pursuit, Session},
     replay::{Audience, Limits, Logged, Replay},
 };
@@ -38,7 +38,7 @@ use crate::{
     config::RecoveryConfig,
     redis_bridge::messages::ForBridge,
     socket::{
-        messages::{Emit, ForSocket, What},
+        messages::{Emit, What},
         record::Record,
     },
     socket_io::{
@@ -118,6 +118,8 @@ pub struct Park {
     pub since: Position,
     /// The last one that was written to it.
     pub last: Position,
+    /// The last offset of the instance that its session came from, if it came from one.
+    pub before: Option<Box<str>>,
     /// Closed when its last handlers are done.
     pub settled: watch::Receiver<()>,
 }
@@ -150,6 +152,8 @@ pub struct Claimed {
     pub since: Position,
     /// The last event that it will have got when it has got what it missed.
     pub last: Position,
+    /// See [`Park::before`].
+    pub before: Option<Box<str>>,
     /// Serial of the last event that was looked at.
     pub head: u64,
 }
@@ -174,11 +178,7 @@ impl fmt::Debug for Claimed {
 #[rtype(result = "()")]
 pub struct Resume {
     /// Who it is, of the same id as before.
-    pub record: Arc<Record>,
-    /// Where its deliveries go.
-    pub recipient: Recipient<ForSocket>,
-    /// Says that it is on its way; dropped when it has arrived.
-    pub registering: Registering,
+    pub register: Register,
     /// Whose place it takes.
     pub pid: Pid,
     /// What [`Claimed::last`] was.
@@ -291,8 +291,11 @@ impl Hub {
         } = claim;
         let (session, kept) = recovery.parked.claim(&shown.pid, namespace, pursuit)?;
         let offset = match &shown.offset {
-            None => None,
+            // It saw all that it was sent elsewhere, and nothing yet of what it was sent here.
+            Some(offset) if session.before.as_deref() == Some(offset) => None,
             Some(offset) => Some(recovery.epoch.read(offset).ok_or(Lost::Offset)?),
+            None if session.before.is_some() => return Err(Lost::Offset),
+            None => None,
         };
         let missed = session.missed(&recovery.replay, offset, *max_bytes)?;
         let last = missed.last().map_or(session.last, |logged| logged.position);
@@ -301,10 +304,35 @@ impl Hub {
             authorized: session.authorized.clone(),
             settled: kept.settled.clone(),
             since: session.since,
+            before: session.before.clone(),
             last: last.max(session.last),
             missed,
             head: recovery.replay.head(),
         })
+    }
+
+    /// Sends an event to one socket: to whoever has its place by now, or into the log if it is away.
+    pub(super) fn emit_to_one(&mut self, record: &Record, args: Args) {
+        let (namespace, id): (&Namespace, &SocketId) = (&record.namespace, &record.id);
+        if let Some(handle) = self.rooms().get(namespace, id) {
+            let record = Arc::clone(&handle.record);
+            return handle.tell(What::Emit(Box::new(Emit { record, args })));
+        }
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
+        if !recovery.parked.is_away(namespace, id) {
+            return;
+        }
+        let position = recovery.next();
+        let offset = recovery.epoch.offset(position);
+        match encode::event_with_offset(self.parser, namespace, &args, &offset) {
+            Ok(message) => {
+                let logged = Arc::new(Logged { position, message });
+                recovery.append(namespace.clone(), Audience::One(id.clone()), logged);
+            }
+            Err(err) => log::error!("an event cannot be encoded: {err}"),
+        }
     }
 }
 
@@ -318,6 +346,7 @@ impl Handler<Park> for Hub {
             authorized,
             since,
             last,
+            before,
             settled,
         } = park;
         let away = self.rooms_mut().go_away(&record.namespace, &record.id);
@@ -333,6 +362,7 @@ impl Handler<Park> for Hub {
             epoch: recovery.epoch,
             since,
             last,
+            before,
             told: handle.told.load(Relaxed),
             left: recovery.replay.head(),
         };
@@ -363,25 +393,34 @@ impl Handler<Resume> for Hub {
 
     fn handle(&mut self, resume: Resume, _: &mut Self::Context) {
         let Resume {
-            record,
-            recipient,
-            registering,
+            register,
             pid,
             last,
             head,
             pursuit,
         } = resume;
+        let Register {
+            record,
+            recipient,
+            registering,
+            departure,
+        } = register;
         let recovery = self.recovery.as_mut();
         // It is there: it was claimed, and `pursuit` holds it.
         let Some((session, _)) = recovery.and_then(|recovery| recovery.parked.take(&pid)) else {
             return debug_assert!(false, "a session that is pursued must not be forgotten");
         };
         drop(pursuit);
-        let handle = Handle {
-            record,
-            recipient,
-            told: AtomicU64::new(last.serial.max(session.told)),
-        };
+        let handle = Handle::new(record, recipient);
+        let told = last.serial.max(session.told);
+        handle.told.store(told, Relaxed);
+        if departure.is_some_and(|departure| departure.is_closed()) {
+            // It goes on where its session goes, and its rooms do not: it would miss their events and not know it.
+            handle.tell(What::Disconnect {
+                whole_connection: true,
+            });
+            return self.give_up(&session);
+        }
         if let Some(recovery) = &self.recovery {
             match session.missed_since(&recovery.replay, head) {
                 Some(missed) => {
@@ -422,25 +461,6 @@ impl Handler<EmitToOne> for Hub {
     type Result = ();
 
     fn handle(&mut self, EmitToOne { record, args }: EmitToOne, _: &mut Self::Context) {
-        let (namespace, id): (&Namespace, &SocketId) = (&record.namespace, &record.id);
-        if let Some(handle) = self.rooms().get(namespace, id) {
-            let record = Arc::clone(&handle.record);
-            return handle.tell(What::Emit(Box::new(Emit { record, args })));
-        }
-        let Some(recovery) = &mut self.recovery else {
-            return;
-        };
-        if !recovery.parked.is_away(namespace, id) {
-            return;
-        }
-        let position = recovery.next();
-        let offset = recovery.epoch.offset(position);
-        match encode::event_with_offset(self.parser, namespace, &args, &offset) {
-            Ok(message) => {
-                let logged = Arc::new(Logged { position, message });
-                recovery.append(namespace.clone(), Audience::One(id.clone()), logged);
-            }
-            Err(err) => log::error!("an event cannot be encoded: {err}"),
-        }
+        self.emit_to_one(&record, args);
     }
 }

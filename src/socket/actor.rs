@@ -7,7 +7,7 @@
 //! mailbox (Deliver, Poll, Post, Upgrade, …) ──▶ outbox
 //! Drive: flush ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush ▸ deadlines     until nothing moves
 //! ```
-//! `Socket::end` is the only way to end a session.
+//! `Socket::end` is the only way to end a session; how one comes from another instance and goes to one stands in `moves`.
 
 use std::{
     collections::VecDeque,
@@ -22,6 +22,10 @@ use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Cont
 use bytes::Bytes;
 use tokio::{sync::watch, task::JoinHandle, time::Sleep};
 
+mod moves;
+
+use self::moves::Moving;
+pub use self::moves::Newcomer;
 use super::{
     acks::{AckIds, Awaiter},
     clock::{Clock, Due},
@@ -38,7 +42,7 @@ use super::{
     record::{JoinId, Record, Recoverable},
     recovery::{self, Attempt, Back, Recovery, Restored, Standing},
     sessions::{Session, Sessions},
-    websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, WebSocketTransport},
+    websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, ProbeEvent, WebSocketTransport},
     work::WorkCount,
 };
 use crate::{
@@ -48,7 +52,7 @@ use crate::{
         encoded::{self, Encoded, PollingBody},
         handshake::TransportName,
         open,
-        packet::{Message, PROBE, Packet},
+        packet::{Message, Packet},
         sid::{InstanceId, Sid},
     },
     gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef},
@@ -76,9 +80,6 @@ pub const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
 
 /// Largest messages that may wait for one client whatever their size.
 const MAX_BACKLOG_MESSAGES: usize = 8;
-
-/// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
-const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
 
 /// Namespaces that one client may be in at a time, or be waiting to join: patterns let clients invent names.
 pub const MAX_NAMESPACES: usize = 100;
@@ -157,6 +158,10 @@ enum Phase {
     Open,
     /// Ended, but a polling client has yet to fetch these payloads, one with each GET.
     Closing(VecDeque<PollingBody>),
+    /// Packed up and sent to another instance, which has not said yet that it has it.
+    Leaving,
+    /// At another instance. What cannot move comes to its end here.
+    Left,
     Closed,
 }
 
@@ -204,6 +209,8 @@ pub struct Socket {
     have_handlers_moved: bool,
     /// Whether what was sent to this actor before its end is being waited for.
     is_last_call: bool,
+    /// Of a session that is moving to another instance, or has come from one.
+    moving: Option<Box<Moving>>,
 }
 
 impl Socket {
@@ -292,6 +299,7 @@ impl Socket {
                 is_mail_due: false,
                 have_handlers_moved: false,
                 is_last_call: false,
+                moving: None,
             }
         });
     }
@@ -304,7 +312,11 @@ impl Socket {
             match self.phase {
                 Phase::Open => {}
                 Phase::Closing(_) => return self.timer.as_mut().poll(cx),
+                Phase::Leaving | Phase::Left => return self.poll_left(cx),
                 Phase::Closed => return Ready::Ready(()),
+            }
+            if self.poll_arriving(cx).is_pending() {
+                return Ready::Pending;
             }
             // First, so that the answer to a handshake leaves before anything of the client is judged.
             let mut moved = self.flush(cx);
@@ -313,6 +325,7 @@ impl Socket {
             moved |= self.poll_winding_down(cx);
             moved |= self.poll_input(cx);
             moved |= self.poll_probe(cx);
+            moved |= self.poll_moving(cx);
             moved |= self.flush(cx);
             // Last: what has arrived counts before the time is up, however late this thread gets to read it.
             moved |= self.poll_timer(cx);
@@ -337,6 +350,9 @@ impl Socket {
                 .min(probe.deadline)
                 .min(probe.noop_at.unwrap_or(probe.deadline));
         }
+        if let Some(Moving::Out(out)) = self.moving.as_deref() {
+            next = next.min(out.next());
+        }
         if self.timer.deadline() != next.into() {
             self.timer.as_mut().reset(next.into());
         }
@@ -353,6 +369,7 @@ impl Socket {
                 self.release_poll();
             }
         }
+        self.do_what_is_due_elsewhere(now);
         true
     }
 
@@ -475,22 +492,25 @@ impl Socket {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        let recipient = self.own.clone().recipient();
+        let departure = self.departure();
+        if let Some(departure) = &departure {
+            departure.add(record.namespace.clone(), record.id.clone());
+        }
+        let register = Register {
+            record,
+            recipient: self.own.clone().recipient(),
+            registering,
+            departure,
+        };
         match (&standing, back) {
             (Some(standing), Some(back)) => self.services.hub.do_send(Resume {
-                record,
-                recipient,
-                registering,
+                register,
                 pid: standing.pid.clone(),
                 last: standing.last,
                 head: back.head,
                 pursuit: back.pursuit,
             }),
-            _ => self.services.hub.do_send(Register {
-                record,
-                recipient,
-                registering,
-            }),
+            _ => self.services.hub.do_send(register),
         }
         let mut membership = Membership::new(join, socket, gateway);
         membership.standing = standing;
@@ -574,24 +594,35 @@ impl Socket {
         moved
     }
 
+    /// Takes a membership out of the hub; if its client may come back to it, its place is kept there. Then whoever wants to know when
+    /// its last handlers are done is told by the end of what is returned.
+    fn park_or_unregister(
+        &self,
+        membership: &mut Membership,
+        reason: DisconnectReason,
+    ) -> Option<watch::Sender<()>> {
+        let standing = membership.standing.take();
+        let standing = standing.filter(|_| recovery::may_come_back(reason));
+        let departure = self.departure();
+        if let Some(departure) = &departure {
+            departure.remove(membership.socket.id());
+        }
+        // The hub has no place of one that it has let go.
+        let has_departed = departure.is_some_and(|departure| departure.is_closed());
+        let Some(standing) = standing.filter(|_| !has_departed) else {
+            self.unregister(membership);
+            return None;
+        };
+        let (settling, settled) = watch::channel(());
+        let record = Arc::clone(membership.socket.record());
+        self.services.hub.do_send(standing.park(record, settled));
+        Some(settling)
+    }
+
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
         let mut membership = self.memberships.swap_remove(at);
         let namespace = membership.namespace().clone();
-        let settling = match membership.standing.take() {
-            Some(standing) if recovery::may_come_back(reason) => {
-                let (settling, settled) = watch::channel(());
-                let record = Arc::clone(membership.socket.record());
-                self.services.hub.do_send(standing.park(record, settled));
-                Some(settling)
-            }
-            _ => {
-                self.services.hub.do_send(Unregister {
-                    namespace: namespace.clone(),
-                    socket_id: membership.socket.id().clone(),
-                });
-                None
-            }
-        };
+        let settling = self.park_or_unregister(&mut membership, reason);
         let queued_bytes = membership.queued_bytes();
         let work = (self.services.work.begin(), settling);
         if let Some(rest) = membership.wind_down(reason, work) {
@@ -863,10 +894,10 @@ impl Socket {
             .map(|at| self.winding_down.swap_remove(at).rest);
         let namespace = gateway.name_to_keep(&namespace);
         let attempt = self.attempt(&namespace, auth.as_deref());
-        let request = ConnectRequest::new(namespace, auth, Arc::clone(&self.handshake));
+        let request = ConnectRequest::new(namespace, auth.clone(), Arc::clone(&self.handshake));
         let gateway = Arc::clone(gateway);
         self.admissions
-            .push(Admission::begin(gateway, request, before, attempt));
+            .push(Admission::begin(gateway, request, auth, before, attempt));
     }
 
     /// Returns how to get the client's state back, if it shows what that takes.
@@ -920,27 +951,17 @@ impl Socket {
         let Some(probe) = &mut self.probe else {
             return false;
         };
-        if !probe.transport.flush(cx, &mut probe.outbox) {
-            self.probe = None;
-            return true;
-        }
-        match probe.transport.poll_next(cx) {
+        match probe.poll(cx) {
             Ready::Pending => return false,
-            Ready::Ready(FromWebSocket::Packet(Packet::Ping(data))) if data == PROBE => {
+            Ready::Ready(ProbeEvent::Probed) => {
                 probe.noop_at = Some(Instant::now() + NOOP_INTERVAL);
-                if probe.outbox.push(encoded::pong_probe()).is_err() {
-                    self.drop_probe(&CloseFrame::BARE);
+                if let Err(frame) = probe.answer() {
+                    self.drop_probe(&frame);
                 }
                 self.release_poll();
             }
-            Ready::Ready(FromWebSocket::Packet(Packet::Upgrade)) => self.finish_upgrade(),
-            Ready::Ready(FromWebSocket::Pong(frame)) => {
-                if probe.outbox.push_raw(frame).is_err() {
-                    self.drop_probe(&CloseFrame::BARE);
-                }
-            }
-            Ready::Ready(FromWebSocket::Packet(_)) => self.drop_probe(&CloseFrame::BARE),
-            Ready::Ready(FromWebSocket::End(reason)) => self.drop_probe(&reason.close_frame()),
+            Ready::Ready(ProbeEvent::Finished) => self.finish_upgrade(),
+            Ready::Ready(ProbeEvent::Over(frame)) => self.drop_probe(&frame),
         }
         true
     }
@@ -955,9 +976,18 @@ impl Socket {
         }
     }
 
+    /// Returns whether a WebSocket may probe now, here or elsewhere.
+    fn may_probe(&self) -> bool {
+        let is_polling = matches!(
+            (&self.phase, &self.transport),
+            (Phase::Open, Transport::Polling(_))
+        );
+        is_polling && self.probe.is_none() && self.moving.is_none()
+    }
+
     fn drop_probe(&mut self, frame: &CloseFrame) {
         if let Some(probe) = self.probe.take() {
-            probe.transport.farewell(probe.outbox, frame);
+            probe.farewell(frame);
         }
     }
 
@@ -965,16 +995,21 @@ impl Socket {
         let Some(probe) = self.probe.take() else {
             return;
         };
+        self.end_of_polling();
+        let waiting = std::mem::replace(&mut self.outbox, Outbox::new(0));
+        let (transport, outbox) = probe.into_transport(waiting);
+        self.outbox = outbox;
+        self.transport = Transport::WebSocket(transport);
+        self.clock.await_anew(Instant::now(), &self.services.config);
+        self.session.set_websocket();
+    }
+
+    /// Answers what is under way on polling, which ends: of a client that obeys the protocol, nothing.
+    fn end_of_polling(&mut self) {
         if let Transport::Polling(polling) = &mut self.transport {
-            // A client that obeys the protocol has neither under way now.
             polling.answer(encoded::close().polling_in(self.outbox.dialect()));
             polling.refuse_post();
         }
-        let waiting = std::mem::replace(&mut self.outbox, probe.outbox);
-        self.outbox.append(waiting);
-        self.transport = Transport::WebSocket(probe.transport);
-        self.clock.await_anew(Instant::now(), &self.services.config);
-        self.session.set_websocket();
     }
 
     // ---- output ----
@@ -1003,7 +1038,7 @@ impl Socket {
 
     /// Writes what it can. Returns whether that made a saturated client readable again.
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if self.outbox.is_empty() || !matches!(self.phase, Phase::Open) {
+        if self.outbox.is_empty() || !matches!(self.phase, Phase::Open) || self.is_arriving() {
             return false;
         }
         let was_congested = self.outbox.is_congested();
@@ -1026,8 +1061,11 @@ impl Socket {
 
     /// Ends the session. Calling it again does nothing.
     fn end(&mut self, reason: CloseReason) {
-        if !matches!(self.phase, Phase::Open) {
+        if !matches!(self.phase, Phase::Open | Phase::Leaving) {
             return;
+        }
+        if self.is_arriving() {
+            return self.give_arrival_up();
         }
         let kind = reason.kind();
         log::debug!(
@@ -1057,6 +1095,7 @@ impl Socket {
         if matches!(self.phase, Phase::Closed) {
             self.services.sessions.remove(&self.sid);
         }
+        self.end_moving();
     }
 
     /// Tells a polling client: in its parked GET, or, if either side wanted the end, in its next one.
@@ -1116,7 +1155,7 @@ impl Socket {
 impl Drop for Socket {
     /// A panic in this actor must not leave its session behind.
     fn drop(&mut self) {
-        if matches!(self.phase, Phase::Closed) {
+        if matches!(self.phase, Phase::Closed | Phase::Left) {
             return;
         }
         self.services.sessions.remove(&self.sid);
@@ -1170,6 +1209,9 @@ impl Handler<ForSocket> for Socket {
     type Result = ();
 
     fn handle(&mut self, ForSocket { join, what }: ForSocket, _: &mut Self::Context) {
+        if matches!(self.phase, Phase::Leaving | Phase::Left) {
+            return self.pass_on(join, what);
+        }
         let Some(at) = self
             .memberships
             .iter()
@@ -1227,6 +1269,9 @@ impl Handler<Poll> for Socket {
         let Transport::Polling(polling) = &mut self.transport else {
             return;
         };
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
         if let Err(second) = polling.park(reply) {
             _ = second.send(PollAnswer::Refused);
             self.end(CloseReason::Overlap);
@@ -1266,22 +1311,12 @@ impl Handler<Upgrade> for Socket {
             Err(err) => return log::warn!("a stream could not change its arbiter: {err}"),
         };
         debug_assert_eq!(dialect.revision, self.session.revision, "verified before");
-        let transport = WebSocketTransport::new(connection, dialect.revision);
-        let outbox = Outbox::with_answer(MAX_PROBE_BACKLOG_BYTES, answer).in_dialect(dialect);
-        let may_probe = matches!(
-            (&self.phase, &self.transport),
-            (Phase::Open, Transport::Polling(_))
-        );
-        if !may_probe || self.probe.is_some() {
-            return transport.farewell(outbox, &CloseFrame::BARE);
-        }
         let deadline = Instant::now() + config.upgrade_timeout;
-        self.probe = Some(Probe {
-            transport,
-            outbox,
-            deadline,
-            noop_at: None,
-        });
+        let probe = Probe::new(connection, dialect, answer, deadline);
+        if !self.may_probe() {
+            return probe.farewell(&CloseFrame::BARE);
+        }
+        self.probe = Some(probe);
     }
 }
 
@@ -1305,9 +1340,11 @@ impl Handler<Stop> for Socket {
     type Result = ();
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-        if matches!(self.phase, Phase::Closing(_)) {
-            return self.forget(ctx);
+        match self.phase {
+            Phase::Closing(_) => self.forget(ctx),
+            // It is told there whether it still lives; that takes no longer than a stop may.
+            Phase::Leaving | Phase::Left => {}
+            Phase::Open | Phase::Closed => self.end(CloseReason::Shutdown),
         }
-        self.end(CloseReason::Shutdown);
     }
 }

@@ -18,7 +18,11 @@ use actix::Addr;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{disconnect::CloseKind, disconnect::DisconnectReason, record::Record};
+use super::{
+    disconnect::{CloseKind, DisconnectReason},
+    portable::PortableStanding,
+    record::Record,
+};
 use crate::{
     gateways::Gateway,
     hub::{
@@ -59,6 +63,8 @@ pub(super) struct Standing {
     authorized: Box<str>,
     since: Position,
     pub(super) last: Position,
+    /// The last offset of the instance that its session came from, if it came from one.
+    before: Option<Box<str>>,
 }
 
 impl Standing {
@@ -71,7 +77,35 @@ impl Standing {
             authorized: authorized.to_string().into(),
             since,
             last: since,
+            before: None,
         })
+    }
+
+    /// Returns what another instance must know to go on.
+    pub(super) fn pack(self, recovery: &Recovery, is_recovered: bool) -> PortableStanding {
+        // Nothing has come since its session came itself: then the offset is that of the instance before.
+        let offset = match self.before {
+            Some(before) if self.last == self.since => before.into_string(),
+            _ => recovery.epoch.offset(self.last),
+        };
+        PortableStanding {
+            pid: self.pid,
+            authorized: self.authorized.into(),
+            offset,
+            is_recovered,
+        }
+    }
+
+    /// Goes on with what another instance knew: from now on its events have places of this one.
+    pub(super) fn unpack(recovery: &Recovery, packed: PortableStanding) -> Self {
+        let since = Position::of(recovery.head.load(Relaxed));
+        Self {
+            pid: packed.pid,
+            authorized: packed.authorized.into(),
+            since,
+            last: since,
+            before: Some(packed.offset.into()),
+        }
     }
 
     /// Encodes an event for this client alone, which is sent to it next.
@@ -95,6 +129,7 @@ impl Standing {
             authorized,
             since,
             last,
+            before,
         } = self;
         Park {
             record,
@@ -102,6 +137,7 @@ impl Standing {
             authorized,
             since,
             last,
+            before,
             settled,
         }
     }
@@ -187,6 +223,7 @@ impl Attempt {
             missed,
             since,
             last,
+            before,
             head,
             ..
         } = claimed;
@@ -197,6 +234,7 @@ impl Attempt {
                 authorized: authorized.to_string().into(),
                 since,
                 last,
+                before,
             },
             back: Back {
                 data: record.data(),
