@@ -271,7 +271,7 @@ impl SocketRef {
 
     /// Sends an event that is put together already; its first argument is its name.
     pub fn emit_args(&self, args: &Args) {
-        if self.inner.record.recoverable == Recoverable::No {
+        if self.inner.record.recoverable == Recoverable::No || self.has_moved() {
             self.deliver(args, false);
         } else {
             self.emit_recoverable(args.clone());

@@ -49,7 +49,7 @@ use crate::{
     },
 };
 
-/// How often what is too old is forgotten, at least.
+/// How often what is too old is forgotten if nothing else happens. Nobody gets it meanwhile.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What goes along with a session that is away.
@@ -66,7 +66,6 @@ pub struct Recovery {
     head: Arc<AtomicU64>,
     replay: Replay,
     parked: Parked<Kept>,
-    max_disconnection: Duration,
 }
 
 impl Recovery {
@@ -88,7 +87,6 @@ impl Recovery {
             head,
             replay: Replay::new(limits),
             parked: Parked::new(config.max_disconnection, config.max_sessions),
-            max_disconnection: config.max_disconnection,
         }
     }
 
@@ -213,9 +211,8 @@ pub struct EmitToOne {
 impl Hub {
     /// Forgets now and then what is too old; does nothing if nobody can recover.
     pub(super) fn begin_purging(&self, ctx: &mut Context<Self>) {
-        if let Some(recovery) = &self.recovery {
-            let interval = PURGE_INTERVAL.min(recovery.max_disconnection);
-            ctx.run_interval(interval, |hub, _| hub.purge());
+        if self.recovery.is_some() {
+            ctx.run_interval(PURGE_INTERVAL, |hub, _| hub.purge());
         }
     }
 

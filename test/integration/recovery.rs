@@ -860,3 +860,52 @@ async fn events_of_other_instances_are_missed_here_and_a_session_stays_where_it_
         );
     }
 }
+
+#[actix_rt::test]
+async fn a_session_that_moved_is_known_where_it_went() {
+    let redis = RedisServer::start();
+    let (here, there) = pair_by(Default::default(), &redis.url(), |app| {
+        app.gateway(recovery_gateway::gateway())
+            .recovery(Some(RecoveryConfig::default()))
+    })
+    .await;
+    for is_told_there in [true, false] {
+        let poller = Poller::open(here.addr).await;
+        poller.ok("40/r,").await;
+        let reply = poller.payload().await;
+        let ids: Value = serde_json::from_str(reply.strip_prefix("40/r,").unwrap()).unwrap();
+        poller.ok(r#"42/r,["join","red"]"#).await;
+        poller.ok(r#"42/r,["me","before"]"#).await;
+        let (event, offset) = split(&poller.payload().await);
+        assert_eq!(event, json!(["before"]));
+
+        let mut websocket = WebSocket::connect(there.addr, &poller.upgrade_target()).await;
+        websocket.send("2probe").await;
+        assert_eq!(websocket.text().await, "3probe");
+        websocket.send("5").await;
+        let mut offset = Some(offset);
+        if is_told_there {
+            websocket.send(r#"42/r,["me","there"]"#).await;
+            let (event, later) = split(&websocket.message().await);
+            assert_eq!(event, json!(["there"]));
+            offset = Some(later);
+        } else {
+            // It is there when it answers.
+            websocket.send(r#"42/r,7["state"]"#).await;
+            assert!(websocket.message().await.starts_with("43/r,7["));
+        }
+        drop(websocket);
+        there.await_connections(0).await;
+        here.await_connections(0).await;
+
+        let mut other = Client::enter(there.addr).await;
+        other.ask(json!(["red", "missed"])).await;
+        let claim = json!({ "pid": ids["pid"], "offset": offset });
+        let mut back = Client::enter_with(there.addr, &claim).await;
+        assert_eq!(json!(back.sid), ids["sid"], "{is_told_there}");
+        assert_eq!(args_of(&back.missed), [json!(["missed"])]);
+        assert!(back.is_recovered().await);
+        back.vanish(&there).await;
+        other.vanish(&there).await;
+    }
+}
