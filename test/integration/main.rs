@@ -23,6 +23,7 @@
 //! | `redis_ways` | TLS, Unix sockets, ACL users |
 //! | `recovery` | clients that come back to what they had |
 //! | `relay` | polling without sticky sessions |
+//! | `moves` | sessions that move to another instance |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
 //! | `sharded` | the sharded adapter: on one Redis in all modes, and on a Redis Cluster that moves slots and loses a master |
 //! | `tidy` | the house rules that a machine can check |
@@ -42,6 +43,7 @@ mod gateways;
 mod handlers;
 mod handshake;
 mod hostile;
+mod moves;
 mod msgpack;
 mod namespaces;
 #[path = "../support/ops_gateway.rs"]
