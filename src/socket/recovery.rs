@@ -288,7 +288,7 @@ mod tests {
         };
         let mut standing = Standing::begin(&recovery, &Value::Null).unwrap();
         let args = Args::from_parts(r#"["a"]"#.into(), Vec::new());
-        let mut log = |standing: &mut Standing| {
+        let log = |standing: &mut Standing| {
             let logged = standing
                 .log(recovery.epoch, Parser::Json, &"/".into(), &args)
                 .unwrap();

@@ -909,3 +909,61 @@ async fn a_session_that_moved_is_known_where_it_went() {
         other.vanish(&there).await;
     }
 }
+
+/// Reads events until `until` of them are known, or the next cut; pings are answered. Returns the offset of the last.
+async fn read_some(client: &mut Client, seen: &mut Vec<u64>, until: usize) -> Option<String> {
+    let mut offset = None;
+    let mut packets = std::mem::take(&mut client.missed).into_iter();
+    while seen.len() < until {
+        let packet = match packets.next() {
+            Some(packet) => packet,
+            None => client.websocket.message().await,
+        };
+        let (event, at) = split(&packet);
+        seen.push(event[1].as_u64().unwrap());
+        offset = Some(at);
+    }
+    offset
+}
+
+#[actix_rt::test]
+async fn under_a_steady_stream_each_event_comes_once_whenever_a_client_is_cut_off() {
+    const NUM: u64 = 600;
+    let server = server_with(RecoveryConfig::default(), |config| config.workers = 3);
+    let addr = server.addr;
+    let mut publisher = Client::enter(addr).await;
+    let stream = async {
+        for n in 0..NUM {
+            publisher.say(json!(["others", "n", n])).await;
+            if n % 7 == 0 {
+                // Its answer shows that the hub has come so far.
+                publisher.ask(json!(["here"])).await;
+            }
+        }
+        publisher.state().await;
+    };
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(Client::enter(addr).await);
+    }
+    let following = clients
+        .into_iter()
+        .zip(1..)
+        .map(|(mut client, nth)| async move {
+            let sid = client.sid.clone();
+            let (mut seen, mut offset) = (Vec::new(), None);
+            let all = NUM as usize;
+            while seen.len() < all {
+                let until = all.min(seen.len() + 11 * nth);
+                offset = read_some(&mut client, &mut seen, until).await.or(offset);
+                let claim = client.claim(offset.as_deref().unwrap());
+                // What comes before the close is read and forgotten, as if it had been lost on the way.
+                client.websocket.send("1").await;
+                client.websocket.closed().await;
+                client = Client::enter_with(addr, &claim).await;
+                assert_eq!(client.sid, sid);
+            }
+            assert!(seen.iter().copied().eq(0..NUM), "{nth}: {seen:?}");
+        });
+    futures_util::future::join(stream, futures_util::future::join_all(following)).await;
+}
