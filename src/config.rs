@@ -212,7 +212,8 @@ pub struct RecoveryConfig {
     pub max_log_bytes: usize,
     /// How many such events. Finding those that one client missed costs a look at each since. Default 65,536.
     pub max_log_events: usize,
-    /// Sockets that are away. Whoever left first is forgotten first. Default 10,000.
+    /// Sockets that are away. Each keeps its rooms, its `data` and the head of the request that opened its session, so some KiB, as
+    /// it did when it was here. Whoever left first is forgotten first. Default 10,000.
     pub max_sessions: usize,
 }
 

@@ -303,4 +303,37 @@ mod tests {
         assert_eq!(Claim::read(&long), None);
         assert!(!format!("{:?}", claim(None)).contains(pid));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_strangers_write_is_a_claim_or_none(auth: String, offset: String) {
+            _ = Claim::read(&auth);
+            _ = epoch().read(&offset);
+        }
+
+        #[test]
+        fn almost_claims_say_what_their_json_says(
+            pid in r#"("[a-zA-Z0-9_-]{19,21}"|[0-9]{1,3}|null|\[\]|\{\})"#,
+            offset in r#"("[a-z0-9.]{0,45}"|[0-9]{1,3}|null|\[\]|\{\})"#,
+        ) {
+            let auth = format!(r#"{{"offset":{offset},"pid":{pid}}}"#);
+            let is_pid = pid.len() == 22 && pid.starts_with('"');
+            let is_offset = offset.starts_with('"') && offset.len() <= MAX_OFFSET_LEN + 2;
+            proptest::prop_assert_eq!(Claim::read(&auth).is_some(), is_pid && is_offset);
+        }
+
+        #[test]
+        fn every_place_has_one_text(serial: u64, own: u32) {
+            let position = Position { serial, own };
+            proptest::prop_assert_eq!(epoch().read(&epoch().offset(position)), Some(position));
+        }
+
+        #[test]
+        fn every_text_of_a_place_is_the_only_one(numbers in "[0-9+ -]{0,4}\\.?[0-9]{0,3}") {
+            let text = format!("k3J9x_-a{numbers}");
+            if let Some(position) = epoch().read(&text) {
+                proptest::prop_assert_eq!(epoch().offset(position), text);
+            }
+        }
+    }
 }
