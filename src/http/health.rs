@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     auth::TokenVerifier,
+    peers::PeerList,
     redis_bridge::{BridgeStats, BusStatus, StatsSnapshot},
     socket::actor::Services,
 };
@@ -46,6 +47,9 @@ struct Ready<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     bridge: Option<StatsSnapshot>,
     connections: usize,
+    /// The other instances that live, as they tell of themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers: Option<PeerList>,
 }
 
 /// Returns a route for GET, and for HEAD, which is GET without a body.
@@ -96,5 +100,10 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
             redis,
             bridge: health.bridge.as_ref().map(|stats| stats.snapshot()),
             connections: health.services.sessions.len(),
+            peers: health
+                .services
+                .relay
+                .as_ref()
+                .map(|relay| relay.peers().list()),
         })
 }

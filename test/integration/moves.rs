@@ -440,7 +440,7 @@ async fn follow(
     here: SocketAddr,
     there: SocketAddr,
     has_moved: mpsc::UnboundedSender<()>,
-) -> [Vec<u32>; 2] {
+) -> [Vec<u32>; 3] {
     let poller = Poller::open(here).await;
     poller.ok("40/test,").await;
     let mut history: Vec<String> = Vec::new();
@@ -469,12 +469,12 @@ async fn follow(
     websocket.send("5").await;
     has_moved.send(()).unwrap();
     let mut num_ends = 0;
-    while num_ends < 2 {
+    while num_ends < 3 {
         let text = websocket.text().await;
         num_ends += usize::from(text.ends_with(",0]"));
         note(text);
     }
-    ["a", "b"].map(|name| {
+    ["a", "b", "c"].map(|name| {
         let prefix = format!(r#"42/test,["broadcast-then-ack","{name}","#);
         let numbers = history.iter().filter_map(|packet| {
             let number = packet.strip_prefix(&prefix)?.strip_suffix(']')?;
@@ -484,16 +484,18 @@ async fn follow(
     })
 }
 
-/// Two publishers, one at each instance, while sessions move: each session gets each event of each publisher once and in order, from
+/// Three publishers, one at each instance, while sessions move between two of these: each session gets each event of each publisher once and in order, from
 /// the first that it sees on.
 #[actix_rt::test]
 async fn nothing_is_lost_doubled_or_reordered_while_sessions_move() {
     const SESSIONS: usize = 40;
     let redis = RedisServer::start();
     let (one, two) = pair(&redis).await;
-    let at = [one.addr, two.addr];
+    let three = TestServer::on_redis_by(AdapterKind::Classic, &redis.url(), with_moves);
+    await_redis(&three, "up").await;
+    let at = [one.addr, two.addr, three.addr];
     let (stop, is_stopped) = watch::channel(false);
-    let publishers = ["a", "b"].into_iter().zip(at);
+    let publishers = ["a", "b", "c"].into_iter().zip(at);
     let publishers: Vec<_> = publishers
         .map(|(name, addr)| actix_rt::spawn(publish(name, addr, is_stopped.clone())))
         .collect();
