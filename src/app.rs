@@ -40,6 +40,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     auth::{Accounts, OpenError},
     config::Config,
+    counters::Counters,
     engine_io::{packet::Message, sid::InstanceId},
     gateways::{Gateway, Gateways, NamespaceRef, events, server_side::ServerSide},
     http::{
@@ -60,6 +61,7 @@ use crate::{
         endpoint::{Endpoint, Layer},
         messages::Stop,
         sessions::Sessions,
+        slots::Slots,
         work::WorkCount,
     },
     socket_io::parser::Parser,
@@ -247,7 +249,17 @@ impl App {
         let parser = config.parser;
         let ack_ids = Arc::new(AckIds::default());
         let rooms = redis_bridge::room_table(adapter);
-        let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, rooms.clone());
+        let counters = Arc::new(Counters::default());
+        let max_rooms = config.limits.max_rooms_per_socket;
+        let limit = |hub: &mut Hub| hub.limit(max_rooms, Arc::clone(&counters));
+        let (hub, interest) = start_hub(
+            &hub_arbiter,
+            parser,
+            &ack_ids,
+            &gateways,
+            rooms.clone(),
+            limit,
+        );
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
@@ -281,6 +293,9 @@ impl App {
         let services = Arc::new(Services {
             instance,
             config: config.engine.clone(),
+            by_address: Slots::new(config.limits.max_connections_per_address),
+            limits: config.limits.clone(),
+            counters,
             parser,
             gateways,
             hub,
@@ -345,10 +360,12 @@ fn start_hub(
     ack_ids: &Arc<AckIds>,
     gateways: &Gateways,
     rooms: Option<Arc<RoomTable>>,
+    limit: impl FnOnce(&mut Hub),
 ) -> (Addr<Hub>, Interest) {
     let mut started = None;
     ServerSide::create(|ctx| {
-        let (hub, interest) = Hub::new(parser, Arc::clone(ack_ids), ctx.address().recipient());
+        let (mut hub, interest) = Hub::new(parser, Arc::clone(ack_ids), ctx.address().recipient());
+        limit(&mut hub);
         if let Some(rooms) = rooms {
             hub.list_rooms_in(rooms);
         }

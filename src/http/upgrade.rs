@@ -15,9 +15,9 @@ use tokio::{
 };
 
 use super::{
+    connection::Watched,
     cors,
     engine_io::{Head as _, facts, find, log_refusal, may_open},
-    head_deadline::Watched,
     origin::AllowedOrigins,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
         messages::Upgrade,
         outbox::Outbox,
         sessions::Session,
+        slots::Slot,
     },
     websocket::{close::CloseFrame, connection::Connection, handshake},
 };
@@ -52,6 +53,7 @@ pub async fn upgrade(
         query,
         session,
         answer,
+        slot,
     } = match judge(&services, &policy, &request) {
         Ok(accepted) => accepted,
         Err((status, text)) => {
@@ -81,6 +83,7 @@ pub async fn upgrade(
                 query.dialect,
                 connection,
                 answer,
+                slot,
             );
             if let Err(err) = opened {
                 log::error!("a session cannot be opened: {err}");
@@ -103,6 +106,8 @@ struct Accepted {
     session: Option<Arc<Session>>,
     /// The 101.
     answer: Bytes,
+    /// The place of a new session among those of its address.
+    slot: Slot,
 }
 
 /// Judges a request.
@@ -127,9 +132,10 @@ fn judge(
         log_refusal(error, request);
         refusal(error)
     })?;
-    if session.is_none() {
-        may_open(services, request)?;
-    }
+    let slot = match &session {
+        None => may_open(services, request).map_err(|closed| (closed.status, closed.text))?,
+        Some(_) => Slot::default(),
+    };
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
     match handshake::accept(request.head(), &extra) {
@@ -138,6 +144,7 @@ fn judge(
             query,
             session,
             answer,
+            slot,
         }),
         Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
     }

@@ -15,8 +15,10 @@ use super::{
     question::{Answer, Answers, Found, Question},
     room_table::RoomTable,
     rooms::{Member, Rooms, TooManyRooms},
+    work::{self, TooMuchWork},
 };
 use crate::{
+    counters::{Counters, Limit},
     gateways::server_side::ServerEvent,
     redis_bridge::messages::{AskOthers, ForBridge},
     socket::{
@@ -59,6 +61,7 @@ pub struct Hub {
     ack_ids: Arc<AckIds>,
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
+    counters: Arc<Counters>,
 }
 
 impl Hub {
@@ -81,6 +84,7 @@ impl Hub {
             ack_ids,
             server_side,
             bridge: None,
+            counters: Arc::default(),
         };
         (hub, interest)
     }
@@ -88,6 +92,12 @@ impl Hub {
     /// Keeps `table` up to date about which rooms have members here. Before the hub starts.
     pub fn list_rooms_in(&self, table: Arc<RoomTable>) {
         self.rooms_mut().list_in(table);
+    }
+
+    /// Lets a socket be in at most `max_rooms_per_socket` rooms, and counts in `counters` what is refused. Before the hub starts.
+    pub fn limit(&mut self, max_rooms_per_socket: usize, counters: Arc<Counters>) {
+        self.rooms_mut().limit_rooms(max_rooms_per_socket);
+        self.counters = counters;
     }
 
     fn rooms(&self) -> RwLockReadGuard<'_, Rooms<Handle>> {
@@ -105,7 +115,53 @@ impl Hub {
         }
     }
 
+    /// Judges whether a selection, and that many moves of each of its sockets, is more than the hub may do at a time.
+    ///
+    /// # Errors
+    /// It is.
+    fn judge(
+        &self,
+        namespace: &Namespace,
+        target: &Target,
+        num_moves: usize,
+    ) -> Result<(), TooMuchWork> {
+        let num_sockets = self.rooms().reach(namespace, target);
+        work::judge(num_sockets, target, num_moves).inspect_err(|err| {
+            // Whoever sends one sends many.
+            if self.counters.count(Limit::HubWork) == 0 {
+                log::warn!("refused: {err}; further ones are only counted, in /readyz");
+            }
+        })
+    }
+
     /// Does what a command says, as far as this instance goes.
+    ///
+    /// # Errors
+    /// It was too much and nothing was done.
+    fn try_to_obey(&mut self, command: &Command) -> Result<(), TooMuchWork> {
+        match command {
+            Command::Broadcast(Broadcast {
+                namespace, target, ..
+            })
+            | Command::Disconnect {
+                namespace, target, ..
+            } => self.judge(namespace, target, 0)?,
+            Command::Join {
+                namespace,
+                target,
+                rooms,
+            }
+            | Command::Leave {
+                namespace,
+                target,
+                rooms,
+            } => self.judge(namespace, target, rooms.len())?,
+            Command::ServerEvent { .. } => {}
+        }
+        self.obey(command);
+        Ok(())
+    }
+
     fn obey(&mut self, command: &Command) {
         match command {
             Command::Broadcast(broadcast) => self.deliver(broadcast),
@@ -164,18 +220,20 @@ impl Hub {
 
     fn join_all(&mut self, namespace: &Namespace, target: &Target, rooms: &[Room]) {
         let sockets = self.find(namespace, target, Member::id);
-        let mut num_full = 0;
+        let (mut num_full, mut full) = (0, None);
         let mut all = self.rooms_mut();
         for socket in sockets {
             let joined = rooms
                 .iter()
                 .try_for_each(|room| all.join(namespace, &socket, room.clone()));
-            num_full += usize::from(joined.is_err());
+            num_full += u64::from(joined.is_err());
+            full = joined.err().or(full);
         }
         drop(all);
-        if num_full > 0 {
+        if let Some(err) = full {
             // Without their ids, which are a secret of clients of revision 3; and one line for all.
-            log::warn!("{num_full} sockets of {namespace} cannot join a room: {TooManyRooms}");
+            log::warn!("{num_full} sockets of {namespace} cannot join a room: {err}");
+            self.counters.add(Limit::Rooms, num_full);
         }
     }
 
@@ -311,6 +369,7 @@ impl Handler<Join> for Hub {
     fn handle(&mut self, message: Join, _: &mut Self::Context) -> Self::Result {
         self.rooms_mut()
             .join(&message.namespace, &message.socket_id, message.room)
+            .inspect_err(|_| _ = self.counters.count(Limit::Rooms))
     }
 }
 
@@ -335,17 +394,22 @@ impl Handler<RoomsOf> for Hub {
 }
 
 impl Handler<Originate> for Hub {
-    type Result = ();
+    type Result = Result<(), TooMuchWork>;
 
     /// Local sockets first: not one local event waits for Redis.
-    fn handle(&mut self, Originate { command, is_local }: Originate, _: &mut Self::Context) {
+    fn handle(
+        &mut self,
+        Originate { command, is_local }: Originate,
+        _: &mut Self::Context,
+    ) -> Self::Result {
         // Servers do not send events to themselves, as in Node.
         if !matches!(command, Command::ServerEvent { .. }) {
-            self.obey(&command);
+            self.try_to_obey(&command)?;
         }
         if !is_local {
             self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
         }
+        Ok(())
     }
 }
 
@@ -353,7 +417,8 @@ impl Handler<Reinject> for Hub {
     type Result = ();
 
     fn handle(&mut self, Reinject(command): Reinject, _: &mut Self::Context) {
-        self.obey(&command);
+        // Counted; others do not wait to hear how it went.
+        _ = self.try_to_obey(&command);
     }
 }
 
@@ -394,6 +459,15 @@ impl Handler<Answering> for Hub {
             question,
             answers,
         } = message;
+        let target = match &question {
+            Question::SocketIds { target } | Question::Sockets { target } => Some(target),
+            Question::Broadcast { broadcast, .. } => Some(&broadcast.target),
+            Question::Rooms | Question::ServerEvent { .. } => None,
+        };
+        if target.is_some_and(|target| self.judge(&namespace, target, 0).is_err()) {
+            // Whoever asks is told nothing and hears in the end that this instance was silent.
+            return;
+        }
         self.answer(&namespace, question, &answers);
     }
 }
@@ -507,7 +581,7 @@ mod tests {
         hub.send(register("a", &first)).await.unwrap();
         hub.send(register("b", &second)).await.unwrap();
         let event = broadcast(Target::default(), Flags::default());
-        hub.send(originate(event.clone())).await.unwrap();
+        hub.send(originate(event.clone())).await.unwrap().unwrap();
         let (one, _) = delivered(first_got.recv().await.unwrap());
         let (other, _) = delivered(second_got.recv().await.unwrap());
         assert!(Arc::ptr_eq(&one, &other), "receivers must share the bytes");
@@ -526,7 +600,7 @@ mod tests {
             command: Command::Broadcast(to_all.clone()),
             is_local: true,
         };
-        hub.send(local).await.unwrap();
+        hub.send(local).await.unwrap().unwrap();
         hub.send(Reinject(Command::Broadcast(to_all)))
             .await
             .unwrap();
@@ -540,7 +614,7 @@ mod tests {
             },
             Flags::default(),
         );
-        hub.send(originate(marker.clone())).await.unwrap();
+        hub.send(originate(marker.clone())).await.unwrap().unwrap();
         assert_eq!(published(&mut to_bridge).await, marker);
     }
 
@@ -572,7 +646,7 @@ mod tests {
         .await
         .unwrap()
         .unwrap();
-        hub.send(originate(to_red())).await.unwrap();
+        hub.send(originate(to_red())).await.unwrap().unwrap();
         got.recv().await.unwrap();
         let (namespace, socket_id, room) = (
             membership.0.into(),
@@ -586,13 +660,14 @@ mod tests {
         })
         .await
         .unwrap();
-        hub.send(originate(to_red())).await.unwrap();
+        hub.send(originate(to_red())).await.unwrap().unwrap();
         let volatile = Flags {
             volatile: true,
             ..Flags::default()
         };
         hub.send(originate(broadcast(Target::default(), volatile)))
             .await
+            .unwrap()
             .unwrap();
         let (_, is_volatile) = delivered(got.recv().await.unwrap());
         assert!(is_volatile, "nothing must come between");
@@ -606,8 +681,83 @@ mod tests {
         hub.send(register("b", &other)).await.unwrap();
         hub.send(originate(broadcast(Target::default(), Flags::default())))
             .await
+            .unwrap()
             .unwrap();
         other_got.recv().await.unwrap();
         assert!(got.try_recv().is_err(), "who left gets nothing more");
+    }
+
+    /// A bug: a single message of Redis that named many rooms for many sockets kept everybody waiting.
+    #[actix::test]
+    async fn a_command_that_is_too_much_is_refused_whole_and_counted() {
+        let counters = Arc::new(Counters::default());
+        let (server_side, _) = probe();
+        let (mut hub, _) = Hub::new(Parser::Json, Arc::default(), server_side);
+        hub.limit(10, Arc::clone(&counters));
+        let hub = hub.start();
+        let (bridge, mut to_bridge) = probe();
+        hub.send(ConnectBridge(bridge)).await.unwrap();
+        let (socket, mut got) = probe();
+        for n in 0..100 {
+            hub.send(register(&format!("{n}"), &socket)).await.unwrap();
+        }
+        let rooms: Vec<Room> = (0..20_000).map(|n| format!("room {n}").into()).collect();
+        let namespace: Namespace = "/events".into();
+        let except = Target {
+            except: rooms.clone(),
+            ..Target::default()
+        };
+        let all = Target::default;
+        let commands = [
+            Command::Join {
+                namespace: namespace.clone(),
+                target: all(),
+                rooms: rooms.clone(),
+            },
+            Command::Leave {
+                namespace: namespace.clone(),
+                target: all(),
+                rooms,
+            },
+            Command::Broadcast(broadcast(except, Flags::default())),
+        ];
+        for command in &commands {
+            hub.send(Reinject(command.clone())).await.unwrap();
+        }
+        let is_local = false;
+        for command in commands {
+            let refused = hub.send(Originate { command, is_local }).await.unwrap();
+            assert_eq!(refused.unwrap_err().num_sockets, 100);
+        }
+        assert_eq!(counters.get(Limit::HubWork), 6);
+        let rooms_of = RoomsOf {
+            namespace: namespace.clone(),
+            socket_id: SocketId::from("7"),
+        };
+        assert_eq!(hub.send(rooms_of).await.unwrap().len(), 1, "its own alone");
+        // What each socket may is told for all of them at once, and what fits is done.
+        let command = Command::Join {
+            namespace,
+            target: all(),
+            rooms: (0..11).map(|n| format!("room {n}").into()).collect(),
+        };
+        let done = hub.send(Originate { command, is_local }).await.unwrap();
+        assert_eq!(done, Ok(()));
+        assert_eq!(counters.get(Limit::Rooms), 100);
+        let event = broadcast(Target::default(), Flags::default());
+        hub.send(originate(event)).await.unwrap().unwrap();
+        got.recv().await.unwrap();
+        let mut published = Vec::new();
+        while let Ok(message) = to_bridge.try_recv() {
+            published.push(message);
+        }
+        let num_published = published
+            .iter()
+            .filter(|message| matches!(message, ForBridge::Publish(_)))
+            .count();
+        assert_eq!(
+            num_published, 2,
+            "nobody else is asked to do what is too much"
+        );
     }
 }

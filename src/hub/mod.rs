@@ -1,7 +1,7 @@
 //! The hub: who is in which room, and what goes to whom. One actor per instance.
 //!
 //! `rooms` is the membership, a plain struct without actix; `broadcast`, `command` and `question` say what goes to whom, what
-//! is done and what is asked on all instances; `interest` and `room_table` are what the bridge sees of membership; `actor` only
+//! is done and what is asked on all instances, `work` how much of it at a time; `interest` and `room_table` are what the bridge sees of membership; `actor` only
 //! translates messages into calls. Nothing outside this folder knows who is in which room.
 
 pub mod actor;
@@ -12,3 +12,4 @@ pub mod messages;
 pub mod question;
 pub mod room_table;
 pub mod rooms;
+pub mod work;

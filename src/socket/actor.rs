@@ -35,13 +35,16 @@ use super::{
     },
     outbox::Outbox,
     polling::{FromPost, Polling},
+    rate::{Rate, Verdict},
     record::{JoinId, Record},
     sessions::{Session, Sessions},
+    slots::{Slot, Slots},
     websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, WebSocketTransport},
     work::WorkCount,
 };
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, Limits},
+    counters::{Counters, Limit},
     engine_io::{
         dialect::{Dialect, Revision},
         encoded::{self, Encoded, PollingBody},
@@ -50,7 +53,7 @@ use crate::{
         packet::{Message, PROBE, Packet},
         sid::{InstanceId, Sid},
     },
-    gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef},
+    gateways::{ConnectRequest, Event, Gateways, HandlerError, Refusal, SocketRef},
     hub::{
         actor::Hub,
         interest::Interest,
@@ -68,12 +71,6 @@ use crate::{
     websocket::{close::CloseFrame, connection::Connection},
 };
 
-/// Bytes that may wait for one client before it is disconnected as a slow reader; more, if messages may be so large.
-pub const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
-
-/// Largest messages that may wait for one client whatever their size.
-const MAX_BACKLOG_MESSAGES: usize = 8;
-
 /// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
 const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
 
@@ -87,7 +84,7 @@ const MAX_ADMISSIONS: usize = 16;
 /// a way around waiting for them.
 const MAX_WINDING_DOWN: usize = 16;
 
-/// How long a polling client that was ended has to fetch the close packet.
+/// How long at most a polling client that was ended has to fetch the close packet.
 const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a polling client that sent the close packet may still fetch the noop that releases its GET. The two travel on
@@ -107,6 +104,12 @@ pub struct Services {
     pub instance: InstanceId,
     /// Time-outs and limits.
     pub config: EngineConfig,
+    /// What clients may take of the instance.
+    pub limits: Limits,
+    /// The sessions that each address has.
+    pub by_address: Arc<Slots>,
+    /// How often each limit was met.
+    pub counters: Arc<Counters>,
     /// The form of Socket.IO packets.
     pub parser: Parser,
     /// The application.
@@ -127,12 +130,6 @@ pub struct Services {
     pub work: WorkCount,
     /// Set when the instance begins to stop: no session is opened any more.
     pub is_stopping: AtomicBool,
-}
-
-impl Services {
-    fn max_backlog_bytes(&self) -> usize {
-        MAX_BACKLOG_BYTES.max(MAX_BACKLOG_MESSAGES.saturating_mul(self.config.max_payload))
-    }
 }
 
 #[derive(Debug)]
@@ -173,6 +170,8 @@ pub struct Socket {
     probe: Option<Probe>,
     outbox: Outbox,
     decoder: Decoder,
+    /// Absent if there is no limit.
+    rate: Option<Box<Rate>>,
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
     /// Memberships that ended and whose handlers still run.
@@ -196,11 +195,12 @@ impl Socket {
         layer: Layer,
         handshake: Handshake,
         dialect: Dialect,
+        slot: Slot,
     ) -> Result<PollingBody, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let transport = Transport::Polling(Polling::new(dialect.revision));
-        let outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
-        Self::begin(services, sid, layer, handshake, transport, outbox);
+        let outbox = Outbox::new(services.config.backlog_bytes()).in_dialect(dialect);
+        Self::begin(services, sid, layer, handshake, transport, outbox, slot);
         let open = Encoded::new(&open::encode(&sid, &services.config, true), &[]);
         Ok(open.polling_in(dialect))
     }
@@ -216,16 +216,17 @@ impl Socket {
         dialect: Dialect,
         connection: Connection,
         answer: Bytes,
+        slot: Slot,
     ) -> Result<(), getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let mut outbox =
-            Outbox::with_answer(services.max_backlog_bytes(), answer).in_dialect(dialect);
+            Outbox::with_answer(services.config.backlog_bytes(), answer).in_dialect(dialect);
         let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
         // Far below the limit.
         _ = outbox.push(open);
         let websocket = WebSocketTransport::new(connection, dialect.revision);
         let transport = Transport::WebSocket(websocket);
-        Self::begin(services, sid, layer, handshake, transport, outbox);
+        Self::begin(services, sid, layer, handshake, transport, outbox, slot);
         Ok(())
     }
 
@@ -238,6 +239,7 @@ impl Socket {
         handshake: Handshake,
         transport: Transport,
         outbox: Outbox,
+        slot: Slot,
     ) {
         let name = match &transport {
             Transport::Polling(_) => TransportName::Polling,
@@ -256,13 +258,16 @@ impl Socket {
                 services: Arc::clone(services),
                 layer,
                 handshake: Arc::new(handshake),
-                session: services.sessions.insert(sid, own.clone(), name, revision),
+                session: services
+                    .sessions
+                    .insert(sid, own.clone(), name, revision, slot),
                 own,
                 phase: Phase::Open,
                 transport,
                 probe: None,
                 outbox,
                 decoder: Decoder::new(services.parser, services.config.max_payload),
+                rate: Rate::new(Instant::now(), services.config.max_event_rate),
                 admissions: Vec::new(),
                 memberships: Vec::new(),
                 winding_down: Vec::new(),
@@ -353,6 +358,14 @@ impl Socket {
                     self.refuse_unasked(&main, "Invalid namespace");
                 }
                 self.end(CloseReason::ConnectTimeout);
+            }
+            // They may lie unread, too.
+            Some(Due::AttachmentTimeout) if self.is_saturated() => {
+                self.clock.await_attachments(now, config);
+            }
+            Some(Due::AttachmentTimeout) => {
+                let limit = config.body_timeout;
+                self.end(CloseReason::AttachmentTimeout { limit });
             }
             None => {}
         }
@@ -539,6 +552,7 @@ impl Socket {
             answers,
         } = deliver;
         if volatile && !self.is_writable() {
+            self.services.counters.count(Limit::VolatileDropped);
             return;
         }
         let Some(membership) = self.memberships.get_mut(at) else {
@@ -671,7 +685,19 @@ impl Socket {
             }
             return;
         }
-        match self.decoder.decode(message) {
+        let decoded = self.decoder.decode(message);
+        match (
+            self.decoder.awaits_attachments(),
+            self.clock.awaits_attachments(),
+        ) {
+            (true, false) => {
+                let config = &self.services.config;
+                self.clock.await_attachments(Instant::now(), config);
+            }
+            (false, true) => self.clock.attached(),
+            (true, true) | (false, false) => {}
+        }
+        match decoded {
             Ok(Some(packet)) => self.on_socket_io(match self.session.revision {
                 Revision::V4 => packet,
                 Revision::V3 => legacy::read(packet),
@@ -681,7 +707,48 @@ impl Socket {
         }
     }
 
+    /// Returns whether a packet is within its client's rate. If not, whoever waits for an answer to it is told.
+    fn is_in_rate(&mut self, packet: &SioPacket) -> bool {
+        let Some(rate) = &mut self.rate else {
+            return true;
+        };
+        let (SioPacket::Event { namespace, .. } | SioPacket::Connect { namespace, .. }) = packet
+        else {
+            return true;
+        };
+        let limit = self.services.config.max_event_rate;
+        let verdict = rate.judge(Instant::now());
+        if verdict == Verdict::Take {
+            return true;
+        }
+        self.services.counters.count(Limit::EventRate);
+        let refused = HandlerError::rate_limited(limit);
+        match packet {
+            SioPacket::Event { ack: Some(id), .. } => {
+                let args = refused.into_ack();
+                match encode::ack(self.services.parser, namespace, *id, &args) {
+                    Ok(message) => self.push(message),
+                    Err(err) => log::error!("an ack cannot be encoded: {err}"),
+                }
+            }
+            SioPacket::Connect { .. } => {
+                let data = serde_json::json!({ "code": refused.code });
+                self.refuse(namespace, &refused.message, Some(&data));
+            }
+            SioPacket::Event { ack: None, .. }
+            | SioPacket::Disconnect { .. }
+            | SioPacket::Ack { .. } => {}
+        }
+        if verdict == Verdict::Disconnect {
+            self.end(CloseReason::RateLimited { limit });
+        }
+        false
+    }
+
     fn on_socket_io(&mut self, packet: SioPacket) {
+        if !self.is_in_rate(&packet) {
+            return;
+        }
         match packet {
             SioPacket::Connect { namespace, auth } => self.on_connect(namespace, auth),
             SioPacket::Disconnect { namespace } => match self.membership_of(&namespace) {
@@ -894,6 +961,9 @@ impl Socket {
             return;
         }
         let kind = reason.kind();
+        if let Some(limit) = reason.limit() {
+            self.services.counters.count(limit);
+        }
         log::debug!(
             "session {:?} ended: {} ({})",
             self.sid,
@@ -959,7 +1029,10 @@ impl Socket {
         let payload = self.outbox.take_payload();
         if !polling.answer(payload.clone()) {
             payloads.push_back(payload);
-            self.await_last_polls(payloads, CLOSE_FETCH_TIMEOUT);
+            let config = &self.services.config;
+            // Who has not polled by the time of a heartbeat is not there any more.
+            let heartbeat = config.ping_interval + config.ping_timeout;
+            self.await_last_polls(payloads, CLOSE_FETCH_TIMEOUT.min(heartbeat));
         }
     }
 
@@ -1038,6 +1111,8 @@ impl Handler<ForSocket> for Socket {
             What::Deliver { message, volatile } => {
                 if !volatile || self.is_writable() {
                     self.push(message);
+                } else {
+                    self.services.counters.count(Limit::VolatileDropped);
                 }
             }
             What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),

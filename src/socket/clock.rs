@@ -1,4 +1,4 @@
-//! Heartbeat and connect time-out of one session.
+//! Heartbeat, connect time-out and attachment time-out of one session.
 //!
 //! Plain struct: it is told the time and says what is due, so that tests need no waiting. The actor keeps one timer, for
 //! the earliest deadline.
@@ -7,6 +7,7 @@
 //! came `ping_timeout` after a ping was due. While a pong is awaited, the first other packet starts that time-out anew, once.
 //! In revision 3 the client pings: the session ends if `ping_interval` and `ping_timeout` passed since its last ping, or since
 //! the open packet. Nothing else that it sends counts.
+//! The attachments of a packet have `body_timeout` behind its header.
 //! Source: Engine.IO protocol v3 and v4, "Heartbeat"; wire.md 1.7, 1.10, 2.2.
 
 use std::time::Instant;
@@ -22,6 +23,8 @@ pub enum Due {
     PingTimeout,
     /// No namespace was joined: end the session.
     ConnectTimeout,
+    /// The attachments of a packet did not come: end the session.
+    AttachmentTimeout,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ enum Heartbeat {
 pub struct Clock {
     heartbeat: Heartbeat,
     connect_by: Option<Instant>,
+    /// While attachments are due.
+    attachments_by: Option<Instant>,
 }
 
 impl Heartbeat {
@@ -56,7 +61,23 @@ impl Clock {
                 Revision::V3 => Heartbeat::client_ping(now, config),
             },
             connect_by: Some(now + config.connect_timeout),
+            attachments_by: None,
         }
+    }
+
+    /// Returns whether it runs against attachments that are due.
+    pub fn awaits_attachments(&self) -> bool {
+        self.attachments_by.is_some()
+    }
+
+    /// The header of a packet came, or the client was not read from for a while: its attachments get their whole time.
+    pub fn await_attachments(&mut self, now: Instant, config: &EngineConfig) {
+        self.attachments_by = Some(now + config.body_timeout);
+    }
+
+    /// The last attachment of a packet came.
+    pub fn attached(&mut self) {
+        self.attachments_by = None;
     }
 
     /// Returns the earliest deadline.
@@ -65,8 +86,10 @@ impl Clock {
             Heartbeat::PingAt(at) => at,
             Heartbeat::PongBy { deadline, .. } | Heartbeat::ClientPingBy(deadline) => deadline,
         };
-        self.connect_by
-            .map_or(heartbeat, |connect_by| heartbeat.min(connect_by))
+        [self.connect_by, self.attachments_by]
+            .into_iter()
+            .flatten()
+            .fold(heartbeat, Instant::min)
     }
 
     /// Says what is due at `now`, one thing at a time. A ping that is due counts as sent.
@@ -74,6 +97,10 @@ impl Clock {
         if self.connect_by.is_some_and(|deadline| deadline <= now) {
             self.connect_by = None;
             return Some(Due::ConnectTimeout);
+        }
+        if self.attachments_by.is_some_and(|deadline| deadline <= now) {
+            self.attachments_by = None;
+            return Some(Due::AttachmentTimeout);
         }
         match self.heartbeat {
             Heartbeat::PingAt(at) if at <= now => {
@@ -260,5 +287,21 @@ mod tests {
         let end = start + Duration::from_millis(1000);
         assert_eq!(clock.next(), end);
         assert_eq!(clock.due(end, &quiet), Some(Due::ConnectTimeout));
+    }
+
+    #[test]
+    fn attachments_that_do_not_come_in_time_end_the_session_and_those_that_come_do_not() {
+        let (mut clock, at) = started();
+        let config = EngineConfig {
+            body_timeout: Duration::from_millis(100),
+            ..config()
+        };
+        clock.await_attachments(at(10), &config);
+        assert_eq!(clock.next(), at(110));
+        clock.attached();
+        assert_eq!(clock.next(), at(300));
+        clock.await_attachments(at(20), &config);
+        assert_eq!(clock.due(at(119), &config), None);
+        assert_eq!(clock.due(at(120), &config), Some(Due::AttachmentTimeout));
     }
 }

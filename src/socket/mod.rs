@@ -3,7 +3,8 @@
 //! Reading order: `messages` (the door), `actor` (the session's life), `polling` and `websocket_transport` (the two
 //! transports), `membership` (the namespaces it joined and the handlers that run), `acks` (those
 //! that it owes), `clock` (heartbeat and deadlines),
-//! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
+//! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `slots` (how many of each address), `rate` (how many events a
+//! client may send), `handshake` (what is
 //! kept of the first request), `record` (one socket of one namespace), `snapshot` (a socket as
 //! other servers see it), `endpoint` (the paths that speak Engine.IO), `work`
 //! (what goes on after a client left).
@@ -21,8 +22,10 @@ mod membership;
 pub mod messages;
 pub mod outbox;
 mod polling;
+mod rate;
 pub mod record;
 pub mod sessions;
+pub mod slots;
 pub mod snapshot;
 mod websocket_transport;
 pub mod work;

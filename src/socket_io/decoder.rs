@@ -157,6 +157,11 @@ impl Decoder {
         }
     }
 
+    /// Returns whether attachments are due before anything else may come.
+    pub fn awaits_attachments(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Takes the next message. `None`: the packet is not whole yet, or says nothing.
     ///
     /// # Errors
