@@ -53,7 +53,7 @@ use crate::{
         interest::Interest,
         room_table::RoomTable,
     },
-    redis_bridge::{self, HubDoor, Listener, Name, RedisBridge},
+    redis_bridge::{self, Audience, HubDoor, Listener, Name, RedisBridge},
     relay::Relay,
     socket::{
         acks::AckIds,
@@ -344,11 +344,14 @@ impl App {
     }
 }
 
-/// Returns who takes what other instances say to this one alone.
+/// Returns who takes what other instances say.
 fn relayed(relay: &Arc<Relay>) -> Listener {
     let (taking, losing) = (Arc::clone(relay), Arc::clone(relay));
     Listener::new(
-        move |payload| taking.take(payload),
+        move |audience, payload| match audience {
+            Audience::One => taking.take(payload),
+            Audience::All => {}
+        },
         move || losing.lose_all(),
     )
 }

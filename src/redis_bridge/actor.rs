@@ -74,8 +74,8 @@ pub struct Name {
 impl RedisBridge<AnyBus> {
     /// Returns a bridge for `namespaces` over the Redis of `config`, called `name` there. Nothing is connected before
     /// the actor starts, and a Redis that is away is no error. `on_connected` is called on the bridge's arbiter
-    /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what others say to
-    /// this instance alone.
+    /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what other
+    /// instances of Sockhop say.
     ///
     /// # Errors
     /// [`BusError::Address`]: the address has no meaning to us.
@@ -264,6 +264,14 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
             } if !self.is_down() => {
                 let channel = self.namespaces.private_of(to);
                 self.private.send(Outbound { channel, payload }, receipt);
+            }
+            ForBridge::Tell { payload } => {
+                let channel = self.namespaces.shared().to_owned();
+                self.queue.push(Outbound { channel, payload });
+            }
+            ForBridge::Behind { to, payload } => {
+                let channel = self.namespaces.private_of(to);
+                self.queue.push(Outbound { channel, payload });
             }
             ForBridge::Look { instance, reply } if !self.is_down() => {
                 self.private

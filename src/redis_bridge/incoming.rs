@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     bus::Inbound,
     calls::Calls,
-    private::Listener,
+    private::{Audience, Listener},
     queue::Queue,
     status::BridgeStats,
     wire::{Channels, Kind, Unfit},
@@ -88,7 +88,7 @@ pub(super) struct HubGone;
 pub(super) struct Intake {
     uid: Uid,
     hub: HubDoor,
-    private: Listener,
+    listener: Listener,
     queue: Arc<Queue>,
     calls: Arc<Calls>,
     stats: Arc<BridgeStats>,
@@ -101,7 +101,7 @@ impl Intake {
     pub(super) fn new(
         uid: Uid,
         hub: HubDoor,
-        private: Listener,
+        listener: Listener,
         queue: Arc<Queue>,
         calls: Arc<Calls>,
         stats: Arc<BridgeStats>,
@@ -109,7 +109,7 @@ impl Intake {
         Self {
             uid,
             hub,
-            private,
+            listener,
             queue,
             calls,
             stats,
@@ -153,9 +153,9 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes what another instance says to this one alone.
-    pub(super) fn take_private(&self, inbound: &Inbound) {
-        self.private.take(&inbound.payload);
+    /// Takes what an instance of Sockhop says. At once, so that it keeps its place among what is handed to the hub.
+    pub(super) fn take_said(&self, audience: Audience, inbound: &Inbound) {
+        self.listener.take(audience, &inbound.payload);
     }
 
     /// Skips a message whose channel is none that is listened to.
