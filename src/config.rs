@@ -73,7 +73,7 @@ pub mod env {
     pub const HEAD_TIMEOUT: &str = "HEAD_TIMEOUT";
     /// Milliseconds for a body, or for the attachments of a packet. Default [`super::DEFAULT_BODY_TIMEOUT`].
     pub const BODY_TIMEOUT: &str = "BODY_TIMEOUT";
-    /// Milliseconds for an HTTP client to take some of its answer. Default [`super::DEFAULT_WRITE_TIMEOUT`].
+    /// Milliseconds for a client to take anything of what waits for it. Default [`super::DEFAULT_WRITE_TIMEOUT`].
     pub const WRITE_TIMEOUT: &str = "WRITE_TIMEOUT";
     /// Whether clients 2.x of Socket.IO are let in. Default `false`; see [`super::EngineConfig::allow_eio3`].
     pub const ALLOW_EIO3: &str = "ALLOW_EIO3";
@@ -267,7 +267,8 @@ pub struct Limits {
     pub max_rooms_per_socket: usize,
     /// For the head of a request to arrive; 408, or the end of the connection. Default 10 s.
     pub head_timeout: Duration,
-    /// For an HTTP client to take anything of its answer; the connection ends without. Default 30 s.
+    /// For an HTTP client to take anything of its answer; the connection ends without. And for a session to take anything of what
+    /// waits for it, if that is more than a heartbeat takes; it ends without (`slow reader`). Default 30 s.
     pub write_timeout: Duration,
 }
 

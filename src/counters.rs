@@ -20,7 +20,7 @@ pub enum Limit {
     HeadTimeout,
     /// A body did not arrive in time: `BODY_TIMEOUT`.
     BodyTimeout,
-    /// An answer was not read in time: `WRITE_TIMEOUT`.
+    /// An answer was not read in time, or a client took nothing of what waited for it: `WRITE_TIMEOUT`.
     WriteTimeout,
     /// A volatile event was dropped, because its client was behind.
     VolatileDropped,

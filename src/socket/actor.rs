@@ -359,6 +359,11 @@ impl Socket {
                 }
                 self.end(CloseReason::ConnectTimeout);
             }
+            Some(Due::WriteTimeout) => {
+                let heartbeat = config.ping_interval + config.ping_timeout;
+                let limit = self.services.limits.write_timeout.max(heartbeat);
+                self.end(CloseReason::WriteTimeout { limit });
+            }
             // They may lie unread, too.
             Some(Due::AttachmentTimeout) if self.is_saturated() => {
                 self.clock.await_attachments(now, config);
@@ -938,6 +943,7 @@ impl Socket {
             return false;
         }
         let was_congested = self.outbox.is_congested();
+        let before = self.outbox.position();
         match &mut self.transport {
             Transport::WebSocket(websocket) => {
                 if !websocket.flush(cx, &mut self.outbox) {
@@ -949,6 +955,14 @@ impl Socket {
                 polling.answer(self.outbox.take_payload());
             }
             Transport::Polling(_) => {}
+        }
+        if self.clock.is_stalled() && self.outbox.position() != before {
+            self.clock.taken();
+        }
+        if !self.clock.is_stalled() && !self.outbox.is_empty() {
+            let limit = self.services.limits.write_timeout;
+            self.clock
+                .stalled(Instant::now(), limit, &self.services.config);
         }
         was_congested && !self.outbox.is_congested()
     }

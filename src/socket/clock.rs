@@ -7,10 +7,12 @@
 //! came `ping_timeout` after a ping was due. While a pong is awaited, the first other packet starts that time-out anew, once.
 //! In revision 3 the client pings: the session ends if `ping_interval` and `ping_timeout` passed since its last ping, or since
 //! the open packet. Nothing else that it sends counts.
+//! The session ends, too, if something waits for the client and it takes nothing of that for too long, whatever it sends: who
+//! answers pings that it cannot have read is kept no longer than who does not answer.
 //! The attachments of a packet have `body_timeout` behind its header.
 //! Source: Engine.IO protocol v3 and v4, "Heartbeat"; wire.md 1.7, 1.10, 2.2.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{config::EngineConfig, engine_io::dialect::Revision};
 
@@ -25,6 +27,8 @@ pub enum Due {
     ConnectTimeout,
     /// The attachments of a packet did not come: end the session.
     AttachmentTimeout,
+    /// The client takes nothing of what waits for it: end the session.
+    WriteTimeout,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub struct Clock {
     connect_by: Option<Instant>,
     /// While attachments are due.
     attachments_by: Option<Instant>,
+    /// While something waits to be written and nothing could be.
+    taken_by: Option<Instant>,
 }
 
 impl Heartbeat {
@@ -62,7 +68,25 @@ impl Clock {
             },
             connect_by: Some(now + config.connect_timeout),
             attachments_by: None,
+            taken_by: None,
         }
+    }
+
+    /// Returns whether something waits and nothing could be written.
+    pub fn is_stalled(&self) -> bool {
+        self.taken_by.is_some()
+    }
+
+    /// Something waits and nothing could be written: the client has `limit` to take any of it, and at least as long as it has
+    /// to answer a ping, so that this is no one's end who reads.
+    pub fn stalled(&mut self, now: Instant, limit: Duration, config: &EngineConfig) {
+        let limit = limit.max(config.ping_interval + config.ping_timeout);
+        self.taken_by.get_or_insert(now + limit);
+    }
+
+    /// The client took something.
+    pub fn taken(&mut self) {
+        self.taken_by = None;
     }
 
     /// Returns whether it runs against attachments that are due.
@@ -86,7 +110,7 @@ impl Clock {
             Heartbeat::PingAt(at) => at,
             Heartbeat::PongBy { deadline, .. } | Heartbeat::ClientPingBy(deadline) => deadline,
         };
-        [self.connect_by, self.attachments_by]
+        [self.connect_by, self.attachments_by, self.taken_by]
             .into_iter()
             .flatten()
             .fold(heartbeat, Instant::min)
@@ -101,6 +125,10 @@ impl Clock {
         if self.attachments_by.is_some_and(|deadline| deadline <= now) {
             self.attachments_by = None;
             return Some(Due::AttachmentTimeout);
+        }
+        if self.taken_by.is_some_and(|deadline| deadline <= now) {
+            self.taken_by = None;
+            return Some(Due::WriteTimeout);
         }
         match self.heartbeat {
             Heartbeat::PingAt(at) if at <= now => {
@@ -171,7 +199,6 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn config() -> EngineConfig {
         EngineConfig {
@@ -303,5 +330,35 @@ mod tests {
         clock.await_attachments(at(20), &config);
         assert_eq!(clock.due(at(119), &config), None);
         assert_eq!(clock.due(at(120), &config), Some(Due::AttachmentTimeout));
+    }
+
+    #[test]
+    fn who_takes_nothing_of_what_waits_is_not_kept_by_its_pongs() {
+        let (mut clock, at) = started();
+        let limit = Duration::from_millis(600);
+        clock.stalled(at(0), limit, &config());
+        clock.pong(at(250), &config());
+        // It goes on from when nothing could be written first.
+        clock.stalled(at(500), limit, &config());
+        clock.pong(at(500), &config());
+        assert_eq!(clock.next(), at(600));
+        clock.taken();
+        assert_eq!(clock.next(), at(800));
+        clock.stalled(at(700), limit, &config());
+        clock.pong(at(1000), &config());
+        clock.joined();
+        clock.pong(at(1290), &config());
+        assert_eq!(clock.due(at(1299), &config()), None);
+        assert_eq!(clock.due(at(1300), &config()), Some(Due::WriteTimeout));
+    }
+
+    #[test]
+    fn nobody_has_less_time_to_read_than_to_answer_a_ping() {
+        let (mut clock, at) = started();
+        clock.joined();
+        clock.stalled(at(0), Duration::from_millis(1), &config());
+        clock.pong(at(499), &config());
+        assert_eq!(clock.due(at(499), &config()), None);
+        assert_eq!(clock.due(at(500), &config()), Some(Due::WriteTimeout));
     }
 }

@@ -121,6 +121,12 @@ pub enum CloseReason {
     /// The client reads too slowly.
     #[error("slow reader")]
     SlowReader(#[source] Overflow),
+    /// The client took nothing of what waits for it.
+    #[error("nothing was read for {limit:?}")]
+    WriteTimeout {
+        /// How long that may be.
+        limit: Duration,
+    },
     /// The client went on sending more events than it may.
     #[error("more than {limit} events per second")]
     RateLimited {
@@ -152,7 +158,7 @@ impl CloseReason {
             | Self::ClientPing
             | Self::ClientPong
             | Self::WebSocket(_) => CloseKind::TransportError,
-            Self::SlowReader(_) => CloseKind::SlowReader,
+            Self::SlowReader(_) | Self::WriteTimeout { .. } => CloseKind::SlowReader,
             Self::RateLimited { .. } => CloseKind::RateLimited,
             Self::BadPacket => CloseKind::ParseError,
             Self::PingTimeout => CloseKind::PingTimeout,
@@ -169,6 +175,7 @@ impl CloseReason {
     pub fn limit(&self) -> Option<Limit> {
         match self {
             Self::SlowReader(_) => Some(Limit::SlowReader),
+            Self::WriteTimeout { .. } => Some(Limit::WriteTimeout),
             Self::RateLimited { .. } => Some(Limit::RateLimited),
             Self::AttachmentTimeout { .. } => Some(Limit::BodyTimeout),
             Self::PeerClosed
@@ -209,6 +216,7 @@ impl CloseReason {
             | Self::WebSocket(_)
             | Self::PingTimeout
             | Self::SlowReader(_)
+            | Self::WriteTimeout { .. }
             | Self::Shutdown => false,
         }
     }
@@ -241,7 +249,9 @@ impl CloseReason {
                 code: Some(CloseCode::Policy),
                 reason: overflow.to_string(),
             },
-            Self::RateLimited { .. } | Self::AttachmentTimeout { .. } => CloseFrame {
+            Self::WriteTimeout { .. }
+            | Self::RateLimited { .. }
+            | Self::AttachmentTimeout { .. } => CloseFrame {
                 code: Some(CloseCode::Policy),
                 reason: self.to_string(),
             },

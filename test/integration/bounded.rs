@@ -15,6 +15,8 @@
 //! Sizes are a tenth of what `make soak` does, which sets `SOAK_SCALE=10` and takes the release build. Bounds on memory leave a
 //! debug build and the allocator some room, and are a fraction of what would be taken without the limit.
 
+#![allow(clippy::print_stderr, reason = "the figures are what one runs it for")]
+
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;

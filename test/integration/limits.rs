@@ -168,12 +168,11 @@ async fn an_address_cannot_take_all_http_connections() {
             let get = request("GET", "/readyz", &["Connection: close"], b"");
             _ = stream.write_all(&get).await;
             let answer = rest(&mut stream).await;
-            if let Some(json) = answer.starts_with("HTTP/1.1 200 ").then(|| &answer) {
-                let json: Value =
-                    serde_json::from_str(json.split("\r\n\r\n").nth(1).unwrap()).unwrap();
-                break json["limits"]["http_connections_per_address"]
-                    .as_u64()
-                    .unwrap();
+            if answer.starts_with("HTTP/1.1 200 ") {
+                let json = answer.split("\r\n\r\n").nth(1).unwrap();
+                let json: Value = serde_json::from_str(json).unwrap();
+                let num = &json["limits"]["http_connections_per_address"];
+                break num.as_u64().unwrap();
             }
         }
     })
@@ -427,6 +426,44 @@ async fn a_slow_reader_is_disconnected_by_a_reason_of_its_own() {
     let reason = within("the end", reasons.recv()).await.unwrap();
     assert_eq!(reason.as_str(), "slow reader");
     assert_eq!(num_met(server.addr, "slow_reader").await, 2);
+    server.await_connections(0).await;
+}
+
+/// A client that answers pings without having read them held its backlog for as long as it liked.
+#[actix_rt::test]
+async fn pongs_do_not_keep_a_client_that_reads_nothing() {
+    let (gateway, mut reasons) = telling();
+    let change = |config: &mut Config| {
+        config.engine.ping_interval = Duration::from_millis(300);
+        config.engine.ping_timeout = Duration::from_millis(200);
+        config.limits.write_timeout = Duration::from_millis(600);
+        config.engine.max_backlog = Some(100_000_000);
+    };
+    let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/a,").await;
+    poller.payload().await;
+    poller.ok(r#"42/a,["flood",1]"#).await;
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    // Far below the limit of the backlog, above what the kernel takes.
+    websocket.send(r#"42/a,["flood",300]"#).await;
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    let both = within("both ends", async {
+        let mut both = Vec::new();
+        while both.len() < 2 {
+            tokio::select! {
+                reason = reasons.recv() => both.push(reason.unwrap().as_str()),
+                _ = pace.tick() => {
+                    _ = poller.post("3").await;
+                    websocket.try_send("3").await;
+                }
+            }
+        }
+        both
+    })
+    .await;
+    assert_eq!(both, ["slow reader"; 2]);
+    assert_eq!(num_met(server.addr, "write_timeout").await, 2);
     server.await_connections(0).await;
 }
 

@@ -8,6 +8,8 @@
 //! The rate is bounded: so many clients at a time, each with its pauses. The course of each is drawn from a seed, which a failure
 //! names and `SOAK_SEED` repeats.
 
+#![allow(clippy::print_stderr, reason = "the figures are what one runs it for")]
+
 use std::{
     net::SocketAddr,
     sync::{
