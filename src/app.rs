@@ -247,7 +247,10 @@ impl App {
 
         let hub_arbiter = Arbiter::new();
         let parser = config.parser;
-        let ack_ids = Arc::new(AckIds::default());
+        let ack_ids = Arc::new(match redis {
+            Some(_) => AckIds::apart()?,
+            None => AckIds::default(),
+        });
         let rooms = redis_bridge::room_table(adapter);
         let counters = Arc::new(Counters::default());
         let max_rooms = config.limits.max_rooms_per_socket;
@@ -265,7 +268,7 @@ impl App {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
                 let hub = HubDoor::new(&hub, interest.clone(), rooms);
-                let relay = Arc::new(Relay::new(instance));
+                let relay = Arc::new(Relay::new(instance, &uid, adapter));
                 let name = Name { uid, instance };
                 let listener = relayed(&relay);
                 let bridge = RedisBridge::new(redis, name, namespaces, hub, listener, on_connected)
@@ -350,7 +353,7 @@ fn relayed(relay: &Arc<Relay>) -> Listener {
     Listener::new(
         move |audience, payload| match audience {
             Audience::One => taking.take(payload),
-            Audience::All => {}
+            Audience::All => taking.take_shared(payload),
         },
         move || losing.lose_all(),
     )

@@ -21,7 +21,14 @@ use super::{
     origin::AllowedOrigins,
 };
 use crate::{
-    engine_io::handshake::{HandshakeError, Query, TransportName, verify},
+    engine_io::{
+        handshake::{HandshakeError, Query, SessionFact, TransportName, verify},
+        sid::Sid,
+    },
+    relay::{
+        Relay,
+        adopt::{Ready, Unready},
+    },
     socket::{
         actor::{Services, Socket},
         endpoint::{Endpoint, Layer, SOCKET_IO_PATH},
@@ -53,8 +60,7 @@ pub async fn upgrade(
         query,
         session,
         answer,
-        slot,
-    } = match judge(&services, &policy, &request) {
+    } = match judge(&services, &policy, &request).await {
         Ok(accepted) => accepted,
         Err((status, text)) => {
             // In a task of its own, so that the connection's HTTP state is not kept for it.
@@ -66,7 +72,7 @@ pub async fn upgrade(
     };
     let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
     match (session, query.transport) {
-        (Some(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
+        (Whose::Own(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
             Ok(handover) => session.addr.do_send(Upgrade {
                 handover,
                 dialect: query.dialect,
@@ -74,7 +80,11 @@ pub async fn upgrade(
             }),
             Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
         },
-        (None, Some(TransportName::WebSocket)) => {
+        (Whose::Others(ready, slot), Some(TransportName::WebSocket)) => {
+            let adopting = ready.adopt(services, layer, query.dialect, connection, answer, slot);
+            actix_rt::spawn(adopting);
+        }
+        (Whose::New(slot), Some(TransportName::WebSocket)) => {
             let handshake = request.handshake(&query);
             let opened = Socket::open_websocket(
                 &services,
@@ -89,7 +99,7 @@ pub async fn upgrade(
                 log::error!("a session cannot be opened: {err}");
             }
         }
-        // Polling has no use for an upgrade: Node answers 101 and closes.
+        // Polling has no use for an upgrade, nor a session for a second one: Node answers 101 and closes.
         (_, _) => {
             connection.farewell(Outbox::with_answer(answer.len(), answer), &CloseFrame::BARE);
         }
@@ -103,16 +113,26 @@ struct Accepted {
     layer: Layer,
     query: Query,
     /// The session that it names, as it was judged: one that ends meanwhile does not turn the request into a new one.
-    session: Option<Arc<Session>>,
+    session: Whose,
     /// The 101.
     answer: Bytes,
-    /// The place of a new session among those of its address.
-    slot: Slot,
+}
+
+/// Whose session a request is for.
+enum Whose {
+    /// It opens one, which has this place among those of its address.
+    New(Slot),
+    /// One of this instance.
+    Own(Arc<Session>),
+    /// One of another instance, which lets it come here, to this place among those of its address.
+    Others(Box<Ready>, Slot),
+    /// One that wants no further WebSocket.
+    Nobodys,
 }
 
 /// Judges a request.
-fn judge(
-    services: &Services,
+async fn judge(
+    services: &Arc<Services>,
     policy: &AllowedOrigins,
     request: &Request,
 ) -> Result<Accepted, (StatusCode, String)> {
@@ -128,13 +148,30 @@ fn judge(
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let session = find(services, &query);
-    verify(&facts(services, &query, session.as_deref(), request, true)).map_err(|error| {
+    let elsewhere = elsewhere(services, &query, session.as_deref());
+    let mut facts = facts(services, &query, session.as_deref(), request, true);
+    if elsewhere.is_some() {
+        // What is to be judged by the session, its owner judges.
+        facts.session = SessionFact::On(TransportName::Polling, query.dialect.revision);
+    }
+    let refuse = |error| {
         log_refusal(error, request);
         refusal(error)
-    })?;
-    let slot = match &session {
-        None => may_open(services, request).map_err(|closed| (closed.status, closed.text))?,
-        Some(_) => Slot::default(),
+    };
+    verify(&facts).map_err(refuse)?;
+    let may_open = || may_open(services, request).map_err(|closed| (closed.status, closed.text));
+    let session = match (session, elsewhere) {
+        (Some(session), _) => Whose::Own(session),
+        (None, Some((relay, sid))) => {
+            // What comes here counts here; if there is no room, its client stays on polling where it is.
+            let slot = may_open()?;
+            match relay.ask_for(services, &sid, query.dialect).await {
+                Ok(ready) => Whose::Others(Box::new(ready), slot),
+                Err(Unready::Taken) => Whose::Nobodys,
+                Err(Unready::Error(error)) => return Err(refuse(error)),
+            }
+        }
+        (None, None) => Whose::New(may_open()?),
     };
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
@@ -144,10 +181,24 @@ fn judge(
             query,
             session,
             answer,
-            slot,
         }),
         Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
     }
+}
+
+/// Returns whom to ask about a request that names a session of another instance, if that could move here.
+fn elsewhere<'s>(
+    services: &'s Services,
+    query: &Query,
+    session: Option<&Session>,
+) -> Option<(&'s Arc<Relay>, Sid)> {
+    let relay = services.relay.as_ref()?;
+    let sid = Sid::parse(query.sid.as_deref()?)?;
+    let may_move = session.is_none()
+        && query.transport == Some(TransportName::WebSocket)
+        && relay.is_elsewhere(&sid)
+        && relay.can_move();
+    may_move.then_some((relay, sid))
 }
 
 fn refusal(error: HandshakeError) -> (StatusCode, String) {

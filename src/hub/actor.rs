@@ -1,13 +1,17 @@
 //! The Hub actor: translates messages into calls of [`Rooms`], and forwards to the bridge what concerns others.
 //!
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
-//! work delays a broadcast.
+//! work delays a broadcast. What it does when sessions move to and from other instances stands in `moves`.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
+mod moves;
+
+use self::moves::{Gone, Newcomers};
 use super::{
+    arrivals::{Arrivals, Origin},
     broadcast::{Broadcast, Target},
     command::Command,
     interest::Interest,
@@ -62,6 +66,10 @@ pub struct Hub {
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
     counters: Arc<Counters>,
+    /// Sessions of other instances that are on their way here.
+    arrivals: Arrivals<Newcomers>,
+    /// Sockets that have left for another instance.
+    gone: Gone,
 }
 
 impl Hub {
@@ -85,6 +93,8 @@ impl Hub {
             server_side,
             bridge: None,
             counters: Arc::default(),
+            arrivals: Arrivals::default(),
+            gone: Gone::default(),
         };
         (hub, interest)
     }
@@ -134,18 +144,18 @@ impl Hub {
         })
     }
 
-    /// Does what a command says, as far as this instance goes.
+    /// Judges whether a command is more than the hub may do at a time.
     ///
     /// # Errors
-    /// It was too much and nothing was done.
-    fn try_to_obey(&mut self, command: &Command) -> Result<(), TooMuchWork> {
+    /// It is: nothing of it is to be done.
+    fn judge_command(&self, command: &Command) -> Result<(), TooMuchWork> {
         match command {
             Command::Broadcast(Broadcast {
                 namespace, target, ..
             })
             | Command::Disconnect {
                 namespace, target, ..
-            } => self.judge(namespace, target, 0)?,
+            } => self.judge(namespace, target, 0),
             Command::Join {
                 namespace,
                 target,
@@ -155,11 +165,9 @@ impl Hub {
                 namespace,
                 target,
                 rooms,
-            } => self.judge(namespace, target, rooms.len())?,
-            Command::ServerEvent { .. } => {}
+            } => self.judge(namespace, target, rooms.len()),
+            Command::ServerEvent { .. } => Ok(()),
         }
-        self.obey(command);
-        Ok(())
     }
 
     fn obey(&mut self, command: &Command) {
@@ -250,8 +258,40 @@ impl Hub {
         found
     }
 
-    /// Answers a question, as far as this instance goes. Whoever asked may have given up.
-    fn answer(&self, namespace: &Namespace, question: Question, answers: &Answers) {
+    /// Asks this instance, and then the others.
+    fn put(&mut self, ask: Ask) {
+        let Ask {
+            namespace,
+            question,
+            timeout,
+            is_local,
+            answers,
+        } = ask;
+        // Before anybody says how many others are asked, see `gateways::calls`. Servers do not ask themselves, as in Node.
+        if !matches!(question, Question::ServerEvent { .. }) {
+            self.answer(&namespace, question.clone(), &answers, Origin::Own);
+        }
+        match &self.bridge {
+            Some(bridge) if !is_local => bridge.do_send(ForBridge::Ask(Box::new(AskOthers {
+                namespace,
+                question,
+                timeout,
+                answers,
+            }))),
+            // Whoever asked may have given up.
+            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+        }
+    }
+
+    /// Answers a question by what is known now; `num_clients` is of those whom an event that it asks to send went to. Whoever asked
+    /// may have given up.
+    fn answer_now(
+        &self,
+        namespace: &Namespace,
+        question: Question,
+        answers: &Answers,
+        num_clients: u64,
+    ) {
         let answer = match question {
             Question::SocketIds { target } => {
                 Answer::SocketIds(self.find(namespace, &target, Member::id))
@@ -267,9 +307,7 @@ impl Hub {
                 });
                 Answer::Found(found)
             }
-            Question::Broadcast { broadcast, .. } => {
-                Answer::NumClients(self.deliver_with_acks(&broadcast, answers))
-            }
+            Question::Broadcast { .. } => Answer::NumClients(num_clients),
             Question::ServerEvent { args } => {
                 return self.server_side.do_send(ServerEvent {
                     namespace: namespace.clone(),
@@ -337,7 +375,12 @@ impl Handler<Register> for Hub {
             record,
             recipient,
             registering,
+            departure,
         } = message;
+        if departure.is_some_and(|departure| departure.is_closed()) {
+            // It is a member where its session goes.
+            return;
+        }
         let namespace = record.namespace.clone();
         let id = record.id.clone();
         let handle = Handle { record, recipient };
@@ -367,6 +410,11 @@ impl Handler<Join> for Hub {
     type Result = Result<(), TooManyRooms>;
 
     fn handle(&mut self, message: Join, _: &mut Self::Context) -> Self::Result {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            rooms.insert(message.room.clone());
+            self.send_after(&message.namespace, &message.socket_id, message.room, true);
+            return Ok(());
+        }
         self.rooms_mut()
             .join(&message.namespace, &message.socket_id, message.room)
             .inspect_err(|_| _ = self.counters.count(Limit::Rooms))
@@ -377,6 +425,10 @@ impl Handler<Leave> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Leave, _: &mut Self::Context) {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            rooms.remove(&message.room);
+            return self.send_after(&message.namespace, &message.socket_id, message.room, false);
+        }
         self.rooms_mut()
             .leave(&message.namespace, &message.socket_id, &message.room);
     }
@@ -386,6 +438,11 @@ impl Handler<RoomsOf> for Hub {
     type Result = MessageResult<RoomsOf>;
 
     fn handle(&mut self, message: RoomsOf, _: &mut Self::Context) -> Self::Result {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            let mut rooms = rooms.clone();
+            rooms.insert(message.socket_id.room());
+            return MessageResult(rooms);
+        }
         let rooms = self
             .rooms()
             .rooms_of(&message.namespace, &message.socket_id);
@@ -404,7 +461,9 @@ impl Handler<Originate> for Hub {
     ) -> Self::Result {
         // Servers do not send events to themselves, as in Node.
         if !matches!(command, Command::ServerEvent { .. }) {
-            self.try_to_obey(&command)?;
+            self.judge_command(&command)?;
+            self.note(&command, Origin::Own);
+            self.obey(&command);
         }
         if !is_local {
             self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
@@ -416,9 +475,12 @@ impl Handler<Originate> for Hub {
 impl Handler<Reinject> for Hub {
     type Result = ();
 
-    fn handle(&mut self, Reinject(command): Reinject, _: &mut Self::Context) {
+    fn handle(&mut self, Reinject { command, from }: Reinject, _: &mut Self::Context) {
         // Counted; others do not wait to hear how it went.
-        _ = self.try_to_obey(&command);
+        if self.judge_command(&command).is_ok() {
+            self.note(&command, Origin::Other(from));
+            self.obey(&command);
+        }
     }
 }
 
@@ -426,26 +488,8 @@ impl Handler<Ask> for Hub {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) {
-        let Ask {
-            namespace,
-            question,
-            timeout,
-            is_local,
-            answers,
-        } = ask;
-        // Before anybody says how many others are asked, see `gateways::calls`. Servers do not ask themselves, as in Node.
-        if !matches!(question, Question::ServerEvent { .. }) {
-            self.answer(&namespace, question.clone(), &answers);
-        }
-        match &self.bridge {
-            Some(bridge) if !is_local => bridge.do_send(ForBridge::Ask(Box::new(AskOthers {
-                namespace,
-                question,
-                timeout,
-                answers,
-            }))),
-            // Whoever asked may have given up.
-            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+        if let Err(ask) = self.postpone(ask) {
+            self.put(ask);
         }
     }
 }
@@ -458,6 +502,7 @@ impl Handler<Answering> for Hub {
             namespace,
             question,
             answers,
+            from,
         } = message;
         let target = match &question {
             Question::SocketIds { target } | Question::Sockets { target } => Some(target),
@@ -468,7 +513,7 @@ impl Handler<Answering> for Hub {
             // Whoever asks is told nothing and hears in the end that this instance was silent.
             return;
         }
-        self.answer(&namespace, question, &answers);
+        self.answer(&namespace, question, &answers, Origin::Other(from));
     }
 }
 
@@ -524,6 +569,7 @@ mod tests {
             record: Arc::new(record),
             recipient: recipient.clone(),
             registering: Interest::in_everything().register(),
+            departure: None,
         }
     }
 
@@ -601,9 +647,13 @@ mod tests {
             is_local: true,
         };
         hub.send(local).await.unwrap().unwrap();
-        hub.send(Reinject(Command::Broadcast(to_all)))
-            .await
-            .unwrap();
+        let command = Command::Broadcast(to_all);
+        hub.send(Reinject {
+            command,
+            from: None,
+        })
+        .await
+        .unwrap();
         got.recv().await.unwrap();
         got.recv().await.unwrap();
         // The marker is the first to be published, so nothing was before it.
@@ -722,7 +772,8 @@ mod tests {
             Command::Broadcast(broadcast(except, Flags::default())),
         ];
         for command in &commands {
-            hub.send(Reinject(command.clone())).await.unwrap();
+            let (command, from) = (command.clone(), None);
+            hub.send(Reinject { command, from }).await.unwrap();
         }
         let is_local = false;
         for command in commands {

@@ -3,8 +3,11 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    arrivals::ArrivalId,
     command::Command,
     interest::Registering,
     question::{Answers, Question},
@@ -12,7 +15,14 @@ use super::{
     work::TooMuchWork,
 };
 use crate::{
-    socket::{messages::ForSocket, record::Record},
+    adapter::uid::Uid,
+    engine_io::sid::InstanceId,
+    relay,
+    socket::{
+        departure::Departure,
+        messages::{Departed, ForSocket},
+        record::Record,
+    },
     socket_io::ids::{Namespace, Room, SocketId},
 };
 
@@ -27,6 +37,8 @@ pub struct Register {
     pub recipient: Recipient<ForSocket>,
     /// Says that it is on its way; dropped when it has arrived.
     pub registering: Registering,
+    /// Of a session that is about to move to another instance: then the socket may be a member there only.
+    pub departure: Option<Arc<Departure>>,
 }
 
 /// Removes a socket from its namespace and its rooms. From the Socket actor, once; nothing comes back.
@@ -88,7 +100,12 @@ pub struct Originate {
 /// Obeys a command that came from another instance (or an emitter). From the RedisBridge; never published again.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Reinject(pub Command);
+pub struct Reinject {
+    /// What to do.
+    pub command: Command,
+    /// What the sender calls itself on the bus. May be left out while no session moves here.
+    pub from: Option<String>,
+}
 
 /// Asks this instance and, unless it is local, all others. From gateways; comes back when the local answers are given, save
 /// for those of clients.
@@ -118,4 +135,93 @@ pub struct Answering {
     pub question: Question,
     /// Where answers go.
     pub answers: Answers,
+    /// What the asking instance calls itself on the bus.
+    pub from: Option<String>,
 }
+
+// ---- sessions that move; see `crate::relay` ----
+
+/// Lets a session's sockets go to another instance, in line with what others sent: by the relay, in the place of the marker ADOPT. Its
+/// Socket actor is told [`Departed`], and the other instance `end`, in line with what this one publishes.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Depart {
+    /// Which sockets.
+    pub departure: Arc<Departure>,
+    /// Namespaces that the other instance listens to. If one is missing nothing happens, but that the actor is told so.
+    pub namespaces: HashSet<Namespace>,
+    /// Where they go.
+    pub to: InstanceId,
+    /// The marker END.
+    pub end: Bytes,
+    /// The session's actor.
+    pub socket: Recipient<Departed>,
+}
+
+/// Nobody acts upon these sockets, which have left for another instance, by way of this one any more. From their Socket actor, at its
+/// end; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Forget(pub Vec<(Namespace, SocketId)>);
+
+/// Sends bytes to another instance, behind what this one has published. From the Socket actor of a session that has moved there.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PassOn {
+    /// Whom to.
+    pub to: InstanceId,
+    /// What.
+    pub payload: Bytes,
+}
+
+/// Hands on what the former instance of a session says, behind what it has published. From the relay.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Hand {
+    /// Whom to. If it takes no more, the rest is lost with it.
+    pub to: mpsc::Sender<relay::Answer>,
+    /// What.
+    pub answer: relay::Answer,
+}
+
+/// Expects a session of another instance: what goes to sockets is noted for it from now on, and the marker ADOPT is published in this
+/// very place. From whoever brings it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Expect {
+    /// Which session.
+    pub id: ArrivalId,
+    /// What the other instance calls itself on the bus.
+    pub former: Uid,
+    /// The marker ADOPT.
+    pub marker: Bytes,
+    /// Lets the bridge read everything meanwhile.
+    pub registering: Registering,
+}
+
+/// The marker ADOPT has come back. From the relay, in its place among what others sent.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Mark(pub ArrivalId);
+
+/// The marker END has come. From the relay, in its place among what others sent.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Finish(pub ArrivalId);
+
+/// Makes members of the sockets of a session that has come, once END has come, too; what passed meanwhile is delivered to them first.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Bring {
+    /// Which session.
+    pub id: ArrivalId,
+    /// Its sockets, and their rooms without those that their ids name.
+    pub members: Vec<(Arc<Record>, Recipient<ForSocket>, HashSet<Room>)>,
+    /// Told when they are members. Dropped if the session was given up.
+    pub installed: oneshot::Sender<()>,
+}
+
+/// Expects a session no longer. From whoever wanted to bring it; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct GiveUp(pub ArrivalId);

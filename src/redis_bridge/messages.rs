@@ -30,6 +30,14 @@ pub enum ForBridge {
     Open(Namespace),
     /// A namespace has no sockets here any more.
     Close(Namespace),
+    /// Listens to namespaces for a while, whether they have sockets here or not. From the relay: sockets of a session that moves here
+    /// are about to be in them.
+    Hear {
+        /// Which.
+        namespaces: Vec<Namespace>,
+        /// Told when all of them are heard. Dropped if that cannot be said.
+        reply: oneshot::Sender<()>,
+    },
     /// Sends bytes to one instance, which knows what they are. From the relay.
     Send {
         /// Whom to.

@@ -80,7 +80,11 @@ impl Actor for Probe {
 impl Handler<Reinject> for Probe {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, Reinject(command): Reinject, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        Reinject { command, .. }: Reinject,
+        _ctx: &mut Self::Context,
+    ) -> Self::Result {
         let Command::Broadcast(broadcast) = command else {
             panic!("no broadcast: {command:?}");
         };

@@ -142,6 +142,9 @@ pub enum CloseReason {
     /// A gateway wanted it.
     #[error("gateway")]
     Gateway,
+    /// The session was to move to another instance, and did not.
+    #[error("did not move")]
+    NotMoved,
     /// The instance is stopping.
     #[error("shutdown")]
     Shutdown,
@@ -157,7 +160,8 @@ impl CloseReason {
             | Self::BinaryBody
             | Self::ClientPing
             | Self::ClientPong
-            | Self::WebSocket(_) => CloseKind::TransportError,
+            | Self::WebSocket(_)
+            | Self::NotMoved => CloseKind::TransportError,
             Self::SlowReader(_) | Self::WriteTimeout { .. } => CloseKind::SlowReader,
             Self::RateLimited { .. } => CloseKind::RateLimited,
             Self::BadPacket => CloseKind::ParseError,
@@ -192,6 +196,7 @@ impl CloseReason {
             | Self::PingTimeout
             | Self::ConnectTimeout
             | Self::Gateway
+            | Self::NotMoved
             | Self::Shutdown => None,
         }
     }
@@ -217,6 +222,7 @@ impl CloseReason {
             | Self::PingTimeout
             | Self::SlowReader(_)
             | Self::WriteTimeout { .. }
+            | Self::NotMoved
             | Self::Shutdown => false,
         }
     }
@@ -268,6 +274,7 @@ impl CloseReason {
             | Self::PingTimeout
             | Self::ConnectTimeout
             | Self::Gateway
+            | Self::NotMoved
             | Self::Shutdown => CloseFrame::BARE,
         }
     }

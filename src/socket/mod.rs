@@ -4,8 +4,8 @@
 //! transports), `membership` (the namespaces it joined and the handlers that run), `acks` (those that it owes), `clock`
 //! (heartbeat and deadlines), `rate` (how many events it may send), `outbox` (what waits to be written), `disconnect` (every way
 //! to end), `sessions` (who is here), `slots` (how many of each address), `handshake` (what is kept of the first request),
-//! `record` (one socket of one namespace), `snapshot` (a socket as other servers see it), `portable` (a session as it moves to
-//! another instance), `endpoint` (the paths that speak Engine.IO), `work` (what goes on after a client left).
+//! `record` (one socket of one namespace), `snapshot` (a socket as other servers see it), `portable` and `departure` (a session
+//! that moves to another instance), `endpoint` (the paths that speak Engine.IO), `work` (what goes on after a client left).
 //!
 //! A Socket owns its transport, heartbeat, memberships and outbox; nobody else writes to the client, and sockets never
 //! address each other. Membership in rooms is the hub's.
@@ -13,6 +13,7 @@
 pub mod acks;
 pub mod actor;
 pub mod clock;
+pub mod departure;
 pub mod disconnect;
 pub mod endpoint;
 pub mod handshake;
@@ -26,5 +27,5 @@ pub mod record;
 pub mod sessions;
 pub mod slots;
 pub mod snapshot;
-mod websocket_transport;
+pub(crate) mod websocket_transport;
 pub mod work;

@@ -25,6 +25,7 @@
 //! | `redis_fails` | everything that Redis can do to two instances under a steady stream of events |
 //! | `redis_ways` | TLS, Unix sockets, ACL users |
 //! | `relay` | polling without sticky sessions |
+//! | `moves` | sessions that move to another instance |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
 //! | `sharded` | the sharded adapter: on one Redis in all modes, and on a Redis Cluster that moves slots and loses a master |
 //! | `tidy` | the house rules that a machine can check |
@@ -46,6 +47,7 @@ mod handlers;
 mod handshake;
 mod hostile;
 mod limits;
+mod moves;
 mod msgpack;
 mod namespaces;
 #[path = "../support/ops_gateway.rs"]
