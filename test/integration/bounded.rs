@@ -17,7 +17,10 @@
 
 #![allow(clippy::print_stderr, reason = "the figures are what one runs it for")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use tokio::{
@@ -40,7 +43,7 @@ const MIB: usize = 1024 * KIB;
 
 /// What a session may take beside its backlog, and what the process may for having been busy.
 const PER_SESSION: usize = 24 * KIB;
-const BUSY: usize = 24 * MIB;
+const BUSY: usize = 16 * MIB;
 
 /// How many times as large as in the suite everything is.
 fn scale() -> usize {
@@ -158,6 +161,15 @@ async fn deaf_poller(addr: SocketAddr, room: &str) -> Poller {
     poller
 }
 
+/// Returns what 99 of 100 are not above. For people: a machine's speed is no reason to fail.
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times
+        .get(times.len() * 99 / 100)
+        .copied()
+        .unwrap_or_default()
+}
+
 #[actix_rt::test]
 async fn clients_that_stop_reading_cost_their_backlog_and_nobody_else_an_event() {
     const BACKLOG: usize = 256 * KIB;
@@ -190,10 +202,14 @@ async fn clients_that_stop_reading_cost_their_backlog_and_nobody_else_an_event()
             reading.push(reader);
         }
         let mut speaker = server.join().await;
-        let num_expected = 5 + num_deaf as u64;
+        let mut bystander = server.join().await;
+        let num_expected = 6 + num_deaf as u64;
         assert_eq!(num_connections(addr).await, num_expected);
-        let mut num_portions = 0;
-        while num_connections(addr).await > 5 {
+        let (mut num_portions, mut is_quiet) = (0, false);
+        let (mut beside, mut after_them) = (Vec::new(), Vec::new());
+        // One portion more when they are gone, to compare.
+        while !is_quiet {
+            is_quiet = num_connections(addr).await == 6;
             let event = format!(r#"["flood","all",1000,{EVENT}]"#);
             let reads = reading.iter_mut().map(async |reader| {
                 for n in 0..1000 {
@@ -202,7 +218,23 @@ async fn clients_that_stop_reading_cost_their_backlog_and_nobody_else_an_event()
                     assert!(got.starts_with(&expected), "{got:.40} for {expected}");
                 }
             });
-            tokio::join!(ask(&mut speaker, &event), join_all(reads));
+            let times = if is_quiet {
+                &mut after_them
+            } else {
+                &mut beside
+            };
+            let speaking = async { tokio::join!(ask(&mut speaker, &event), join_all(reads)) };
+            let mut speaking = std::pin::pin!(speaking);
+            loop {
+                let asked = Instant::now();
+                tokio::select! {
+                    _ = &mut speaking => break,
+                    _ = ask(&mut bystander, r#"["echo",1]"#) => times.push(asked.elapsed()),
+                }
+            }
+            // Behind the answer that was given up for the end of the portion.
+            bystander.send(r#"427["echo",2]"#).await;
+            while bystander.message().await != "437[2]" {}
             num_portions += 1;
             assert!(
                 num_portions < 100,
@@ -211,7 +243,13 @@ async fn clients_that_stop_reading_cost_their_backlog_and_nobody_else_an_event()
         }
         let num_slow = server.num_met("slow_reader").await;
         assert_eq!(num_slow, (round * num_deaf) as u64);
-        drop((held, pollers, reading, speaker));
+        eprintln!(
+            "{num_portions} portions of 1000 events; an ack of a bystander, 99 of 100: {:?} beside {num_deaf} clients that do \
+             not read, {:?} without them",
+            p99(beside),
+            p99(after_them),
+        );
+        drop((held, pollers, reading, speaker, bystander));
         server.assert_empty().await;
         after.push(server.memory());
     }
