@@ -53,7 +53,8 @@ use crate::{
         interest::Interest,
         room_table::RoomTable,
     },
-    redis_bridge::{self, Audience, HubDoor, Listener, Name, RedisBridge},
+    peers::{PeerList, Peers},
+    redis_bridge::{self, Audience, HubDoor, Listener, RedisBridge},
     relay::Relay,
     socket::{
         acks::AckIds,
@@ -268,11 +269,12 @@ impl App {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
                 let hub = HubDoor::new(&hub, interest.clone(), rooms);
-                let relay = Arc::new(Relay::new(instance, &uid, adapter));
-                let name = Name { uid, instance };
+                let peers = Arc::new(Peers::new(instance, uid));
+                let relay = Arc::new(Relay::new(Arc::clone(&peers), adapter));
                 let listener = relayed(&relay);
-                let bridge = RedisBridge::new(redis, name, namespaces, hub, listener, on_connected)
-                    .inspect_err(|_| _ = hub_arbiter.stop())?;
+                let bridge =
+                    RedisBridge::new(redis, peers, namespaces, hub, listener, on_connected)
+                        .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
                 Some((bridge, relay))
             }
@@ -312,6 +314,11 @@ impl App {
         });
         if let (Some(relay), Some((_, bridge))) = (&services.relay, &bridge) {
             relay.connect(&services, bridge.clone().recipient());
+            let services = Arc::downgrade(&services);
+            relay.peers().count_sessions(move || {
+                let services = services.upgrade();
+                services.map_or(0, |services| services.sessions.len())
+            });
         }
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
@@ -440,6 +447,12 @@ impl Running {
             namespace: name.into(),
             hub: self.services.hub.clone(),
         }
+    }
+
+    /// Returns the other instances that live, as far as is known; nothing without Redis.
+    pub fn peers(&self) -> Option<PeerList> {
+        let relay = self.services.relay.as_ref()?;
+        Some(relay.peers().list())
     }
 
     /// Returns its sessions.

@@ -263,7 +263,8 @@ pub struct Limits {
     /// The balancers in front. For what comes from them, the address that counts is the last one in `X-Forwarded-For` that is not
     /// a balancer's. Whoever else sends that header is not believed. Default none.
     pub trusted_proxies: TrustedProxies,
-    /// Rooms that one socket may be in, its own not counted; `too_many_rooms` beyond. Default 10,000.
+    /// Rooms that one socket may be in, its own not counted; `too_many_rooms` beyond. A name of more than 256 bytes counts as
+    /// several. Default 10,000.
     pub max_rooms_per_socket: usize,
     /// For the head of a request to arrive; 408, or the end of the connection. Default 10 s.
     pub head_timeout: Duration,

@@ -25,7 +25,8 @@
 //! | [`adapter`] | the wire between instances: pure |
 //! | [`redis_bridge`] | one actor per instance: Redis |
 //! | [`redis_endpoint`] | where Redis is: addresses, TLS |
-//! | [`relay`] | polling requests for sessions of other instances |
+//! | [`peers`] | the other instances, as they tell of themselves |
+//! | [`relay`] | requests for sessions of other instances, and how a session moves |
 //! | [`auth`] | accounts, passwords, tokens |
 //! | [`emit`] | what the program publishes from a shell, without being an instance |
 //!
@@ -55,6 +56,7 @@ pub mod healthcheck;
 pub mod http;
 pub mod hub;
 pub mod msgpack;
+pub mod peers;
 pub mod redis_bridge;
 pub mod redis_endpoint;
 pub mod relay;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::{
     auth::TokenVerifier,
     counters::Counters,
+    peers::PeerList,
     redis_bridge::{BridgeStats, BusStatus, StatsSnapshot},
     socket::actor::Services,
 };
@@ -49,6 +50,9 @@ struct Ready<'a> {
     connections: usize,
     /// How often each limit was met since the start.
     limits: &'a Counters,
+    /// The other instances that live, as they tell of themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers: Option<PeerList>,
 }
 
 /// Returns a route for GET, and for HEAD, which is GET without a body.
@@ -100,5 +104,10 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
             bridge: health.bridge.as_ref().map(|stats| stats.snapshot()),
             connections: health.services.sessions.len(),
             limits: &health.services.counters,
+            peers: health
+                .services
+                .relay
+                .as_ref()
+                .map(|relay| relay.peers().list()),
         })
 }

@@ -279,7 +279,13 @@ impl Hub {
                 answers,
             }))),
             // Whoever asked may have given up.
-            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+            _ => {
+                let (num_instances, peers) = (0, Vec::new());
+                _ = answers.send(Answer::Asked {
+                    num_instances,
+                    peers,
+                });
+            }
         }
     }
 
@@ -488,7 +494,7 @@ impl Handler<Ask> for Hub {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) {
-        if let Err(ask) = self.postpone(ask) {
+        if let Some(ask) = self.postpone(ask) {
             self.put(ask);
         }
     }

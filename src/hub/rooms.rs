@@ -29,11 +29,22 @@ pub struct TooManyRooms {
     pub limit: usize,
 }
 
+/// Bytes of a name for which a room counts once. A longer name counts as several rooms, or whoever chooses the names could fill
+/// the memory with few of them.
+const NAME_BYTES: usize = 256;
+
+/// Returns as how many rooms one counts.
+fn weight(room: &Room) -> usize {
+    1 + room.as_str().len() / NAME_BYTES
+}
+
 /// A socket in its namespace.
 #[derive(Debug)]
 pub struct Member<H> {
     id: SocketId,
     rooms: HashSet<Room>,
+    /// Of all its rooms together.
+    weight: usize,
     handle: H,
 }
 
@@ -142,6 +153,7 @@ impl<H> Rooms<H> {
                 let member = Member {
                     id: id.clone(),
                     rooms: HashSet::new(),
+                    weight: 0,
                     handle,
                 };
                 let key = rooms.members.insert(member);
@@ -194,9 +206,11 @@ impl<H> Rooms<H> {
         if room.as_str() == id.as_str() || member.rooms.contains(&room) {
             return Ok(());
         }
-        if member.rooms.len() >= limit {
+        let weight = member.weight + weight(&room);
+        if weight > limit {
             return Err(TooManyRooms { limit });
         }
+        member.weight = weight;
         member.rooms.insert(room.clone());
         let members = rooms.rooms.entry(room.clone()).or_default();
         members.insert(key);
@@ -211,10 +225,11 @@ impl<H> Rooms<H> {
         let Some((rooms, key)) = self.find(namespace, id) else {
             return;
         };
-        let was_in = rooms
-            .members
-            .get_mut(key)
-            .is_some_and(|member| member.rooms.remove(room));
+        let was_in = rooms.members.get_mut(key).is_some_and(|member| {
+            let was_in = member.rooms.remove(room);
+            member.weight -= if was_in { weight(room) } else { 0 };
+            was_in
+        });
         if was_in && rooms.forget(room, key) {
             self.tell(namespace, room);
         }
@@ -512,6 +527,18 @@ mod tests {
             Err(TooManyRooms { limit: 100 })
         );
         assert_eq!(rooms.join(&chat(), &id('d'), "room 0".into()), Ok(()));
+        rooms.leave(&chat(), &id('d'), &"room 0".into());
+        rooms.leave(&chat(), &id('d'), &"room 0".into());
+        assert_eq!(rooms.join(&chat(), &id('d'), "one more".into()), Ok(()));
+        // Nor with few that have long names.
+        let long = |n: usize| Room::from(format!("{n}").repeat(NAME_BYTES * 50));
+        rooms.join(&chat(), &id('a'), long(1)).unwrap();
+        assert_eq!(
+            rooms.join(&chat(), &id('a'), long(2)),
+            Err(TooManyRooms { limit: 100 })
+        );
+        rooms.leave(&chat(), &id('a'), &long(1));
+        assert_eq!(rooms.join(&chat(), &id('a'), long(2)), Ok(()));
     }
 
     /// What the table says of `/chat` after each step.

@@ -14,6 +14,7 @@ use super::wire::Channels;
 use crate::{
     adapter::{channel, kind::AdapterKind, uid::Uid},
     engine_io::sid::InstanceId,
+    peers::Peers,
     socket_io::ids::Namespace,
 };
 
@@ -35,20 +36,19 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` and `instance` are
-    /// who listens.
+    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `peers` says who
+    /// listens.
     pub(super) fn new(
         adapter: AdapterKind,
         prefix: &str,
-        uid: &Uid,
-        instance: InstanceId,
+        peers: &Peers,
         fixed: Vec<Namespace>,
     ) -> Self {
         let table = Self {
             adapter,
             prefix: prefix.to_owned(),
-            uid: uid.clone(),
-            private: channel::private(prefix, instance),
+            uid: peers.uid().clone(),
+            private: channel::private(prefix, peers.instance()),
             shared: channel::shared(prefix),
             fixed: fixed.iter().cloned().collect(),
             open: Mutex::default(),

@@ -247,16 +247,18 @@ impl Channels {
         }
     }
 
-    /// Returns a response to the instance `requester` as it is published; nothing if nobody could hear it.
+    /// Returns a response to the instance `requester` as it is published; nothing if nobody could hear it. If the requester
+    /// `is_one_of_us`, the response says whose it is.
     pub(super) fn response(
         &self,
         requester: Option<&str>,
+        is_one_of_us: bool,
         response: &Response,
     ) -> Result<Option<Outbound>, EncodeError> {
         let (channel, payload) = match &self.names {
             ChannelNames::Classic { requests, .. } => (
                 requests.respond_on(requester, response).into_owned(),
-                response::encode(response)?,
+                response::encode(response, is_one_of_us.then_some(&self.uid))?,
             ),
             ChannelNames::Sharded(channels) => {
                 let Some(channel) = requester.and_then(|uid| channels.respond_on(uid)) else {
@@ -502,7 +504,7 @@ mod tests {
             id: RequestId::from("1"),
             num_clients: 2,
         };
-        let to = |requester| channels.response(requester, &response).unwrap();
+        let to = |requester| channels.response(requester, false, &response).unwrap();
         let sent = to(Some("0123456789abcdef")).unwrap();
         assert_eq!(sent.channel, "p#/a#0123456789abcdef#");
         assert_eq!(to(Some("emitter")), None);

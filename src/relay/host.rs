@@ -265,7 +265,7 @@ impl Host {
                         departure,
                         told: namespaces.iter().cloned().collect(),
                     });
-                    let uid = relay.uid.clone();
+                    let uid = relay.peers.uid().as_str().to_owned();
                     Answer::Ready { uid, namespaces }
                 }
                 refused => {

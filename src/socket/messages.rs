@@ -155,16 +155,27 @@ pub struct ProbeElsewhere {
     pub reply: oneshot::Sender<Option<Arc<Departure>>>,
 }
 
-/// The hub has let this session's sockets go, with the rooms that each was in beside its own; or has not, because of namespaces that
-/// nobody listens to where it goes. From the hub, behind all that it had for them.
+/// A socket that the hub has let go.
+#[derive(Debug)]
+pub struct LeftSocket {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its id there.
+    pub id: SocketId,
+    /// The rooms that it was in beside its own.
+    pub rooms: HashSet<Room>,
+}
+
+/// The hub has let this session's sockets go; or has not, because of namespaces that nobody listens to where it goes. From the hub,
+/// behind all that it had for them.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Departed(pub Result<Vec<(Namespace, SocketId, HashSet<Room>)>, Vec<Namespace>>);
+pub struct Departed(pub Result<Vec<LeftSocket>, Vec<Namespace>>);
 
 /// Packs the session up. From the actor to itself: behind what its own handlers have sent by then.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct PackUp(pub(super) Vec<(Namespace, SocketId, HashSet<Room>)>);
+pub(super) struct PackUp(pub(super) Vec<LeftSocket>);
 
 /// What the instance to which this session moves, or has moved, says. From the relay.
 #[derive(Debug, Message)]

@@ -29,7 +29,7 @@ use super::{
         disconnect::CloseReason,
         endpoint::Layer,
         membership::Membership,
-        messages::{Departed, FromFormer, FromNext, PackUp, ProbeElsewhere, What},
+        messages::{Departed, FromFormer, FromNext, LeftSocket, PackUp, ProbeElsewhere, What},
         outbox::Outbox,
         portable::{Portable, PortableMembership, Undelivered},
         rate::Rate,
@@ -406,9 +406,9 @@ impl Socket {
     }
 
     /// The hub has let the sockets go. From now on what handlers send goes by way of the hub; what they have sent is in the mailbox.
-    fn departed(&mut self, rooms: Vec<(Namespace, SocketId, HashSet<Room>)>) {
+    fn departed(&mut self, left: Vec<LeftSocket>) {
         let Some(Moving::Out(out)) = self.moving.as_deref() else {
-            let left = rooms.into_iter().map(|(namespace, id, _)| (namespace, id));
+            let left = left.into_iter().map(|left| (left.namespace, left.id));
             return self.services.hub.do_send(Forget(left.collect()));
         };
         let way = out.way.clone();
@@ -416,11 +416,11 @@ impl Socket {
             membership.socket.note_moved(way.clone(), at);
         }
         self.end_of_polling();
-        self.own.do_send(PackUp(rooms));
+        self.own.do_send(PackUp(left));
     }
 
     /// Sends the session to where it goes. Nothing of it goes on here unless it cannot move.
-    fn pack_up(&mut self, rooms: Vec<(Namespace, SocketId, HashSet<Room>)>) {
+    fn pack_up(&mut self, left: Vec<LeftSocket>) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -432,10 +432,8 @@ impl Socket {
         out.noop_at = None;
         out.deadline = Instant::now() + TAKEN_TIMEOUT;
         let deadline = out.deadline;
-        let mut rooms: HashMap<SocketId, HashSet<Room>> = rooms
-            .into_iter()
-            .map(|(_, id, rooms)| (id, rooms))
-            .collect();
+        let mut rooms: HashMap<SocketId, HashSet<Room>> =
+            left.into_iter().map(|left| (left.id, left.rooms)).collect();
         let (heartbeat, connect_within) = self.clock.remaining(Instant::now());
         let memberships = self.memberships.iter_mut();
         let portable = Portable {
@@ -700,7 +698,7 @@ impl Handler<Departed> for Socket {
 
     fn handle(&mut self, Departed(departed): Departed, _: &mut Self::Context) {
         match departed {
-            Ok(rooms) => self.departed(rooms),
+            Ok(left) => self.departed(left),
             Err(_) => {
                 if let Some(Moving::Out(out)) = self.moving.as_deref() {
                     out.way.again();
@@ -713,8 +711,8 @@ impl Handler<Departed> for Socket {
 impl Handler<PackUp> for Socket {
     type Result = ();
 
-    fn handle(&mut self, PackUp(rooms): PackUp, _: &mut Self::Context) {
-        self.pack_up(rooms);
+    fn handle(&mut self, PackUp(left): PackUp, _: &mut Self::Context) {
+        self.pack_up(left);
     }
 }
 
