@@ -26,6 +26,7 @@ help:
 	@echo 'make compose-test  build the image, run docker-compose.yml for real and test it (needs Docker)'
 	@echo 'make fuzz          feed every decoder with noise, FUZZ_SECONDS each (needs a nightly Rust)'
 	@echo 'make bench         measure the hub beside other servers: most of an hour (BENCH_ONLY=steady,idle BENCH_REPS=5 BENCH_SECONDS=5)'
+	@echo 'make soak          an hour of clients that come and go in every way: does memory stay flat? (SOAK_SECONDS=600 SOAK_SCALE=10)'
 	@echo 'make bench-hops    measure what it costs that sessions hop: some minutes'
 	@echo 'make clean         remove what was built and installed here; accounts in data/ stay'
 	@echo
@@ -104,6 +105,21 @@ compose-test: need-node need-docker test/client/$(installed) test/browser/$(inst
 	@test/support/install-tools.sh '$(TOOLS)' chromium
 	$(call heading,docker-compose.yml (the image takes minutes to build))
 	$(call node_test,test/compose)
+
+# What the suite does in half a minute and with a tenth of the clients, each alone on the machine. Client and server have
+# thousands of connections.
+SOAK_SECONDS ?= 3600
+SOAK_SCALE ?= 10
+SOAK = cargo test --release --locked --test integration
+
+.PHONY: soak
+soak: need-cargo
+	@test/support/install-tools.sh '$(TOOLS)' redis
+	cargo build --release --locked --bins --example churn
+	$(call heading,many clients at once$(comma) $(SOAK_SCALE) times as many as in the suite)
+	ulimit -n 16384 && SOAK_SCALE='$(SOAK_SCALE)' $(SOAK) bounded:: -- --nocapture --test-threads=1
+	$(call heading,clients that come and go$(comma) $(SOAK_SECONDS) s)
+	SOAK_SECONDS='$(SOAK_SECONDS)' $(SOAK) soak:: -- --nocapture
 
 include fuzz/fuzz.mk
 include bench/bench.mk
