@@ -79,6 +79,9 @@ pub mod env {
     pub const ALLOW_EIO3: &str = "ALLOW_EIO3";
     /// Form of Socket.IO packets, `json` or `msgpack`. Default `json`.
     pub const PARSER: &str = "PARSER";
+    /// Milliseconds that a client may be away and still find its state again; 0 or unset: none is kept. See
+    /// [`super::RecoveryConfig`].
+    pub const CONNECTION_STATE_RECOVERY: &str = "CONNECTION_STATE_RECOVERY";
     /// Number of HTTP workers. Default: one per core.
     pub const WORKERS: &str = "WORKERS";
     /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
@@ -107,6 +110,14 @@ pub const DEFAULT_UPGRADE_TIMEOUT: u64 = 10_000;
 pub const DEFAULT_CONNECT_TIMEOUT: u64 = 45_000;
 /// Default of [`env::MAX_HTTP_BUFFER_SIZE`], in bytes.
 pub const DEFAULT_MAX_HTTP_BUFFER_SIZE: usize = 1_000_000;
+/// Default of [`RecoveryConfig::max_disconnection`]: Node's.
+pub const DEFAULT_MAX_DISCONNECTION: Duration = Duration::from_secs(120);
+/// Default of [`RecoveryConfig::max_log_bytes`]: 64 MiB.
+pub const DEFAULT_MAX_LOG_BYTES: usize = 64 * 1024 * 1024;
+/// Default of [`RecoveryConfig::max_log_events`].
+pub const DEFAULT_MAX_LOG_EVENTS: usize = 65_536;
+/// Default of [`RecoveryConfig::max_sessions`].
+pub const DEFAULT_MAX_SESSIONS: usize = 10_000;
 /// Least default of [`env::MAX_BACKLOG`], in bytes: 4 MiB.
 pub const DEFAULT_MAX_BACKLOG: usize = 4 << 20;
 /// Largest messages that the default of [`env::MAX_BACKLOG`] has room for, whatever their size.
@@ -240,6 +251,34 @@ impl Default for EngineConfig {
     }
 }
 
+/// Connection state recovery: a client that comes back soon finds its socket id, its rooms, its `data` and what it missed.
+///
+/// Off unless an instance is given this. What falls out of a limit is not recoverable, and no more than that: its client
+/// gets a new socket id, as it does without. Source: Socket.IO, "Connection state recovery"; wire.md 2.6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryConfig {
+    /// The longest disconnection; `maxDisconnectionDuration` of Node. Default 120 s.
+    pub max_disconnection: Duration,
+    /// Bytes of events that are kept to be sent again, however many clients missed them. The oldest go first. Default 64 MiB.
+    pub max_log_bytes: usize,
+    /// How many such events. Finding those that one client missed costs a look at each since. Default 65,536.
+    pub max_log_events: usize,
+    /// Sockets that are away. Each keeps its rooms, its `data` and the head of the request that opened its session, so some KiB, as
+    /// it did when it was here. Whoever left first is forgotten first. Default 10,000.
+    pub max_sessions: usize,
+}
+
+impl Default for RecoveryConfig {
+    fn default() -> Self {
+        Self {
+            max_disconnection: DEFAULT_MAX_DISCONNECTION,
+            max_log_bytes: DEFAULT_MAX_LOG_BYTES,
+            max_log_events: DEFAULT_MAX_LOG_EVENTS,
+            max_sessions: DEFAULT_MAX_SESSIONS,
+        }
+    }
+}
+
 impl EngineConfig {
     /// Returns how many bytes may wait for one client: [`Self::max_backlog`], or else [`DEFAULT_MAX_BACKLOG`], and at least room
     /// for eight messages of the largest size.
@@ -308,6 +347,8 @@ pub struct Config {
     /// Form of Socket.IO packets. There is no negotiation: every client must be made with the same. Instances of a cluster
     /// may differ. Default [`Parser::Json`].
     pub parser: Parser,
+    /// Present: clients that come back find their state again. Default none.
+    pub recovery: Option<RecoveryConfig>,
     /// HTTP workers, each a thread that serves its clients' handlers, too. At least 1; default one per core.
     pub workers: usize,
     /// Log filter.
@@ -329,6 +370,7 @@ impl Default for Config {
             engine: EngineConfig::default(),
             limits: Limits::default(),
             parser: Parser::default(),
+            recovery: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             log_filter: DEFAULT_LOG.to_owned(),
         }
@@ -561,6 +603,7 @@ impl Config {
                     }))
                 })
                 .unwrap_or_default(),
+            recovery: reader.recovery(),
             workers: reader.number(env::WORKERS, 1, MAX_WORKERS, "", defaults.workers),
             log_filter: reader
                 .parsed(env::RUST_LOG, |text| {
@@ -733,6 +776,15 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
 
     fn millis(&mut self, name: &'static str, default: u64) -> Duration {
         Duration::from_millis(self.number(name, 1, MAX_MILLIS, " milliseconds", default))
+    }
+
+    fn recovery(&mut self) -> Option<RecoveryConfig> {
+        let name = env::CONNECTION_STATE_RECOVERY;
+        let millis = self.number(name, 0, MAX_MILLIS, " milliseconds", 0);
+        (millis > 0).then(|| RecoveryConfig {
+            max_disconnection: Duration::from_millis(millis),
+            ..RecoveryConfig::default()
+        })
     }
 
     fn boolean(&mut self, name: &'static str, default: bool) -> bool {
@@ -918,6 +970,22 @@ mod tests {
                 parser
             );
         }
+    }
+
+    #[test]
+    fn state_is_kept_for_clients_only_where_it_is_said_for_how_long() {
+        let name = env::CONNECTION_STATE_RECOVERY;
+        for text in ["", "0"] {
+            assert_eq!(read(&[(name, text)]).unwrap().recovery, None, "{text:?}");
+        }
+        let recovery = read(&[(name, "120000")]).unwrap().recovery;
+        assert_eq!(recovery, Some(RecoveryConfig::default()));
+        assert!(
+            read(&[(name, "true")])
+                .unwrap_err()
+                .to_string()
+                .contains("CONNECTION_STATE_RECOVERY=\"true\"")
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
 //! work delays a broadcast. What it does when sessions move to and from other instances stands in `moves`.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
 
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
@@ -17,6 +17,7 @@ use super::{
     interest::Interest,
     messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, RoomsOf, Unregister},
     question::{Answer, Answers, Found, Question},
+    recovery::Recovery,
     room_table::RoomTable,
     rooms::{Member, Rooms, TooManyRooms},
     work::{self, TooMuchWork},
@@ -42,13 +43,23 @@ const MAILBOX_CAPACITY: usize = 1024;
 
 /// A socket, and what reaches it.
 #[derive(Debug)]
-struct Handle {
-    record: Arc<Record>,
-    recipient: Recipient<ForSocket>,
+pub(super) struct Handle {
+    pub(super) record: Arc<Record>,
+    pub(super) recipient: Recipient<ForSocket>,
+    /// Serial of the last event for it that can be sent again; used if clients may recover.
+    pub(super) told: AtomicU64,
 }
 
 impl Handle {
-    fn tell(&self, what: What) {
+    pub(super) fn new(record: Arc<Record>, recipient: Recipient<ForSocket>) -> Self {
+        Self {
+            record,
+            recipient,
+            told: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn tell(&self, what: What) {
         self.recipient.do_send(ForSocket {
             join: self.record.join,
             what,
@@ -61,7 +72,9 @@ impl Handle {
 pub struct Hub {
     /// Changed by this actor alone; the lock is there for [`Interest`], which looks things up.
     rooms: Arc<RwLock<Rooms<Handle>>>,
-    parser: Parser,
+    pub(super) parser: Parser,
+    /// Present if clients may recover.
+    pub(super) recovery: Option<Box<Recovery>>,
     ack_ids: Arc<AckIds>,
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
@@ -89,6 +102,7 @@ impl Hub {
         let hub = Self {
             rooms,
             parser,
+            recovery: None,
             ack_ids,
             server_side,
             bridge: None,
@@ -104,22 +118,27 @@ impl Hub {
         self.rooms_mut().list_in(table);
     }
 
+    /// Lets clients recover. Before the hub starts.
+    pub fn recover(&mut self, recovery: Recovery) {
+        self.recovery = Some(Box::new(recovery));
+    }
+
     /// Lets a socket be in at most `max_rooms_per_socket` rooms, and counts in `counters` what is refused. Before the hub starts.
     pub fn limit(&mut self, max_rooms_per_socket: usize, counters: Arc<Counters>) {
         self.rooms_mut().limit_rooms(max_rooms_per_socket);
         self.counters = counters;
     }
 
-    fn rooms(&self) -> RwLockReadGuard<'_, Rooms<Handle>> {
+    pub(super) fn rooms(&self) -> RwLockReadGuard<'_, Rooms<Handle>> {
         // Nothing panics with the lock held; if it did, the rooms would still be rooms.
         self.rooms.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms<Handle>> {
+    pub(super) fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms<Handle>> {
         self.rooms.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell_bridge(&self, message: impl FnOnce() -> ForBridge) {
+    pub(super) fn tell_bridge(&self, message: impl FnOnce() -> ForBridge) {
         if let Some(bridge) = &self.bridge {
             bridge.do_send(message());
         }
@@ -172,6 +191,11 @@ impl Hub {
 
     fn obey(&mut self, command: &Command) {
         match command {
+            Command::Broadcast(broadcast)
+                if self.recovery.is_some() && !broadcast.flags.volatile =>
+            {
+                self.deliver_logged(broadcast);
+            }
             Command::Broadcast(broadcast) => self.deliver(broadcast),
             Command::Join {
                 namespace,
@@ -357,6 +381,7 @@ impl Actor for Hub {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        self.begin_purging(ctx);
     }
 }
 
@@ -389,7 +414,7 @@ impl Handler<Register> for Hub {
         }
         let namespace = record.namespace.clone();
         let id = record.id.clone();
-        let handle = Handle { record, recipient };
+        let handle = Handle::new(record, recipient);
         let is_first = self.rooms_mut().insert(&namespace, id, handle);
         drop(registering);
         if is_first {

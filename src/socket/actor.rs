@@ -20,7 +20,7 @@ use std::{
 
 use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
-use tokio::{task::JoinHandle, time::Sleep};
+use tokio::{sync::watch, task::JoinHandle, time::Sleep};
 
 mod moves;
 
@@ -32,15 +32,16 @@ use super::{
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
-    membership::{self, Admission, Done, Membership},
+    membership::{self, Admission, Admitted, Done, Membership},
     messages::{
-        Abandon, DeliverWithAck, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop,
-        Upgrade, What,
+        Abandon, DeliverWithAck, Emit, EmitWithAck, ForSocket, LastCall, Poll, PollAnswer, Post,
+        PostAnswer, Stop, Upgrade, What,
     },
     outbox::Outbox,
     polling::{FromPost, Polling},
     rate::{Rate, Verdict},
-    record::{JoinId, Record},
+    record::{JoinId, Record, Recoverable},
+    recovery::{self, Attempt, Back, Recovery, Restored, Standing},
     sessions::{Session, Sessions},
     slots::{Slot, Slots},
     websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, ProbeEvent, WebSocketTransport},
@@ -62,6 +63,7 @@ use crate::{
         actor::Hub,
         interest::Interest,
         messages::{Register, Unregister},
+        recovery::{EmitToOne, Note, Resume},
     },
     relay::Relay,
     socket_io::{
@@ -70,6 +72,7 @@ use crate::{
         ids::{Namespace, SocketId},
         legacy,
         parser::Parser,
+        recovery::Claim,
     },
     telemetry::with_causes,
     websocket::{close::CloseFrame, connection::Connection},
@@ -129,6 +132,8 @@ pub struct Services {
     pub endpoints: Vec<Endpoint>,
     /// What goes on after clients have left.
     pub work: WorkCount,
+    /// Present if clients may come back to what they had.
+    pub recovery: Option<Recovery>,
     /// Set when the instance begins to stop: no session is opened any more.
     pub is_stopping: AtomicBool,
 }
@@ -160,6 +165,14 @@ struct WindingDown {
     queued_bytes: usize,
 }
 
+/// Who a client is in a namespace that it joins.
+struct Ids {
+    socket_id: SocketId,
+    standing: Option<Box<Standing>>,
+    /// What it gets back, if it is one that was there before.
+    back: Option<Back>,
+}
+
 /// One client session.
 pub struct Socket {
     sid: Sid,
@@ -188,6 +201,8 @@ pub struct Socket {
     is_mail_due: bool,
     /// Whether a handler came to its end since the last pong was due.
     have_handlers_moved: bool,
+    /// Whether what was sent to this actor before its end is being waited for.
+    is_last_call: bool,
     /// Of a session that is moving to another instance, or has come from one.
     moving: Option<Box<Moving>>,
 }
@@ -283,6 +298,7 @@ impl Socket {
                 timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
                 is_mail_due: false,
                 have_handlers_moved: false,
+                is_last_call: false,
                 moving: None,
             }
         });
@@ -406,7 +422,7 @@ impl Socket {
             moved = true;
             let admission = self.admissions.swap_remove(at);
             match verdict {
-                Ok(data) => self.join(admission, data),
+                Ok(admitted) => self.join(admission, admitted),
                 Err(refusal) => {
                     let Refusal { message, data } = refusal;
                     self.refuse(&admission.namespace, &message, data.as_ref());
@@ -435,41 +451,56 @@ impl Socket {
         ));
     }
 
-    /// The client becomes a member. Its CONNECT reply is queued before the hub can deliver anything.
-    fn join(&mut self, admission: Admission, data: serde_json::Value) {
+    /// The client becomes a member, perhaps the one that it was. Its CONNECT reply is queued before the hub can deliver anything,
+    /// behind what it has missed.
+    fn join(&mut self, admission: Admission, admitted: Admitted) {
         let Admission {
             namespace, gateway, ..
         } = admission;
-        let (socket_id, reply) = match self.session.revision {
+        let Admitted {
+            authorized,
+            restored,
+        } = admitted;
+        let Ok(ids) = self.ids(&namespace, &authorized, restored) else {
+            log::error!("the system's random source failed; closing a client");
+            return self.end(CloseReason::Gateway);
+        };
+        let Ids {
+            socket_id,
+            standing,
+            back,
+        } = ids;
+        let reply = match self.session.revision {
             Revision::V4 => {
-                let Ok(socket_id) = SocketId::random() else {
-                    log::error!("the system's random source failed; closing a client");
-                    return self.end(CloseReason::Gateway);
-                };
-                let reply = encode::connect(self.services.parser, &namespace, &socket_id);
-                (socket_id, reply)
+                let pid = standing.as_ref().map(|standing| &standing.pid);
+                encode::connect(self.services.parser, &namespace, &socket_id, pid)
             }
-            Revision::V3 => (
-                legacy::socket_id(&self.sid, &namespace),
-                legacy::connect(&namespace),
-            ),
+            Revision::V3 => legacy::connect(&namespace),
         };
         let join = JoinId(self.next_join);
         self.next_join = self.next_join.wrapping_add(1);
-        let record = Arc::new(Record::new(
+        let record = Record::new(
             socket_id,
             namespace,
             join,
             self.services.instance,
             Arc::clone(&self.handshake),
-            &data,
-        ));
+            back.as_ref().map_or(&authorized, |back| &back.data),
+        );
+        let record = Arc::new(record.with_recoverable(match (&standing, &back) {
+            (None, _) => Recoverable::No,
+            (Some(_), None) => Recoverable::Yes,
+            (Some(_), Some(_)) => Recoverable::Recovered,
+        }));
         let hub = self.services.hub.clone();
         let own = self.own.clone().recipient();
         let pattern = gateway.pattern().cloned();
         let socket = SocketRef::new(self.services.parser, Arc::clone(&record), hub, own, pattern);
         // Before the client learns of it: what others send it from then on is not for nobody.
         let registering = self.services.interest.register();
+        for logged in back.iter().flat_map(|back| &back.missed) {
+            self.push(Arc::clone(&logged.message));
+        }
         self.push(reply);
         if !matches!(self.phase, Phase::Open) {
             return;
@@ -478,15 +509,56 @@ impl Socket {
         if let Some(departure) = &departure {
             departure.add(record.namespace.clone(), record.id.clone());
         }
-        self.services.hub.do_send(Register {
+        let register = Register {
             record,
             recipient: self.own.clone().recipient(),
             registering,
             departure,
-        });
-        self.memberships
-            .push(Membership::new(join, socket, gateway));
+        };
+        match (&standing, back) {
+            (Some(standing), Some(back)) => self.services.hub.do_send(Resume {
+                register,
+                pid: standing.pid.clone(),
+                last: standing.last,
+                head: back.head,
+                pursuit: back.pursuit,
+            }),
+            _ => self.services.hub.do_send(register),
+        }
+        let mut membership = Membership::new(join, socket, gateway);
+        membership.standing = standing;
+        self.memberships.push(membership);
         self.clock.joined();
+    }
+
+    /// Returns who a client is from now on.
+    fn ids(
+        &self,
+        namespace: &Namespace,
+        authorized: &serde_json::Value,
+        restored: Option<Box<Restored>>,
+    ) -> Result<Ids, getrandom::Error> {
+        if let Some(restored) = restored {
+            let Restored { id, standing, back } = *restored;
+            return Ok(Ids {
+                socket_id: id,
+                standing: Some(Box::new(standing)),
+                back: Some(back),
+            });
+        }
+        let (socket_id, standing) = match (self.session.revision, &self.services.recovery) {
+            (Revision::V3, _) => (legacy::socket_id(&self.sid, namespace), None),
+            (Revision::V4, None) => (SocketId::random()?, None),
+            (Revision::V4, Some(recovery)) => {
+                let standing = Standing::begin(recovery, authorized)?;
+                (SocketId::random()?, Some(Box::new(standing)))
+            }
+        };
+        Ok(Ids {
+            socket_id,
+            standing,
+            back: None,
+        })
     }
 
     /// Lets handlers run, until one has sent something: that comes back by way of the mailbox, and what it says (that the
@@ -535,12 +607,38 @@ impl Socket {
         moved
     }
 
+    /// Takes a membership out of the hub; if its client may come back to it, its place is kept there. Then whoever wants to know when
+    /// its last handlers are done is told by the end of what is returned.
+    fn park_or_unregister(
+        &self,
+        membership: &mut Membership,
+        reason: DisconnectReason,
+    ) -> Option<watch::Sender<()>> {
+        let standing = membership.standing.take();
+        let standing = standing.filter(|_| recovery::may_come_back(reason));
+        let departure = self.departure();
+        if let Some(departure) = &departure {
+            departure.remove(membership.socket.id());
+        }
+        // The hub has no place of one that it has let go.
+        let has_departed = departure.is_some_and(|departure| departure.is_closed());
+        let Some(standing) = standing.filter(|_| !has_departed) else {
+            self.unregister(membership);
+            return None;
+        };
+        let (settling, settled) = watch::channel(());
+        let record = Arc::clone(membership.socket.record());
+        self.services.hub.do_send(standing.park(record, settled));
+        Some(settling)
+    }
+
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
-        let membership = self.memberships.swap_remove(at);
+        let mut membership = self.memberships.swap_remove(at);
         let namespace = membership.namespace().clone();
-        self.unregister(&membership);
+        let settling = self.park_or_unregister(&mut membership, reason);
         let queued_bytes = membership.queued_bytes();
-        if let Some(rest) = membership.wind_down(reason, self.services.work.begin()) {
+        let work = (self.services.work.begin(), settling);
+        if let Some(rest) = membership.wind_down(reason, work) {
             self.winding_down.push(WindingDown {
                 namespace,
                 rest,
@@ -587,9 +685,38 @@ impl Socket {
         }
     }
 
+    /// Sends the client an event that can be sent again.
+    fn emit(&mut self, at: usize, Emit { record, args }: Emit) {
+        let Services {
+            parser, recovery, ..
+        } = &*self.services;
+        let Some(membership) = self.memberships.get_mut(at) else {
+            return;
+        };
+        let logged = match (&mut membership.standing, recovery) {
+            (Some(standing), Some(recovery)) => standing
+                .log(recovery.epoch, *parser, &record.namespace, &args)
+                .map(|logged| {
+                    let message = Arc::clone(&logged.message);
+                    self.services.hub.do_send(Note { record, logged });
+                    message
+                }),
+            // Thrown out, and on its way.
+            _ => encode::event(*parser, &record.namespace, None, &args),
+        };
+        match logged {
+            Ok(message) => self.push(message),
+            Err(err) => log::error!("an event cannot be encoded: {err}"),
+        }
+    }
+
     /// Ends a membership, or all of them and the connection, because a gateway wants it.
     fn disconnect(&mut self, at: usize, whole_connection: bool) {
         if whole_connection {
+            // It is told that it was thrown out of each: none of them is to be had again.
+            for membership in &mut self.memberships {
+                membership.standing = None;
+            }
             let goodbyes: Vec<_> = self
                 .memberships
                 .iter()
@@ -833,9 +960,25 @@ impl Socket {
             .position(|left| must_wait && left.namespace == namespace)
             .map(|at| self.winding_down.swap_remove(at).rest);
         let namespace = gateway.name_to_keep(&namespace);
+        let attempt = self.attempt(&namespace, auth.as_deref());
         let request = ConnectRequest::new(namespace, auth.clone(), Arc::clone(&self.handshake));
+        let gateway = Arc::clone(gateway);
         self.admissions
-            .push(Admission::begin(Arc::clone(gateway), request, auth, before));
+            .push(Admission::begin(gateway, request, auth, before, attempt));
+    }
+
+    /// Returns how to get the client's state back, if it shows what that takes.
+    fn attempt(&self, namespace: &Namespace, auth: Option<&str>) -> Option<Attempt> {
+        let recovery = self.services.recovery.as_ref()?;
+        if self.session.revision == Revision::V3 {
+            return None;
+        }
+        Some(Attempt {
+            hub: self.services.hub.clone(),
+            namespace: namespace.clone(),
+            shown: Claim::read(auth?)?,
+            max_bytes: recovery.max_missed_bytes,
+        })
     }
 
     /// Joins a client of revision 3 to `/`, which it never asks for: in its protocol every client is there.
@@ -1121,6 +1264,13 @@ impl ActorFuture<Socket> for Drive {
         task: &mut TaskContext<'_>,
     ) -> Ready<()> {
         let over = socket.drive(task);
+        if over.is_ready() && socket.services.recovery.is_some() {
+            // What handlers sent in this very turn is in the mailbox still, and the client may come back for it.
+            if !std::mem::replace(&mut socket.is_last_call, true) {
+                socket.own.do_send(LastCall);
+            }
+            return Ready::Pending;
+        }
         if over.is_ready() {
             ctx.stop();
         }
@@ -1149,6 +1299,10 @@ impl Handler<ForSocket> for Socket {
             .iter()
             .position(|membership| membership.join == join)
         else {
+            if let What::Emit(emit) = what {
+                let Emit { record, args } = *emit;
+                self.services.hub.do_send(EmitToOne { record, args });
+            }
             return;
         };
         match what {
@@ -1159,6 +1313,17 @@ impl Handler<ForSocket> for Socket {
                     self.services.counters.count(Limit::VolatileDropped);
                 }
             }
+            What::DeliverLogged(logged) => {
+                if let Some(standing) = self
+                    .memberships
+                    .get_mut(at)
+                    .and_then(|membership| membership.standing.as_mut())
+                {
+                    standing.last = logged.position;
+                }
+                self.push(Arc::clone(&logged.message));
+            }
+            What::Emit(emit) => self.emit(at, *emit),
             What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
             What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
             What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
@@ -1244,6 +1409,14 @@ impl Handler<Abandon> for Socket {
 
     fn handle(&mut self, _: Abandon, _: &mut Self::Context) {
         self.end(CloseReason::Aborted);
+    }
+}
+
+impl Handler<LastCall> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, _: LastCall, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }
 

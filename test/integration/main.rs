@@ -24,6 +24,7 @@
 //! | `cluster` | two instances on one Redis that may fail |
 //! | `redis_fails` | everything that Redis can do to two instances under a steady stream of events |
 //! | `redis_ways` | TLS, Unix sockets, ACL users |
+//! | `recovery` | clients that come back to what they had |
 //! | `relay` | polling without sticky sessions |
 //! | `moves` | sessions that move to another instance |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
@@ -56,6 +57,9 @@ mod origins;
 mod pages;
 mod polling;
 mod program;
+mod recovery;
+#[path = "../support/recovery_gateway.rs"]
+mod recovery_gateway;
 mod redis_fails;
 mod redis_ways;
 mod relay;
