@@ -40,6 +40,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     auth::{Accounts, OpenError},
     config::{Config, RecoveryConfig},
+    counters::Counters,
     engine_io::{packet::Message, sid::InstanceId},
     gateways::{Gateway, Gateways, NamespaceRef, events, server_side::ServerSide},
     http::{
@@ -58,11 +59,12 @@ use crate::{
     relay::Relay,
     socket::{
         acks::AckIds,
-        actor::{Services, max_backlog_bytes},
+        actor::Services,
         endpoint::{Endpoint, Layer},
         messages::Stop,
         recovery::Recovery,
         sessions::Sessions,
+        slots::Slots,
         work::WorkCount,
     },
     socket_io::{parser::Parser, recovery::Epoch},
@@ -271,9 +273,12 @@ impl App {
         });
         let rooms = redis_bridge::room_table(adapter);
         let (recovery, hub_recovery) = recovery(&config)?.unzip();
+        let counters = Arc::new(Counters::default());
         let kept = Kept {
             rooms: rooms.clone(),
             recovery: hub_recovery,
+            max_rooms: config.limits.max_rooms_per_socket,
+            counters: Arc::clone(&counters),
         };
         let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, kept);
         let bridge = match &config.redis {
@@ -310,6 +315,9 @@ impl App {
         let services = Arc::new(Services {
             instance,
             config: config.engine.clone(),
+            by_address: Slots::new(config.limits.max_connections_per_address),
+            limits: config.limits.clone(),
+            counters,
             parser,
             gateways,
             hub,
@@ -376,10 +384,12 @@ fn relayed(relay: &Arc<Relay>) -> Listener {
     )
 }
 
-/// What the hub keeps beside membership.
+/// What the hub keeps beside membership, and within which limits.
 struct Kept {
     rooms: Option<Arc<RoomTable>>,
     recovery: Option<hub::recovery::Recovery>,
+    max_rooms: usize,
+    counters: Arc<Counters>,
 }
 
 /// Returns what sessions and hub need so that clients may recover, if they may.
@@ -397,7 +407,7 @@ fn recovery(
         epoch,
         head: Arc::clone(&head),
         // What was missed comes at once, and must not make its client a slow reader.
-        max_missed_bytes: max_backlog_bytes(engine) / 2,
+        max_missed_bytes: engine.backlog_bytes() / 2,
     };
     let at_hub = hub::recovery::Recovery::new(epoch, head, recovery, longest_silence);
     Ok(Some((at_sessions, at_hub)))
@@ -409,12 +419,19 @@ fn start_hub(
     parser: Parser,
     ack_ids: &Arc<AckIds>,
     gateways: &Gateways,
-    Kept { rooms, recovery }: Kept,
+    kept: Kept,
 ) -> (Addr<Hub>, Interest) {
+    let Kept {
+        rooms,
+        recovery,
+        max_rooms,
+        counters,
+    } = kept;
     let mut started = None;
     ServerSide::create(|ctx| {
         let server_side = ctx.address().recipient();
         let (mut hub, interest) = Hub::new(parser, Arc::clone(ack_ids), server_side);
+        hub.limit(max_rooms, counters);
         if let Some(recovery) = recovery {
             hub.recover(recovery);
         }

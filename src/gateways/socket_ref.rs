@@ -411,7 +411,7 @@ impl SocketRef {
     /// Each socket is in the room that its id names from the start: let no client choose the whole name of a room.
     ///
     /// # Errors
-    /// It is in 10,000 rooms already (`too_many_rooms`), or the instance is stopping (`unavailable`).
+    /// It is in as many rooms as it may be (`too_many_rooms`; `MAX_ROOMS_PER_SOCKET`, default 10,000), or the instance is stopping (`unavailable`).
     pub async fn join(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
         if self.has_moved() {
             return self.itself().sockets_join([room]).await;

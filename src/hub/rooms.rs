@@ -19,21 +19,35 @@ use super::{
     broadcast::Target,
     room_table::{Listed, RoomTable},
 };
-use crate::socket_io::ids::{Namespace, Room, SocketId};
-
-/// Most rooms that one socket may be in, its own not counted.
-pub const MAX_ROOMS_PER_SOCKET: usize = 10_000;
+use crate::{
+    config::DEFAULT_MAX_ROOMS_PER_SOCKET,
+    socket_io::ids::{Namespace, Room, SocketId},
+};
 
 /// The socket is in too many rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("socket is in {MAX_ROOMS_PER_SOCKET} rooms already")]
-pub struct TooManyRooms;
+#[error("socket is in {limit} rooms already")]
+pub struct TooManyRooms {
+    /// How many it may be in, its own not counted.
+    pub limit: usize,
+}
+
+/// Bytes of a name for which a room counts once. A longer name counts as several rooms, or whoever chooses the names could fill
+/// the memory with few of them.
+const NAME_BYTES: usize = 256;
+
+/// Returns as how many rooms one counts.
+fn weight(room: &Room) -> usize {
+    1 + room.as_str().len() / NAME_BYTES
+}
 
 /// A socket in its namespace.
 #[derive(Debug)]
 pub struct Member<H> {
     id: SocketId,
     rooms: HashSet<Room>,
+    /// Of all its rooms together.
+    weight: usize,
     handle: H,
 }
 
@@ -103,6 +117,7 @@ impl<H> Default for NamespaceRooms<H> {
 #[derive(Debug)]
 pub struct Rooms<H> {
     namespaces: HashMap<Namespace, NamespaceRooms<H>>,
+    max_rooms_per_socket: usize,
     /// Told of rooms whose first member came or whose last one left, if anybody wants to know.
     table: Option<Arc<RoomTable>>,
 }
@@ -111,6 +126,7 @@ impl<H> Default for Rooms<H> {
     fn default() -> Self {
         Self {
             namespaces: HashMap::new(),
+            max_rooms_per_socket: DEFAULT_MAX_ROOMS_PER_SOCKET,
             table: None,
         }
     }
@@ -120,6 +136,11 @@ impl<H> Rooms<H> {
     /// Keeps `table` up to date from now on. Before the first socket.
     pub fn list_in(&mut self, table: Arc<RoomTable>) {
         self.table = Some(table);
+    }
+
+    /// Lets a socket be in at most `max_rooms_per_socket` rooms, its own not counted. Before the first socket.
+    pub fn limit_rooms(&mut self, max_rooms_per_socket: usize) {
+        self.max_rooms_per_socket = max_rooms_per_socket;
     }
 
     /// Brings the table up to date about one room.
@@ -166,6 +187,7 @@ impl<H> Rooms<H> {
                 let member = Member {
                     id: id.clone(),
                     rooms: HashSet::new(),
+                    weight: 0,
                     handle,
                 };
                 let key = rooms.members.insert(member);
@@ -230,6 +252,7 @@ impl<H> Rooms<H> {
         let key = all.members.insert(Member {
             id: id.clone(),
             rooms: HashSet::new(),
+            weight: rooms.iter().map(weight).sum(),
             handle,
         });
         all.by_id.insert(id, key);
@@ -277,13 +300,14 @@ impl<H> Rooms<H> {
     /// Puts a socket into a room. A socket that is gone is no error: it left meanwhile.
     ///
     /// # Errors
-    /// The socket is in [`MAX_ROOMS_PER_SOCKET`] rooms already.
+    /// The socket is in as many rooms as it may be.
     pub fn join(
         &mut self,
         namespace: &Namespace,
         id: &SocketId,
         room: Room,
     ) -> Result<(), TooManyRooms> {
+        let limit = self.max_rooms_per_socket;
         let Some((rooms, key)) = self.find(namespace, id) else {
             return Ok(());
         };
@@ -293,9 +317,11 @@ impl<H> Rooms<H> {
         if room.as_str() == id.as_str() || member.rooms.contains(&room) {
             return Ok(());
         }
-        if member.rooms.len() >= MAX_ROOMS_PER_SOCKET {
-            return Err(TooManyRooms);
+        let weight = member.weight + weight(&room);
+        if weight > limit {
+            return Err(TooManyRooms { limit });
         }
+        member.weight = weight;
         member.rooms.insert(room.clone());
         let members = rooms.rooms.entry(room.clone()).or_default();
         members.insert(key);
@@ -310,10 +336,11 @@ impl<H> Rooms<H> {
         let Some((rooms, key)) = self.find(namespace, id) else {
             return;
         };
-        let was_in = rooms
-            .members
-            .get_mut(key)
-            .is_some_and(|member| member.rooms.remove(room));
+        let was_in = rooms.members.get_mut(key).is_some_and(|member| {
+            let was_in = member.rooms.remove(room);
+            member.weight -= if was_in { weight(room) } else { 0 };
+            was_in
+        });
         if was_in && rooms.forget(room, key) {
             self.tell(namespace, room);
         }
@@ -370,6 +397,19 @@ impl<H> Rooms<H> {
         };
         let own = rooms.by_id.keys().map(SocketId::room);
         own.chain(rooms.rooms.keys().cloned()).collect()
+    }
+
+    /// Returns how many sockets a selection looks at, those in several of its rooms as often, and those that it leaves out, too.
+    pub fn reach(&self, namespace: &Namespace, target: &Target) -> usize {
+        let Some(rooms) = self.namespaces.get(namespace) else {
+            return 0;
+        };
+        let num_in = |room: &Room| rooms.rooms.get(room).map_or(0, HashSet::len);
+        match target.rooms.as_slice() {
+            [] => rooms.members.len(),
+            // One more for the socket that a room's name may be the id of.
+            some => some.iter().map(|room| 1 + num_in(room)).sum(),
+        }
     }
 
     /// Returns whether `target` selects one socket.
@@ -593,16 +633,29 @@ mod tests {
     #[test]
     fn a_socket_cannot_fill_the_memory_with_rooms() {
         let mut rooms = rooms();
-        for n in 0..MAX_ROOMS_PER_SOCKET {
+        rooms.limit_rooms(100);
+        for n in 0..100 {
             rooms
                 .join(&chat(), &id('d'), format!("room {n}").into())
                 .unwrap();
         }
         assert_eq!(
             rooms.join(&chat(), &id('d'), "one more".into()),
-            Err(TooManyRooms)
+            Err(TooManyRooms { limit: 100 })
         );
         assert_eq!(rooms.join(&chat(), &id('d'), "room 0".into()), Ok(()));
+        rooms.leave(&chat(), &id('d'), &"room 0".into());
+        rooms.leave(&chat(), &id('d'), &"room 0".into());
+        assert_eq!(rooms.join(&chat(), &id('d'), "one more".into()), Ok(()));
+        // Nor with few that have long names.
+        let long = |n: usize| Room::from(format!("{n}").repeat(NAME_BYTES * 50));
+        rooms.join(&chat(), &id('a'), long(1)).unwrap();
+        assert_eq!(
+            rooms.join(&chat(), &id('a'), long(2)),
+            Err(TooManyRooms { limit: 100 })
+        );
+        rooms.leave(&chat(), &id('a'), &long(1));
+        assert_eq!(rooms.join(&chat(), &id('a'), long(2)), Ok(()));
     }
 
     /// What the table says of `/chat` after each step.

@@ -39,14 +39,17 @@ use super::{
     },
     outbox::Outbox,
     polling::{FromPost, Polling},
+    rate::{Rate, Verdict},
     record::{JoinId, Record, Recoverable},
     recovery::{self, Attempt, Back, Recovery, Restored, Standing},
     sessions::{Session, Sessions},
+    slots::{Slot, Slots},
     websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, ProbeEvent, WebSocketTransport},
     work::WorkCount,
 };
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, Limits},
+    counters::{Counters, Limit},
     engine_io::{
         dialect::{Dialect, Revision},
         encoded::{self, Encoded, PollingBody},
@@ -55,7 +58,7 @@ use crate::{
         packet::{Message, Packet},
         sid::{InstanceId, Sid},
     },
-    gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef},
+    gateways::{ConnectRequest, Event, Gateways, HandlerError, Refusal, SocketRef},
     hub::{
         actor::Hub,
         interest::Interest,
@@ -75,12 +78,6 @@ use crate::{
     websocket::{close::CloseFrame, connection::Connection},
 };
 
-/// Bytes that may wait for one client before it is disconnected as a slow reader; more, if messages may be so large.
-pub const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
-
-/// Largest messages that may wait for one client whatever their size.
-const MAX_BACKLOG_MESSAGES: usize = 8;
-
 /// Namespaces that one client may be in at a time, or be waiting to join: patterns let clients invent names.
 pub const MAX_NAMESPACES: usize = 100;
 
@@ -91,7 +88,7 @@ const MAX_ADMISSIONS: usize = 16;
 /// a way around waiting for them.
 const MAX_WINDING_DOWN: usize = 16;
 
-/// How long a polling client that was ended has to fetch the close packet.
+/// How long at most a polling client that was ended has to fetch the close packet.
 const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a polling client that sent the close packet may still fetch the noop that releases its GET. The two travel on
@@ -111,6 +108,12 @@ pub struct Services {
     pub instance: InstanceId,
     /// Time-outs and limits.
     pub config: EngineConfig,
+    /// What clients may take of the instance.
+    pub limits: Limits,
+    /// The sessions that each address has.
+    pub by_address: Arc<Slots>,
+    /// How often each limit was met.
+    pub counters: Arc<Counters>,
     /// The form of Socket.IO packets.
     pub parser: Parser,
     /// The application.
@@ -133,17 +136,6 @@ pub struct Services {
     pub recovery: Option<Recovery>,
     /// Set when the instance begins to stop: no session is opened any more.
     pub is_stopping: AtomicBool,
-}
-
-impl Services {
-    fn max_backlog_bytes(&self) -> usize {
-        max_backlog_bytes(&self.config)
-    }
-}
-
-/// Returns how many bytes may wait for one client before it is disconnected as a slow reader.
-pub fn max_backlog_bytes(config: &EngineConfig) -> usize {
-    MAX_BACKLOG_BYTES.max(MAX_BACKLOG_MESSAGES.saturating_mul(config.max_payload))
 }
 
 #[derive(Debug)]
@@ -196,6 +188,8 @@ pub struct Socket {
     probe: Option<Probe>,
     outbox: Outbox,
     decoder: Decoder,
+    /// Absent if there is no limit.
+    rate: Option<Box<Rate>>,
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
     /// Memberships that ended and whose handlers still run.
@@ -223,11 +217,12 @@ impl Socket {
         layer: Layer,
         handshake: Handshake,
         dialect: Dialect,
+        slot: Slot,
     ) -> Result<PollingBody, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let transport = Transport::Polling(Polling::new(dialect.revision));
-        let outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
-        Self::begin(services, sid, layer, handshake, transport, outbox);
+        let outbox = Outbox::new(services.config.backlog_bytes()).in_dialect(dialect);
+        Self::begin(services, sid, layer, handshake, transport, outbox, slot);
         let open = Encoded::new(&open::encode(&sid, &services.config, true), &[]);
         Ok(open.polling_in(dialect))
     }
@@ -243,16 +238,17 @@ impl Socket {
         dialect: Dialect,
         connection: Connection,
         answer: Bytes,
+        slot: Slot,
     ) -> Result<(), getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let mut outbox =
-            Outbox::with_answer(services.max_backlog_bytes(), answer).in_dialect(dialect);
+            Outbox::with_answer(services.config.backlog_bytes(), answer).in_dialect(dialect);
         let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
         // Far below the limit.
         _ = outbox.push(open);
         let websocket = WebSocketTransport::new(connection, dialect.revision);
         let transport = Transport::WebSocket(websocket);
-        Self::begin(services, sid, layer, handshake, transport, outbox);
+        Self::begin(services, sid, layer, handshake, transport, outbox, slot);
         Ok(())
     }
 
@@ -265,6 +261,7 @@ impl Socket {
         handshake: Handshake,
         transport: Transport,
         outbox: Outbox,
+        slot: Slot,
     ) {
         let name = match &transport {
             Transport::Polling(_) => TransportName::Polling,
@@ -283,13 +280,16 @@ impl Socket {
                 services: Arc::clone(services),
                 layer,
                 handshake: Arc::new(handshake),
-                session: services.sessions.insert(sid, own.clone(), name, revision),
+                session: services
+                    .sessions
+                    .insert(sid, own.clone(), name, revision, slot),
                 own,
                 phase: Phase::Open,
                 transport,
                 probe: None,
                 outbox,
                 decoder: Decoder::new(services.parser, services.config.max_payload),
+                rate: Rate::new(Instant::now(), services.config.max_event_rate),
                 admissions: Vec::new(),
                 memberships: Vec::new(),
                 winding_down: Vec::new(),
@@ -391,6 +391,19 @@ impl Socket {
                     self.refuse_unasked(&main, "Invalid namespace");
                 }
                 self.end(CloseReason::ConnectTimeout);
+            }
+            Some(Due::WriteTimeout) => {
+                let heartbeat = config.ping_interval + config.ping_timeout;
+                let limit = self.services.limits.write_timeout.max(heartbeat);
+                self.end(CloseReason::WriteTimeout { limit });
+            }
+            // They may lie unread, too.
+            Some(Due::AttachmentTimeout) if self.is_saturated() => {
+                self.clock.await_attachments(now, config);
+            }
+            Some(Due::AttachmentTimeout) => {
+                let limit = config.body_timeout;
+                self.end(CloseReason::AttachmentTimeout { limit });
             }
             None => {}
         }
@@ -661,6 +674,7 @@ impl Socket {
             answers,
         } = deliver;
         if volatile && !self.is_writable() {
+            self.services.counters.count(Limit::VolatileDropped);
             return;
         }
         let Some(membership) = self.memberships.get_mut(at) else {
@@ -822,7 +836,19 @@ impl Socket {
             }
             return;
         }
-        match self.decoder.decode(message) {
+        let decoded = self.decoder.decode(message);
+        match (
+            self.decoder.awaits_attachments(),
+            self.clock.awaits_attachments(),
+        ) {
+            (true, false) => {
+                let config = &self.services.config;
+                self.clock.await_attachments(Instant::now(), config);
+            }
+            (false, true) => self.clock.attached(),
+            (true, true) | (false, false) => {}
+        }
+        match decoded {
             Ok(Some(packet)) => self.on_socket_io(match self.session.revision {
                 Revision::V4 => packet,
                 Revision::V3 => legacy::read(packet),
@@ -832,7 +858,48 @@ impl Socket {
         }
     }
 
+    /// Returns whether a packet is within its client's rate. If not, whoever waits for an answer to it is told.
+    fn is_in_rate(&mut self, packet: &SioPacket) -> bool {
+        let Some(rate) = &mut self.rate else {
+            return true;
+        };
+        let (SioPacket::Event { namespace, .. } | SioPacket::Connect { namespace, .. }) = packet
+        else {
+            return true;
+        };
+        let limit = self.services.config.max_event_rate;
+        let verdict = rate.judge(Instant::now());
+        if verdict == Verdict::Take {
+            return true;
+        }
+        self.services.counters.count(Limit::EventRate);
+        let refused = HandlerError::rate_limited(limit);
+        match packet {
+            SioPacket::Event { ack: Some(id), .. } => {
+                let args = refused.into_ack();
+                match encode::ack(self.services.parser, namespace, *id, &args) {
+                    Ok(message) => self.push(message),
+                    Err(err) => log::error!("an ack cannot be encoded: {err}"),
+                }
+            }
+            SioPacket::Connect { .. } => {
+                let data = serde_json::json!({ "code": refused.code });
+                self.refuse(namespace, &refused.message, Some(&data));
+            }
+            SioPacket::Event { ack: None, .. }
+            | SioPacket::Disconnect { .. }
+            | SioPacket::Ack { .. } => {}
+        }
+        if verdict == Verdict::Disconnect {
+            self.end(CloseReason::RateLimited { limit });
+        }
+        false
+    }
+
     fn on_socket_io(&mut self, packet: SioPacket) {
+        if !self.is_in_rate(&packet) {
+            return;
+        }
         match packet {
             SioPacket::Connect { namespace, auth } => self.on_connect(namespace, auth),
             SioPacket::Disconnect { namespace } => match self.membership_of(&namespace) {
@@ -1042,6 +1109,7 @@ impl Socket {
             return false;
         }
         let was_congested = self.outbox.is_congested();
+        let before = self.outbox.position();
         match &mut self.transport {
             Transport::WebSocket(websocket) => {
                 if !websocket.flush(cx, &mut self.outbox) {
@@ -1053,6 +1121,14 @@ impl Socket {
                 polling.answer(self.outbox.take_payload());
             }
             Transport::Polling(_) => {}
+        }
+        if self.clock.is_stalled() && self.outbox.position() != before {
+            self.clock.taken();
+        }
+        if !self.clock.is_stalled() && !self.outbox.is_empty() {
+            let limit = self.services.limits.write_timeout;
+            self.clock
+                .stalled(Instant::now(), limit, &self.services.config);
         }
         was_congested && !self.outbox.is_congested()
     }
@@ -1068,6 +1144,9 @@ impl Socket {
             return self.give_arrival_up();
         }
         let kind = reason.kind();
+        if let Some(limit) = reason.limit() {
+            self.services.counters.count(limit);
+        }
         log::debug!(
             "session {:?} ended: {} ({})",
             self.sid,
@@ -1134,7 +1213,10 @@ impl Socket {
         let payload = self.outbox.take_payload();
         if !polling.answer(payload.clone()) {
             payloads.push_back(payload);
-            self.await_last_polls(payloads, CLOSE_FETCH_TIMEOUT);
+            let config = &self.services.config;
+            // Who has not polled by the time of a heartbeat is not there any more.
+            let heartbeat = config.ping_interval + config.ping_timeout;
+            self.await_last_polls(payloads, CLOSE_FETCH_TIMEOUT.min(heartbeat));
         }
     }
 
@@ -1227,6 +1309,8 @@ impl Handler<ForSocket> for Socket {
             What::Deliver { message, volatile } => {
                 if !volatile || self.is_writable() {
                     self.push(message);
+                } else {
+                    self.services.counters.count(Limit::VolatileDropped);
                 }
             }
             What::DeliverLogged(logged) => {

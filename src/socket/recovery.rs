@@ -149,14 +149,15 @@ pub(super) fn may_come_back(reason: DisconnectReason) -> bool {
         DisconnectReason::ClientNamespaceDisconnect
         | DisconnectReason::ServerNamespaceDisconnect
         // It would do the same again.
-        | DisconnectReason::Closed(CloseKind::ParseError) => false,
+        | DisconnectReason::Closed(CloseKind::ParseError | CloseKind::RateLimited) => false,
         DisconnectReason::Closed(
             CloseKind::TransportClose
             | CloseKind::TransportError
             | CloseKind::PingTimeout
             | CloseKind::ForcedClose
             | CloseKind::ForcedServerClose
-            | CloseKind::ServerShuttingDown,
+            | CloseKind::ServerShuttingDown
+            | CloseKind::SlowReader,
         ) => true,
     }
 }

@@ -32,8 +32,10 @@ use super::{
         messages::{Departed, FromFormer, FromNext, LeftSocket, PackUp, ProbeElsewhere, What},
         outbox::Outbox,
         portable::{Portable, PortableMembership, Undelivered},
+        rate::Rate,
         record::{JoinId, Record, Recoverable},
         recovery::Standing,
+        slots::Slot,
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
@@ -128,6 +130,8 @@ pub struct Newcomer {
     pub(crate) probe: Probe,
     /// The way to where it comes from.
     pub call: MoveCall,
+    /// Its place among those of its address.
+    pub slot: Slot,
 }
 
 impl Socket {
@@ -138,6 +142,7 @@ impl Socket {
             portable,
             probe,
             call,
+            slot,
         } = newcomer;
         let unpacked = match Unpacked::of(services, portable, probe.dialect()) {
             Ok(unpacked) => unpacked,
@@ -166,6 +171,9 @@ impl Socket {
                 portable.connect_within,
             );
             clock.await_anew(now, &services.config);
+            if decoder.awaits_attachments() {
+                clock.await_attachments(now, &services.config);
+            }
             let (transport, outbox) = probe.into_transport(outbox);
             let teller = call.teller();
             let mut calls = HashMap::new();
@@ -238,6 +246,7 @@ impl Socket {
                 own.clone(),
                 TransportName::WebSocket,
                 revision,
+                slot,
             );
             Self {
                 sid: portable.sid,
@@ -251,6 +260,7 @@ impl Socket {
                 probe: None,
                 outbox,
                 decoder,
+                rate: Rate::new(now, services.config.max_event_rate),
                 admissions: Vec::new(),
                 next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
                 memberships,
@@ -620,7 +630,7 @@ impl Unpacked {
                 return Err("its client's last packet is malformed");
             }
         }
-        let mut outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
+        let mut outbox = Outbox::new(services.config.backlog_bytes()).in_dialect(dialect);
         for Undelivered { text, attachments } in std::mem::take(&mut portable.undelivered) {
             let message = match (text, attachments.as_slice()) {
                 (Some(text), _) => {
