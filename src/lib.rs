@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | [`config`] | settings: the only reader of the environment |
 //! | [`app`] | starts an instance and stops it |
+//! | [`counters`] | how often each limit was met |
 //! | [`http`] | routes, origins, polling requests, upgrades, accounts, page |
 //! | [`websocket`] | RFC 6455; the only owner of a raw stream |
 //! | [`engine_io`] | packets, payloads, handshake rules: pure |
@@ -47,6 +48,7 @@ pub mod adapter;
 pub mod app;
 pub mod auth;
 pub mod config;
+pub mod counters;
 pub mod emit;
 pub mod engine_io;
 pub mod gateways;

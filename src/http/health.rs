@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     auth::TokenVerifier,
+    counters::Counters,
     peers::PeerList,
     redis_bridge::{BridgeStats, BusStatus, StatsSnapshot},
     socket::actor::Services,
@@ -47,6 +48,8 @@ struct Ready<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     bridge: Option<StatsSnapshot>,
     connections: usize,
+    /// How often each limit was met since the start.
+    limits: &'a Counters,
     /// The other instances that live, as they tell of themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers: Option<PeerList>,
@@ -100,6 +103,7 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
             redis,
             bridge: health.bridge.as_ref().map(|stats| stats.snapshot()),
             connections: health.services.sessions.len(),
+            limits: &health.services.counters,
             peers: health
                 .services
                 .relay

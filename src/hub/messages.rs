@@ -12,6 +12,7 @@ use super::{
     interest::Registering,
     question::{Answers, Question},
     rooms::TooManyRooms,
+    work::TooMuchWork,
 };
 use crate::{
     adapter::uid::Uid,
@@ -85,9 +86,10 @@ pub struct RoomsOf {
 }
 
 /// Obeys a command that originates at this instance, and hands it to the others unless it is local. From gateways, who
-/// await the answer, so that a flood waits at its source and not in the mailbox.
+/// await the answer, so that a flood waits at its source and not in the mailbox. Refused if it would keep the hub busy for too
+/// long; then nobody is told.
 #[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Result<(), TooMuchWork>")]
 pub struct Originate {
     /// What to do.
     pub command: Command,

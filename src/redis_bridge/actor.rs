@@ -23,6 +23,7 @@ use super::{
     private::{self, Listener},
     queue::Queue,
     status::{BridgeStats, BusStatus},
+    ticket::{self, Census},
 };
 use crate::{
     adapter::request::Request,
@@ -58,6 +59,7 @@ pub struct RedisBridge<B: Bus = AnyBus> {
     /// Namespaces that were left by their last socket, until they are closed.
     closing: HashMap<Namespace, SpawnHandle>,
     queue: Arc<Queue>,
+    calls: Arc<Calls>,
     asks: mpsc::Sender<AskOthers>,
     private: private::Sender,
     stats: Arc<BridgeStats>,
@@ -111,12 +113,13 @@ impl<B: Bus> RedisBridge<B> {
         let (status_sender, status) = watch::channel(BusStatus::Connecting);
         let (asks, asked) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let (private, private_waiting) = private::channel();
+        let calls = Arc::new(Calls::new(peers.uid().clone()));
         let link = Link {
             bus,
             peers: Arc::clone(&peers),
             namespaces: Arc::clone(&namespaces),
             queue: Arc::clone(&queue),
-            calls: Arc::new(Calls::new(peers.uid().clone())),
+            calls: Arc::clone(&calls),
             inbox: Some(Inbox {
                 asks: asked,
                 private: private_waiting,
@@ -133,6 +136,7 @@ impl<B: Bus> RedisBridge<B> {
             namespaces,
             closing: HashMap::new(),
             queue,
+            calls,
             asks,
             private,
             stats,
@@ -247,6 +251,19 @@ impl<B: Bus> RedisBridge<B> {
 
     /// Without a connection a question waits for it only while the first one is being made.
     fn ask(&self, ask: Box<AskOthers>) {
+        if matches!(*self.status.borrow(), BusStatus::Up)
+            && self.namespaces.is_in_force(&ask.namespace)
+        {
+            // At once, and so in its place among what is published: an event that is to be acknowledged keeps its order among others, and
+            // the markers of sessions that move divide it like any other.
+            let channels = self.namespaces.channels(&ask.namespace);
+            let census = Census {
+                channel: channels.counted().to_owned(),
+                are_we_among: true,
+                peers: self.peers.hearing(&ask.namespace),
+            };
+            return ticket::enqueue(&self.queue, &self.calls, &channels, *ask, Some(census));
+        }
         let (ask, reason) = match &*self.status.borrow() {
             BusStatus::Down { reason, .. } => (*ask, reason.clone()),
             BusStatus::Connecting | BusStatus::Up => match self.asks.try_send(*ask) {

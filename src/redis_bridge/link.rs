@@ -28,7 +28,7 @@ use super::{
     actor::OnConnected,
     backoff,
     bus::{Bus, BusError, Heard, Outbound, Published, Publisher, Subscriber},
-    calls::{Calls, Wants},
+    calls::Calls,
     incoming::{HubDoor, HubGone, Intake},
     listening::Listening,
     messages::AskOthers,
@@ -38,7 +38,7 @@ use super::{
     queue::Queue,
     redis_bus::RESPONSE_TIMEOUT,
     status::{BridgeStats, BusStatus},
-    ticket::{Census, Ticket},
+    ticket::{self, Census, Ticket},
 };
 use crate::{
     hub::{
@@ -198,7 +198,10 @@ impl<B: Bus> Link<B> {
             let num_dropped = self.queue.num_dropped();
             let done = select! {
                 batch = self.queue.next_batch() => self.publish_batch(&mut publisher, batch).await,
-                Some(ask) = inbox.asks.recv() => self.ask(&mut publisher, ask).await,
+                Some(ask) = inbox.asks.recv() => {
+                    self.ask(ask).await;
+                    Ok(())
+                }
                 Some(waiting) = inbox.private.recv() => {
                     self.send_private(&mut publisher, waiting, &mut inbox.private).await
                 }
@@ -394,72 +397,19 @@ impl<B: Bus> Link<B> {
         Ok(())
     }
 
-    /// Puts a question into the queue. Where other instances of Sockhop hear it, who has heard it is counted when it is out; where
-    /// there are none, before, and if nobody listens it is not asked at all.
-    async fn ask(&self, publisher: &mut B::Publisher, ask: AskOthers) -> Result<(), BusError> {
-        let AskOthers {
-            namespace,
-            question,
-            timeout,
-            answers,
-        } = ask;
-        let unreachable = |reason: String| Answer::Unreachable { reason };
-        let channels = self.namespaces.channels(&namespace);
+    /// Puts a question about a namespace that has not been listened to before into the queue; all others the actor has put there itself.
+    async fn ask(&self, ask: AskOthers) {
         // Or we would take ourselves for another, or another for us; and could not hear what is answered at once. The listener
         // goes on meanwhile. If the bus does not confirm it, this link is about to end.
-        let settled = time::timeout(RESPONSE_TIMEOUT, self.namespaces.settled(&namespace));
-        let are_we_among = settled.await.unwrap_or(false);
-        let peers = self.peers.hearing(&namespace);
-        let census = if peers.is_empty() {
-            match publisher.num_subscribers(channels.counted()).await {
-                Ok(num_listeners) => {
-                    let num_instances = num_listeners.saturating_sub(usize::from(are_we_among));
-                    let asked = Answer::Asked {
-                        num_instances,
-                        peers,
-                    };
-                    if answers.send(asked).is_err() || num_instances == 0 {
-                        return Ok(());
-                    }
-                    None
-                }
-                Err(err) => {
-                    // Whoever asked may have given up.
-                    _ = answers.send(unreachable(err.to_string()));
-                    return match err {
-                        // Redis may forbid this one command; all else goes on.
-                        BusError::Refused { .. } => {
-                            self.warn_once(&err);
-                            Ok(())
-                        }
-                        err => Err(err),
-                    };
-                }
-            }
-        } else {
-            Some(Census {
-                channel: channels.counted().to_owned(),
-                are_we_among,
-                peers,
-            })
+        let settled = self.namespaces.settled(&ask.namespace);
+        let settled = time::timeout(RESPONSE_TIMEOUT, settled).await;
+        let channels = self.namespaces.channels(&ask.namespace);
+        let census = Census {
+            channel: channels.counted().to_owned(),
+            are_we_among: settled.unwrap_or(false),
+            peers: self.peers.hearing(&ask.namespace),
         };
-        let now = Instant::now();
-        let wants = Wants::of(&question);
-        let Some(id) = self
-            .calls
-            .begin(now, namespace, wants, answers.clone(), timeout)
-        else {
-            _ = answers.send(unreachable("too many questions are open".to_owned()));
-            return Ok(());
-        };
-        let request = channels.ask(id.clone(), question);
-        let ticket = Ticket::new(Arc::clone(&self.calls), id, answers, census);
-        match channels.request(&request) {
-            // In its place behind what was published before it.
-            Ok(outbound) => self.queue.push_question(outbound, ticket),
-            Err(err) => ticket.fail(format!("the question cannot be published: {err}")),
-        }
-        Ok(())
+        ticket::enqueue(&self.queue, &self.calls, &channels, ask, Some(census));
     }
 
     /// Follows the table of namespaces, and takes in what others publish.

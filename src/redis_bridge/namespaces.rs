@@ -126,6 +126,11 @@ impl Namespaces {
         settled.await.is_ok_and(|names| names.contains(namespace))
     }
 
+    /// Returns whether a namespace is listened to now, and the bus has confirmed it.
+    pub(super) fn is_in_force(&self, namespace: &Namespace) -> bool {
+        self.is_open(namespace) && self.in_force.borrow().contains(namespace)
+    }
+
     /// Returns the channels of a namespace, whether it is listened to or not: one can send where one has no sockets.
     pub(super) fn channels(&self, namespace: &Namespace) -> Arc<Channels> {
         let open = self.lock().get(namespace).cloned();

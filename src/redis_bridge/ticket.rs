@@ -2,9 +2,14 @@
 //!
 //! Whoever drops one before the question has gone out tells who asked that it never will.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use super::calls::Calls;
+use super::{
+    calls::{Calls, Wants},
+    messages::AskOthers,
+    queue::Queue,
+    wire::Channels,
+};
 use crate::{
     adapter::request::RequestId,
     engine_io::sid::InstanceId,
@@ -31,6 +36,36 @@ pub(super) struct Census {
     pub(super) are_we_among: bool,
     /// The others of Sockhop who should.
     pub(super) peers: Vec<InstanceId>,
+}
+
+/// Puts a question into the queue, in its place behind what was published before it.
+pub(super) fn enqueue(
+    queue: &Queue,
+    calls: &Arc<Calls>,
+    channels: &Channels,
+    ask: AskOthers,
+    census: Option<Census>,
+) {
+    let AskOthers {
+        namespace,
+        question,
+        timeout,
+        answers,
+    } = ask;
+    let wants = Wants::of(&question);
+    let begun = calls.begin(Instant::now(), namespace, wants, answers.clone(), timeout);
+    let Some(id) = begun else {
+        let reason = "too many questions are open".to_owned();
+        // Whoever asked may have given up.
+        _ = answers.send(Answer::Unreachable { reason });
+        return;
+    };
+    let request = channels.ask(id.clone(), question);
+    let ticket = Ticket::new(Arc::clone(calls), id, answers, census);
+    match channels.request(&request) {
+        Ok(outbound) => queue.push_question(outbound, ticket),
+        Err(err) => ticket.fail(format!("the question cannot be published: {err}")),
+    }
 }
 
 impl Ticket {

@@ -96,6 +96,13 @@ impl Host {
         self.lock().retain(|(from, _), _| !is_lost(*from));
     }
 
+    /// Aborts all requests. Returns those whose callers wait for an answer, which they do not know to be lost.
+    pub(super) fn lose_all(&self) -> Vec<Key> {
+        let lost = std::mem::take(&mut *self.lock());
+        let waits = |(key, hosted): (Key, Hosted)| hosted.leaving.is_none().then_some(key);
+        lost.into_iter().filter_map(waits).collect()
+    }
+
     /// Takes what a caller says.
     pub(super) fn take(&self, relay: &Arc<Relay>, envelope: Envelope, request: Request) {
         let key = (envelope.from, envelope.id);

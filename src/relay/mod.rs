@@ -230,7 +230,12 @@ impl Relay {
     /// Fails all that is under way: others cannot be heard any more. From the bridge.
     pub fn lose_all(&self) {
         self.calls.lose(|_| true);
-        self.host.lose(|_| true);
+        let code = HandshakeError::SessionIdUnknown.code();
+        for (to, id) in self.host.lose_all() {
+            // Waits until others can be told. They may have been reachable all along, without us, and then nothing else tells them.
+            let payload = self.encode(id, &Message::Answer(Answer::Error { code }));
+            self.tell_bridge(ForBridge::Behind { to, payload });
+        }
     }
 
     /// Fails the requests of this instance's clients: it is stopping, and they connect anew elsewhere. What others ask goes on.

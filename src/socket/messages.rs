@@ -9,14 +9,17 @@ use actix::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{departure::Departure, record::JoinId};
+use super::{
+    departure::Departure,
+    record::{JoinId, Record},
+};
 use crate::{
     engine_io::{
         dialect::Dialect,
         encoded::{Encoded, PollingBody},
         sid::InstanceId,
     },
-    hub::question::Answers,
+    hub::{question::Answers, replay::Logged},
     relay,
     socket_io::{
         args::Args,
@@ -108,6 +111,10 @@ pub enum What {
         /// Whether a client that cannot take it at once goes without it.
         volatile: bool,
     },
+    /// A message that can be sent again to a client that has missed it. From the hub.
+    DeliverLogged(Arc<Logged>),
+    /// An event for this client alone that can be sent again. From gateways, if their clients may recover.
+    Emit(Box<Emit>),
     /// An event that the client is to acknowledge. From gateways.
     EmitWithAck(Box<EmitWithAck>),
     /// An event for many clients, each of which is to acknowledge it. From the hub.
@@ -117,6 +124,15 @@ pub enum What {
         /// Whether all of the client's memberships end, and its connection with them.
         whole_connection: bool,
     },
+}
+
+/// An event for one client that can be sent again.
+#[derive(Debug)]
+pub struct Emit {
+    /// The client's record: if its membership has ended, the hub knows whether it may come back.
+    pub record: Arc<Record>,
+    /// Name and arguments of the event.
+    pub args: Args,
 }
 
 /// An event that the client is to acknowledge.
@@ -207,6 +223,11 @@ pub(super) struct FromFormer(pub(super) relay::Answer);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Abandon;
+
+/// Stops the actor of a session that is over, behind all that was sent to it before. From the actor itself.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct LastCall;
 
 /// Ends the session because the instance is stopping. From the application.
 #[derive(Debug, Message)]

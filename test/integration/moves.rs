@@ -1,13 +1,18 @@
 //! Sessions that move to the instance at which their WebSocket lands: all of a session goes along, and what cannot is reached from
 //! there. Source: wire.md 1.6; design.md, "Sessions hop".
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    task::Poll,
+    time::Duration,
+};
 
 use serde_json::json;
 use sockhop::{
     adapter::{kind::AdapterKind, sharded_channel::SubscriptionMode},
     app::App,
-    gateways::{Ack, Arg, Event, Gateway, HandlerError, SocketRef},
+    gateways::{Ack, AllArgs, Arg, Event, Gateway, HandlerError, SocketRef},
 };
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -67,6 +72,30 @@ fn with_moves(app: App) -> App {
                     .to(room.as_str())
                     .emit("in room", room)
                     .await
+            },
+        )
+        .on(
+            "tell-all",
+            |socket: SocketRef, args: AllArgs<(String, u32)>| async move {
+                let AllArgs((name, n)) = args;
+                socket.namespace_ref().emit("told", (&name, n)).await?;
+                Ok::<_, HandlerError>(Ack(n))
+            },
+        )
+        .on(
+            "ask-all",
+            |socket: SocketRef, args: AllArgs<(String, u32)>| async move {
+                let AllArgs((name, n)) = args;
+                let all = socket.namespace_ref().all();
+                // Nobody answers, and nobody waits for it.
+                let mut asked = Box::pin(async move {
+                    all.emit_with_ack::<u32>("told", (&name, n), Duration::from_secs(5))
+                        .await
+                });
+                // Put now, in its place among what this client sends.
+                poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx).is_ready())).await;
+                actix_rt::spawn(asked);
+                Ok::<_, HandlerError>(Ack(n))
             },
         )
         .on("never", |_, _: Event| std::future::pending::<()>());
@@ -413,20 +442,22 @@ async fn an_owner_that_dies_at_the_last_moment_ends_the_session_within_a_second(
     two.await_connections(0).await;
 }
 
-/// Publishes numbered events in `/test` until told to stop, and then one that says so. Returns how many.
+/// Publishes numbered events in `/moves` until told to stop, and then one that says so. Returns how many.
 async fn publish(name: &'static str, addr: SocketAddr, is_stopped: watch::Receiver<bool>) -> u32 {
     let mut publisher = WebSocket::open(addr).await;
-    publisher.send("40/test,").await;
+    publisher.send("40/moves,").await;
     publisher.text().await;
     let mut n = 0;
     loop {
         let last = *is_stopped.borrow();
         n += 1;
-        let args = format!(r#""{name}",{}"#, if last { 0 } else { n });
+        let number = if last { 0 } else { n };
+        // Every other one is an event that is to be acknowledged: it goes another way.
+        let event = if n % 2 == 0 { "ask-all" } else { "tell-all" };
         publisher
-            .send(&format!(r#"42/test,{n}["broadcast-then-ack",{args}]"#))
+            .send(&format!(r#"42/moves,{n}["{event}","{name}",{number}]"#))
             .await;
-        while publisher.text().await != format!("43/test,{n}[{args}]") {}
+        while publisher.text().await != format!("43/moves,{n}[{number}]") {}
         if last {
             return n;
         }
@@ -442,7 +473,7 @@ async fn follow(
     has_moved: mpsc::UnboundedSender<()>,
 ) -> [Vec<u32>; 3] {
     let poller = Poller::open(here).await;
-    poller.ok("40/test,").await;
+    poller.ok("40/moves,").await;
     let mut history: Vec<String> = Vec::new();
     let mut note = |payload: String| {
         history.extend(payload.split('\u{1e}').map(str::to_owned));
@@ -475,10 +506,10 @@ async fn follow(
         note(text);
     }
     ["a", "b", "c"].map(|name| {
-        let prefix = format!(r#"42/test,["broadcast-then-ack","{name}","#);
+        let of_publisher = format!(r#"["told","{name}","#);
         let numbers = history.iter().filter_map(|packet| {
-            let number = packet.strip_prefix(&prefix)?.strip_suffix(']')?;
-            Some(number.parse().unwrap())
+            let (_, number) = packet.split_once(&of_publisher)?;
+            Some(number.strip_suffix(']')?.parse().unwrap())
         });
         numbers.collect()
     })

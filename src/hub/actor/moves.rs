@@ -222,6 +222,11 @@ impl Hub {
                     return;
                 }
                 match command {
+                    Command::Broadcast(broadcast)
+                        if self.recovery.is_some() && !broadcast.flags.volatile =>
+                    {
+                        self.emit_to_one(record, broadcast.args.clone());
+                    }
                     Command::Broadcast(broadcast) => {
                         let message = encode::event(self.parser, namespace, None, &broadcast.args)
                             .inspect_err(|err| {
@@ -416,7 +421,7 @@ impl Handler<Bring> for Hub {
         } = message;
         let handles = members
             .into_iter()
-            .map(|(record, recipient, rooms)| (Handle { record, recipient }, rooms));
+            .map(|(record, recipient, rooms)| (Handle::new(record, recipient), rooms));
         let newcomers = Newcomers {
             handles: handles.collect(),
             installed,

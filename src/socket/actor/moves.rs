@@ -32,7 +32,10 @@ use super::{
         messages::{Departed, FromFormer, FromNext, LeftSocket, PackUp, ProbeElsewhere, What},
         outbox::Outbox,
         portable::{Portable, PortableMembership, Undelivered},
-        record::{JoinId, Record},
+        rate::Rate,
+        record::{JoinId, Record, Recoverable},
+        recovery::Standing,
+        slots::Slot,
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
@@ -127,6 +130,8 @@ pub struct Newcomer {
     pub(crate) probe: Probe,
     /// The way to where it comes from.
     pub call: MoveCall,
+    /// Its place among those of its address.
+    pub slot: Slot,
 }
 
 impl Socket {
@@ -137,6 +142,7 @@ impl Socket {
             portable,
             probe,
             call,
+            slot,
         } = newcomer;
         let unpacked = match Unpacked::of(services, portable, probe.dialect()) {
             Ok(unpacked) => unpacked,
@@ -165,12 +171,15 @@ impl Socket {
                 portable.connect_within,
             );
             clock.await_anew(now, &services.config);
+            if decoder.awaits_attachments() {
+                clock.await_attachments(now, &services.config);
+            }
             let (transport, outbox) = probe.into_transport(outbox);
             let teller = call.teller();
             let mut calls = HashMap::new();
             let mut members = Vec::new();
             let mut memberships = Vec::new();
-            for ((packed, gateway), number) in
+            for ((mut packed, gateway), number) in
                 portable.memberships.into_iter().zip(gateways).zip(0_u32..)
             {
                 let join = JoinId(number);
@@ -183,15 +192,26 @@ impl Socket {
                     &serde_json::Value::Null,
                 );
                 record.set_data_text(&packed.data);
-                let record = Arc::new(record);
+                let standing = packed.standing.take().zip(services.recovery.as_ref());
+                let standing = standing.map(|(packed, recovery)| {
+                    let is_recovered = packed.is_recovered;
+                    (Standing::unpack(recovery, packed), is_recovered)
+                });
+                let record = Arc::new(record.with_recoverable(match &standing {
+                    None => Recoverable::No,
+                    Some((_, false)) => Recoverable::Yes,
+                    Some((_, true)) => Recoverable::Recovered,
+                }));
                 members.push((
                     Arc::clone(&record),
                     own.clone().recipient(),
                     packed.rooms.clone(),
                 ));
-                memberships.push(member(
+                let mut membership = member(
                     services, join, record, &own, gateway, packed, &teller, &mut calls,
-                ));
+                );
+                membership.standing = standing.map(|(standing, _)| Box::new(standing));
+                memberships.push(membership);
             }
             let (installed, is_installed) = oneshot::channel();
             services.hub.do_send(Bring {
@@ -226,6 +246,7 @@ impl Socket {
                 own.clone(),
                 TransportName::WebSocket,
                 revision,
+                slot,
             );
             Self {
                 sid: portable.sid,
@@ -239,6 +260,7 @@ impl Socket {
                 probe: None,
                 outbox,
                 decoder,
+                rate: Rate::new(now, services.config.max_event_rate),
                 admissions: Vec::new(),
                 next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
                 memberships,
@@ -248,6 +270,7 @@ impl Socket {
                 is_mail_due: false,
                 have_handlers_moved: false,
                 moving: Some(Box::new(moving)),
+                is_last_call: false,
             }
         });
     }
@@ -425,6 +448,7 @@ impl Socket {
         let mut rooms: HashMap<SocketId, HashSet<Room>> =
             left.into_iter().map(|left| (left.id, left.rooms)).collect();
         let (heartbeat, connect_within) = self.clock.remaining(Instant::now());
+        let recovery = self.services.recovery.as_ref();
         let memberships = self.memberships.iter_mut();
         let portable = Portable {
             sid: self.sid,
@@ -440,7 +464,12 @@ impl Socket {
                 .map(|membership| {
                     // One that joined after the hub let the others go is in no room yet.
                     let rooms = rooms.remove(membership.socket.id()).unwrap_or_default();
-                    membership.pack(rooms)
+                    let mut packed = membership.pack(rooms);
+                    packed.standing = recovery.and_then(|recovery| {
+                        let recovered = membership.socket.recovered();
+                        Some(membership.standing.take()?.pack(recovery, recovered))
+                    });
+                    packed
                 })
                 .collect(),
         };
@@ -544,7 +573,16 @@ impl Socket {
         let Some((membership, at)) = member else {
             return;
         };
+        let what = match what {
+            What::DeliverLogged(logged) => What::Deliver {
+                message: Arc::clone(&logged.message),
+                volatile: false,
+            },
+            what => what,
+        };
         match what {
+            What::DeliverLogged(_) => {}
+            What::Emit(emit) => membership.socket.emit_args(&emit.args),
             What::Deliver { message, .. } => {
                 if let Some(Moving::Out(out)) = self.moving.as_deref() {
                     let (text, attachments) = message.parts();
@@ -592,7 +630,7 @@ impl Unpacked {
                 return Err("its client's last packet is malformed");
             }
         }
-        let mut outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
+        let mut outbox = Outbox::new(services.config.backlog_bytes()).in_dialect(dialect);
         for Undelivered { text, attachments } in std::mem::take(&mut portable.undelivered) {
             let message = match (text, attachments.as_slice()) {
                 (Some(text), _) => {
@@ -766,9 +804,13 @@ impl Handler<FromFormer> for Socket {
                 }
             }
             Answer::More { at, packet } => {
-                if membership(&inward.joins, at).is_some()
-                    && let Some((text, attachments)) = unpack(packet)
-                {
+                let join = membership(&inward.joins, at).map(|member| member.join);
+                if let (Some(join), Some((text, attachments))) = (join, unpack(packet)) {
+                    let mut members = self.memberships.iter_mut();
+                    if let Some(member) = members.find(|member| member.join == join) {
+                        // It is in no log: if it got lost on its way, the client would miss it and not know it.
+                        member.standing = None;
+                    }
                     self.push(Encoded::new(&text, &attachments));
                 }
             }
