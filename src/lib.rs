@@ -28,6 +28,7 @@
 //! | [`peers`] | the other instances, as they tell of themselves |
 //! | [`relay`] | requests for sessions of other instances, and how a session moves |
 //! | [`auth`] | accounts, passwords, tokens |
+//! | [`open_files`] | how many connections the system allows |
 //! | [`emit`] | what the program publishes from a shell, without being an instance |
 //!
 //! Invariants, written as absences:
@@ -56,6 +57,7 @@ pub mod healthcheck;
 pub mod http;
 pub mod hub;
 pub mod msgpack;
+pub mod open_files;
 pub mod peers;
 pub mod redis_bridge;
 pub mod redis_endpoint;

@@ -14,10 +14,11 @@
 //!          body ▶ B          ══ body ═════▶ A
 //! client ◀─ ok ── B          ◀══ ok ═══════ A
 //! ```
-//! Whoever waits for an instance that is gone is told within seconds: every message says how many have heard it, and who is waited
-//! for is looked for every [`LOOK_INTERVAL`], at Redis if it has missed a beat. One that is known to be gone is not asked at all. If Redis goes away, all that is under way fails at once: the client is
-//! told "Session ID unknown" and connects anew, and its session ends as if the client had gone away. Never is a payload sent
-//! twice, or one lost without the end of its session, at once or by its heartbeat.
+//! Whoever waits for an instance that is gone is told within seconds: every message says how many have heard it, and who is
+//! waited for is looked for every [`LOOK_INTERVAL`], at Redis if it has missed a beat. One that is known to be gone is not asked
+//! at all. If Redis goes away, all that is under way fails at once: the client is told "Session ID unknown" and connects anew,
+//! and its session ends as if the client had gone away. Never is a payload sent twice, or one lost without the end of its
+//! session, at once or by its heartbeat.
 //!
 //! | file | |
 //! | --- | --- |

@@ -25,7 +25,7 @@ use sockhop::{
     app::App,
     config::Config,
     gateways::{Ack, AllArgs, Arg, Event, Gateway, HandlerError, Reply, SocketRef},
-    telemetry,
+    open_files, telemetry,
 };
 
 /// How long a client may take to answer.
@@ -125,6 +125,7 @@ fn gateway() -> Gateway {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::from_env()?;
     telemetry::init(&config.log_filter);
+    open_files::take_all(config.limits.max_connections);
     let running = App::new(config).gateway(gateway()).start().await?;
     log::info!("listening on {} for those who misbehave", running.url());
     running.run_until_signal().await?;

@@ -55,7 +55,8 @@ impl Program {
         Self::spawn(command_of(&binary, dir, settings))
     }
 
-    fn spawn(mut command: Command) -> Self {
+    /// Starts a command that is put together elsewhere, and waits until it listens.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
