@@ -49,6 +49,7 @@ use crate::{
     },
     hub::{
         actor::{ConnectBridge, Hub},
+        hub_ref::HubRef,
         interest::Interest,
         room_table::RoomTable,
     },
@@ -252,7 +253,7 @@ impl App {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let hub = HubDoor::new(&hub, interest.clone(), rooms);
+                let hub = HubDoor::new(hub.addr(), interest.clone(), rooms);
                 let relay = Arc::new(Relay::new(instance));
                 let name = Name { uid, instance };
                 let listener = relayed(&relay);
@@ -345,14 +346,14 @@ fn start_hub(
     ack_ids: &Arc<AckIds>,
     gateways: &Gateways,
     rooms: Option<Arc<RoomTable>>,
-) -> (Addr<Hub>, Interest) {
+) -> (HubRef, Interest) {
     let mut started = None;
     ServerSide::create(|ctx| {
         let (hub, interest) = Hub::new(parser, Arc::clone(ack_ids), ctx.address().recipient());
         if let Some(rooms) = rooms {
             hub.list_rooms_in(rooms);
         }
-        let hub = Hub::start_in_arbiter(&arbiter.handle(), |_| hub);
+        let hub = HubRef::from(Hub::start_in_arbiter(&arbiter.handle(), |_| hub));
         started = Some((hub.clone(), interest));
         ServerSide::new(gateways.clone(), hub)
     });
@@ -482,6 +483,8 @@ impl Running {
                 "{num_clients} clients could not be told in time, handlers of {num_working} are cut off"
             );
         }
+        // What handlers have sent and not awaited is to be published, too.
+        self.services.hub.settle().await;
         if let Some((arbiter, bridge)) = &self.bridge {
             // Fails only if the bridge has ended already.
             _ = bridge.send(redis_bridge::messages::Stop).await;

@@ -24,22 +24,21 @@
 
 use std::time::Duration;
 
-use actix::Addr;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::{
     calls::{self, AskError, Asked},
-    mail,
+    mail::{self, Sent},
     remote_socket::RemoteSocket,
     reply::{HandlerError, IntoArgs},
     socket_ref::Gone,
 };
 use crate::{
     hub::{
-        actor::Hub,
         broadcast::{Broadcast, Flags, Target},
         command::Command,
+        hub_ref::HubRef,
         messages::{Ask, Originate},
         question::Question,
     },
@@ -56,7 +55,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct NamespaceRef {
     pub(crate) namespace: Namespace,
-    pub(crate) hub: Addr<Hub>,
+    pub(crate) hub: HubRef,
 }
 
 impl NamespaceRef {
@@ -172,7 +171,7 @@ fn server_args(name: &str, args: impl IntoArgs) -> Result<Args, HandlerError> {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent before emit"]
 pub struct Broadcaster {
-    hub: Addr<Hub>,
+    hub: HubRef,
     namespace: Namespace,
     target: Target,
     flags: Flags,
@@ -206,8 +205,9 @@ impl Broadcaster {
         self
     }
 
-    /// Sends an event. Returns when it was handed to every selected socket of this instance; other instances are not waited
-    /// for, and an outage of Redis is no error. A selection of nobody is none either.
+    /// Sends an event. Returns when its place among others is certain: what is sent, joined or left from then on comes after it.
+    /// Nobody is waited for unless too much is on its way to clients of this instance already; an outage of Redis is no
+    /// error, and a selection of nobody is none either.
     ///
     /// # Errors
     /// A value does not serialise to JSON, or the instance is stopping.
@@ -222,8 +222,9 @@ impl Broadcaster {
     /// The instance is stopping.
     pub async fn emit_args(self, args: Args) -> Result<(), Gone> {
         let (hub, is_local) = (self.hub.clone(), self.is_local);
-        let command = Command::Broadcast(self.broadcast(args));
-        originate(&hub, command, is_local).await
+        let emitted = hub.emit(self.broadcast(args), is_local).await;
+        mail::note(Sent::Broadcast);
+        emitted.or(Err(Gone))
     }
 
     fn broadcast(self, args: Args) -> Broadcast {
@@ -279,7 +280,7 @@ impl Broadcaster {
             expects_one,
         };
         let asked = self.ask(question, timeout).await;
-        mail::note();
+        mail::note(Sent::Told);
         asked
     }
 
@@ -396,8 +397,8 @@ impl Broadcaster {
     }
 }
 
-async fn originate(hub: &Addr<Hub>, command: Command, is_local: bool) -> Result<(), Gone> {
+async fn originate(hub: &HubRef, command: Command, is_local: bool) -> Result<(), Gone> {
     let done = hub.send(Originate { command, is_local }).await;
-    mail::note();
+    mail::note(Sent::Told);
     done.or(Err(Gone))
 }

@@ -5,7 +5,6 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use actix::{Addr, Recipient};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -13,17 +12,18 @@ use tokio::sync::oneshot;
 use super::{
     Pattern, binary,
     broadcaster::{Broadcaster, NamespaceRef},
-    mail,
+    mail::{self, Sent},
     reply::{HandlerError, IntoArgs},
 };
 use crate::{
     engine_io::sid::InstanceId,
     hub::{
-        actor::Hub,
+        hub_ref::HubRef,
         messages::{Join, Leave, RoomsOf},
     },
     socket::{
         handshake::Handshake,
+        inbox::InboxRef,
         messages::{EmitWithAck, ForSocket, What},
         record::Record,
     },
@@ -61,8 +61,8 @@ pub enum AckError {
 struct Inner {
     parser: Parser,
     record: Arc<Record>,
-    hub: Addr<Hub>,
-    socket: Recipient<ForSocket>,
+    hub: HubRef,
+    socket: InboxRef,
     /// Reads the parts of the namespace's name, when asked.
     pattern: Option<Pattern>,
 }
@@ -77,8 +77,8 @@ impl SocketRef {
     pub(crate) fn new(
         parser: Parser,
         record: Arc<Record>,
-        hub: Addr<Hub>,
-        socket: Recipient<ForSocket>,
+        hub: HubRef,
+        socket: InboxRef,
         pattern: Option<Pattern>,
     ) -> Self {
         Self {
@@ -225,11 +225,10 @@ impl SocketRef {
     }
 
     fn tell(&self, what: What) {
-        mail::note();
-        self.inner.socket.do_send(ForSocket {
-            join: self.inner.record.join,
-            what,
-        });
+        mail::note(Sent::Told);
+        let join = self.inner.record.join;
+        let message = ForSocket { join, what };
+        self.inner.hub.tell(&self.inner.socket, message);
     }
 
     /// Sends an event and awaits the client's ack, whose arguments are read as `T`: a tuple takes them one by one.

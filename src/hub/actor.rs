@@ -8,10 +8,14 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
 use super::{
+    ahead::Permit,
     broadcast::{Broadcast, Target},
     command::Command,
     interest::Interest,
-    messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, RoomsOf, Unregister},
+    messages::{
+        Answering, Ask, Emit, Forward, Join, Leave, Originate, Register, Reinject, RoomsOf, Settle,
+        Unregister,
+    },
     question::{Answer, Answers, Found, Question},
     room_table::RoomTable,
     rooms::{Member, Rooms, TooManyRooms},
@@ -21,6 +25,7 @@ use crate::{
     redis_bridge::messages::{AskOthers, ForBridge},
     socket::{
         acks::AckIds,
+        inbox::{FanOut, InboxRef},
         messages::{DeliverWithAck, ForSocket, What},
         record::Record,
     },
@@ -38,7 +43,7 @@ const MAILBOX_CAPACITY: usize = 1024;
 #[derive(Debug)]
 struct Handle {
     record: Arc<Record>,
-    recipient: Recipient<ForSocket>,
+    recipient: InboxRef,
 }
 
 impl Handle {
@@ -105,10 +110,21 @@ impl Hub {
         }
     }
 
-    /// Does what a command says, as far as this instance goes.
-    fn obey(&mut self, command: &Command) {
+    /// Local sockets first: not one local event waits for Redis.
+    fn originate(&mut self, command: Command, is_local: bool, permit: Option<Permit>) {
+        // Servers do not send events to themselves, as in Node.
+        if !matches!(command, Command::ServerEvent { .. }) {
+            self.obey(&command, permit);
+        }
+        if !is_local {
+            self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
+        }
+    }
+
+    /// Does what a command says, as far as this instance goes. `permit` is of a broadcast.
+    fn obey(&mut self, command: &Command, permit: Option<Permit>) {
         match command {
-            Command::Broadcast(broadcast) => self.deliver(broadcast),
+            Command::Broadcast(broadcast) => self.deliver(broadcast, permit),
             Command::Join {
                 namespace,
                 target,
@@ -145,21 +161,21 @@ impl Hub {
         }
     }
 
-    /// Encodes once and hands the same bytes to every selected socket.
-    fn deliver(&self, broadcast: &Broadcast) {
-        let mut message = None;
+    /// Encodes once and hands the same bytes to every selected socket. `permit` is given back when they all have them.
+    fn deliver(&self, broadcast: &Broadcast, permit: Option<Permit>) {
+        let mut receivers = FanOut::default();
         self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
-                let message = message.get_or_insert_with(|| {
-                    encode::event(self.parser, &broadcast.namespace, None, &broadcast.args)
-                        .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
-                });
-                let Ok(message) = message else { return };
-                member.handle().tell(What::Deliver {
-                    message: Arc::clone(message),
-                    volatile: broadcast.flags.volatile,
-                });
+                let Handle { record, recipient } = member.handle();
+                receivers.add(recipient, record.join);
             });
+        if receivers.is_empty() {
+            return;
+        }
+        match encode::event(self.parser, &broadcast.namespace, None, &broadcast.args) {
+            Ok(message) => receivers.send(&message, broadcast.flags.volatile, permit),
+            Err(err) => log::error!("a broadcast cannot be encoded: {err}"),
+        }
     }
 
     fn join_all(&mut self, namespace: &Namespace, target: &Target, rooms: &[Room]) {
@@ -337,23 +353,51 @@ impl Handler<RoomsOf> for Hub {
 impl Handler<Originate> for Hub {
     type Result = ();
 
-    /// Local sockets first: not one local event waits for Redis.
     fn handle(&mut self, Originate { command, is_local }: Originate, _: &mut Self::Context) {
-        // Servers do not send events to themselves, as in Node.
-        if !matches!(command, Command::ServerEvent { .. }) {
-            self.obey(&command);
-        }
-        if !is_local {
-            self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
-        }
+        self.originate(command, is_local, None);
     }
+}
+
+impl Handler<Emit> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Emit, _: &mut Self::Context) {
+        let Emit {
+            broadcast,
+            is_local,
+            permit,
+            begun,
+        } = message;
+        self.originate(Command::Broadcast(broadcast), is_local, Some(permit));
+        drop(begun);
+    }
+}
+
+impl Handler<Forward> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Forward, _: &mut Self::Context) {
+        let Forward {
+            socket,
+            message,
+            begun,
+        } = message;
+        socket.do_send(message);
+        drop(begun);
+    }
+}
+
+impl Handler<Settle> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, _: Settle, _: &mut Self::Context) {}
 }
 
 impl Handler<Reinject> for Hub {
     type Result = ();
 
     fn handle(&mut self, Reinject(command): Reinject, _: &mut Self::Context) {
-        self.obey(&command);
+        self.obey(&command, None);
     }
 }
 
@@ -403,17 +447,21 @@ mod tests {
     use super::*;
     use crate::{
         engine_io::{encoded::Encoded, sid::InstanceId},
-        hub::broadcast::{Flags, Target},
-        socket::{handshake::Handshake, record::JoinId},
+        hub::{
+            broadcast::{Flags, Target},
+            hub_ref::HubRef,
+        },
+        socket::{handshake::Handshake, inbox::Inbox, record::JoinId},
         socket_io::{
             args::Args,
             ids::{Room, SocketId},
         },
     };
-    use actix::Addr;
+    use actix::{Addr, Arbiter};
+    use futures_util::FutureExt as _;
     use tokio::sync::mpsc;
 
-    /// Stands in the place of a socket and of the bridge, and passes on what it gets.
+    /// Stands in the place of the bridge, and passes on what it gets.
     struct Probe<M>(mpsc::UnboundedSender<M>);
 
     impl<M: Unpin + 'static> Actor for Probe<M> {
@@ -436,7 +484,7 @@ mod tests {
         (Probe(sender).start().recipient(), receiver)
     }
 
-    fn register(id: &str, recipient: &Recipient<ForSocket>) -> Register {
+    fn register(id: &str, inbox: &Inbox) -> Register {
         let handshake = Handshake::new(String::new(), String::new(), std::iter::empty(), &[]);
         let record = Record::new(
             SocketId::from(id),
@@ -448,7 +496,7 @@ mod tests {
         );
         Register {
             record: Arc::new(record),
-            recipient: recipient.clone(),
+            recipient: inbox.address(),
             registering: Interest::in_everything().register(),
         }
     }
@@ -500,16 +548,15 @@ mod tests {
     #[actix::test]
     async fn a_broadcast_is_encoded_once_and_published_once() {
         let hub = hub();
-        let (first, mut first_got) = probe();
-        let (second, mut second_got) = probe();
+        let (first, second) = (Inbox::open(), Inbox::open());
         let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &first)).await.unwrap();
         hub.send(register("b", &second)).await.unwrap();
         let event = broadcast(Target::default(), Flags::default());
         hub.send(originate(event.clone())).await.unwrap();
-        let (one, _) = delivered(first_got.recv().await.unwrap());
-        let (other, _) = delivered(second_got.recv().await.unwrap());
+        let (one, _) = delivered(first.next().await);
+        let (other, _) = delivered(second.next().await);
         assert!(Arc::ptr_eq(&one, &other), "receivers must share the bytes");
         assert_eq!(published(&mut to_bridge).await, event);
     }
@@ -517,7 +564,7 @@ mod tests {
     #[actix::test]
     async fn what_came_from_the_bridge_and_what_is_local_is_not_published() {
         let hub = hub();
-        let (socket, mut got) = probe();
+        let socket = Inbox::open();
         let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &socket)).await.unwrap();
@@ -530,8 +577,8 @@ mod tests {
         hub.send(Reinject(Command::Broadcast(to_all)))
             .await
             .unwrap();
-        got.recv().await.unwrap();
-        got.recv().await.unwrap();
+        socket.next().await;
+        socket.next().await;
         // The marker is the first to be published, so nothing was before it.
         let marker = broadcast(
             Target {
@@ -547,7 +594,7 @@ mod tests {
     #[actix::test]
     async fn rooms_are_joined_and_left_by_message() {
         let hub = hub();
-        let (socket, mut got) = probe();
+        let socket = Inbox::open();
         hub.send(register("a", &socket)).await.unwrap();
         let to_red = || {
             broadcast(
@@ -573,7 +620,7 @@ mod tests {
         .unwrap()
         .unwrap();
         hub.send(originate(to_red())).await.unwrap();
-        got.recv().await.unwrap();
+        socket.next().await;
         let (namespace, socket_id, room) = (
             membership.0.into(),
             SocketId::from(membership.1),
@@ -594,7 +641,7 @@ mod tests {
         hub.send(originate(broadcast(Target::default(), volatile)))
             .await
             .unwrap();
-        let (_, is_volatile) = delivered(got.recv().await.unwrap());
+        let (_, is_volatile) = delivered(socket.next().await);
         assert!(is_volatile, "nothing must come between");
         hub.send(Unregister {
             namespace: "/events".into(),
@@ -602,12 +649,44 @@ mod tests {
         })
         .await
         .unwrap();
-        let (other, mut other_got) = probe();
+        let other = Inbox::open();
         hub.send(register("b", &other)).await.unwrap();
         hub.send(originate(broadcast(Target::default(), Flags::default())))
             .await
             .unwrap();
-        other_got.recv().await.unwrap();
-        assert!(got.try_recv().is_err(), "who left gets nothing more");
+        other.next().await;
+        assert!(socket.is_empty(), "who left gets nothing more");
+    }
+
+    #[actix::test]
+    async fn a_flood_waits_until_its_receivers_have_what_came_before() {
+        let (server_side, _) = probe();
+        let (hub, _) = Hub::new(Parser::Json, Arc::default(), server_side);
+        let arbiter = Arbiter::new();
+        let hub = HubRef::from(Hub::start_in_arbiter(&arbiter.handle(), |_| hub));
+        let socket = Inbox::open();
+        hub.send(register("a", &socket)).await.unwrap();
+        let event = || hub.emit(broadcast(Target::default(), Flags::default()), true);
+        let mut num = 0;
+        // Nothing else runs on this thread meanwhile: the hub can pass everything on, and nothing comes into the inbox.
+        while event().now_or_never().is_some() {
+            num += 1;
+            assert!(num < 10_000, "nobody holds it back");
+        }
+        while !hub.is_done(hub.ticket()) {
+            std::thread::yield_now();
+        }
+        assert!(
+            event().now_or_never().is_none(),
+            "it was passed on, not received"
+        );
+        let (late, _) = tokio::join!(event(), async {
+            for _ in 0..num {
+                socket.next().await;
+            }
+        });
+        late.unwrap();
+        socket.next().await;
+        arbiter.stop();
     }
 }

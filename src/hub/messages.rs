@@ -2,16 +2,18 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use actix::{Message, Recipient};
+use actix::Message;
 
 use super::{
+    ahead::{Begun, Permit},
+    broadcast::Broadcast,
     command::Command,
     interest::Registering,
     question::{Answers, Question},
     rooms::TooManyRooms,
 };
 use crate::{
-    socket::{messages::ForSocket, record::Record},
+    socket::{inbox::InboxRef, messages::ForSocket, record::Record},
     socket_io::ids::{Namespace, Room, SocketId},
 };
 
@@ -23,7 +25,7 @@ pub struct Register {
     /// Who it is.
     pub record: Arc<Record>,
     /// Where its deliveries go.
-    pub recipient: Recipient<ForSocket>,
+    pub recipient: InboxRef,
     /// Says that it is on its way; dropped when it has arrived.
     pub registering: Registering,
 }
@@ -72,8 +74,45 @@ pub struct RoomsOf {
     pub socket_id: SocketId,
 }
 
+/// Broadcasts what originates at this instance, and hands it to the others unless it is local. From [`HubRef::emit`]; nothing
+/// comes back, and the permit is why a flood waits at its source and not in the mailbox.
+///
+/// [`HubRef::emit`]: super::hub_ref::HubRef::emit
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Emit {
+    /// What goes to whom.
+    pub broadcast: Broadcast,
+    /// Whether it is for this instance alone.
+    pub is_local: bool,
+    /// Given back when every receiver of this instance has it in its inbox.
+    pub permit: Permit,
+    /// Dropped when it was passed on.
+    pub begun: Begun,
+}
+
+/// Passes on what must not overtake an earlier [`Emit`] of the same sender. From [`HubRef::tell`] and from sockets; nothing
+/// comes back.
+///
+/// [`HubRef::tell`]: super::hub_ref::HubRef::tell
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Forward {
+    /// Which socket it is for.
+    pub socket: InboxRef,
+    /// What it is told.
+    pub message: ForSocket,
+    /// Dropped when it was passed on.
+    pub begun: Begun,
+}
+
+/// Comes back when everything before it was done. From the application, when it stops.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Settle;
+
 /// Obeys a command that originates at this instance, and hands it to the others unless it is local. From gateways, who
-/// await the answer, so that a flood waits at its source and not in the mailbox.
+/// await the answer: what they do next may count on it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Originate {

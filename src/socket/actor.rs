@@ -1,10 +1,10 @@
 //! The Socket actor: one client session, from its handshake to its one end.
 //!
 //! Everything that concerns the client passes here: packets in, messages out, deadlines, handlers. One future, `Drive`,
-//! is polled after the mailbox was drained, so all that is due at one moment leaves in one write.
+//! is polled after the mailbox was drained and takes the inbox, so all that is due at one moment leaves in one write.
 //!
 //! ```text
-//! mailbox (Deliver, Poll, Post, Upgrade, …) ──▶ outbox
+//! mailbox (Poll, Post, Upgrade, …), inbox (Deliver, Disconnect, …) ──▶ outbox
 //! Drive: flush ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush ▸ deadlines     until nothing moves
 //! ```
 //! `Socket::end` is the only way to end a session.
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
+use actix::{Actor, ActorContext as _, ActorFuture, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
 use tokio::{task::JoinHandle, time::Sleep};
 
@@ -28,6 +28,7 @@ use super::{
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
+    inbox::Inbox,
     membership::{self, Admission, Done, Membership},
     messages::{
         Abandon, DeliverWithAck, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop,
@@ -50,9 +51,10 @@ use crate::{
         packet::{Message, PROBE, Packet},
         sid::{InstanceId, Sid},
     },
-    gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef},
+    gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef, mail::Sent},
     hub::{
-        actor::Hub,
+        ahead::Ticket,
+        hub_ref::HubRef,
         interest::Interest,
         messages::{Register, Unregister},
     },
@@ -112,7 +114,7 @@ pub struct Services {
     /// The application.
     pub gateways: Gateways,
     /// Membership and broadcasts.
-    pub hub: Addr<Hub>,
+    pub hub: HubRef,
     /// The hub's membership, as the bridge sees it.
     pub interest: Interest,
     /// Numbers for acks, shared with the hub.
@@ -150,6 +152,16 @@ enum Phase {
     Closed,
 }
 
+/// What handlers of this client have sent and may not be in its inbox yet.
+#[derive(Clone, Copy, Debug)]
+enum Behind {
+    Nothing,
+    /// On its way to the hub.
+    Hub(Ticket),
+    /// Sent, and not yet in an inbox.
+    Inbox(u64),
+}
+
 /// What a membership that ended has still to do.
 struct WindingDown {
     namespace: Namespace,
@@ -166,8 +178,8 @@ pub struct Socket {
     handshake: Arc<Handshake>,
     /// What the HTTP layer sees of this session.
     session: Arc<Session>,
-    /// This actor's own address.
-    own: Addr<Self>,
+    /// What hub and gateways have sent it.
+    inbox: Inbox,
     phase: Phase,
     transport: Transport,
     probe: Option<Probe>,
@@ -180,8 +192,10 @@ pub struct Socket {
     next_join: u32,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
-    /// Whether something that a handler sent may still be in the mailbox: nothing must overtake it.
-    is_mail_due: bool,
+    /// What handlers have sent and no ack may overtake.
+    behind: Behind,
+    /// Whether handlers have to wait until that is there.
+    are_handlers_held: bool,
     /// Whether a handler came to its end since the last pong was due.
     have_handlers_moved: bool,
 }
@@ -256,8 +270,8 @@ impl Socket {
                 services: Arc::clone(services),
                 layer,
                 handshake: Arc::new(handshake),
-                session: services.sessions.insert(sid, own.clone(), name, revision),
-                own,
+                session: services.sessions.insert(sid, own, name, revision),
+                inbox: Inbox::open(),
                 phase: Phase::Open,
                 transport,
                 probe: None,
@@ -269,7 +283,8 @@ impl Socket {
                 next_join: 0,
                 clock,
                 timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
-                is_mail_due: false,
+                behind: Behind::Nothing,
+                are_handlers_held: false,
                 have_handlers_moved: false,
             }
         });
@@ -277,8 +292,7 @@ impl Socket {
 
     /// Does all that can be done now. Ready once the session is over.
     fn drive(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
-        // The mailbox was drained before this was called.
-        self.is_mail_due = false;
+        self.take_inbox(cx);
         for _ in 0..MAX_ROUNDS {
             match self.phase {
                 Phase::Open => {}
@@ -358,6 +372,40 @@ impl Socket {
         }
     }
 
+    // ---- what it is told ----
+
+    /// Takes what has come since the last turn.
+    fn take_inbox(&mut self, cx: &TaskContext<'_>) {
+        for message in self.inbox.take(cx) {
+            self.on_told(message);
+        }
+    }
+
+    fn on_told(&mut self, ForSocket { join, what }: ForSocket) {
+        if let What::Mark = what {
+            self.are_handlers_held = false;
+            return;
+        }
+        let Some(at) = self
+            .memberships
+            .iter()
+            .position(|membership| membership.join == join)
+        else {
+            return;
+        };
+        match what {
+            What::Deliver { message, volatile } => {
+                if !volatile || self.is_writable() {
+                    self.push(message);
+                }
+            }
+            What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
+            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
+            What::Mark => {}
+            What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
+        }
+    }
+
     // ---- admissions and handlers ----
 
     fn poll_admissions(&mut self, cx: &mut TaskContext<'_>) -> bool {
@@ -430,7 +478,7 @@ impl Socket {
             &data,
         ));
         let hub = self.services.hub.clone();
-        let own = self.own.clone().recipient();
+        let own = self.inbox.address();
         let pattern = gateway.pattern().cloned();
         let socket = SocketRef::new(self.services.parser, Arc::clone(&record), hub, own, pattern);
         // Before the client learns of it: what others send it from then on is not for nobody.
@@ -441,7 +489,7 @@ impl Socket {
         }
         self.services.hub.do_send(Register {
             record,
-            recipient: self.own.clone().recipient(),
+            recipient: self.inbox.address(),
             registering,
         });
         self.memberships
@@ -449,19 +497,15 @@ impl Socket {
         self.clock.joined();
     }
 
-    /// Lets handlers run, until one has sent something: that comes back by way of the mailbox, and what it says (that the
-    /// client is to be thrown out, for one) holds for the next handler.
+    /// Lets handlers run, until one has sent something that holds for the next one (that the client is to be thrown out, for
+    /// one): it comes back by way of the inbox, and a mark behind it.
     fn poll_memberships(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let mut moved = false;
         let mut at = 0;
-        while !self.is_mail_due
+        while !self.are_handlers_held
             && let Some(membership) = self.memberships.get_mut(at)
         {
-            let Ready::Ready(Done {
-                ack,
-                is_behind_mail,
-            }) = membership.poll_next(cx)
-            else {
+            let Ready::Ready(Done { ack, sent }) = membership.poll_next(cx) else {
                 at += 1;
                 continue;
             };
@@ -474,25 +518,46 @@ impl Socket {
                     .inspect_err(|err| log::error!("an ack cannot be encoded: {err}"))
                     .ok()
             });
-            if is_behind_mail {
-                self.is_mail_due = true;
-                cx.waker().wake_by_ref();
+            if sent != Sent::Nothing {
+                self.behind = Behind::Hub(self.services.hub.ticket());
             }
-            match ack {
-                Some(message) if is_behind_mail => {
-                    self.own.do_send(ForSocket {
-                        join,
-                        what: What::Deliver {
-                            message,
-                            volatile: false,
-                        },
-                    });
-                }
-                Some(message) => self.push(message),
-                None => {}
+            if let Some(message) = ack {
+                let volatile = false;
+                self.push_behind(join, What::Deliver { message, volatile });
+            }
+            if sent == Sent::Told {
+                self.are_handlers_held = true;
+                self.push_behind(join, What::Mark);
             }
         }
         moved
+    }
+
+    /// Pushes a message, or tells it to this socket if what handlers have sent could come after it otherwise.
+    fn push_behind(&mut self, join: JoinId, what: What) {
+        if let Behind::Hub(ticket) = self.behind
+            && self.services.hub.is_done(ticket)
+        {
+            self.behind = Behind::Inbox(self.inbox.mark());
+        }
+        if let Behind::Inbox(mark) = self.behind
+            && self.inbox.has_reached(mark)
+        {
+            self.behind = Behind::Nothing;
+        }
+        let message = ForSocket { join, what };
+        match self.behind {
+            Behind::Hub(_) => {
+                let hub = &self.services.hub;
+                hub.forward(&self.inbox.address(), message);
+                self.behind = Behind::Hub(hub.ticket());
+            }
+            Behind::Inbox(_) => {
+                self.inbox.address().do_send(message);
+                self.behind = Behind::Inbox(self.inbox.mark());
+            }
+            Behind::Nothing => self.on_told(message),
+        }
     }
 
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
@@ -856,8 +921,9 @@ impl Socket {
         }
     }
 
-    /// Returns whether a volatile message could leave at once.
-    fn is_writable(&self) -> bool {
+    /// Returns whether a volatile message could leave at once. What came before it in the same turn is written for that.
+    fn is_writable(&mut self) -> bool {
+        self.flush(&mut TaskContext::from_waker(Waker::noop()));
         self.outbox.is_empty()
             && match &self.transport {
                 Transport::Polling(polling) => polling.is_parked(),
@@ -1020,30 +1086,6 @@ impl Actor for Socket {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.join_main_unasked();
         ctx.spawn(Drive);
-    }
-}
-
-impl Handler<ForSocket> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, ForSocket { join, what }: ForSocket, _: &mut Self::Context) {
-        let Some(at) = self
-            .memberships
-            .iter()
-            .position(|membership| membership.join == join)
-        else {
-            return;
-        };
-        match what {
-            What::Deliver { message, volatile } => {
-                if !volatile || self.is_writable() {
-                    self.push(message);
-                }
-            }
-            What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
-            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
-            What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
-        }
     }
 }
 

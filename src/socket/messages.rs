@@ -81,10 +81,9 @@ pub struct Upgrade {
     pub answer: Bytes,
 }
 
-/// What is meant for one membership of a client. One message for all of it, so that whoever may tell a socket several
-/// things keeps one recipient, and their order. Dropped if that membership has ended.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+/// What is meant for one membership of a client. It comes by way of the socket's [`inbox`](super::inbox), so that what one
+/// sender tells a socket keeps its order. Dropped if that membership has ended.
+#[derive(Debug)]
 pub struct ForSocket {
     /// Which membership.
     pub join: JoinId,
@@ -106,6 +105,8 @@ pub enum What {
     EmitWithAck(Box<EmitWithAck>),
     /// An event for many clients, each of which is to acknowledge it. From the hub.
     DeliverWithAck(Box<DeliverWithAck>),
+    /// Nothing; says that what was sent before it is there. From the socket itself.
+    Mark,
     /// The end of the membership. From gateways and from the hub.
     Disconnect {
         /// Whether all of the client's memberships end, and its connection with them.

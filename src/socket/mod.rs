@@ -1,6 +1,6 @@
 //! Sockets: one actor per client session.
 //!
-//! Reading order: `messages` (the door), `actor` (the session's life), `polling` and `websocket_transport` (the two
+//! Reading order: `messages` (the door), `inbox` (the way to it from hub and gateways), `actor` (the session's life), `polling` and `websocket_transport` (the two
 //! transports), `membership` (the namespaces it joined and the handlers that run), `acks` (those
 //! that it owes), `clock` (heartbeat and deadlines),
 //! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
@@ -17,6 +17,7 @@ pub mod clock;
 pub mod disconnect;
 pub mod endpoint;
 pub mod handshake;
+pub mod inbox;
 mod membership;
 pub mod messages;
 pub mod outbox;

@@ -157,8 +157,12 @@ impl Connection {
     ) -> Poll<io::Result<()>> {
         while !outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let filled = outbox.fill_slices(&mut slices);
-            match self.io.try_write_vectored(filled) {
+            let written = match outbox.fill_slices(&mut slices) {
+                // The kernel does less for a plain `send`.
+                [one] => self.io.try_write(one),
+                several => self.io.try_write_vectored(several),
+            };
+            match written {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(len) => outbox.written(len),
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
