@@ -53,7 +53,7 @@ use crate::{
         interest::Interest,
         room_table::RoomTable,
     },
-    redis_bridge::{self, HubDoor, Listener, Name, RedisBridge},
+    redis_bridge::{self, Audience, HubDoor, Listener, Name, RedisBridge},
     relay::Relay,
     socket::{
         acks::AckIds,
@@ -246,7 +246,10 @@ impl App {
 
         let hub_arbiter = Arbiter::new();
         let parser = config.parser;
-        let ack_ids = Arc::new(AckIds::default());
+        let ack_ids = Arc::new(match redis {
+            Some(_) => AckIds::apart()?,
+            None => AckIds::default(),
+        });
         let rooms = redis_bridge::room_table(adapter);
         let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, rooms.clone());
         let bridge = match &config.redis {
@@ -254,7 +257,7 @@ impl App {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
                 let hub = HubDoor::new(hub.addr(), interest.clone(), rooms);
-                let relay = Arc::new(Relay::new(instance));
+                let relay = Arc::new(Relay::new(instance, &uid, adapter));
                 let name = Name { uid, instance };
                 let listener = relayed(&relay);
                 let bridge = RedisBridge::new(redis, name, namespaces, hub, listener, on_connected)
@@ -330,11 +333,14 @@ impl App {
     }
 }
 
-/// Returns who takes what other instances say to this one alone.
+/// Returns who takes what other instances say.
 fn relayed(relay: &Arc<Relay>) -> Listener {
     let (taking, losing) = (Arc::clone(relay), Arc::clone(relay));
     Listener::new(
-        move |payload| taking.take(payload),
+        move |audience, payload| match audience {
+            Audience::One => taking.take(payload),
+            Audience::All => taking.take_shared(payload),
+        },
         move || losing.lose_all(),
     )
 }

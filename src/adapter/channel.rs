@@ -178,6 +178,12 @@ pub fn private(prefix: &str, instance: InstanceId) -> String {
     format!("{prefix}-sockhop#{instance}#")
 }
 
+/// Returns the channel on which every instance of Sockhop hears what is said to all of them, its own words included. Node never
+/// listens there.
+pub fn shared(prefix: &str) -> String {
+    format!("{prefix}-sockhop#")
+}
+
 /// Returns the channel on which requests about `namespace` are published under `prefix`.
 pub(super) fn request_channel(prefix: &str, namespace: &Namespace) -> String {
     format!("{prefix}-request#{namespace}#")
@@ -279,6 +285,19 @@ mod tests {
                 "socket.io-response#/chat#a1B2c3#"
             ]
         );
+    }
+
+    #[test]
+    fn what_sockhop_says_among_itself_no_namespace_hears() {
+        let instance = InstanceId::parse("Ab3dE6gH").unwrap();
+        let own = [shared("socket.io"), private("socket.io", instance)];
+        assert_eq!(own, ["socket.io-sockhop#", "socket.io-sockhop#Ab3dE6gH#"]);
+        for name in &own {
+            for namespace in ["/", "/chat"] {
+                assert_eq!(channels(namespace).addressed(name.as_bytes()), None);
+                assert_eq!(request_channels(namespace).carries(name.as_bytes()), None);
+            }
+        }
     }
 
     #[test]

@@ -191,6 +191,13 @@ impl Encoded {
         self.rare.get_or_init(Box::default)
     }
 
+    /// Returns what it was made of: the text packet, its type digit included, and the binary messages that follow it.
+    pub fn parts(&self) -> (Option<Bytes>, Vec<Bytes>) {
+        let slice = |range: &Range<usize>| self.frames.slice(range.clone());
+        let attachments = self.attachments.iter().map(slice).collect();
+        (self.text.as_ref().map(slice), attachments)
+    }
+
     /// Returns the bytes of the text packet.
     fn text(&self) -> Option<&[u8]> {
         self.frames.get(self.text.clone()?)

@@ -227,6 +227,25 @@ impl Broadcaster {
         emitted.or(Err(Gone))
     }
 
+    /// Sends an event without waiting for the hub: what one socket may send, and no more.
+    pub(super) fn originate(mut self, args: Args, volatile: bool) {
+        self.flags.volatile = volatile;
+        let (hub, is_local) = (self.hub.clone(), self.is_local);
+        hub.emit_to_one(self.broadcast(args), is_local);
+        mail::note(Sent::Told);
+    }
+
+    /// As [`Self::disconnect_sockets`], without waiting for the hub.
+    pub(super) fn originate_disconnect(self, whole_connection: bool) {
+        let command = Command::Disconnect {
+            namespace: self.namespace,
+            target: self.target,
+            whole_connection,
+        };
+        let is_local = self.is_local;
+        self.hub.do_send(Originate { command, is_local });
+    }
+
     fn broadcast(self, args: Args) -> Broadcast {
         Broadcast {
             namespace: self.namespace,

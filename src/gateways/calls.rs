@@ -281,6 +281,7 @@ fn take_ack<T: DeserializeOwned>(answer: Answer, acks: &mut Vec<T>, tally: &mut 
             tally.instance();
             tally.num_clients = tally.num_clients.saturating_add(num_clients);
         }
+        Answer::OneMore => tally.num_clients = tally.num_clients.saturating_add(1),
         Answer::Ack(args) => {
             if read(&args, acks) {
                 tally.num_acks += 1;

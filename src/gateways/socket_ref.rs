@@ -3,7 +3,11 @@
 //! A handle, not the socket: it stays valid after the client left, and says so then. It reaches the Socket actor and the
 //! Hub by their messages alone.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -12,6 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     Pattern, binary,
     broadcaster::{Broadcaster, NamespaceRef},
+    calls::AskError,
     mail::{self, Sent},
     reply::{HandlerError, IntoArgs},
 };
@@ -19,8 +24,9 @@ use crate::{
     engine_io::sid::InstanceId,
     hub::{
         hub_ref::HubRef,
-        messages::{Join, Leave, RoomsOf},
+        messages::{Join, Leave as LeaveRoom, RoomsOf},
     },
+    relay::{Answer, leave::Leave},
     socket::{
         handshake::Handshake,
         inbox::InboxRef,
@@ -65,6 +71,16 @@ struct Inner {
     socket: InboxRef,
     /// Reads the parts of the namespace's name, when asked.
     pattern: Option<Pattern>,
+    /// Set when the client's session has moved to another instance.
+    moved: OnceLock<Box<Moved>>,
+}
+
+/// Where the session has moved to.
+#[derive(Debug)]
+struct Moved {
+    way: Leave,
+    /// Which of its namespaces this is.
+    at: u32,
 }
 
 /// One client in one namespace. Cheap to clone; usable from any thread.
@@ -88,8 +104,43 @@ impl SocketRef {
                 hub,
                 socket,
                 pattern,
+                moved: OnceLock::new(),
             }),
         }
+    }
+
+    /// Notes that the client's session has moved: `way` leads there, and this is its namespace number `at`.
+    pub(crate) fn note_moved(&self, way: Leave, at: u32) {
+        // Only ever called once.
+        _ = self.inner.moved.set(Box::new(Moved { way, at }));
+    }
+
+    fn has_moved(&self) -> bool {
+        self.inner.moved.get().is_some()
+    }
+
+    /// Selects this client wherever it is: by the room that its id names.
+    fn itself(&self) -> Broadcaster {
+        self.namespace_ref().to(self.inner.record.id.room())
+    }
+
+    pub(crate) fn data_text(&self) -> String {
+        self.inner.record.data_text()
+    }
+
+    /// Tells the instance that the session has moved to what has been remembered here.
+    fn pass_data_on(&self) {
+        if let Some(moved) = self.inner.moved.get() {
+            moved.way.say_behind(Answer::Data {
+                at: moved.at,
+                json: self.data_text().into(),
+            });
+        }
+    }
+
+    /// Takes over what was remembered where the session has come from.
+    pub(crate) fn set_data_text(&self, text: &str) {
+        self.inner.record.set_data_text(text);
     }
 
     /// Returns the id: 20 characters, known to clients, different in each namespace. Only of a client 2.x it is made of the
@@ -119,7 +170,8 @@ impl SocketRef {
         self.inner.record.note_left();
     }
 
-    /// Returns the instance that this client is connected to.
+    /// Returns the instance that this client was connected to when this handle was made. Its session may move to another, and the
+    /// handle goes on to reach it.
     pub fn instance(&self) -> InstanceId {
         self.inner.record.instance
     }
@@ -147,13 +199,20 @@ impl SocketRef {
     /// # Errors
     /// It does not serialise to JSON; nothing is changed.
     pub fn set_data(&self, data: &(impl Serialize + ?Sized)) -> Result<(), serde_json::Error> {
-        self.inner.record.set_data(data)
+        self.inner.record.set_data(data)?;
+        self.pass_data_on();
+        Ok(())
     }
 
     /// Changes what the application remembers of this socket. It is plain JSON, because it is what goes along when a
     /// session moves to another instance. No other change comes between; do not use the socket's data within.
+    ///
+    /// A handler that still runs while the session moves goes on with what it knows, and what it changes is told to the other
+    /// instance: the last to change it is right.
     pub fn with_data<T>(&self, change: impl FnOnce(&mut Value) -> T) -> T {
-        self.inner.record.with_data(change)
+        let result = self.inner.record.with_data(change);
+        self.pass_data_on();
+        result
     }
 
     /// Changes what the application remembers of this socket, as a type of its own. No other change comes between; do not use
@@ -183,7 +242,9 @@ impl SocketRef {
     where
         D: DeserializeOwned + Serialize,
     {
-        self.inner.record.with_data_as(change)
+        let result = self.inner.record.with_data_as(change)?;
+        self.pass_data_on();
+        Ok(result)
     }
 
     /// Sends an event to this client alone. A client that left gets nothing, and that is no error.
@@ -216,6 +277,9 @@ impl SocketRef {
     }
 
     fn deliver(&self, args: &Args, volatile: bool) {
+        if self.has_moved() {
+            return self.itself().originate(args.clone(), volatile);
+        }
         let namespace = &self.inner.record.namespace;
         let message = match encode::event(self.inner.parser, namespace, None, args) {
             Ok(message) => message,
@@ -244,6 +308,16 @@ impl SocketRef {
         args: impl IntoArgs,
         timeout: Duration,
     ) -> Result<T, AckError> {
+        if self.has_moved() {
+            let answer = self.itself().emit_to_one(name, args, timeout).await;
+            return answer.map_err(|err| match err {
+                AskError::Incomplete { within, .. } => AckError::Timeout(within),
+                AskError::Refused(_)
+                | AskError::Stopping
+                | AskError::Gone
+                | AskError::Unreachable { .. } => AckError::Disconnected,
+            });
+        }
         let args = args.into_args(Some(name)).map_err(AckError::Encode)?;
         let (reply, answer) = oneshot::channel();
         self.tell(What::EmitWithAck(Box::new(EmitWithAck { args, reply })));
@@ -292,6 +366,9 @@ impl SocketRef {
     /// # Errors
     /// It is in 10,000 rooms already (`too_many_rooms`), or the instance is stopping (`unavailable`).
     pub async fn join(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
+        if self.has_moved() {
+            return self.itself().sockets_join([room]).await;
+        }
         let message = Join {
             namespace: self.inner.record.namespace.clone(),
             socket_id: self.inner.record.id.clone(),
@@ -306,7 +383,10 @@ impl SocketRef {
     /// # Errors
     /// The instance is stopping (`unavailable`).
     pub async fn leave(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
-        let message = Leave {
+        if self.has_moved() {
+            return self.itself().sockets_leave([room]).await;
+        }
+        let message = LeaveRoom {
             namespace: self.inner.record.namespace.clone(),
             socket_id: self.inner.record.id.clone(),
             room: room.into(),
@@ -319,6 +399,13 @@ impl SocketRef {
     /// # Errors
     /// The instance is stopping (`unavailable`).
     pub async fn rooms(&self) -> Result<HashSet<Room>, HandlerError> {
+        if self.has_moved() {
+            let found = self.itself().fetch_sockets().await?;
+            let itself = found.iter().find(|socket| socket.id() == self.id());
+            return Ok(itself.map_or_else(HashSet::new, |socket| {
+                socket.rooms().iter().cloned().collect()
+            }));
+        }
         let message = RoomsOf {
             namespace: self.inner.record.namespace.clone(),
             socket_id: self.inner.record.id.clone(),
@@ -329,6 +416,9 @@ impl SocketRef {
     /// Ends this membership (reason `server namespace disconnect`), or the client's whole connection, with all of its namespaces
     /// (`forced server close`). The official client reconnects by itself after neither.
     pub fn disconnect(&self, whole_connection: bool) {
+        if self.has_moved() {
+            return self.itself().originate_disconnect(whole_connection);
+        }
         self.tell(What::Disconnect { whole_connection });
     }
 }

@@ -383,6 +383,15 @@ fn relayed(answer: Answer) -> HttpResponse {
         Answer::Error { code } => {
             refuse(HandshakeError::from_code(code).unwrap_or(HandshakeError::SessionIdUnknown))
         }
+        // Said about sessions that move, and to nobody who polls.
+        Answer::Ready { .. }
+        | Answer::Again { .. }
+        | Answer::End
+        | Answer::State(_)
+        | Answer::Done { .. }
+        | Answer::More { .. }
+        | Answer::Data { .. }
+        | Answer::Over => refuse(HandshakeError::SessionIdUnknown),
     }
 }
 

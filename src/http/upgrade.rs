@@ -21,7 +21,14 @@ use super::{
     origin::AllowedOrigins,
 };
 use crate::{
-    engine_io::handshake::{HandshakeError, Query, TransportName, verify},
+    engine_io::{
+        handshake::{HandshakeError, Query, SessionFact, TransportName, verify},
+        sid::Sid,
+    },
+    relay::{
+        Relay,
+        adopt::{Ready, Unready},
+    },
     socket::{
         actor::{Services, Socket},
         endpoint::{Endpoint, Layer, SOCKET_IO_PATH},
@@ -52,7 +59,7 @@ pub async fn upgrade(
         query,
         session,
         answer,
-    } = match judge(&services, &policy, &request) {
+    } = match judge(&services, &policy, &request).await {
         Ok(accepted) => accepted,
         Err((status, text)) => {
             // In a task of its own, so that the connection's HTTP state is not kept for it.
@@ -64,7 +71,7 @@ pub async fn upgrade(
     };
     let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
     match (session, query.transport) {
-        (Some(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
+        (Whose::Own(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
             Ok(handover) => session.addr.do_send(Upgrade {
                 handover,
                 dialect: query.dialect,
@@ -72,7 +79,11 @@ pub async fn upgrade(
             }),
             Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
         },
-        (None, Some(TransportName::WebSocket)) => {
+        (Whose::Others(ready), Some(TransportName::WebSocket)) => {
+            let adopting = ready.adopt(services, layer, query.dialect, connection, answer);
+            actix_rt::spawn(adopting);
+        }
+        (Whose::New, Some(TransportName::WebSocket)) => {
             let handshake = request.handshake(&query);
             let opened = Socket::open_websocket(
                 &services,
@@ -86,7 +97,7 @@ pub async fn upgrade(
                 log::error!("a session cannot be opened: {err}");
             }
         }
-        // Polling has no use for an upgrade: Node answers 101 and closes.
+        // Polling has no use for an upgrade, nor a session for a second one: Node answers 101 and closes.
         (_, _) => {
             connection.farewell(Outbox::with_answer(answer.len(), answer), &CloseFrame::BARE);
         }
@@ -100,14 +111,26 @@ struct Accepted {
     layer: Layer,
     query: Query,
     /// The session that it names, as it was judged: one that ends meanwhile does not turn the request into a new one.
-    session: Option<Arc<Session>>,
+    session: Whose,
     /// The 101.
     answer: Bytes,
 }
 
+/// Whose session a request is for.
+enum Whose {
+    /// It opens one.
+    New,
+    /// One of this instance.
+    Own(Arc<Session>),
+    /// One of another instance, which lets it come here.
+    Others(Box<Ready>),
+    /// One that wants no further WebSocket.
+    Nobodys,
+}
+
 /// Judges a request.
-fn judge(
-    services: &Services,
+async fn judge(
+    services: &Arc<Services>,
     policy: &AllowedOrigins,
     request: &Request,
 ) -> Result<Accepted, (StatusCode, String)> {
@@ -123,13 +146,29 @@ fn judge(
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let session = find(services, &query);
-    verify(&facts(services, &query, session.as_deref(), request, true)).map_err(|error| {
+    let elsewhere = elsewhere(services, &query, session.as_deref());
+    let mut facts = facts(services, &query, session.as_deref(), request, true);
+    if elsewhere.is_some() {
+        // What is to be judged by the session, its owner judges.
+        facts.session = SessionFact::On(TransportName::Polling, query.dialect.revision);
+    }
+    let refuse = |error| {
         log_refusal(error, request);
         refusal(error)
-    })?;
-    if session.is_none() {
-        may_open(services, request)?;
-    }
+    };
+    verify(&facts).map_err(refuse)?;
+    let session = match (session, elsewhere) {
+        (Some(session), _) => Whose::Own(session),
+        (None, Some((relay, sid))) => match relay.ask_for(services, &sid, query.dialect).await {
+            Ok(ready) => Whose::Others(Box::new(ready)),
+            Err(Unready::Taken) => Whose::Nobodys,
+            Err(Unready::Error(error)) => return Err(refuse(error)),
+        },
+        (None, None) => {
+            may_open(services, request)?;
+            Whose::New
+        }
+    };
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
     match handshake::accept(request.head(), &extra) {
@@ -141,6 +180,21 @@ fn judge(
         }),
         Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
     }
+}
+
+/// Returns whom to ask about a request that names a session of another instance, if that could move here.
+fn elsewhere<'s>(
+    services: &'s Services,
+    query: &Query,
+    session: Option<&Session>,
+) -> Option<(&'s Arc<Relay>, Sid)> {
+    let relay = services.relay.as_ref()?;
+    let sid = Sid::parse(query.sid.as_deref()?)?;
+    let may_move = session.is_none()
+        && query.transport == Some(TransportName::WebSocket)
+        && relay.is_elsewhere(&sid)
+        && relay.can_move();
+    may_move.then_some((relay, sid))
 }
 
 fn refusal(error: HandshakeError) -> (StatusCode, String) {

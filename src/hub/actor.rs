@@ -1,14 +1,18 @@
 //! The Hub actor: translates messages into calls of [`Rooms`], and forwards to the bridge what concerns others.
 //!
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
-//! work delays a broadcast.
+//! work delays a broadcast. What it does when sessions move to and from other instances stands in `moves`.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
+mod moves;
+
+use self::moves::{Gone, Newcomers};
 use super::{
     ahead::Permit,
+    arrivals::{Arrivals, Origin},
     broadcast::{Broadcast, Target},
     command::Command,
     interest::Interest,
@@ -64,6 +68,10 @@ pub struct Hub {
     ack_ids: Arc<AckIds>,
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
+    /// Sessions of other instances that are on their way here.
+    arrivals: Arrivals<Newcomers>,
+    /// Sockets that have left for another instance.
+    gone: Gone,
 }
 
 impl Hub {
@@ -86,6 +94,8 @@ impl Hub {
             ack_ids,
             server_side,
             bridge: None,
+            arrivals: Arrivals::default(),
+            gone: Gone::default(),
         };
         (hub, interest)
     }
@@ -114,6 +124,7 @@ impl Hub {
     fn originate(&mut self, command: Command, is_local: bool, permit: Option<Permit>) {
         // Servers do not send events to themselves, as in Node.
         if !matches!(command, Command::ServerEvent { .. }) {
+            self.note(&command, Origin::Own);
             self.obey(&command, permit);
         }
         if !is_local {
@@ -208,8 +219,40 @@ impl Hub {
         found
     }
 
-    /// Answers a question, as far as this instance goes. Whoever asked may have given up.
-    fn answer(&self, namespace: &Namespace, question: Question, answers: &Answers) {
+    /// Asks this instance, and then the others.
+    fn put(&mut self, ask: Ask) {
+        let Ask {
+            namespace,
+            question,
+            timeout,
+            is_local,
+            answers,
+        } = ask;
+        // Before anybody says how many others are asked, see `gateways::calls`. Servers do not ask themselves, as in Node.
+        if !matches!(question, Question::ServerEvent { .. }) {
+            self.answer(&namespace, question.clone(), &answers, Origin::Own);
+        }
+        match &self.bridge {
+            Some(bridge) if !is_local => bridge.do_send(ForBridge::Ask(Box::new(AskOthers {
+                namespace,
+                question,
+                timeout,
+                answers,
+            }))),
+            // Whoever asked may have given up.
+            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+        }
+    }
+
+    /// Answers a question by what is known now; `num_clients` is of those whom an event that it asks to send went to. Whoever asked
+    /// may have given up.
+    fn answer_now(
+        &self,
+        namespace: &Namespace,
+        question: Question,
+        answers: &Answers,
+        num_clients: u64,
+    ) {
         let answer = match question {
             Question::SocketIds { target } => {
                 Answer::SocketIds(self.find(namespace, &target, Member::id))
@@ -225,9 +268,7 @@ impl Hub {
                 });
                 Answer::Found(found)
             }
-            Question::Broadcast { broadcast, .. } => {
-                Answer::NumClients(self.deliver_with_acks(&broadcast, answers))
-            }
+            Question::Broadcast { .. } => Answer::NumClients(num_clients),
             Question::ServerEvent { args } => {
                 return self.server_side.do_send(ServerEvent {
                     namespace: namespace.clone(),
@@ -295,7 +336,12 @@ impl Handler<Register> for Hub {
             record,
             recipient,
             registering,
+            departure,
         } = message;
+        if departure.is_some_and(|departure| departure.is_closed()) {
+            // It is a member where its session goes.
+            return;
+        }
         let namespace = record.namespace.clone();
         let id = record.id.clone();
         let handle = Handle { record, recipient };
@@ -325,6 +371,11 @@ impl Handler<Join> for Hub {
     type Result = Result<(), TooManyRooms>;
 
     fn handle(&mut self, message: Join, _: &mut Self::Context) -> Self::Result {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            rooms.insert(message.room.clone());
+            self.send_after(&message.namespace, &message.socket_id, message.room, true);
+            return Ok(());
+        }
         self.rooms_mut()
             .join(&message.namespace, &message.socket_id, message.room)
     }
@@ -334,6 +385,10 @@ impl Handler<Leave> for Hub {
     type Result = ();
 
     fn handle(&mut self, message: Leave, _: &mut Self::Context) {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            rooms.remove(&message.room);
+            return self.send_after(&message.namespace, &message.socket_id, message.room, false);
+        }
         self.rooms_mut()
             .leave(&message.namespace, &message.socket_id, &message.room);
     }
@@ -343,6 +398,11 @@ impl Handler<RoomsOf> for Hub {
     type Result = MessageResult<RoomsOf>;
 
     fn handle(&mut self, message: RoomsOf, _: &mut Self::Context) -> Self::Result {
+        if let Some(rooms) = self.gone_rooms(&message.namespace, &message.socket_id) {
+            let mut rooms = rooms.clone();
+            rooms.insert(message.socket_id.room());
+            return MessageResult(rooms);
+        }
         let rooms = self
             .rooms()
             .rooms_of(&message.namespace, &message.socket_id);
@@ -368,7 +428,7 @@ impl Handler<Emit> for Hub {
             permit,
             begun,
         } = message;
-        self.originate(Command::Broadcast(broadcast), is_local, Some(permit));
+        self.originate(Command::Broadcast(broadcast), is_local, permit);
         drop(begun);
     }
 }
@@ -396,7 +456,8 @@ impl Handler<Settle> for Hub {
 impl Handler<Reinject> for Hub {
     type Result = ();
 
-    fn handle(&mut self, Reinject(command): Reinject, _: &mut Self::Context) {
+    fn handle(&mut self, Reinject { command, from }: Reinject, _: &mut Self::Context) {
+        self.note(&command, Origin::Other(from));
         self.obey(&command, None);
     }
 }
@@ -405,26 +466,8 @@ impl Handler<Ask> for Hub {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) {
-        let Ask {
-            namespace,
-            question,
-            timeout,
-            is_local,
-            answers,
-        } = ask;
-        // Before anybody says how many others are asked, see `gateways::calls`. Servers do not ask themselves, as in Node.
-        if !matches!(question, Question::ServerEvent { .. }) {
-            self.answer(&namespace, question.clone(), &answers);
-        }
-        match &self.bridge {
-            Some(bridge) if !is_local => bridge.do_send(ForBridge::Ask(Box::new(AskOthers {
-                namespace,
-                question,
-                timeout,
-                answers,
-            }))),
-            // Whoever asked may have given up.
-            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+        if let Err(ask) = self.postpone(ask) {
+            self.put(ask);
         }
     }
 }
@@ -437,8 +480,9 @@ impl Handler<Answering> for Hub {
             namespace,
             question,
             answers,
+            from,
         } = message;
-        self.answer(&namespace, question, &answers);
+        self.answer(&namespace, question, &answers, Origin::Other(from));
     }
 }
 
@@ -498,6 +542,7 @@ mod tests {
             record: Arc::new(record),
             recipient: inbox.address(),
             registering: Interest::in_everything().register(),
+            departure: None,
         }
     }
 
@@ -574,9 +619,13 @@ mod tests {
             is_local: true,
         };
         hub.send(local).await.unwrap();
-        hub.send(Reinject(Command::Broadcast(to_all)))
-            .await
-            .unwrap();
+        let command = Command::Broadcast(to_all);
+        hub.send(Reinject {
+            command,
+            from: None,
+        })
+        .await
+        .unwrap();
         socket.next().await;
         socket.next().await;
         // The marker is the first to be published, so nothing was before it.

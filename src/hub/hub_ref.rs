@@ -9,7 +9,7 @@ use actix::{Addr, Handler, MailboxError, Message, dev::Request};
 
 use super::{
     actor::Hub,
-    ahead::{Ahead, Ticket},
+    ahead::{Ahead, Permit, Ticket},
     broadcast::Broadcast,
     messages::{Emit, Forward, Settle},
 };
@@ -70,13 +70,22 @@ impl HubRef {
         if !self.inner.addr.connected() {
             return Err(MailboxError::Closed);
         }
+        self.emit_with(broadcast, is_local, Some(permit));
+        Ok(())
+    }
+
+    /// As [`Self::emit`], and never waits: for what goes to one socket, and no more.
+    pub fn emit_to_one(&self, broadcast: Broadcast, is_local: bool) {
+        self.emit_with(broadcast, is_local, None);
+    }
+
+    fn emit_with(&self, broadcast: Broadcast, is_local: bool, permit: Option<Permit>) {
         self.do_send(Emit {
             broadcast,
             is_local,
             permit,
             begun: self.inner.ahead.begin(),
         });
-        Ok(())
     }
 
     /// Sends a message to one socket, behind every broadcast that could have been sent before: by way of the hub, if one is on

@@ -53,10 +53,16 @@ impl Interest {
     /// Returns whether a message for `room`, or for the namespace, could reach anybody.
     pub fn is_there(&self, namespace: &Namespace, room: Option<&Room>) -> bool {
         // In this order: the hub adds the socket first, and counts it down then.
-        self.num_registering.load(SeqCst) > 0 || (self.has_members)(namespace, room)
+        self.is_anybody_registering() || (self.has_members)(namespace, room)
     }
 
-    /// Notes a socket that is about to be registered. From the Socket actor, before its client learns of it.
+    /// Returns whether sockets are on their way to the hub, from clients or from other instances.
+    pub fn is_anybody_registering(&self) -> bool {
+        self.num_registering.load(SeqCst) > 0
+    }
+
+    /// Notes a socket that is about to be registered. From the Socket actor, before its client learns of it; or from whoever takes
+    /// a session over, for as long as it is on its way.
     pub fn register(&self) -> Registering {
         self.num_registering.fetch_add(1, SeqCst);
         Registering(Arc::clone(&self.num_registering))

@@ -3,9 +3,12 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix::Message;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     ahead::{Begun, Permit},
+    arrivals::ArrivalId,
     broadcast::Broadcast,
     command::Command,
     interest::Registering,
@@ -13,7 +16,10 @@ use super::{
     rooms::TooManyRooms,
 };
 use crate::{
-    socket::{inbox::InboxRef, messages::ForSocket, record::Record},
+    adapter::uid::Uid,
+    engine_io::sid::InstanceId,
+    relay,
+    socket::{departure::Departure, inbox::InboxRef, messages::ForSocket, record::Record},
     socket_io::ids::{Namespace, Room, SocketId},
 };
 
@@ -28,6 +34,8 @@ pub struct Register {
     pub recipient: InboxRef,
     /// Says that it is on its way; dropped when it has arrived.
     pub registering: Registering,
+    /// Of a session that is about to move to another instance: then the socket may be a member there only.
+    pub departure: Option<Arc<Departure>>,
 }
 
 /// Removes a socket from its namespace and its rooms. From the Socket actor, once; nothing comes back.
@@ -85,8 +93,8 @@ pub struct Emit {
     pub broadcast: Broadcast,
     /// Whether it is for this instance alone.
     pub is_local: bool,
-    /// Given back when every receiver of this instance has it in its inbox.
-    pub permit: Permit,
+    /// Given back when every receiver of this instance has it. None of what one socket may send and no more.
+    pub permit: Option<Permit>,
     /// Dropped when it was passed on.
     pub begun: Begun,
 }
@@ -125,7 +133,12 @@ pub struct Originate {
 /// Obeys a command that came from another instance (or an emitter). From the RedisBridge; never published again.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Reinject(pub Command);
+pub struct Reinject {
+    /// What to do.
+    pub command: Command,
+    /// What the sender calls itself on the bus. May be left out while no session moves here.
+    pub from: Option<String>,
+}
 
 /// Asks this instance and, unless it is local, all others. From gateways; comes back when the local answers are given, save
 /// for those of clients.
@@ -155,4 +168,93 @@ pub struct Answering {
     pub question: Question,
     /// Where answers go.
     pub answers: Answers,
+    /// What the asking instance calls itself on the bus.
+    pub from: Option<String>,
 }
+
+// ---- sessions that move; see `crate::relay` ----
+
+/// Lets a session's sockets go to another instance, in line with what others sent: by the relay, in the place of the marker ADOPT. Its
+/// Socket actor is told [`Departed`](crate::socket::messages::Departed), and the other instance `end`, in line with what this one publishes.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Depart {
+    /// Which sockets.
+    pub departure: Arc<Departure>,
+    /// Namespaces that the other instance listens to. If one is missing nothing happens, but that the actor is told so.
+    pub namespaces: HashSet<Namespace>,
+    /// Where they go.
+    pub to: InstanceId,
+    /// The marker END.
+    pub end: Bytes,
+    /// The session's actor.
+    pub socket: InboxRef,
+}
+
+/// Nobody acts upon these sockets, which have left for another instance, by way of this one any more. From their Socket actor, at its
+/// end; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Forget(pub Vec<(Namespace, SocketId)>);
+
+/// Sends bytes to another instance, behind what this one has published. From the Socket actor of a session that has moved there.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PassOn {
+    /// Whom to.
+    pub to: InstanceId,
+    /// What.
+    pub payload: Bytes,
+}
+
+/// Hands on what the former instance of a session says, behind what it has published. From the relay.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Hand {
+    /// Whom to. If it takes no more, the rest is lost with it.
+    pub to: mpsc::Sender<relay::Answer>,
+    /// What.
+    pub answer: relay::Answer,
+}
+
+/// Expects a session of another instance: what goes to sockets is noted for it from now on, and the marker ADOPT is published in this
+/// very place. From whoever brings it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Expect {
+    /// Which session.
+    pub id: ArrivalId,
+    /// What the other instance calls itself on the bus.
+    pub former: Uid,
+    /// The marker ADOPT.
+    pub marker: Bytes,
+    /// Lets the bridge read everything meanwhile.
+    pub registering: Registering,
+}
+
+/// The marker ADOPT has come back. From the relay, in its place among what others sent.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Mark(pub ArrivalId);
+
+/// The marker END has come. From the relay, in its place among what others sent.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Finish(pub ArrivalId);
+
+/// Makes members of the sockets of a session that has come, once END has come, too; what passed meanwhile is delivered to them first.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Bring {
+    /// Which session.
+    pub id: ArrivalId,
+    /// Its sockets, and their rooms without those that their ids name.
+    pub members: Vec<(Arc<Record>, InboxRef, HashSet<Room>)>,
+    /// Told when they are members. Dropped if the session was given up.
+    pub installed: oneshot::Sender<()>,
+}
+
+/// Expects a session no longer. From whoever wanted to bring it; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct GiveUp(pub ArrivalId);

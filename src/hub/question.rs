@@ -76,6 +76,8 @@ pub enum Answer {
     Sockets(Vec<SocketSnapshot>),
     /// How many clients of an instance the event goes to.
     NumClients(u64),
+    /// The event has gone to a client more: one of a session that moved to this instance meanwhile.
+    OneMore,
     /// What a client acknowledged.
     Ack(Args),
     /// What another server's handler returned.

@@ -260,6 +260,27 @@ impl<H> Rooms<H> {
         own.chain(rooms.rooms.keys().cloned()).collect()
     }
 
+    /// Returns whether `target` selects one socket.
+    pub fn selects(&self, namespace: &Namespace, target: &Target, id: &SocketId) -> bool {
+        let Some(rooms) = self.namespaces.get(namespace) else {
+            return false;
+        };
+        let member = rooms.by_id.get(id).and_then(|key| rooms.members.get(*key));
+        let Some(member) = member else { return false };
+        let is_in = |room: &Room| room.as_str() == id.as_str() || member.rooms.contains(room);
+        (target.rooms.is_empty() || target.rooms.iter().any(is_in))
+            && !target.except.iter().any(is_in)
+    }
+
+    /// Calls `call` with one socket, if it is there.
+    pub fn with_member(&self, namespace: &Namespace, id: &SocketId, call: impl FnOnce(&Member<H>)) {
+        let rooms = self.namespaces.get(namespace);
+        let member = rooms.and_then(|rooms| rooms.members.get(*rooms.by_id.get(id)?));
+        if let Some(member) = member {
+            call(member);
+        }
+    }
+
     /// Calls `call` once for each socket that `target` selects.
     pub fn select(&self, namespace: &Namespace, target: &Target, mut call: impl FnMut(&Member<H>)) {
         let Some(rooms) = self.namespaces.get(namespace) else {
@@ -348,6 +369,7 @@ mod tests {
         SocketId::from(format!("{name}-socket"))
     }
 
+    /// Returns who is selected, by whichever way of asking.
     fn select(rooms: &Rooms<char>, to: &[&str], except: &[&str]) -> String {
         let target = Target {
             rooms: to.iter().map(|room| Room::from(*room)).collect(),
@@ -356,6 +378,9 @@ mod tests {
         let mut selected = Vec::new();
         rooms.select(&chat(), &target, |member| selected.push(*member.handle()));
         selected.sort_unstable();
+        let one_by_one = ['a', 'b', 'c', 'd'].into_iter();
+        let one_by_one = one_by_one.filter(|name| rooms.selects(&chat(), &target, &id(*name)));
+        assert!(one_by_one.eq(selected.iter().copied()));
         selected.into_iter().collect()
     }
 

@@ -9,7 +9,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture,
     SpawnHandle, WrapFuture,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     any_bus::AnyBus,
@@ -40,6 +40,9 @@ const MAX_WAITING_QUESTIONS: usize = 1024;
 
 /// How long a namespace without sockets is listened to for the answers to a question, whatever its time-out.
 const MAX_HEARING: Duration = Duration::from_secs(10 * 60);
+
+/// How long a namespace is listened to for a session that is to move here.
+const HEARING_BEFORE_A_MOVE: Duration = Duration::from_secs(30);
 
 /// How long a namespace is listened to after its last socket has left, lest one that comes and goes cost Redis four commands
 /// each time.
@@ -74,8 +77,8 @@ pub struct Name {
 impl RedisBridge<AnyBus> {
     /// Returns a bridge for `namespaces` over the Redis of `config`, called `name` there. Nothing is connected before
     /// the actor starts, and a Redis that is away is no error. `on_connected` is called on the bridge's arbiter
-    /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what others say to
-    /// this instance alone.
+    /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what other
+    /// instances of Sockhop say.
     ///
     /// # Errors
     /// [`BusError::Address`]: the address has no meaning to us.
@@ -199,15 +202,44 @@ impl<B: Bus> RedisBridge<B> {
     /// Listens where a question is put, or keeps listening there, for as long as answers may come: the namespace may have no
     /// sockets here.
     fn hear_answers(&mut self, ask: &AskOthers, ctx: &mut Context<Self>) {
-        let namespace = &ask.namespace;
+        let delay = ask.timeout.min(MAX_HEARING) + CLOSE_DELAY;
+        self.hear_for(&ask.namespace, delay, ctx);
+    }
+
+    fn hear_for(&mut self, namespace: &Namespace, delay: Duration, ctx: &mut Context<Self>) {
         let is_open = self.namespaces.is_open(namespace);
         if !is_open {
             self.namespaces.open(namespace.clone());
         }
         if !is_open || self.closing.contains_key(namespace) {
-            let delay = ask.timeout.min(MAX_HEARING) + CLOSE_DELAY;
             self.close_later(namespace.clone(), delay, ctx);
         }
+    }
+
+    /// Listens where the sockets of a session will be that moves here.
+    fn hear(
+        &mut self,
+        namespaces: Vec<Namespace>,
+        reply: oneshot::Sender<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        for namespace in &namespaces {
+            self.hear_for(namespace, HEARING_BEFORE_A_MOVE, ctx);
+        }
+        let table = Arc::clone(&self.namespaces);
+        let hear = async move {
+            for namespace in &namespaces {
+                if !table.settled(namespace).await {
+                    return;
+                }
+            }
+            // Whoever waits may have given up.
+            _ = reply.send(());
+        };
+        ctx.spawn(
+            async move { _ = tokio::time::timeout(HEARING_BEFORE_A_MOVE, hear).await }
+                .into_actor(self),
+        );
     }
 
     /// Closes a namespace after a while, unless it is opened meanwhile.
@@ -265,6 +297,15 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
                 let channel = self.namespaces.private_of(to);
                 self.private.send(Outbound { channel, payload }, receipt);
             }
+            ForBridge::Tell { payload } => {
+                let channel = self.namespaces.shared().to_owned();
+                self.queue.push(Outbound { channel, payload });
+            }
+            ForBridge::Behind { to, payload } => {
+                let channel = self.namespaces.private_of(to);
+                self.queue.push(Outbound { channel, payload });
+            }
+            ForBridge::Hear { namespaces, reply } => self.hear(namespaces, reply, ctx),
             ForBridge::Look { instance, reply } if !self.is_down() => {
                 self.private
                     .look(self.namespaces.private_of(instance), reply);

@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     bus::Inbound,
     calls::Calls,
-    private::Listener,
+    private::{Audience, Listener},
     queue::Queue,
     status::BridgeStats,
     wire::{Channels, Kind, Unfit},
@@ -55,6 +55,8 @@ const MAX_UNCONFIRMED_BYTES: usize = 256 << 10;
 pub(super) const MAX_ANSWERING: usize = 1024;
 /// How long what clients and handlers answer is passed on at most, whatever the asking instance says.
 const MAX_ANSWER_TIME: Duration = Duration::from_secs(10 * 60);
+/// How long the hub's own answers may take: they wait for sessions that are on their way here.
+const HUB_ANSWER_TIME: Duration = Duration::from_secs(3);
 /// How long a handler of servers' events has, since the asking instance does not say; twice Node's time-out.
 const SERVER_EVENT_TIME: Duration = Duration::from_secs(10);
 
@@ -88,7 +90,7 @@ pub(super) struct HubGone;
 pub(super) struct Intake {
     uid: Uid,
     hub: HubDoor,
-    private: Listener,
+    listener: Listener,
     queue: Arc<Queue>,
     calls: Arc<Calls>,
     stats: Arc<BridgeStats>,
@@ -101,7 +103,7 @@ impl Intake {
     pub(super) fn new(
         uid: Uid,
         hub: HubDoor,
-        private: Listener,
+        listener: Listener,
         queue: Arc<Queue>,
         calls: Arc<Calls>,
         stats: Arc<BridgeStats>,
@@ -109,7 +111,7 @@ impl Intake {
         Self {
             uid,
             hub,
-            private,
+            listener,
             queue,
             calls,
             stats,
@@ -136,7 +138,7 @@ impl Intake {
             Ok(Incoming { uid, body }) => match body {
                 Body::Broadcast(broadcast) => {
                     let command = Command::Broadcast(broadcast);
-                    Ok(self.reinject(command, payload.len()).await?)
+                    Ok(self.reinject(command, uid, payload.len()).await?)
                 }
                 Body::Request(request) => {
                     self.take_request(channels, uid, request, payload.len())
@@ -153,9 +155,9 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes what another instance says to this one alone.
-    pub(super) fn take_private(&self, inbound: &Inbound) {
-        self.private.take(&inbound.payload);
+    /// Takes what an instance of Sockhop says. At once, so that it keeps its place among what is handed to the hub.
+    pub(super) fn take_said(&self, audience: Audience, inbound: &Inbound) {
+        self.listener.take(audience, &inbound.payload);
     }
 
     /// Skips a message whose channel is none that is listened to.
@@ -164,15 +166,20 @@ impl Intake {
     }
 
     /// Hands a command to the hub, no faster than the hub takes it.
-    async fn reinject(&mut self, command: Command, len_bytes: usize) -> Result<(), HubGone> {
+    async fn reinject(
+        &mut self,
+        command: Command,
+        from: Option<String>,
+        len_bytes: usize,
+    ) -> Result<(), HubGone> {
         self.stats.num_reinjected.fetch_add(1, Relaxed);
         self.num_unconfirmed += 1;
         self.unconfirmed_bytes += len_bytes;
-        let reinject = Reinject(command);
+        let reinject = Reinject { command, from };
         // Waiting for every message would cost a turn of both threads each. The mailbox keeps the order, so an
         // answer to this one says that the hub has taken all before it; until then nothing more is read.
         // Who joins a room is in it before the next message is judged by who is there.
-        let must_be_done = matches!(reinject.0, Command::Join { .. });
+        let must_be_done = matches!(reinject.command, Command::Join { .. });
         if must_be_done
             || self.num_unconfirmed >= MAX_UNCONFIRMED
             || self.unconfirmed_bytes >= MAX_UNCONFIRMED_BYTES
@@ -303,7 +310,7 @@ impl Intake {
                 return self.answer(channels, uid, id, question).await;
             }
         };
-        self.reinject(command, len_bytes).await.map(Ok)
+        self.reinject(command, uid, len_bytes).await.map(Ok)
     }
 
     /// The old form of a request, about one socket: only the instance that has it acts and answers.
@@ -322,6 +329,7 @@ impl Intake {
                 target: only(socket_id),
             },
             answers,
+            from: uid.clone(),
         };
         self.hub.answering.send(is_here).await.or(Err(HubGone))?;
         match received.try_recv() {
@@ -329,7 +337,7 @@ impl Intake {
             Ok(Answer::SocketIds(ids)) if ids.contains(socket_id) => {}
             _ => return Ok(Ok(())),
         }
-        self.reinject(command, 0).await?;
+        self.reinject(command, uid.clone(), 0).await?;
         if let Some(id) = id {
             self.respond(channels, uid.as_deref(), &Response::Done { id });
         }
@@ -351,7 +359,7 @@ impl Intake {
             Question::Broadcast { timeout, .. } => (*timeout).min(MAX_ANSWER_TIME),
             Question::ServerEvent { .. } => SERVER_EVENT_TIME,
             Question::SocketIds { .. } | Question::Rooms | Question::Sockets { .. } => {
-                Duration::ZERO
+                HUB_ANSWER_TIME
             }
         };
         let (answers, received) = mpsc::unbounded_channel();
@@ -359,6 +367,7 @@ impl Intake {
             namespace: channels.namespace().clone(),
             question,
             answers,
+            from: uid.clone(),
         };
         self.hub.answering.send(answering).await.or(Err(HubGone))?;
         let relay = Relay {
@@ -515,7 +524,10 @@ impl Relay {
             Answer::Ack(args) => Response::Ack { id, args },
             Answer::ServerReply(value) => Response::ServerSideReply { id, value },
             // The hub says none of these about itself.
-            Answer::Sockets(_) | Answer::Asked { .. } | Answer::Unreachable { .. } => return None,
+            Answer::Sockets(_)
+            | Answer::OneMore
+            | Answer::Asked { .. }
+            | Answer::Unreachable { .. } => return None,
         })
     }
 }

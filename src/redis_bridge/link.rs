@@ -69,7 +69,7 @@ pub(super) struct Link<B: Bus> {
     pub(super) calls: Arc<Calls>,
     /// Until the link runs.
     pub(super) inbox: Option<Inbox>,
-    /// Who takes what others say to this instance alone.
+    /// Who takes what instances of Sockhop say.
     pub(super) listener: Listener,
     pub(super) stats: Arc<BridgeStats>,
     pub(super) status: watch::Sender<BusStatus>,
@@ -406,11 +406,11 @@ impl<B: Bus> Link<B> {
                         settled.send_replace(true);
                         continue;
                     }
-                    Ok(Heard::Message(inbound)) if listening.is_private(&inbound) => {
-                        intake.take_private(&inbound);
-                        continue;
-                    }
                     Ok(Heard::Message(inbound)) => {
+                        if let Some(audience) = listening.audience(&inbound) {
+                            intake.take_said(audience, &inbound);
+                            continue;
+                        }
                         let mut is_ours = false;
                         for (channels, kind) in listening.places(&inbound) {
                             is_ours = true;

@@ -11,6 +11,7 @@ use std::{
 use super::{
     bus::{Inbound, Names},
     namespaces::Namespaces,
+    private::Audience,
     wire::{Channels, Kind},
 };
 use crate::{
@@ -48,8 +49,8 @@ pub(super) struct Listening {
     by_pattern: HashMap<String, Arc<Channels>>,
     /// To whom a channel belongs. There may be several: `/a` has a room whose channel is that of `/a#room`.
     by_channel: HashMap<String, Vec<Arc<Channels>>>,
-    /// Where this instance hears what is said to it alone, once that is listened to.
-    private: Option<String>,
+    /// Where instances of Sockhop are heard, and whom they speak to there, once that is listened to.
+    said: Vec<(String, Audience)>,
 }
 
 impl Listening {
@@ -57,10 +58,13 @@ impl Listening {
     pub(super) fn follow(&mut self, table: &Namespaces) -> Change {
         let wanted = table.all();
         let mut change = Change::default();
-        if self.private.is_none() {
-            let private = table.own_private().to_owned();
-            change.add.channels.push(private.clone());
-            self.private = Some(private);
+        if self.said.is_empty() {
+            self.said = vec![
+                (table.own_private().to_owned(), Audience::One),
+                (table.shared().to_owned(), Audience::All),
+            ];
+            let names = self.said.iter().map(|(name, _)| name.clone());
+            change.add.channels.extend(names);
         }
         let gone: Vec<_> = self
             .by_namespace
@@ -104,10 +108,14 @@ impl Listening {
         self.by_namespace.keys().cloned().collect()
     }
 
-    /// Returns whether a message is for this instance alone.
-    pub(super) fn is_private(&self, inbound: &Inbound) -> bool {
-        let own = self.private.as_ref();
-        inbound.pattern.is_none() && own.is_some_and(|own| own == &inbound.channel)
+    /// Returns whom a message speaks to that is from an instance of Sockhop to others of its kind; nothing of any other.
+    pub(super) fn audience(&self, inbound: &Inbound) -> Option<Audience> {
+        if inbound.pattern.is_some() {
+            return None;
+        }
+        let mut said = self.said.iter();
+        let (_, audience) = said.find(|(name, _)| *name == inbound.channel)?;
+        Some(*audience)
     }
 
     /// Becomes what the table of rooms says. The names are those of `table`.
@@ -219,6 +227,7 @@ mod tests {
             add.channels,
             [
                 "p-sockhop#Ab3dE6gH#",
+                "p-sockhop#",
                 "p-request#/a#",
                 "p-response#/a#",
                 "p-response#/a#abcdef#"
@@ -251,18 +260,24 @@ mod tests {
         let table = table(AdapterKind::Classic, &uid, &["/a"]);
         let mut listening = Listening::default();
         let own = inbound(None, "p-sockhop#Ab3dE6gH#");
-        assert!(!listening.is_private(&own), "it is not listened to yet");
+        let to_all = inbound(None, "p-sockhop#");
+        for name in [&own, &to_all] {
+            assert_eq!(listening.audience(name), None, "it is not listened to yet");
+        }
         listening.follow(&table);
         let kind = |pattern, channel| {
             let inbound = inbound(pattern, channel);
-            assert!(!listening.is_private(&inbound), "{channel} is private");
+            assert_eq!(listening.audience(&inbound), None, "{channel}");
             let mut kinds = listening.places(&inbound).map(|(_, kind)| kind);
             kinds.next()
         };
-        assert!(listening.is_private(&own));
-        assert_eq!(listening.places(&own).count(), 0);
+        for (name, audience) in [(&own, Audience::One), (&to_all, Audience::All)] {
+            assert_eq!(listening.audience(name), Some(audience));
+            assert_eq!(listening.places(name).count(), 0);
+        }
         assert_eq!(kind(None, "p-sockhop#Ab3dE6gX#"), None);
         assert_eq!(kind(Some("p#/a#*"), "p-sockhop#Ab3dE6gH#"), None);
+        assert_eq!(kind(Some("p#/a#*"), "p-sockhop#"), None);
         assert_eq!(
             kind(None, "p-request#/a#"),
             Some(Kind::Call(Carries::Requests))
@@ -292,7 +307,12 @@ mod tests {
         let main = listening.follow(&table);
         assert_eq!(
             main.add.channels,
-            ["p-sockhop#Ab3dE6gH#", "p#/a#", "p#/a#0123456789abcdef#"]
+            [
+                "p-sockhop#Ab3dE6gH#",
+                "p-sockhop#",
+                "p#/a#",
+                "p#/a#0123456789abcdef#"
+            ]
         );
         rooms.set(&"/a".into(), &"red".into(), true);
         let all = listening.follow_rooms(News::All(rooms.all()), &table);

@@ -30,6 +30,14 @@ pub enum ForBridge {
     Open(Namespace),
     /// A namespace has no sockets here any more.
     Close(Namespace),
+    /// Listens to namespaces for a while, whether they have sockets here or not. From the relay: sockets of a session that moves here
+    /// are about to be in them.
+    Hear {
+        /// Which.
+        namespaces: Vec<Namespace>,
+        /// Told when all of them are heard. Dropped if that cannot be said.
+        reply: oneshot::Sender<()>,
+    },
     /// Sends bytes to one instance, which knows what they are. From the relay.
     Send {
         /// Whom to.
@@ -38,6 +46,24 @@ pub enum ForBridge {
         payload: Bytes,
         /// Says how many have heard it: 0, if that instance is not there. Dropped if it cannot be sent, or if nobody knows.
         receipt: oneshot::Sender<usize>,
+    },
+    /// Says something to every instance of Sockhop, this one included: it hears its own words in their place among all that it
+    /// hears. They are published in one order with what [`Self::Publish`] publishes, that in which the bridge was told, and
+    /// wait in the same queue.
+    ///
+    /// With one Redis, all hear what anybody says and what anybody publishes in one order. A Redis Cluster keeps an order within
+    /// each channel alone.
+    Tell {
+        /// What.
+        payload: Bytes,
+    },
+    /// Sends bytes to one instance, behind all that was published before them and in the same queue. Nobody says whether they were
+    /// heard; see [`Self::Send`] for that, which overtakes what waits.
+    Behind {
+        /// Whom to.
+        to: InstanceId,
+        /// What.
+        payload: Bytes,
     },
     /// Looks whether an instance is there. From the relay.
     Look {

@@ -10,7 +10,9 @@
 //! Hub ◀─Reinject── incoming ◀── broadcasts, requests ◀── PSUBSCRIBE <prefix>#<nsp>#*      another connection
 //!     ◀─Answering─                                       SUBSCRIBE <prefix>-request#<nsp>#
 //!     ──Send, Look──▶ private ──▶ PUBLISH, NUMSUB
-//! relay ◀──────────── incoming ◀── whatever the relay of another instance said ◀── SUBSCRIBE <prefix>-sockhop#<instance>#
+//!     ──Tell, Behind─▶ queue, in one order with what is published
+//! relay ◀──────────── incoming ◀── whatever another instance said to this one ◀── SUBSCRIBE <prefix>-sockhop#<instance>#
+//!                                  whatever any instance said to all ◀─────────── SUBSCRIBE <prefix>-sockhop#
 //! whoever asked ◀── calls ◀──── responses ◀───────────── SUBSCRIBE <prefix>-response#<nsp>#, …<uid>#
 //! ```
 //! With the sharded adapter there are SPUBLISH and SSUBSCRIBE in the place of these, and other names; see `wire`.
@@ -26,7 +28,7 @@
 //! | `link` | the life of the connections |
 //! | `namespaces`, `listening` | what is to be listened to, and what is |
 //! | `incoming` | judges what others publish, and hands it on |
-//! | `private` | what instances of Sockhop say to one another alone |
+//! | `private` | what instances of Sockhop say to one another |
 //! | `calls` | questions whose answers may still come |
 //! | `outgoing`, `queue` | what waits to be published, and the door to it |
 //! | `status` | what `/readyz` and the log say about it |
@@ -70,7 +72,7 @@ pub mod messages;
 pub use actor::{FLUSH_TIMEOUT, Name, RedisBridge};
 pub use any_bus::AnyBus;
 pub use incoming::HubDoor;
-pub use private::Listener;
+pub use private::{Audience, Listener};
 pub use redis_bus::RedisBus;
 pub use sharded_bus::ShardedBus;
 pub use status::{BridgeStats, BusStatus, StatsSnapshot};

@@ -25,6 +25,8 @@ pub(super) struct Namespaces {
     uid: Uid,
     /// Where this instance hears what is said to it alone.
     private: String,
+    /// Where all instances of Sockhop hear what is said to all of them.
+    shared: String,
     fixed: HashSet<Namespace>,
     open: Mutex<HashMap<Namespace, Arc<Channels>>>,
     changed: Notify,
@@ -47,6 +49,7 @@ impl Namespaces {
             prefix: prefix.to_owned(),
             uid: uid.clone(),
             private: channel::private(prefix, instance),
+            shared: channel::shared(prefix),
             fixed: fixed.iter().cloned().collect(),
             open: Mutex::default(),
             changed: Notify::new(),
@@ -71,6 +74,11 @@ impl Namespaces {
     /// Returns the channel on which this instance hears what is said to it alone.
     pub(super) fn own_private(&self) -> &str {
         &self.private
+    }
+
+    /// Returns the channel on which all instances of Sockhop hear what is said to all of them.
+    pub(super) fn shared(&self) -> &str {
+        &self.shared
     }
 
     /// Returns the channel on which another instance hears what is said to it alone.

@@ -1,7 +1,8 @@
-//! What instances of Sockhop say to one another alone: bytes whose meaning the bridge does not know.
+//! What instances of Sockhop say to one another, and Node never hears: bytes whose meaning the bridge does not know.
 //!
-//! Kept apart from the outgoing queue, which outlives an outage: these fail at once without a connection, and whoever sends
-//! them learns whether they were heard. What waits is bounded by [`MAX_WAITING`] messages and [`MAX_WAITING_BYTES`].
+//! Whoever listens to it hears both what was said to this instance and what was said to all. The way out here is that of messages
+//! with a receipt alone: apart from the outgoing queue, which outlives an outage, these fail at once without a connection, and
+//! whoever sends them learns whether they were heard. What waits is bounded by [`MAX_WAITING`] messages and [`MAX_WAITING_BYTES`].
 
 use std::{
     fmt,
@@ -25,18 +26,31 @@ const MAX_BATCH: usize = 256;
 /// Bytes of one batch, unless its last message alone is longer.
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
-/// Who takes what others say to this instance alone.
+/// Whom something was said to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// This instance alone.
+    One,
+    /// All instances of Sockhop.
+    All,
+}
+
+/// What [`Listener`] does with what is said.
+type Take = dyn Fn(Audience, &Bytes) + Send + Sync;
+
+/// Who takes what instances of Sockhop say: others to this one alone, and each, this one included, to all.
 #[derive(Clone)]
 pub struct Listener {
-    take: Arc<dyn Fn(&Bytes) + Send + Sync>,
+    take: Arc<Take>,
     lose_all: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Listener {
-    /// Puts a listener together: `take` is called with each message, `lose_all` when others cannot be heard any more. Both on the
-    /// bridge's arbiter, and neither may block.
+    /// Puts a listener together: `take` is called with each message, in its place among all that comes over the same
+    /// connection: what was handed to the hub before it was published before it. `lose_all` is called when others cannot be heard
+    /// any more. Both on the bridge's arbiter, and neither may block.
     pub fn new(
-        take: impl Fn(&Bytes) + Send + Sync + 'static,
+        take: impl Fn(Audience, &Bytes) + Send + Sync + 'static,
         lose_all: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -45,8 +59,8 @@ impl Listener {
         }
     }
 
-    pub(super) fn take(&self, payload: &Bytes) {
-        (self.take)(payload);
+    pub(super) fn take(&self, audience: Audience, payload: &Bytes) {
+        (self.take)(audience, payload);
     }
 
     pub(super) fn lose_all(&self) {

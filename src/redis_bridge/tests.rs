@@ -11,12 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, Context, Handler, ResponseFuture};
+use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Name, RedisBridge, StatsSnapshot,
+    AnyBus, Audience, BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Name, RedisBridge,
+    ShardedBus, StatsSnapshot,
     bus::Bus,
     incoming::{HubDoor, MAX_ANSWERING},
     memory_bus::{Deed, MemoryBus},
@@ -30,6 +31,7 @@ use crate::{
         message,
         request::{self, Request, RequestId},
         response::{self, Response},
+        sharded_channel::SubscriptionMode,
         uid::Uid,
     },
     config::{DEFAULT_REDIS_PREFIX, RedisConfig, RedisTls, Secret},
@@ -41,7 +43,7 @@ use crate::{
         messages::{Answering, Reinject},
         question::{Answer, Answers, Question},
     },
-    redis_endpoint::fault::{ACL_RULE, Fault},
+    redis_endpoint::fault::{ACL_RULE, Fault, SHARDED_ACL_RULE},
     redis_server::RedisServer,
     socket_io::{
         args::Args,
@@ -62,6 +64,8 @@ async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
 /// Stands in the hub's place.
 struct Probe {
     heard: mpsc::UnboundedSender<Broadcast>,
+    said: mpsc::UnboundedSender<Said>,
+    num_heard: usize,
     /// Takes no message while this is false.
     is_open: watch::Receiver<bool>,
     num_waiting: Arc<AtomicUsize>,
@@ -76,16 +80,48 @@ impl Actor for Probe {
 impl Handler<Reinject> for Probe {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, Reinject(command): Reinject, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        Reinject { command, .. }: Reinject,
+        _ctx: &mut Self::Context,
+    ) -> Self::Result {
         let Command::Broadcast(broadcast) = command else {
             panic!("no broadcast: {command:?}");
         };
         let _ = self.heard.send(broadcast);
+        self.num_heard += 1;
         self.num_waiting.fetch_add(1, SeqCst);
         let mut is_open = self.is_open.clone();
         Box::pin(async move {
             let _ = is_open.wait_for(|is_open| *is_open).await;
         })
+    }
+}
+
+/// What an instance of Sockhop said.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    audience: Audience,
+    payload: Bytes,
+    /// Broadcasts that the hub was given before it.
+    num_before: usize,
+}
+
+/// What the bridge's listener passes on to the probe.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Say(Audience, Bytes);
+
+impl Handler<Say> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, Say(audience, payload): Say, _ctx: &mut Self::Context) {
+        let num_before = self.num_heard;
+        let _ = self.said.send(Said {
+            audience,
+            payload,
+            num_before,
+        });
     }
 }
 
@@ -131,7 +167,15 @@ fn name() -> Name {
 
 /// Nobody speaks to these instances alone.
 fn deaf() -> Listener {
-    Listener::new(|payload| panic!("{payload:?}"), || {})
+    Listener::new(
+        |audience, payload| panic!("{audience:?} {payload:?}"),
+        || {},
+    )
+}
+
+fn passing_on(probe: Addr<Probe>) -> Listener {
+    let take = move |audience, payload: &Bytes| probe.do_send(Say(audience, payload.clone()));
+    Listener::new(take, || {})
 }
 
 fn publish(broadcast: Broadcast) -> ForBridge {
@@ -140,8 +184,10 @@ fn publish(broadcast: Broadcast) -> ForBridge {
 
 /// An instance without a hub: a bridge and its probe.
 struct Instance<B: Bus> {
+    id: InstanceId,
     bridge: Addr<RedisBridge<B>>,
     heard: mpsc::UnboundedReceiver<Broadcast>,
+    said: mpsc::UnboundedReceiver<Said>,
     hub: watch::Sender<bool>,
     num_waiting: Arc<AtomicUsize>,
     status: watch::Receiver<BusStatus>,
@@ -157,11 +203,18 @@ impl<B: Bus> Instance<B> {
     }
 
     fn interested(bus: B, interest: Interest) -> Self {
+        Self::speaking(AdapterKind::Classic, bus, interest)
+    }
+
+    fn speaking(adapter: AdapterKind, bus: B, interest: Interest) -> Self {
+        let (saying, said) = mpsc::unbounded_channel();
         let (sender, heard) = mpsc::unbounded_channel();
         let (hub, is_open) = watch::channel(true);
         let num_waiting = Arc::new(AtomicUsize::new(0));
         let probe = Probe {
             heard: sender,
+            said: saying,
+            num_heard: 0,
             is_open,
             num_waiting: num_waiting.clone(),
             silent: Vec::new(),
@@ -169,15 +222,16 @@ impl<B: Bus> Instance<B> {
         .start();
         let num_connected = Arc::new(AtomicUsize::new(0));
         let count = num_connected.clone();
-        let Name { uid, instance } = name();
+        let uid = adapter.random_uid().unwrap();
+        let instance = InstanceId::random().unwrap();
         let fixed = NAMESPACES.map(Namespace::from).to_vec();
-        let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, instance, fixed);
+        let namespaces = Namespaces::new(adapter, "socket.io", &uid, instance, fixed);
         let bridge = RedisBridge::over(
             bus,
             uid,
             namespaces,
-            door_with(probe, interest),
-            deaf(),
+            door_with(probe.clone(), interest),
+            passing_on(probe),
             Arc::new(move || {
                 count.fetch_add(1, SeqCst);
             }),
@@ -185,8 +239,10 @@ impl<B: Bus> Instance<B> {
         let (status, stats) = (bridge.status(), bridge.stats());
         let bridge = bridge.start();
         Self {
+            id: instance,
             bridge,
             heard,
+            said,
             hub,
             num_waiting,
             status,
@@ -221,6 +277,15 @@ impl<B: Bus> Instance<B> {
 
     fn publish(&self, broadcast: &Broadcast) {
         self.bridge.do_send(publish(broadcast.clone()));
+    }
+
+    fn tell(&self, payload: impl Into<Bytes>) {
+        let payload = payload.into();
+        self.bridge.do_send(ForBridge::Tell { payload });
+    }
+
+    async fn is_told(&mut self) -> Said {
+        soon("a word", self.said.recv()).await.unwrap()
     }
 
     async fn hears(&mut self) -> Broadcast {
@@ -262,13 +327,16 @@ fn config(server: &RedisServer) -> RedisBus {
 }
 
 fn redis_at(url: &str) -> RedisBus {
-    RedisBus::new(&RedisConfig {
+    RedisBus::new(&redis_config(url, AdapterKind::Classic)).unwrap()
+}
+
+fn redis_config(url: &str, adapter: AdapterKind) -> RedisConfig {
+    RedisConfig {
         url: Secret::new(url),
         prefix: DEFAULT_REDIS_PREFIX.to_owned(),
-        adapter: AdapterKind::Classic,
+        adapter,
         tls: RedisTls::default(),
-    })
-    .unwrap()
+    }
 }
 
 #[actix::test]
@@ -343,14 +411,54 @@ async fn after_an_outage_it_subscribes_before_it_publishes_what_waited() {
     assert_eq!(names.patterns, ["socket.io#/#*", "socket.io#/events#*"]);
     assert_eq!(
         names.channels.len(),
-        7,
-        "three for each namespace, and its own"
+        8,
+        "three for each namespace, its own, and that of all"
     );
     let Deed::Published(batch) = &since[1] else {
         panic!("{since:?}")
     };
     assert_eq!((batch.len(), since.len()), (2, 2));
     assert_eq!(instance.num_connected.load(SeqCst), 2);
+}
+
+fn said(audience: Audience, payload: &'static str, num_before: usize) -> Said {
+    Said {
+        audience,
+        payload: Bytes::from(payload),
+        num_before,
+    }
+}
+
+#[actix::test]
+async fn what_is_told_to_all_keeps_its_place_among_what_is_published_and_comes_back() {
+    let bus = MemoryBus::new();
+    let mut a = Instance::over(bus.clone()).up().await;
+    let mut b = Instance::over(bus.clone()).up().await;
+    // So that all of it waits in the queue first.
+    bus.set_answering(false);
+    a.publish(&event("0"));
+    assert_eq!(b.hears().await, event("0"));
+    a.publish(&event("1"));
+    a.tell("marker");
+    a.publish(&event("2"));
+    let behind = ForBridge::Behind {
+        to: b.id,
+        payload: "for b".into(),
+    };
+    a.bridge.do_send(behind);
+    a.publish(&event("3"));
+    bus.set_answering(true);
+    for name in ["1", "2", "3"] {
+        assert_eq!(b.hears().await, event(name));
+    }
+    assert_eq!(b.is_told().await, said(Audience::All, "marker", 2));
+    assert_eq!(b.is_told().await, said(Audience::One, "for b", 3));
+    assert_eq!(a.is_told().await, said(Audience::All, "marker", 0));
+    a.until_stats(|stats| stats.num_own_echoes == 4).await;
+    // Nothing else has come to either.
+    a.tell("end");
+    assert_eq!(a.is_told().await, said(Audience::All, "end", 0));
+    assert_eq!(b.is_told().await, said(Audience::All, "end", 4));
 }
 
 #[actix::test]
@@ -745,6 +853,8 @@ async fn it_ends_when_the_hub_is_gone() {
     let (_hub, is_open) = watch::channel(true);
     let probe = Probe {
         heard: sender,
+        said: mpsc::unbounded_channel().0,
+        num_heard: 0,
         is_open,
         num_waiting: Arc::default(),
         silent: Vec::new(),
@@ -802,6 +912,62 @@ async fn two_instances_hear_each_other_over_redis() {
         assert_eq!(b.hears().await, event(&number.to_string()));
     }
     assert_eq!(a.stats.snapshot().num_dropped, 0);
+}
+
+/// Two speak at once, and two listen.
+async fn is_one_order<B: Bus>(adapter: AdapterKind, bus: impl Fn() -> B) {
+    const NUM: usize = 500;
+    let start = || Instance::speaking(adapter, bus(), Interest::in_everything()).up();
+    let (mut a, mut b) = (start().await, start().await);
+    let (mut c, mut d) = (start().await, start().await);
+    for number in 0..NUM {
+        for (instance, who) in [(&a, "a"), (&b, "b")] {
+            instance.publish(&event(&format!("{who}{number}")));
+            instance.tell(format!("{who}{number}"));
+        }
+    }
+    let mut orders = Vec::new();
+    for listener in [&mut c, &mut d] {
+        let mut order = Vec::new();
+        let mut events = Vec::new();
+        for _ in 0..2 * NUM {
+            events.push(listener.hears().await);
+            let Said {
+                audience,
+                payload,
+                num_before,
+            } = listener.is_told().await;
+            assert_eq!(audience, Audience::All);
+            order.push((payload, num_before));
+        }
+        for (payload, num_before) in &order {
+            let name = std::str::from_utf8(payload).unwrap();
+            let own = events.iter().position(|heard| *heard == event(name));
+            let number: usize = name[1..].parse().unwrap();
+            let next = event(&format!("{}{}", &name[..1], number + 1));
+            let next = events.iter().position(|heard| *heard == next);
+            assert!(own.is_some_and(|own| own < *num_before), "{name}");
+            assert!(next.is_none_or(|next| *num_before <= next), "{name}");
+        }
+        orders.push((order, events));
+    }
+    let [one, other] = orders.try_into().unwrap();
+    assert_eq!(one, other);
+    // Each hears its own words among those of others, in the same order.
+    for speaker in [&mut a, &mut b] {
+        for (payload, _) in &one.0 {
+            assert_eq!(speaker.is_told().await.payload, *payload);
+        }
+    }
+}
+
+#[actix::test]
+async fn all_hear_what_is_told_and_what_is_published_in_one_order() {
+    let server = RedisServer::start();
+    is_one_order(AdapterKind::Classic, || config(&server)).await;
+    let sharded = AdapterKind::Sharded(SubscriptionMode::default());
+    let config = redis_config(&server.url(), sharded);
+    is_one_order(sharded, || ShardedBus::new(&config).unwrap()).await;
 }
 
 #[actix::test]
@@ -1127,15 +1293,30 @@ async fn who_may_not_publish_is_told_at_once_and_still_hears() {
 
 #[actix::test]
 async fn the_documented_rights_are_enough() {
-    let rule: Vec<&str> = ACL_RULE.split_whitespace().collect();
-    let user = [&["--user", "sockhop", "on", ">pw"][..], &rule].concat();
-    let server = RedisServer::start_with(&user);
-    let url = format!("redis://sockhop:pw@127.0.0.1:{}", server.port());
-    let a = Instance::over(redis_at(&url)).up().await;
-    let mut b = Instance::over(redis_at(&url)).up().await;
-    b.hears_next(&a, &full_of_everything()).await;
-    let log = server.command(&[b"ACL", b"LOG"]);
-    assert_eq!(log, b"*0\r\n", "{}", String::from_utf8_lossy(&log));
+    let ways = [
+        (AdapterKind::Classic, ACL_RULE),
+        (
+            AdapterKind::Sharded(SubscriptionMode::default()),
+            SHARDED_ACL_RULE,
+        ),
+    ];
+    for (adapter, rule) in ways {
+        let rule: Vec<&str> = rule.split_whitespace().collect();
+        let user = [&["--user", "sockhop", "on", ">pw"][..], &rule].concat();
+        let server = RedisServer::start_with(&user);
+        let url = format!("redis://sockhop:pw@127.0.0.1:{}", server.port());
+        let start = || {
+            let bus = AnyBus::new(&redis_config(&url, adapter)).unwrap();
+            Instance::speaking(adapter, bus, Interest::in_everything()).up()
+        };
+        let a = start().await;
+        let mut b = start().await;
+        b.hears_next(&a, &event("one")).await;
+        a.tell("all");
+        assert_eq!(b.is_told().await, said(Audience::All, "all", 1));
+        let log = server.command(&[b"ACL", b"LOG"]);
+        assert_eq!(log, b"*0\r\n", "{}", String::from_utf8_lossy(&log));
+    }
 }
 
 #[actix::test]
@@ -1178,6 +1359,8 @@ async fn the_bridge_is_built_from_the_settings() {
     let (_hub, is_open) = watch::channel(true);
     let probe = Probe {
         heard: sender,
+        said: mpsc::unbounded_channel().0,
+        num_heard: 0,
         is_open,
         num_waiting: Arc::default(),
         silent: Vec::new(),

@@ -310,6 +310,8 @@ impl Channels {
         if envelope.is_from(&self.uid) {
             return Err(Unfit::OwnEcho);
         }
+        // A name is copied only for whoever looks at it.
+        let uid = interest.is_anybody_registering().then(|| envelope.uid());
         let room = match addressed {
             Addressed::Namespace => None,
             Addressed::Room(room) => Some(room),
@@ -322,7 +324,7 @@ impl Channels {
             return Err(Unfit::Foreign);
         }
         Ok(Incoming {
-            uid: None,
+            uid,
             body: Body::Broadcast(broadcast),
         })
     }

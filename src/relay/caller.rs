@@ -6,23 +6,30 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Relay,
     wire::{self, Body, Message, Request},
 };
-use crate::engine_io::{
-    dialect::Revision,
-    handshake::HandshakeError,
-    sid::{InstanceId, Sid},
+use crate::{
+    engine_io::{
+        dialect::Revision,
+        handshake::HandshakeError,
+        sid::{InstanceId, Sid},
+    },
+    hub::arrivals::ArrivalId,
 };
 
 /// Requests that may be under way to other instances at a time: most of them parked polls.
 pub(super) const MAX_CALLS: usize = 16_384;
+
+/// Things that may have been said about one session that moves here and not been looked at.
+const MAX_SAID: usize = 1024;
 
 /// What the client is answered.
 pub type Answer = wire::Answer;
@@ -30,7 +37,16 @@ pub type Answer = wire::Answer;
 #[derive(Debug)]
 struct Waiting {
     to: InstanceId,
-    reply: oneshot::Sender<Answer>,
+    reply: Reply,
+}
+
+/// Who waits.
+#[derive(Debug)]
+enum Reply {
+    /// For one answer.
+    Once(oneshot::Sender<Answer>),
+    /// For all that is said about a session that moves here.
+    All(mpsc::Sender<Answer>),
 }
 
 #[derive(Debug, Default)]
@@ -51,16 +67,15 @@ impl Calls {
     }
 
     /// Notes a call; `None` if too many are under way, or this instance is stopping.
-    fn begin(&self, to: InstanceId) -> Option<(u64, oneshot::Receiver<Answer>)> {
+    fn begin(&self, to: InstanceId, reply: Reply) -> Option<u64> {
         let mut state = self.lock();
         if state.is_closed || state.calls.len() >= MAX_CALLS {
             return None;
         }
         let id = state.num_begun;
         state.num_begun += 1;
-        let (reply, answer) = oneshot::channel();
         state.calls.insert(id, Waiting { to, reply });
-        Some((id, answer))
+        Some(id)
     }
 
     /// Forgets a call; returns whether it was still under way.
@@ -71,11 +86,33 @@ impl Calls {
     /// Hands an answer to whoever waits for it. One from an instance that was not asked is none.
     pub(super) fn answer(&self, from: InstanceId, id: u64, answer: Answer) {
         let mut state = self.lock();
-        if state.calls.get(&id).is_some_and(|call| call.to == from)
-            && let Some(call) = state.calls.remove(&id)
-        {
+        if state.calls.get(&id).is_none_or(|call| call.to != from) {
+            return;
+        }
+        let Some(call) = state.calls.remove(&id) else {
+            return;
+        };
+        match call.reply {
             // The client may have gone away just now; the host learns of it by the call's abort.
-            _ = call.reply.send(answer);
+            Reply::Once(reply) => _ = reply.send(answer),
+            Reply::All(reply) => {
+                // Who does not keep up loses the rest, and knows it by the end.
+                if reply.try_send(answer).is_ok() {
+                    let reply = Reply::All(reply);
+                    state.calls.insert(id, Waiting { to: from, reply });
+                }
+            }
+        }
+    }
+
+    /// Returns where all that an instance says about a session that moves here goes.
+    pub(super) fn listener(&self, from: InstanceId, id: u64) -> Option<mpsc::Sender<Answer>> {
+        match self.lock().calls.get(&id) {
+            Some(Waiting {
+                to,
+                reply: Reply::All(reply),
+            }) if *to == from => Some(reply.clone()),
+            _ => None,
         }
     }
 
@@ -118,7 +155,8 @@ impl Call {
         request: Request,
         polled: Option<Sid>,
     ) -> Option<Self> {
-        let (id, answer) = relay.calls.begin(to)?;
+        let (reply, answer) = oneshot::channel();
+        let id = relay.calls.begin(to, Reply::Once(reply))?;
         let heard = relay.send(to, id, &Message::Request(request));
         Some(Self {
             relay: Arc::clone(relay),
@@ -199,7 +237,134 @@ impl PostCall {
     }
 }
 
+/// A session that moves here, or has: the way to the instance that it comes from. Dropped before that instance has heard that it has
+/// come, or that it has ended, it is aborted.
+#[derive(Debug)]
+pub struct MoveCall {
+    relay: Arc<Relay>,
+    sid: Sid,
+    to: InstanceId,
+    id: u64,
+    answers: mpsc::Receiver<Answer>,
+    /// Whether the client counts on the move: then the session ends with it.
+    is_final: bool,
+    /// Whether the host needs to hear no more of it.
+    is_over: bool,
+}
+
+/// How to tell the instance that a session came from something about it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    relay: Arc<Relay>,
+    to: InstanceId,
+    id: u64,
+}
+
+impl Teller {
+    /// Says something. Whoever it is said to may be gone.
+    pub fn tell(&self, request: Request) {
+        self.relay
+            .send(self.to, self.id, &Message::Request(request));
+    }
+
+    /// Says something, and returns whether it was heard.
+    pub async fn tell_surely(&self, request: Request) -> bool {
+        let message = Message::Request(request);
+        let heard = self.relay.send(self.to, self.id, &message).await;
+        matches!(heard, Ok(1..))
+    }
+}
+
+impl MoveCall {
+    /// Returns by which the hub knows the session while it is on its way.
+    pub fn arrival(&self) -> ArrivalId {
+        ArrivalId {
+            from: self.to,
+            number: self.id,
+        }
+    }
+
+    /// Returns the session's id.
+    pub fn sid(&self) -> &Sid {
+        &self.sid
+    }
+
+    /// Returns the marker ADOPT.
+    pub fn marker(&self) -> Bytes {
+        self.relay.encode(self.id, &Message::Adopt { to: self.to })
+    }
+
+    /// Returns how to say something.
+    pub fn teller(&self) -> Teller {
+        Teller {
+            relay: Arc::clone(&self.relay),
+            to: self.to,
+            id: self.id,
+        }
+    }
+
+    /// Notes that the client counts on the move from now on.
+    pub fn is_wanted(&mut self) {
+        self.is_final = true;
+    }
+
+    /// Returns what the host says next; `None` if it says no more: it is gone, or cannot be heard.
+    pub async fn next(&mut self) -> Option<Answer> {
+        self.answers.recv().await
+    }
+
+    /// Polls for what the host says next; see [`Self::next`].
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        self.answers.poll_recv(cx)
+    }
+
+    /// Tells the host that the session, which has come, has ended; or nothing, if `is_known`: it said itself that it has no more to do
+    /// with it.
+    pub fn end(mut self, is_known: bool) {
+        self.is_over = true;
+        if !is_known {
+            self.teller().tell(Request::Ended);
+        }
+    }
+}
+
+impl Drop for MoveCall {
+    fn drop(&mut self) {
+        self.relay.calls.end(self.id);
+        if !self.is_over {
+            let sid = self.is_final.then(|| self.sid.as_str().to_owned());
+            self.teller().tell(Request::Abort { sid });
+        }
+    }
+}
+
 impl Relay {
+    /// Asks for a session that is to move here; `None` if too much is under way.
+    pub(super) fn move_here(
+        self: &Arc<Self>,
+        sid: &Sid,
+        revision: Revision,
+    ) -> Option<(MoveCall, oneshot::Receiver<usize>)> {
+        let (reply, answers) = mpsc::channel(MAX_SAID);
+        let to = sid.owner();
+        let id = self.calls.begin(to, Reply::All(reply))?;
+        let request = Request::Upgrade {
+            sid: sid.as_str().to_owned(),
+            revision,
+        };
+        let heard = self.send(to, id, &Message::Request(request));
+        let call = MoveCall {
+            relay: Arc::clone(self),
+            sid: *sid,
+            to,
+            id,
+            answers,
+            is_final: false,
+            is_over: false,
+        };
+        Some((call, heard))
+    }
+
     /// Returns whether a session of this id could live at another instance.
     pub fn is_elsewhere(&self, sid: &Sid) -> bool {
         sid.owner() != self.own

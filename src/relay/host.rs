@@ -25,18 +25,21 @@ use crate::{
         handshake::{Facts, HandshakeError, SessionFact, TransportName, verify},
         sid::{InstanceId, Sid},
     },
+    hub::messages::Depart,
     socket::{
         actor::{Services, Socket},
-        messages::{self, Abandon, Poll, PollAnswer, Post, PostAnswer},
+        departure::Departure,
+        messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
         sessions::Session,
     },
+    socket_io::ids::Namespace,
 };
 
 /// Requests of others that may be under way at a time; one beyond it is told that its session is unknown.
 pub(super) const MAX_HOSTED: usize = 65_536;
 
 /// Of which request.
-type Key = (InstanceId, u64);
+pub(super) type Key = (InstanceId, u64);
 
 /// A request that is under way. Dropped, it is aborted.
 #[derive(Debug)]
@@ -45,6 +48,17 @@ struct Hosted {
     _abort: oneshot::Sender<()>,
     /// Where a POST's body is waited for.
     body: Option<oneshot::Sender<messages::Body>>,
+    /// Of a session that is to move to the caller.
+    leaving: Option<Leaving>,
+}
+
+/// A session that is to move, or has.
+#[derive(Clone, Debug)]
+struct Leaving {
+    session: Arc<Session>,
+    departure: Arc<Departure>,
+    /// Namespaces that the caller was told of, and listens to.
+    told: HashSet<Namespace>,
 }
 
 /// Requests that are under way.
@@ -61,7 +75,7 @@ impl Host {
         _ = self.services.set(Arc::downgrade(services));
     }
 
-    fn services(&self) -> Option<Arc<Services>> {
+    pub(super) fn services(&self) -> Option<Arc<Services>> {
         self.services.get().and_then(Weak::upgrade)
     }
 
@@ -87,23 +101,46 @@ impl Host {
         let key = (envelope.from, envelope.id);
         let body = match request {
             Request::Poll { sid, revision } => {
-                return match self.judge(&sid, revision) {
+                return match self.judge(&sid, revision, false) {
                     Ok(session) => self.poll(relay, key, session),
                     Err(error) => answer(relay, key, &error),
                 };
             }
             Request::Post { sid, revision } => {
-                return match self.judge(&sid, revision) {
+                return match self.judge(&sid, revision, false) {
                     Ok(session) => self.post(relay, key, session),
                     Err(error) => answer(relay, key, &error),
                 };
             }
             // Its task ends, and with it all that waits for the client.
             Request::Abort { sid } => {
-                let was_under_way = self.lock().remove(&key).is_some();
-                if !was_under_way && let Some(sid) = sid {
-                    self.lose_answer(&sid);
+                let hosted = self.lock().remove(&key);
+                match (hosted, sid) {
+                    (None, Some(sid)) => self.lose_answer(&sid),
+                    // The client counts on the move, so it polls no more.
+                    (Some(hosted), Some(_)) => {
+                        if let Some(leaving) = hosted.leaving {
+                            leaving.session.addr.do_send(Abandon);
+                        }
+                    }
+                    (_, None) => {}
                 }
+                return;
+            }
+            Request::Upgrade { sid, revision } => {
+                return match self.judge(&sid, revision, true) {
+                    Ok(session) => self.let_probe(relay, key, session),
+                    Err(error) => answer(relay, key, &error),
+                };
+            }
+            Request::Probed => return self.tell(key, FromNext::Probed),
+            Request::Taken => return self.tell(key, FromNext::Taken),
+            Request::Acked { at, id, args } => {
+                return self.tell(key, FromNext::Acked { at, id, args });
+            }
+            Request::Ended => {
+                self.tell(key, FromNext::Ended);
+                self.lock().remove(&key);
                 return;
             }
             // The caller's limit may be another.
@@ -146,7 +183,12 @@ impl Host {
     }
 
     /// Finds the session, if the protocol's rules allow such a request; the caller has checked all but these.
-    fn judge(&self, sid: &str, revision: Revision) -> Result<Arc<Session>, Answer> {
+    fn judge(
+        &self,
+        sid: &str,
+        revision: Revision,
+        is_upgrade: bool,
+    ) -> Result<Arc<Session>, Answer> {
         let services = self.services();
         let unknown = HandshakeError::SessionIdUnknown;
         let error = |error: HandshakeError| Answer::Error { code: error.code() };
@@ -154,10 +196,14 @@ impl Host {
         let session = Sid::parse(sid).and_then(|sid| services.sessions.get(&sid));
         let session = session.ok_or_else(|| error(unknown))?;
         let facts = Facts {
-            transport: Some(TransportName::Polling),
+            transport: Some(if is_upgrade {
+                TransportName::WebSocket
+            } else {
+                TransportName::Polling
+            }),
             origin_is_legal: true,
             session: SessionFact::On(session.transport(), session.revision),
-            is_upgrade: false,
+            is_upgrade,
             is_get: true,
             revision,
             allow_eio3: services.config.allow_eio3,
@@ -184,9 +230,109 @@ impl Host {
         let hosted = Hosted {
             _abort: abort,
             body,
+            leaving: None,
         };
         self.lock().insert(key, hosted);
         aborted
+    }
+
+    // ---- sessions that move ----
+
+    /// Lets a WebSocket of the caller probe; answers when it may.
+    fn let_probe(&self, relay: &Arc<Relay>, key: Key, session: Arc<Session>) {
+        let gone = self.begin(key, None);
+        let (reply, receiver) = oneshot::channel();
+        let (to, number) = key;
+        session.addr.do_send(ProbeElsewhere {
+            to,
+            number,
+            gone,
+            reply,
+        });
+        let relay = Arc::clone(relay);
+        actix_rt::spawn(async move {
+            let (to, id) = key;
+            let answer = match receiver.await {
+                Ok(Some(departure)) => {
+                    let namespaces = departure.namespaces();
+                    let mut under_way = relay.host.lock();
+                    let Some(hosted) = under_way.get_mut(&key) else {
+                        return;
+                    };
+                    hosted.leaving = Some(Leaving {
+                        session,
+                        departure,
+                        told: namespaces.iter().cloned().collect(),
+                    });
+                    let uid = relay.uid.clone();
+                    Answer::Ready { uid, namespaces }
+                }
+                refused => {
+                    relay.host.lock().remove(&key);
+                    match refused {
+                        Ok(_) => Answer::Refused,
+                        Err(_) => unknown(),
+                    }
+                }
+            };
+            relay.send(to, id, &Message::Answer(answer));
+        });
+    }
+
+    /// The marker ADOPT has come: lets the session go, in line with what else has come.
+    pub(super) fn depart(&self, relay: &Relay, key: Key) {
+        let leaving = self
+            .lock()
+            .get(&key)
+            .and_then(|hosted| hosted.leaving.clone());
+        let (
+            Some(Leaving {
+                session,
+                departure,
+                told,
+            }),
+            Some(services),
+        ) = (leaving, self.services())
+        else {
+            return answer(relay, key, &unknown());
+        };
+        let (to, id) = key;
+        services.hub.do_send(Depart {
+            departure,
+            namespaces: told,
+            to,
+            end: relay.encode(id, &Message::Answer(Answer::End)),
+            socket: session.inbox.clone(),
+        });
+    }
+
+    /// Tells the caller that the session is in namespaces that it does not know.
+    pub(super) fn tell_again(&self, relay: &Relay, key: Key) {
+        let namespaces = {
+            let mut under_way = self.lock();
+            let Some(leaving) = under_way.get_mut(&key).and_then(|h| h.leaving.as_mut()) else {
+                return;
+            };
+            let namespaces = leaving.departure.namespaces();
+            leaving.told.extend(namespaces.iter().cloned());
+            namespaces
+        };
+        answer(relay, key, &Answer::Again { namespaces });
+    }
+
+    /// Forgets a session that has moved, or did not.
+    pub(super) fn forget(&self, key: Key) {
+        self.lock().remove(&key);
+    }
+
+    fn tell(&self, key: Key, what: FromNext) {
+        let under_way = self.lock();
+        if let Some(leaving) = under_way
+            .get(&key)
+            .and_then(|hosted| hosted.leaving.as_ref())
+        {
+            leaving.session.addr.do_send(what);
+        }
     }
 
     fn poll(&self, relay: &Arc<Relay>, key: Key, session: Arc<Session>) {

@@ -1,4 +1,5 @@
-//! The relay: a polling request that lands on one instance and is for a session of another is answered from there.
+//! The relay: a polling request that lands on one instance and is for a session of another is answered from there; and a WebSocket
+//! that lands there takes the session along.
 //!
 //! A `sid` names its owner, so nobody has to be asked where a session is. What crosses is versioned and bounded; local requests
 //! never come here, and an instance without Redis has no relay at all.
@@ -23,11 +24,39 @@
 //! | `wire` | what crosses: pure |
 //! | `caller` | the instance that got the request |
 //! | `host` | the instance that has the session |
+//! | `adopt` | a WebSocket that takes a session along |
+//! | `leave` | what the session's actor says to the instance that it moves to |
 //!
-//! Not here: the upgrade. A WebSocket that lands elsewhere is refused, and its client stays on polling.
+//! # How a session moves
+//!
+//! ```text
+//! client ──GET upgrade──▶ B ══ upgrade ════════▶ A ──ProbeElsewhere──▶ Socket actor      judged by the same rules as at home
+//! client ◀─────101─────── B ◀════ ready, namespaces ══ A
+//!        ── 2probe ─────▶ B ══ probed ═════════▶ A: answers the parked GET with a noop, now and every 100 ms
+//!        ◀─ 3probe ────── B                                                             once B listens to the namespaces
+//!        ── 5 ──────────▶ B ──Expect──▶ Hub of B: notes what passes
+//!                         B ══ ADOPT ══▶ all instances
+//!                           Hub of B ◀─Mark─ B    A ──Depart──▶ Hub of A: lets the sockets go
+//!                         B ◀════ END ══ Hub of A ──Departed──▶ Socket actor of A
+//!                         B ◀════ state ═══════════════════════ packed up; nothing of it goes on here
+//!        Socket actor of B ──Bring──▶ Hub of B: members, and what passed
+//!                         B ══ taken ══════════▶ A: the session is gone from here
+//! ```
+//! Why no event is lost, doubled or reordered by that is told in [`crate::hub::arrivals`].
+//!
+//! One owner: until `taken` has been heard by A, B delivers nothing and reads nothing; A, once it has packed up, neither. If B does not
+//! get so far within [`MOVE_TIMEOUT`] of the client's `5`, or A does not hear of it, both end the session, with a reason: A tells the
+//! application, B the client, who connects anew. Only a Redis that loses `taken` after it said that A has heard it makes A believe
+//! in an end of which B knows nothing: then the application is told of a disconnect twice, and the client notices nothing.
+//!
+//! What cannot move stays and is reached from there: handlers that run go on at A, and B lets no later event of the same client
+//! overtake them; what they send goes by way of A's hub, their acks behind it. Acks that A awaits are sent there. Whoever keeps a
+//! [`SocketRef`](crate::gateways::SocketRef) at A reaches the client by it, by the room that its id names.
 
+pub mod adopt;
 mod caller;
 mod host;
+pub mod leave;
 pub mod wire;
 
 use std::{
@@ -40,35 +69,54 @@ use actix::Recipient;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-pub use self::caller::{Answer, Call, PostCall};
 use self::{
     caller::Calls,
     host::Host,
     wire::{DecodeError, Envelope, Message},
 };
+pub use self::{
+    caller::{Answer, Call, MoveCall, PostCall, Teller},
+    wire::Request,
+};
 use crate::{
+    adapter::{kind::AdapterKind, uid::Uid},
     engine_io::{handshake::HandshakeError, sid::InstanceId},
+    hub::{
+        actor::Hub,
+        arrivals::ArrivalId,
+        messages::{Finish, Hand, Mark},
+    },
     redis_bridge::messages::ForBridge,
     socket::actor::Services,
+    socket_io::ids::Namespace,
 };
 
 /// How often the instances that are waited for are looked for.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long a session may be on its way from the client's `5` on. Then it ends, and its client connects anew.
+pub const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The relay of one instance.
 #[derive(Debug)]
 pub struct Relay {
     own: InstanceId,
+    /// What this instance calls itself on the bus.
+    uid: String,
+    /// Whether the bus has the one order without which sessions cannot move.
+    can_move: bool,
     calls: Calls,
     host: Host,
     bridge: OnceLock<Recipient<ForBridge>>,
 }
 
 impl Relay {
-    /// Returns a relay that does nothing yet.
-    pub fn new(own: InstanceId) -> Self {
+    /// Returns a relay that does nothing yet, of the instance that is called `uid` on the bus.
+    pub fn new(own: InstanceId, uid: &Uid, adapter: AdapterKind) -> Self {
         Self {
             own,
+            uid: uid.as_str().to_owned(),
+            can_move: matches!(adapter, AdapterKind::Classic),
             calls: Calls::default(),
             host: Host::default(),
             bridge: OnceLock::new(),
@@ -94,10 +142,10 @@ impl Relay {
     /// Takes what another instance sent. From the bridge, on its arbiter.
     pub fn take(self: &Arc<Self>, payload: &Bytes) {
         match wire::decode(payload) {
-            Ok((envelope, Message::Answer(answer))) => {
-                self.calls.answer(envelope.from, envelope.id, answer);
-            }
+            Ok((envelope, Message::Answer(answer))) => self.take_answer(envelope, answer),
             Ok((envelope, Message::Request(request))) => self.host.take(self, envelope, request),
+            // It is said to all, or it has no place among what they hear.
+            Ok((_, Message::Adopt { .. })) => log::debug!("skipped a misplaced marker"),
             Err(DecodeError::Version {
                 envelope: Some(envelope),
                 is_error,
@@ -109,6 +157,57 @@ impl Relay {
                 payload.len()
             ),
         }
+    }
+
+    fn take_answer(&self, Envelope { id, from }: Envelope, answer: Answer) {
+        let arrival = ArrivalId { from, number: id };
+        match answer {
+            Answer::End => self.tell_hub(Finish(arrival)),
+            // Behind what the same instance has published, which is on its way through the hub.
+            Answer::Done { .. } | Answer::More { .. } | Answer::Data { .. } | Answer::Over => {
+                if let Some(to) = self.calls.listener(from, id) {
+                    self.tell_hub(Hand { to, answer });
+                }
+            }
+            answer => self.calls.answer(from, id, answer),
+        }
+    }
+
+    /// Takes what an instance, perhaps this one, said to all. From the bridge, on its arbiter.
+    pub fn take_shared(self: &Arc<Self>, payload: &Bytes) {
+        let Ok((Envelope { id, from }, Message::Adopt { to })) = wire::decode(payload) else {
+            return log::debug!("skipped a marker of {} bytes", payload.len());
+        };
+        if from == self.own {
+            self.tell_hub(Mark(ArrivalId {
+                from: to,
+                number: id,
+            }));
+        }
+        if to == self.own {
+            self.host.depart(self, (from, id));
+        }
+    }
+
+    fn tell_hub<M>(&self, message: M)
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        Hub: actix::Handler<M>,
+    {
+        if let Some(services) = self.host.services() {
+            services.hub.do_send(message);
+        }
+    }
+
+    /// Listens to namespaces for a while; returns whether they are heard.
+    async fn hear(&self, namespaces: Vec<Namespace>) -> bool {
+        let (reply, heard) = oneshot::channel();
+        self.tell_bridge(ForBridge::Hear { namespaces, reply });
+        heard.await.is_ok()
+    }
+
+    fn encode(&self, id: u64, message: &Message) -> Bytes {
+        wire::encode(&Envelope { id, from: self.own }, message)
     }
 
     /// Tells an instance of another release that it is not understood, so that its client need not wait. Nor can be what it may
@@ -161,10 +260,10 @@ impl Relay {
     /// Sends a message; the receipt says how many instances have heard it, and fails if nobody knows.
     fn send(&self, to: InstanceId, id: u64, message: &Message) -> oneshot::Receiver<usize> {
         let (receipt, heard) = oneshot::channel();
-        let envelope = Envelope { id, from: self.own };
+        let payload = self.encode(id, message);
         self.tell_bridge(ForBridge::Send {
             to,
-            payload: wire::encode(&envelope, message),
+            payload,
             receipt,
         });
         heard

@@ -1,4 +1,4 @@
-//! What crosses between two instances for one polling request: a line of JSON, and the bytes of a body behind it.
+//! What crosses between two instances for one request: a line of JSON, and the bytes of a body behind it.
 //!
 //! Pure. Only Sockhop reads and writes it. `v`, `id`, `from` and `"type":"error"` are the same in every version, so that an
 //! instance of another release can be told that it is not understood.
@@ -8,15 +8,26 @@
 //! {"v":1,"id":8,"from":"Ab3dE6gH","type":"post","sid":"…","eio":4}
 //! {"v":1,"id":8,"from":"Ab3dE6gH","type":"body","is_binary":false}⏎4hello
 //! {"v":1,"id":7,"from":"Zy9xW7vU","type":"payload","is_binary":false}⏎4hi
+//!
+//! {"v":1,"id":9,"from":"Ab3dE6gH","type":"upgrade","sid":"…","eio":4}
+//! {"v":1,"id":9,"from":"Zy9xW7vU","type":"ready","uid":"a1B2c3"}⏎["/chat"]
+//! {"v":1,"id":9,"from":"Ab3dE6gH","type":"adopt","to":"Zy9xW7vU"}               to all instances
+//! {"v":1,"id":9,"from":"Zy9xW7vU","type":"end"}
+//! {"v":1,"id":9,"from":"Zy9xW7vU","type":"state"}⏎…                             see `socket::portable`
+//! {"v":1,"id":9,"from":"Ab3dE6gH","type":"taken"}
 //! ```
 //! Limits: the body is whatever the bridge lets in (64 MiB); the line [`MAX_LINE_BYTES`].
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::engine_io::{dialect::Revision, sid::InstanceId};
+use crate::{
+    engine_io::{dialect::Revision, sid::InstanceId},
+    socket_io::{decoder::AckId, ids::Namespace},
+};
 
 /// The version that is spoken here.
 pub const VERSION: u32 = 1;
@@ -72,6 +83,11 @@ pub enum Message {
     Request(Request),
     /// From the host.
     Answer(Answer),
+    /// The marker ADOPT, from the caller, to all instances: it is to have a place in what each of the two hears.
+    Adopt {
+        /// The host.
+        to: InstanceId,
+    },
 }
 
 /// What the caller says.
@@ -102,6 +118,28 @@ pub enum Request {
         /// Of a GET, the session: if the answer was on its way already, nobody got it.
         sid: Option<String>,
     },
+    /// A WebSocket that asks to become the transport of a session, which then moves.
+    Upgrade {
+        /// Of which session; any text.
+        sid: String,
+        /// In which revision.
+        revision: Revision,
+    },
+    /// It has probed.
+    Probed,
+    /// The session has come, and lives here from now on.
+    Taken,
+    /// Its client has acknowledged an event that it was sent where it comes from; or can no more.
+    Acked {
+        /// Which of its namespaces: the place in [`Portable::memberships`](crate::socket::portable::Portable::memberships).
+        at: u32,
+        /// Which event.
+        id: AckId,
+        /// The arguments, see [`pack`]; none if none will come.
+        args: Option<Bytes>,
+    },
+    /// The session has ended.
+    Ended,
 }
 
 impl fmt::Debug for Request {
@@ -114,12 +152,17 @@ impl fmt::Debug for Request {
             Self::TooLarge => "TooLarge",
             Self::WrongType => "WrongType",
             Self::Abort { .. } => "Abort",
+            Self::Upgrade { .. } => "Upgrade",
+            Self::Probed => "Probed",
+            Self::Taken => "Taken",
+            Self::Acked { .. } => "Acked",
+            Self::Ended => "Ended",
         })
     }
 }
 
 /// What the host says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Answer {
     /// 200 with this payload.
     Payload(Body),
@@ -132,6 +175,98 @@ pub enum Answer {
         /// Of the protocol's table.
         code: u8,
     },
+    /// The WebSocket may probe.
+    Ready {
+        /// What the host calls itself on the bus.
+        uid: String,
+        /// The namespaces that the session's sockets are in: the caller must listen to them before it adopts.
+        namespaces: Vec<Namespace>,
+    },
+    /// The marker was in vain: the session is in further namespaces.
+    Again {
+        /// All of them.
+        namespaces: Vec<Namespace>,
+    },
+    /// The marker END, in line with what the host publishes.
+    End,
+    /// The session; see [`crate::socket::portable`].
+    State(Bytes),
+    /// A handler that still ran there has come to its end.
+    Done {
+        /// Which of the session's namespaces.
+        at: u32,
+        /// Which handler.
+        call: u32,
+        /// The arguments of its ack, see [`pack`].
+        args: Bytes,
+    },
+    /// Something that was sent to the client while it left.
+    More {
+        /// Which of the session's namespaces.
+        at: u32,
+        /// The packet, see [`pack`].
+        packet: Bytes,
+    },
+    /// Nothing of the session is left there.
+    Over,
+    /// A handler that still runs there has changed what the application remembers of the socket.
+    Data {
+        /// Which of the session's namespaces.
+        at: u32,
+        /// JSON text.
+        json: Bytes,
+    },
+}
+
+impl fmt::Debug for Answer {
+    /// Without what clients and applications sent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Payload(_) => "Payload",
+            Self::Ok => "Ok",
+            Self::Refused => "Refused",
+            Self::Error { code } => return write!(f, "Error({code})"),
+            Self::Ready { .. } => "Ready",
+            Self::Again { .. } => "Again",
+            Self::End => "End",
+            Self::State(_) => "State",
+            Self::Done { .. } => "Done",
+            Self::More { .. } => "More",
+            Self::Data { .. } => "Data",
+            Self::Over => "Over",
+        })
+    }
+}
+
+/// Most attachments in [`pack`]ed bytes.
+const MAX_PACKED: usize = 1000;
+
+/// Writes a text and what is attached to it: the length of each (4 bytes, big-endian) and then its bytes.
+pub fn pack(text: &[u8], attachments: &[Bytes]) -> Bytes {
+    let all = || std::iter::once(text).chain(attachments.iter().map(|bytes| &bytes[..]));
+    let mut packed = BytesMut::with_capacity(all().map(|bytes| 4 + bytes.len()).sum());
+    for bytes in all() {
+        // What is longer was never let in.
+        packed.put_u32(u32::try_from(bytes.len()).unwrap_or_default());
+        packed.extend_from_slice(bytes);
+    }
+    packed.freeze()
+}
+
+/// Reads what [`pack`] wrote; `None` if it is something else.
+pub fn unpack(mut packed: Bytes) -> Option<(ByteString, Vec<Bytes>)> {
+    let mut next = || {
+        let len = packed.try_get_u32().ok()? as usize;
+        (len <= packed.len()).then(|| packed.split_to(len))
+    };
+    let text = ByteString::try_from(next()?).ok()?;
+    let mut attachments = Vec::new();
+    while attachments.len() < MAX_PACKED
+        && let Some(attachment) = next()
+    {
+        attachments.push(attachment);
+    }
+    packed.is_empty().then_some((text, attachments))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,6 +315,38 @@ enum Kind {
     Error {
         code: u8,
     },
+    Upgrade {
+        sid: String,
+        eio: u8,
+    },
+    Probed,
+    Adopt {
+        to: String,
+    },
+    Taken,
+    Acked {
+        at: u32,
+        ack: AckId,
+        is_none: bool,
+    },
+    Ended,
+    Ready {
+        uid: String,
+    },
+    Again,
+    End,
+    State,
+    Done {
+        at: u32,
+        call: u32,
+    },
+    More {
+        at: u32,
+    },
+    Data {
+        at: u32,
+    },
+    Over,
 }
 
 fn eio(revision: Revision) -> u8 {
@@ -194,8 +361,14 @@ fn revision(eio: u8) -> Revision {
     if eio == 4 { Revision::V4 } else { Revision::V3 }
 }
 
+fn names(namespaces: &[Namespace]) -> Bytes {
+    let names = serde_json::to_vec(namespaces).expect("texts always serialise");
+    names.into()
+}
+
 /// Writes a message.
 pub fn encode(envelope: &Envelope, message: &Message) -> Bytes {
+    let listed;
     let (kind, body) = match message {
         Message::Request(Request::Poll { sid, revision }) => {
             let (sid, eio) = (sid.clone(), eio(*revision));
@@ -219,6 +392,38 @@ pub fn encode(envelope: &Envelope, message: &Message) -> Bytes {
         Message::Answer(Answer::Ok) => (Kind::Ok, None),
         Message::Answer(Answer::Refused) => (Kind::Refused, None),
         Message::Answer(Answer::Error { code }) => (Kind::Error { code: *code }, None),
+        Message::Request(Request::Upgrade { sid, revision }) => {
+            let (sid, eio) = (sid.clone(), eio(*revision));
+            (Kind::Upgrade { sid, eio }, None)
+        }
+        Message::Request(Request::Probed) => (Kind::Probed, None),
+        Message::Adopt { to } => {
+            let to = to.as_str().to_owned();
+            (Kind::Adopt { to }, None)
+        }
+        Message::Request(Request::Taken) => (Kind::Taken, None),
+        Message::Request(Request::Acked { at, id, args }) => {
+            let (at, ack, is_none) = (*at, *id, args.is_none());
+            (Kind::Acked { at, ack, is_none }, args.as_ref())
+        }
+        Message::Request(Request::Ended) => (Kind::Ended, None),
+        Message::Answer(Answer::Ready { uid, namespaces }) => {
+            listed = names(namespaces);
+            (Kind::Ready { uid: uid.clone() }, Some(&listed))
+        }
+        Message::Answer(Answer::Again { namespaces }) => {
+            listed = names(namespaces);
+            (Kind::Again, Some(&listed))
+        }
+        Message::Answer(Answer::End) => (Kind::End, None),
+        Message::Answer(Answer::State(bytes)) => (Kind::State, Some(bytes)),
+        Message::Answer(Answer::Done { at, call, args }) => {
+            let (at, call) = (*at, *call);
+            (Kind::Done { at, call }, Some(args))
+        }
+        Message::Answer(Answer::More { at, packet }) => (Kind::More { at: *at }, Some(packet)),
+        Message::Answer(Answer::Data { at, json }) => (Kind::Data { at: *at }, Some(json)),
+        Message::Answer(Answer::Over) => (Kind::Over, None),
     };
     let line = Line {
         v: VERSION,
@@ -256,9 +461,14 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
     }
     let Line { id, from, kind, .. } = serde_json::from_slice(&line).map_err(DecodeError::Header)?;
     let from = InstanceId::parse(&from).ok_or(DecodeError::From)?;
+    let listed = || serde_json::from_slice(&body).map_err(DecodeError::Header);
+    let namespaces = match kind {
+        Kind::Ready { .. } | Kind::Again => listed()?,
+        _ => Vec::new(),
+    };
     let whole = |is_binary| Body {
         is_binary,
-        bytes: body,
+        bytes: body.clone(),
     };
     let message = match kind {
         Kind::Poll { sid, eio } => Message::Request(Request::Poll {
@@ -277,6 +487,33 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
         Kind::Ok => Message::Answer(Answer::Ok),
         Kind::Refused => Message::Answer(Answer::Refused),
         Kind::Error { code } => Message::Answer(Answer::Error { code }),
+        Kind::Upgrade { sid, eio } => Message::Request(Request::Upgrade {
+            sid,
+            revision: revision(eio),
+        }),
+        Kind::Probed => Message::Request(Request::Probed),
+        Kind::Adopt { to } => Message::Adopt {
+            to: InstanceId::parse(&to).ok_or(DecodeError::From)?,
+        },
+        Kind::Taken => Message::Request(Request::Taken),
+        Kind::Acked { at, ack, is_none } => Message::Request(Request::Acked {
+            at,
+            id: ack,
+            args: (!is_none).then_some(body),
+        }),
+        Kind::Ended => Message::Request(Request::Ended),
+        Kind::Ready { uid } => Message::Answer(Answer::Ready { uid, namespaces }),
+        Kind::Again => Message::Answer(Answer::Again { namespaces }),
+        Kind::End => Message::Answer(Answer::End),
+        Kind::State => Message::Answer(Answer::State(body)),
+        Kind::Done { at, call } => Message::Answer(Answer::Done {
+            at,
+            call,
+            args: body,
+        }),
+        Kind::More { at } => Message::Answer(Answer::More { at, packet: body }),
+        Kind::Data { at } => Message::Answer(Answer::Data { at, json: body }),
+        Kind::Over => Message::Answer(Answer::Over),
     };
     Ok((Envelope { id, from }, message))
 }
@@ -321,6 +558,41 @@ mod tests {
             Message::Answer(Answer::Ok),
             Message::Answer(Answer::Refused),
             Message::Answer(Answer::Error { code: 3 }),
+            Message::Request(Request::Upgrade {
+                sid: "x".to_owned(),
+                revision,
+            }),
+            Message::Request(Request::Probed),
+            Message::Request(Request::Taken),
+            Message::Request(Request::Ended),
+            acked(Some(pack(b"[1]", &[Bytes::from_static(b"\n\x00")]))),
+            acked(None),
+            Message::Adopt {
+                to: envelope().from,
+            },
+            Message::Answer(Answer::Ready {
+                uid: "a1B2c3".to_owned(),
+                namespaces: vec!["/a\n".into()],
+            }),
+            Message::Answer(Answer::Again {
+                namespaces: Vec::new(),
+            }),
+            Message::Answer(Answer::End),
+            Message::Answer(Answer::Over),
+            Message::Answer(Answer::State(Bytes::from_static(b"\n\x00"))),
+            Message::Answer(Answer::Done {
+                at: 0,
+                call: u32::MAX,
+                args: pack(b"[]", &[]),
+            }),
+            Message::Answer(Answer::More {
+                at: 1,
+                packet: pack(b"42[]", &[]),
+            }),
+            Message::Answer(Answer::Data {
+                at: 1,
+                json: Bytes::from_static(b"{}"),
+            }),
         ] {
             let bytes = encode(&envelope(), &message);
             assert_eq!(decode(&bytes).unwrap(), (envelope(), message));
@@ -334,6 +606,28 @@ mod tests {
         assert!(
             text.ends_with(br#""type":"poll","sid":"Ab3dE6gH0123456789012345678901","eio":3}"#)
         );
+    }
+
+    fn acked(args: Option<Bytes>) -> Message {
+        let (at, id) = (3, AckId(1 << 52));
+        Message::Request(Request::Acked { at, id, args })
+    }
+
+    #[test]
+    fn a_text_and_its_attachments_are_packed_and_nothing_else_is_unpacked() {
+        let attachments = [Bytes::from_static(b"\x00"), Bytes::new()];
+        let packed = pack("é".as_bytes(), &attachments);
+        let unpacked = unpack(packed.clone()).unwrap();
+        assert_eq!(
+            (&*unpacked.0, unpacked.1.as_slice()),
+            ("é", &attachments[..])
+        );
+        for len in [0, 3, 5, packed.len() - 1] {
+            assert_eq!(unpack(packed.slice(..len)), None, "{len}");
+        }
+        assert_eq!(unpack(pack(b"\xff", &[])), None);
+        let many = vec![Bytes::new(); MAX_PACKED + 1];
+        assert_eq!(unpack(pack(b"", &many)), None);
     }
 
     #[test]
@@ -351,6 +645,10 @@ mod tests {
             },
             Request::Abort {
                 sid: Some(sid.clone()),
+            },
+            Request::Upgrade {
+                sid: sid.clone(),
+                revision,
             },
         ] {
             assert!(!format!("{:?}", Message::Request(request)).contains("0123456789"));

@@ -16,7 +16,21 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct AckIds(AtomicU64);
 
+/// How many numbers an instance of several has for itself, as a power of two.
+const OWN_BITS: u32 = 32;
+
 impl AckIds {
+    /// Gives out numbers from some place at random, of which few other instances give out any: a session that moves may owe acks to two.
+    /// All are whole numbers in JavaScript, too.
+    ///
+    /// # Errors
+    /// The system's random source failed.
+    pub fn apart() -> Result<Self, getrandom::Error> {
+        const PLACES: u32 = 1 << (52 - OWN_BITS);
+        let place = getrandom::u32()? % PLACES;
+        Ok(Self(AtomicU64::new(u64::from(place) << OWN_BITS)))
+    }
+
     /// Returns one that was not given out before.
     pub fn next(&self) -> AckId {
         AckId(self.0.fetch_add(1, Relaxed))

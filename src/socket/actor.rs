@@ -7,7 +7,7 @@
 //! mailbox (Poll, Post, Upgrade, …), inbox (Deliver, Disconnect, …) ──▶ outbox
 //! Drive: flush ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush ▸ deadlines     until nothing moves
 //! ```
-//! `Socket::end` is the only way to end a session.
+//! `Socket::end` is the only way to end a session; how one comes from another instance and goes to one stands in `moves`.
 
 use std::{
     collections::VecDeque,
@@ -22,6 +22,10 @@ use actix::{Actor, ActorContext as _, ActorFuture, AsyncContext as _, Context, H
 use bytes::Bytes;
 use tokio::{task::JoinHandle, time::Sleep};
 
+mod moves;
+
+use self::moves::Moving;
+pub use self::moves::Newcomer;
 use super::{
     acks::{AckIds, Awaiter},
     clock::{Clock, Due},
@@ -38,7 +42,7 @@ use super::{
     polling::{FromPost, Polling},
     record::{JoinId, Record},
     sessions::{Session, Sessions},
-    websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, WebSocketTransport},
+    websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, ProbeEvent, WebSocketTransport},
     work::WorkCount,
 };
 use crate::{
@@ -48,7 +52,7 @@ use crate::{
         encoded::{self, Encoded, PollingBody},
         handshake::TransportName,
         open,
-        packet::{Message, PROBE, Packet},
+        packet::{Message, Packet},
         sid::{InstanceId, Sid},
     },
     gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef, mail::Sent},
@@ -75,9 +79,6 @@ pub const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
 
 /// Largest messages that may wait for one client whatever their size.
 const MAX_BACKLOG_MESSAGES: usize = 8;
-
-/// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
-const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
 
 /// Namespaces that one client may be in at a time, or be waiting to join: patterns let clients invent names.
 pub const MAX_NAMESPACES: usize = 100;
@@ -149,6 +150,10 @@ enum Phase {
     Open,
     /// Ended, but a polling client has yet to fetch these payloads, one with each GET.
     Closing(VecDeque<PollingBody>),
+    /// Packed up and sent to another instance, which has not said yet that it has it.
+    Leaving,
+    /// At another instance. What cannot move comes to its end here.
+    Left,
     Closed,
 }
 
@@ -198,6 +203,8 @@ pub struct Socket {
     are_handlers_held: bool,
     /// Whether a handler came to its end since the last pong was due.
     have_handlers_moved: bool,
+    /// Of a session that is moving to another instance, or has come from one.
+    moving: Option<Box<Moving>>,
 }
 
 impl Socket {
@@ -264,14 +271,20 @@ impl Socket {
             clock.joined();
         }
         Self::create(|ctx| {
-            let own = ctx.address();
+            let inbox = Inbox::open();
             Self {
                 sid,
                 services: Arc::clone(services),
                 layer,
                 handshake: Arc::new(handshake),
-                session: services.sessions.insert(sid, own, name, revision),
-                inbox: Inbox::open(),
+                session: services.sessions.insert(
+                    sid,
+                    ctx.address(),
+                    inbox.address(),
+                    name,
+                    revision,
+                ),
+                inbox,
                 phase: Phase::Open,
                 transport,
                 probe: None,
@@ -286,6 +299,7 @@ impl Socket {
                 behind: Behind::Nothing,
                 are_handlers_held: false,
                 have_handlers_moved: false,
+                moving: None,
             }
         });
     }
@@ -297,7 +311,11 @@ impl Socket {
             match self.phase {
                 Phase::Open => {}
                 Phase::Closing(_) => return self.timer.as_mut().poll(cx),
+                Phase::Leaving | Phase::Left => return self.poll_left(cx),
                 Phase::Closed => return Ready::Ready(()),
+            }
+            if self.poll_arriving(cx).is_pending() {
+                return Ready::Pending;
             }
             // First, so that the answer to a handshake leaves before anything of the client is judged.
             let mut moved = self.flush(cx);
@@ -306,6 +324,7 @@ impl Socket {
             moved |= self.poll_winding_down(cx);
             moved |= self.poll_input(cx);
             moved |= self.poll_probe(cx);
+            moved |= self.poll_moving(cx);
             moved |= self.flush(cx);
             // Last: what has arrived counts before the time is up, however late this thread gets to read it.
             moved |= self.poll_timer(cx);
@@ -330,6 +349,9 @@ impl Socket {
                 .min(probe.deadline)
                 .min(probe.noop_at.unwrap_or(probe.deadline));
         }
+        if let Some(Moving::Out(out)) = self.moving.as_deref() {
+            next = next.min(out.next());
+        }
         if self.timer.deadline() != next.into() {
             self.timer.as_mut().reset(next.into());
         }
@@ -346,6 +368,7 @@ impl Socket {
                 self.release_poll();
             }
         }
+        self.do_what_is_due_elsewhere(now);
         true
     }
 
@@ -382,9 +405,15 @@ impl Socket {
     }
 
     fn on_told(&mut self, ForSocket { join, what }: ForSocket) {
-        if let What::Mark = what {
-            self.are_handlers_held = false;
-            return;
+        let what = match what {
+            What::Mark => return self.are_handlers_held = false,
+            What::Departed(departed) => return self.on_departed(*departed),
+            What::PackUp(rooms) => return self.pack_up(*rooms),
+            What::FromFormer(answer) => return self.on_former(*answer),
+            what => what,
+        };
+        if matches!(self.phase, Phase::Leaving | Phase::Left) {
+            return self.pass_on(join, what);
         }
         let Some(at) = self
             .memberships
@@ -401,7 +430,7 @@ impl Socket {
             }
             What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
             What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
-            What::Mark => {}
+            What::Mark | What::Departed(_) | What::PackUp(_) | What::FromFormer(_) => {}
             What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
         }
     }
@@ -487,10 +516,15 @@ impl Socket {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
+        let departure = self.departure();
+        if let Some(departure) = &departure {
+            departure.add(record.namespace.clone(), record.id.clone());
+        }
         self.services.hub.do_send(Register {
             record,
             recipient: self.inbox.address(),
             registering,
+            departure,
         });
         self.memberships
             .push(Membership::new(join, socket, gateway));
@@ -523,18 +557,19 @@ impl Socket {
             }
             if let Some(message) = ack {
                 let volatile = false;
-                self.push_behind(join, What::Deliver { message, volatile });
+                let what = What::Deliver { message, volatile };
+                self.push_behind(ForSocket { join, what });
             }
             if sent == Sent::Told {
                 self.are_handlers_held = true;
-                self.push_behind(join, What::Mark);
+                self.push_behind(ForSocket::for_session(What::Mark));
             }
         }
         moved
     }
 
     /// Pushes a message, or tells it to this socket if what handlers have sent could come after it otherwise.
-    fn push_behind(&mut self, join: JoinId, what: What) {
+    fn push_behind(&mut self, message: ForSocket) {
         if let Behind::Hub(ticket) = self.behind
             && self.services.hub.is_done(ticket)
         {
@@ -545,7 +580,6 @@ impl Socket {
         {
             self.behind = Behind::Nothing;
         }
-        let message = ForSocket { join, what };
         match self.behind {
             Behind::Hub(_) => {
                 let hub = &self.services.hub;
@@ -563,10 +597,7 @@ impl Socket {
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
         let membership = self.memberships.swap_remove(at);
         let namespace = membership.namespace().clone();
-        self.services.hub.do_send(Unregister {
-            namespace: namespace.clone(),
-            socket_id: membership.socket.id().clone(),
-        });
+        self.unregister(&membership);
         let queued_bytes = membership.queued_bytes();
         if let Some(rest) = membership.wind_down(reason, self.services.work.begin()) {
             self.winding_down.push(WindingDown {
@@ -807,9 +838,9 @@ impl Socket {
             .position(|left| must_wait && left.namespace == namespace)
             .map(|at| self.winding_down.swap_remove(at).rest);
         let namespace = gateway.name_to_keep(&namespace);
-        let request = ConnectRequest::new(namespace, auth, Arc::clone(&self.handshake));
+        let request = ConnectRequest::new(namespace, auth.clone(), Arc::clone(&self.handshake));
         self.admissions
-            .push(Admission::begin(Arc::clone(gateway), request, before));
+            .push(Admission::begin(Arc::clone(gateway), request, auth, before));
     }
 
     /// Joins a client of revision 3 to `/`, which it never asks for: in its protocol every client is there.
@@ -849,27 +880,17 @@ impl Socket {
         let Some(probe) = &mut self.probe else {
             return false;
         };
-        if !probe.transport.flush(cx, &mut probe.outbox) {
-            self.probe = None;
-            return true;
-        }
-        match probe.transport.poll_next(cx) {
+        match probe.poll(cx) {
             Ready::Pending => return false,
-            Ready::Ready(FromWebSocket::Packet(Packet::Ping(data))) if data == PROBE => {
+            Ready::Ready(ProbeEvent::Probed) => {
                 probe.noop_at = Some(Instant::now() + NOOP_INTERVAL);
-                if probe.outbox.push(encoded::pong_probe()).is_err() {
-                    self.drop_probe(&CloseFrame::BARE);
+                if let Err(frame) = probe.answer() {
+                    self.drop_probe(&frame);
                 }
                 self.release_poll();
             }
-            Ready::Ready(FromWebSocket::Packet(Packet::Upgrade)) => self.finish_upgrade(),
-            Ready::Ready(FromWebSocket::Pong(frame)) => {
-                if probe.outbox.push_raw(frame).is_err() {
-                    self.drop_probe(&CloseFrame::BARE);
-                }
-            }
-            Ready::Ready(FromWebSocket::Packet(_)) => self.drop_probe(&CloseFrame::BARE),
-            Ready::Ready(FromWebSocket::End(reason)) => self.drop_probe(&reason.close_frame()),
+            Ready::Ready(ProbeEvent::Finished) => self.finish_upgrade(),
+            Ready::Ready(ProbeEvent::Over(frame)) => self.drop_probe(&frame),
         }
         true
     }
@@ -884,9 +905,18 @@ impl Socket {
         }
     }
 
+    /// Returns whether a WebSocket may probe now, here or elsewhere.
+    fn may_probe(&self) -> bool {
+        let is_polling = matches!(
+            (&self.phase, &self.transport),
+            (Phase::Open, Transport::Polling(_))
+        );
+        is_polling && self.probe.is_none() && self.moving.is_none()
+    }
+
     fn drop_probe(&mut self, frame: &CloseFrame) {
         if let Some(probe) = self.probe.take() {
-            probe.transport.farewell(probe.outbox, frame);
+            probe.farewell(frame);
         }
     }
 
@@ -894,16 +924,21 @@ impl Socket {
         let Some(probe) = self.probe.take() else {
             return;
         };
+        self.end_of_polling();
+        let waiting = std::mem::replace(&mut self.outbox, Outbox::new(0));
+        let (transport, outbox) = probe.into_transport(waiting);
+        self.outbox = outbox;
+        self.transport = Transport::WebSocket(transport);
+        self.clock.await_anew(Instant::now(), &self.services.config);
+        self.session.set_websocket();
+    }
+
+    /// Answers what is under way on polling, which ends: of a client that obeys the protocol, nothing.
+    fn end_of_polling(&mut self) {
         if let Transport::Polling(polling) = &mut self.transport {
-            // A client that obeys the protocol has neither under way now.
             polling.answer(encoded::close().polling_in(self.outbox.dialect()));
             polling.refuse_post();
         }
-        let waiting = std::mem::replace(&mut self.outbox, probe.outbox);
-        self.outbox.append(waiting);
-        self.transport = Transport::WebSocket(probe.transport);
-        self.clock.await_anew(Instant::now(), &self.services.config);
-        self.session.set_websocket();
     }
 
     // ---- output ----
@@ -933,7 +968,7 @@ impl Socket {
 
     /// Writes what it can. Returns whether that made a saturated client readable again.
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if self.outbox.is_empty() || !matches!(self.phase, Phase::Open) {
+        if self.outbox.is_empty() || !matches!(self.phase, Phase::Open) || self.is_arriving() {
             return false;
         }
         let was_congested = self.outbox.is_congested();
@@ -956,8 +991,11 @@ impl Socket {
 
     /// Ends the session. Calling it again does nothing.
     fn end(&mut self, reason: CloseReason) {
-        if !matches!(self.phase, Phase::Open) {
+        if !matches!(self.phase, Phase::Open | Phase::Leaving) {
             return;
+        }
+        if self.is_arriving() {
+            return self.give_arrival_up();
         }
         let kind = reason.kind();
         log::debug!(
@@ -987,6 +1025,7 @@ impl Socket {
         if matches!(self.phase, Phase::Closed) {
             self.services.sessions.remove(&self.sid);
         }
+        self.end_moving();
     }
 
     /// Tells a polling client: in its parked GET, or, if either side wanted the end, in its next one.
@@ -1046,7 +1085,7 @@ impl Socket {
 impl Drop for Socket {
     /// A panic in this actor must not leave its session behind.
     fn drop(&mut self) {
-        if matches!(self.phase, Phase::Closed) {
+        if matches!(self.phase, Phase::Closed | Phase::Left) {
             return;
         }
         self.services.sessions.remove(&self.sid);
@@ -1111,6 +1150,9 @@ impl Handler<Poll> for Socket {
         let Transport::Polling(polling) = &mut self.transport else {
             return;
         };
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
         if let Err(second) = polling.park(reply) {
             _ = second.send(PollAnswer::Refused);
             self.end(CloseReason::Overlap);
@@ -1150,22 +1192,12 @@ impl Handler<Upgrade> for Socket {
             Err(err) => return log::warn!("a stream could not change its arbiter: {err}"),
         };
         debug_assert_eq!(dialect.revision, self.session.revision, "verified before");
-        let transport = WebSocketTransport::new(connection, dialect.revision);
-        let outbox = Outbox::with_answer(MAX_PROBE_BACKLOG_BYTES, answer).in_dialect(dialect);
-        let may_probe = matches!(
-            (&self.phase, &self.transport),
-            (Phase::Open, Transport::Polling(_))
-        );
-        if !may_probe || self.probe.is_some() {
-            return transport.farewell(outbox, &CloseFrame::BARE);
-        }
         let deadline = Instant::now() + config.upgrade_timeout;
-        self.probe = Some(Probe {
-            transport,
-            outbox,
-            deadline,
-            noop_at: None,
-        });
+        let probe = Probe::new(connection, dialect, answer, deadline);
+        if !self.may_probe() {
+            return probe.farewell(&CloseFrame::BARE);
+        }
+        self.probe = Some(probe);
     }
 }
 
@@ -1181,9 +1213,11 @@ impl Handler<Stop> for Socket {
     type Result = ();
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-        if matches!(self.phase, Phase::Closing(_)) {
-            return self.forget(ctx);
+        match self.phase {
+            Phase::Closing(_) => self.forget(ctx),
+            // It is told there whether it still lives; that takes no longer than a stop may.
+            Phase::Leaving | Phase::Left => {}
+            Phase::Open | Phase::Closed => self.end(CloseReason::Shutdown),
         }
-        self.end(CloseReason::Shutdown);
     }
 }

@@ -9,8 +9,9 @@
 //! the open packet. Nothing else that it sends counts.
 //! Source: Engine.IO protocol v3 and v4, "Heartbeat"; wire.md 1.7, 1.10, 2.2.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::portable;
 use crate::{config::EngineConfig, engine_io::dialect::Revision};
 
 /// What the time demands.
@@ -57,6 +58,44 @@ impl Clock {
             },
             connect_by: Some(now + config.connect_timeout),
         }
+    }
+
+    /// Goes on where the clock of another instance stood, and not for longer than the settings here allow.
+    pub fn resume(
+        now: Instant,
+        config: &EngineConfig,
+        revision: Revision,
+        heartbeat: portable::Heartbeat,
+        connect_within: Option<Duration>,
+    ) -> Self {
+        let at = |ms, longest| now + Duration::from_millis(ms).min(longest);
+        let heartbeat = match (heartbeat, revision) {
+            (_, Revision::V3) => Heartbeat::client_ping(now, config),
+            (portable::Heartbeat::PingInMs(ms), Revision::V4) => {
+                Heartbeat::PingAt(at(ms, config.ping_interval))
+            }
+            (portable::Heartbeat::HeardWithinMs(ms), Revision::V4) => Heartbeat::PongBy {
+                deadline: at(ms, config.ping_timeout),
+                extended: false,
+            },
+        };
+        Self {
+            heartbeat,
+            connect_by: connect_within.map(|within| now + within.min(config.connect_timeout)),
+        }
+    }
+
+    /// Returns where it stands, for another instance to [`Self::resume`].
+    pub fn remaining(&self, now: Instant) -> (portable::Heartbeat, Option<Duration>) {
+        let until = |at: Instant| at.saturating_duration_since(now);
+        let ms = |at: Instant| u64::try_from(until(at).as_millis()).unwrap_or(u64::MAX);
+        let heartbeat = match self.heartbeat {
+            Heartbeat::PingAt(at) => portable::Heartbeat::PingInMs(ms(at)),
+            Heartbeat::PongBy { deadline, .. } | Heartbeat::ClientPingBy(deadline) => {
+                portable::Heartbeat::HeardWithinMs(ms(deadline))
+            }
+        };
+        (heartbeat, self.connect_by.map(until))
     }
 
     /// Returns the earliest deadline.
@@ -247,6 +286,31 @@ mod tests {
         assert_eq!(clock.due(at(900), &config()), Some(Due::PingTimeout));
         clock.await_anew(at(900), &config());
         assert_eq!(clock.next(), at(1400));
+    }
+
+    #[test]
+    fn a_clock_goes_on_elsewhere_where_it_stood() {
+        let (mut clock, at) = started();
+        let moved = |clock: &Clock, now| {
+            let (heartbeat, connect_within) = clock.remaining(now);
+            Clock::resume(now, &config(), Revision::V4, heartbeat, connect_within)
+        };
+        let mut elsewhere = moved(&clock, at(100));
+        assert_eq!(elsewhere.due(at(299), &config()), None);
+        assert_eq!(elsewhere.due(at(300), &config()), Some(Due::Ping));
+        elsewhere.pong(at(900), &config());
+        assert_eq!(
+            elsewhere.due(at(1000), &config()),
+            Some(Due::ConnectTimeout)
+        );
+        clock.joined();
+        clock.due(at(300), &config());
+        let mut elsewhere = moved(&clock, at(400));
+        assert_eq!(elsewhere.due(at(499), &config()), None);
+        assert_eq!(elsewhere.due(at(500), &config()), Some(Due::PingTimeout));
+        let far = portable::Heartbeat::PingInMs(u64::MAX);
+        let late = Clock::resume(at(0), &config(), Revision::V4, far, Some(Duration::MAX));
+        assert_eq!(late.next(), at(300), "nobody makes it wait longer");
     }
 
     #[test]

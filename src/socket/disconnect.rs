@@ -115,6 +115,9 @@ pub enum CloseReason {
     /// A gateway wanted it.
     #[error("gateway")]
     Gateway,
+    /// The session was to move to another instance, and did not.
+    #[error("did not move")]
+    NotMoved,
     /// The instance is stopping.
     #[error("shutdown")]
     Shutdown,
@@ -131,7 +134,8 @@ impl CloseReason {
             | Self::ClientPing
             | Self::ClientPong
             | Self::WebSocket(_)
-            | Self::SlowReader(_) => CloseKind::TransportError,
+            | Self::SlowReader(_)
+            | Self::NotMoved => CloseKind::TransportError,
             Self::BadPacket => CloseKind::ParseError,
             Self::PingTimeout => CloseKind::PingTimeout,
             Self::SocketIo(_) | Self::OutOfTurn | Self::ConnectTimeout => CloseKind::ForcedClose,
@@ -155,6 +159,7 @@ impl CloseReason {
             | Self::WebSocket(_)
             | Self::PingTimeout
             | Self::SlowReader(_)
+            | Self::NotMoved
             | Self::Shutdown => false,
         }
     }
@@ -200,6 +205,7 @@ impl CloseReason {
             | Self::PingTimeout
             | Self::ConnectTimeout
             | Self::Gateway
+            | Self::NotMoved
             | Self::Shutdown => CloseFrame::BARE,
         }
     }

@@ -5,20 +5,22 @@
 
 use std::{
     any::Any,
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytestring::ByteString;
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
     acks::Awaiter,
     disconnect::{CloseKind, DisconnectReason},
+    portable::{PortableAdmission, PortableCall, PortableEvent, PortableMembership},
     record::JoinId,
     work::Work,
 };
@@ -27,7 +29,11 @@ use crate::{
         ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef,
         mail::{self, Sent},
     },
-    socket_io::{args::Args, decoder::AckId, ids::Namespace},
+    socket_io::{
+        args::Args,
+        decoder::AckId,
+        ids::{Namespace, Room},
+    },
     telemetry,
 };
 
@@ -51,6 +57,8 @@ const WIND_DOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Admission {
     pub(super) namespace: Namespace,
     pub(super) gateway: Arc<Gateway>,
+    /// What the client brings, for another instance to judge if the session moves meanwhile.
+    auth: Option<ByteString>,
     judging: LocalBoxFuture<'static, Result<Value, Refusal>>,
 }
 
@@ -59,6 +67,7 @@ impl Admission {
     pub(super) fn begin(
         gateway: Arc<Gateway>,
         request: ConnectRequest,
+        auth: Option<ByteString>,
         before: Option<JoinHandle<()>>,
     ) -> Self {
         let namespace = request.namespace.clone();
@@ -83,7 +92,16 @@ impl Admission {
         Self {
             namespace,
             gateway,
+            auth,
             judging,
+        }
+    }
+
+    /// Returns what another instance must know to judge it.
+    pub(super) fn pack(&self) -> PortableAdmission {
+        PortableAdmission {
+            namespace: self.namespace.clone(),
+            auth: self.auth.as_deref().map(str::to_owned),
         }
     }
 
@@ -111,6 +129,8 @@ impl Job {
 
 /// A handler that was called.
 struct Running {
+    /// By which its end is told where the session has moved to.
+    number: u32,
     call: LocalBoxFuture<'static, Result<Reply, HandlerError>>,
     ack: Option<AckId>,
     /// Whether it has ever waited for something: then what it sent may be on its way, although it was noted in another turn.
@@ -259,6 +279,149 @@ impl Membership {
         }
     }
 
+    /// Begins with what another instance knew of it. Of each handler that still runs there, `calls` is given the place in which its
+    /// end is to be told; of each ack that is awaited there, `acks` is given the ack when it comes.
+    pub(super) fn unpack(
+        join: JoinId,
+        socket: SocketRef,
+        gateway: Arc<Gateway>,
+        packed: PortableMembership,
+        mut calls: impl FnMut(u32, oneshot::Sender<Args>),
+        mut acks: impl FnMut(AckId, oneshot::Receiver<Args>),
+    ) -> Self {
+        let running = packed.running.iter().map(|packed| {
+            let (done, outcome) = oneshot::channel();
+            calls(packed.number, done);
+            let call = async move {
+                outcome
+                    .await
+                    .map_or(Err(HandlerError::failed()), |args| Ok(Reply(args)))
+            };
+            Running {
+                number: 0,
+                call: call.boxed_local(),
+                ack: packed.ack,
+                has_waited: true,
+            }
+        });
+        let awaited = packed.awaited.iter().map(|id| {
+            let (reply, answer) = oneshot::channel();
+            acks(*id, answer);
+            (*id, Awaiter::One(reply))
+        });
+        let mut membership = Self {
+            is_connecting: packed.running.iter().any(|call| call.is_connecting),
+            running: running.collect(),
+            awaited: awaited.collect(),
+            has_heard_client: packed.has_heard_client,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            join,
+            socket,
+            gateway,
+        };
+        if packed.is_new {
+            membership.queue.push_back(Job::Connected);
+        }
+        for PortableEvent { name, args, ack } in packed.queue {
+            let name = name.into();
+            let job = Job::Event {
+                event: Event { name, args },
+                ack,
+            };
+            membership.queued_bytes += job.len_bytes();
+            membership.queue.push_back(job);
+        }
+        membership
+    }
+
+    /// Returns what another instance must know to go on. Handlers that run stay, see [`Self::poll_left`].
+    pub(super) fn pack(&mut self, rooms: HashSet<Room>) -> PortableMembership {
+        for (running, number) in self.running.iter_mut().zip(0..) {
+            running.number = number;
+        }
+        let is_connecting = self.is_connecting;
+        PortableMembership {
+            namespace: self.namespace().clone(),
+            id: self.socket.id().clone(),
+            data: self.socket.data_text(),
+            rooms,
+            has_heard_client: self.has_heard_client,
+            is_new: matches!(self.queue.front(), Some(Job::Connected)),
+            running: self
+                .running
+                .iter()
+                .map(|running| PortableCall {
+                    number: running.number,
+                    ack: running.ack,
+                    is_connecting,
+                })
+                .collect(),
+            queue: self
+                .queue
+                .iter()
+                .filter_map(|job| match job {
+                    Job::Connected => None,
+                    Job::Event { event, ack } => Some(PortableEvent {
+                        name: event.name.to_string(),
+                        args: event.args.clone(),
+                        ack: *ack,
+                    }),
+                })
+                .collect(),
+            awaited: self
+                .awaited
+                .iter()
+                .filter(|(_, awaiter)| !awaiter.is_closed())
+                .map(|(id, _)| *id)
+                .collect(),
+        }
+    }
+
+    /// Forgets what has moved to another instance.
+    pub(super) fn note_moved(&mut self) {
+        self.queue = VecDeque::new();
+        self.queued_bytes = 0;
+    }
+
+    /// Runs what stayed when the rest moved to another instance. Returns each handler that ended: its number, and what it acknowledges.
+    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<(u32, Args)> {
+        let mut at = 0;
+        while let Some(running) = self.running.get_mut(at) {
+            if let Poll::Ready(outcome) = running.call.as_mut().poll(cx) {
+                let number = self.running.remove(at).number;
+                return Poll::Ready((number, ack_args(outcome)));
+            }
+            at += 1;
+        }
+        Poll::Pending
+    }
+
+    /// Returns whether handlers run.
+    pub(super) fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Returns whether anybody awaits an ack of the client.
+    pub(super) fn awaits_acks(&mut self) -> bool {
+        self.awaited.retain(|_, awaiter| !awaiter.is_closed());
+        !self.awaited.is_empty()
+    }
+
+    /// Takes an ack of the client that came in by way of another instance; `None` says that none will come.
+    pub(super) fn acknowledge_left(&mut self, id: AckId, args: Option<Args>) {
+        if let Some(awaiter) = self.awaited.remove(&id)
+            && let Some(args) = args
+        {
+            awaiter.acknowledge(args);
+        }
+    }
+
+    /// Tells all who await acks that none will come.
+    pub(super) fn forget_acks(&mut self) {
+        self.awaited.clear();
+    }
+
     /// Ends the membership: what runs and what waits is finished in the background, then the gateway is told.
     ///
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
@@ -349,6 +512,7 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
         }
     };
     Some(Running {
+        number: 0,
         call,
         ack,
         has_waited: false,

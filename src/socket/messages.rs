@@ -3,20 +3,26 @@
 //! Answers travel by oneshot channels: a receiver that was dropped tells the actor that the client is gone, and a sender
 //! that was dropped tells the request that the session is.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use actix::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::record::JoinId;
+use super::{departure::Departure, record::JoinId};
 use crate::{
     engine_io::{
         dialect::Dialect,
         encoded::{Encoded, PollingBody},
+        sid::InstanceId,
     },
     hub::question::Answers,
-    socket_io::{args::Args, decoder::AckId},
+    relay,
+    socket_io::{
+        args::Args,
+        decoder::AckId,
+        ids::{Namespace, Room, SocketId},
+    },
     websocket::connection::Handover,
 };
 
@@ -91,6 +97,14 @@ pub struct ForSocket {
     pub what: What,
 }
 
+impl ForSocket {
+    /// Returns what is meant for a whole session, and not for one membership.
+    pub fn for_session(what: What) -> Self {
+        let join = JoinId(u32::MAX);
+        Self { join, what }
+    }
+}
+
 /// See [`ForSocket`].
 #[derive(Debug)]
 pub enum What {
@@ -107,6 +121,13 @@ pub enum What {
     DeliverWithAck(Box<DeliverWithAck>),
     /// Nothing; says that what was sent before it is there. From the socket itself.
     Mark,
+    /// For the session: see [`Departed`].
+    Departed(Box<Departed>),
+    /// For the session: packs it up. From the socket itself, behind what its own handlers have sent by then.
+    PackUp(Box<RoomsOfSockets>),
+    /// For the session: what the instance from which it has come says. From the socket itself, behind what came by way of the hub
+    /// before.
+    FromFormer(Box<relay::Answer>),
     /// The end of the membership. From gateways and from the hub.
     Disconnect {
         /// Whether all of the client's memberships end, and its connection with them.
@@ -134,6 +155,48 @@ pub struct DeliverWithAck {
     pub volatile: bool,
     /// Where the ack goes. Dropped if none can come any more.
     pub answers: Answers,
+}
+
+/// A WebSocket at another instance asks to become the transport of this session, which then moves there. From the relay.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ProbeElsewhere {
+    /// Which instance.
+    pub to: InstanceId,
+    /// What the session is called there.
+    pub number: u64,
+    /// Ends when nobody there wants it any more.
+    pub gone: oneshot::Receiver<()>,
+    /// Told when the WebSocket may probe; `None`, if another is before it, or the session has one already.
+    pub reply: oneshot::Sender<Option<Arc<Departure>>>,
+}
+
+/// The hub has let this session's sockets go, with the rooms that each was in beside its own; or has not, because of namespaces that
+/// nobody listens to where it goes. From the hub, behind all that it had for them.
+pub type Departed = Result<RoomsOfSockets, Vec<Namespace>>;
+
+/// Sockets, and the rooms that each is in beside its own.
+pub type RoomsOfSockets = Vec<(Namespace, SocketId, HashSet<Room>)>;
+
+/// What the instance to which this session moves, or has moved, says. From the relay.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub enum FromNext {
+    /// The WebSocket has probed.
+    Probed,
+    /// The session has come.
+    Taken,
+    /// The client has acknowledged an event that it was sent from here; or, without arguments, can no more.
+    Acked {
+        /// Which of the session's namespaces.
+        at: u32,
+        /// Which event.
+        id: AckId,
+        /// The arguments, packed.
+        args: Option<Bytes>,
+    },
+    /// The session has ended.
+    Ended,
 }
 
 /// Ends the session because what was written for its client got lost on the way. From the relay.

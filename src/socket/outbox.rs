@@ -156,6 +156,14 @@ impl Outbox {
         self.items.extend(later.items);
     }
 
+    /// Returns every message that waits. Of a polling client, that is all.
+    pub fn messages(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Message(message) => Some(message),
+            Item::Raw(_) => None,
+        })
+    }
+
     /// Drops what waits, save for the answer to the handshake and a frame that is half written: cut off, it would garble
     /// what follows.
     pub fn clear(&mut self) {

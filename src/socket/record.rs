@@ -68,9 +68,21 @@ impl Record {
         parse(&self.lock())
     }
 
+    /// Returns `data` as JSON text.
+    pub fn data_text(&self) -> String {
+        self.lock().clone().into_string()
+    }
+
+    /// Replaces `data` by JSON text that another instance wrote. What is none is ignored.
+    pub fn set_data_text(&self, text: &str) {
+        if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+            *self.lock() = text.into();
+        }
+    }
+
     /// Returns what other instances are told of it, which is in `rooms` at the moment.
     pub fn snapshot(&self, rooms: Vec<Room>) -> SocketSnapshot {
-        let data = self.lock().clone().into_string();
+        let data = self.data_text();
         SocketSnapshot {
             id: self.id.clone(),
             handshake: HandshakeSnapshot::new(&self.handshake),

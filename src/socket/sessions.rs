@@ -14,7 +14,7 @@ use std::{
 use actix::Addr;
 use tokio::sync::watch;
 
-use super::actor::Socket;
+use super::{actor::Socket, inbox::InboxRef};
 use crate::engine_io::{dialect::Revision, handshake::TransportName, sid::Sid};
 
 /// A session, as the HTTP layer sees it.
@@ -22,6 +22,8 @@ use crate::engine_io::{dialect::Revision, handshake::TransportName, sid::Sid};
 pub struct Session {
     /// Its actor.
     pub addr: Addr<Socket>,
+    /// What takes what has to keep its order with deliveries.
+    pub inbox: InboxRef,
     /// The revision that it speaks, for its whole life.
     pub revision: Revision,
     is_websocket: AtomicBool,
@@ -70,12 +72,14 @@ impl Sessions {
         &self,
         sid: Sid,
         addr: Addr<Socket>,
+        inbox: InboxRef,
         transport: TransportName,
         revision: Revision,
     ) -> Arc<Session> {
         let is_websocket = AtomicBool::new(transport == TransportName::WebSocket);
         let session = Arc::new(Session {
             addr,
+            inbox,
             revision,
             is_websocket,
         });

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -15,8 +16,9 @@ use bytes::{Bytes, BytesMut};
 use super::{disconnect::CloseReason, outbox::Outbox};
 use crate::{
     engine_io::{
-        dialect::Revision,
-        packet::{Message, Packet, PacketError},
+        dialect::{Dialect, Revision},
+        encoded,
+        packet::{Message, PROBE, Packet, PacketError},
     },
     websocket::{
         close::CloseFrame,
@@ -25,6 +27,9 @@ use crate::{
         frame::{self, Opcode},
     },
 };
+
+/// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
+const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
 
 /// How often a parked GET is released while a WebSocket probes.
 pub(super) const NOOP_INTERVAL: Duration = Duration::from_millis(100);
@@ -125,13 +130,111 @@ fn packet(decoded: Result<Packet, PacketError>) -> FromWebSocket {
     )
 }
 
-/// A WebSocket that has not yet become the transport.
+/// A WebSocket that has not yet become the transport of a session, here or of another instance.
 #[derive(Debug)]
-pub(super) struct Probe {
-    pub(super) transport: WebSocketTransport,
-    pub(super) outbox: Outbox,
+pub(crate) struct Probe {
+    transport: WebSocketTransport,
+    outbox: Outbox,
     /// When it must have sent its `5`.
     pub(super) deadline: Instant,
     /// When a parked GET is released next; `None` before the probe was answered.
     pub(super) noop_at: Option<Instant>,
+}
+
+/// What a probing WebSocket wants.
+#[derive(Debug)]
+pub(crate) enum ProbeEvent {
+    /// Its probe is to be answered.
+    Probed,
+    /// It has sent its `5`.
+    Finished,
+    /// To end, with such a frame.
+    Over(CloseFrame),
+}
+
+impl Probe {
+    /// Begins with the 101, which is not written yet.
+    pub(crate) fn new(
+        connection: Connection,
+        dialect: Dialect,
+        answer: Bytes,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            transport: WebSocketTransport::new(connection, dialect.revision),
+            outbox: Outbox::with_answer(MAX_PROBE_BACKLOG_BYTES, answer).in_dialect(dialect),
+            deadline,
+            noop_at: None,
+        }
+    }
+
+    /// Returns how it speaks.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.outbox.dialect()
+    }
+
+    /// Writes what it can, and returns what the WebSocket wants next.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ProbeEvent> {
+        loop {
+            if !self.transport.flush(cx, &mut self.outbox) {
+                return Poll::Ready(ProbeEvent::Over(CloseFrame::BARE));
+            }
+            return match self.transport.poll_next(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(FromWebSocket::Packet(Packet::Ping(data))) if data == PROBE => {
+                    Poll::Ready(ProbeEvent::Probed)
+                }
+                Poll::Ready(FromWebSocket::Packet(Packet::Upgrade)) => {
+                    Poll::Ready(ProbeEvent::Finished)
+                }
+                Poll::Ready(FromWebSocket::Pong(frame)) => {
+                    if self.outbox.push_raw(frame).is_ok() {
+                        continue;
+                    }
+                    Poll::Ready(ProbeEvent::Over(CloseFrame::BARE))
+                }
+                Poll::Ready(FromWebSocket::Packet(_)) => {
+                    Poll::Ready(ProbeEvent::Over(CloseFrame::BARE))
+                }
+                Poll::Ready(FromWebSocket::End(reason)) => {
+                    Poll::Ready(ProbeEvent::Over(reason.close_frame()))
+                }
+            };
+        }
+    }
+
+    /// Returns what the WebSocket wants next; to end, if its time is over. May be dropped.
+    pub(crate) async fn next(&mut self) -> ProbeEvent {
+        let deadline = self.deadline.into();
+        tokio::time::timeout_at(deadline, poll_fn(|cx| self.poll(cx)))
+            .await
+            .unwrap_or(ProbeEvent::Over(CloseFrame::BARE))
+    }
+
+    /// Returns how long it has to send its `5`.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Answers the probe, when the WebSocket is polled next.
+    ///
+    /// # Errors
+    /// It reads nothing: it is to end with this frame.
+    pub(crate) fn answer(&mut self) -> Result<(), CloseFrame> {
+        let pushed = self.outbox.push(encoded::pong_probe());
+        pushed.map_err(|_| CloseFrame::BARE)
+    }
+
+    /// Returns what the session goes on with: the transport, and its outbox, in which all of `waiting` stands behind what is to be
+    /// written yet.
+    pub(super) fn into_transport(self, waiting: Outbox) -> (WebSocketTransport, Outbox) {
+        let mut outbox = self.outbox;
+        outbox.append(waiting);
+        (self.transport, outbox)
+    }
+
+    /// Says goodbye and lets go; see [`Connection::farewell`].
+    pub(crate) fn farewell(self, frame: &CloseFrame) {
+        self.transport.farewell(self.outbox, frame);
+    }
 }

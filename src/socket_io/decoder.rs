@@ -13,6 +13,7 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 use super::{
     args::Args,
@@ -37,7 +38,7 @@ pub(super) const RESERVED_EVENTS: [&str; 6] = [
 ];
 
 /// Number that ties an ack to its event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AckId(pub u64);
 
 /// A whole packet of a client.
@@ -133,6 +134,8 @@ pub enum DecodeError {
 /// A binary packet whose attachments are still arriving.
 #[derive(Debug)]
 struct Pending {
+    /// The message that began it.
+    header: ByteString,
     packet: Packet,
     missing: usize,
     attachments: Vec<Bytes>,
@@ -155,6 +158,17 @@ impl Decoder {
             max_payload,
             pending: None,
         }
+    }
+
+    /// Returns the messages of a packet that is not whole yet: another decoder that is given them goes on from there.
+    pub fn unfinished(&self) -> Vec<Message> {
+        let Some(pending) = &self.pending else {
+            return Vec::new();
+        };
+        let attachments = pending.attachments.iter().cloned().map(Message::Binary);
+        std::iter::once(Message::Text(pending.header.clone()))
+            .chain(attachments)
+            .collect()
     }
 
     /// Takes the next message. `None`: the packet is not whole yet, or says nothing.
@@ -262,6 +276,7 @@ impl Decoder {
             return Ok(Some(packet));
         }
         self.pending = Some(Box::new(Pending {
+            header: text.clone(),
             packet,
             missing: num_attachments,
             attachments: Vec::with_capacity(num_attachments),
@@ -338,7 +353,7 @@ pub fn event_name(first: &str) -> Result<ByteString, DecodeError> {
 }
 
 /// Checks that every placeholder names an attachment, and every attachment is named once.
-fn check_placeholders(json: &str, num_attachments: usize) -> Result<(), DecodeError> {
+pub(crate) fn check_placeholders(json: &str, num_attachments: usize) -> Result<(), DecodeError> {
     let mut seen = vec![false; num_attachments];
     for placeholder in json::placeholders(json) {
         let slot = placeholder

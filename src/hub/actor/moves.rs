@@ -1,0 +1,454 @@
+//! What the hub does when a session moves: lets its sockets go to another instance, and takes those of another in.
+//!
+//! Why nothing is lost, doubled or reordered stands in [`super::super::arrivals`]; the whole exchange, in [`crate::relay`].
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use actix::Handler;
+
+use super::{Handle, Hub};
+use crate::{
+    hub::{
+        arrivals::{Arrived, Origin, Owed, Waiting, What as Logged},
+        broadcast::Target,
+        command::Command,
+        messages::{Ask, Bring, Depart, Expect, Finish, Forget, GiveUp, Hand, Mark, PassOn},
+        question::{Answer, Answers, Question},
+    },
+    redis_bridge::messages::ForBridge,
+    socket::{
+        messages::{DeliverWithAck, Departed, ForSocket, What},
+        record::Record,
+    },
+    socket_io::{
+        encode,
+        ids::{Namespace, Room, SocketId},
+    },
+};
+
+/// Sockets that have gone to another instance and may still be acted upon here, with the rooms that they took along.
+pub(super) type Gone = HashMap<(Namespace, SocketId), HashSet<Room>>;
+
+/// What a session that comes becomes a member with.
+#[derive(Debug)]
+pub(super) struct Newcomers {
+    pub(super) handles: Vec<(Handle, HashSet<Room>)>,
+    pub(super) installed: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Hub {
+    /// Returns the rooms of a socket that has left for another instance.
+    pub(super) fn gone_rooms(
+        &mut self,
+        namespace: &Namespace,
+        id: &SocketId,
+    ) -> Option<&mut HashSet<Room>> {
+        if self.gone.is_empty() {
+            return None;
+        }
+        self.gone.get_mut(&(namespace.clone(), id.clone()))
+    }
+
+    /// Lets a socket that has left join or leave a room where it is now: a handler that began here still holds it.
+    pub(super) fn send_after(&self, namespace: &Namespace, id: &SocketId, room: Room, joins: bool) {
+        let (namespace, rooms) = (namespace.clone(), vec![room]);
+        let target = Target {
+            rooms: vec![id.room()],
+            except: Vec::new(),
+        };
+        let command = if joins {
+            Command::Join {
+                namespace,
+                target,
+                rooms,
+            }
+        } else {
+            Command::Leave {
+                namespace,
+                target,
+                rooms,
+            }
+        };
+        self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
+    }
+
+    /// Notes a command for those who are expected.
+    pub(super) fn note(&mut self, command: &Command, origin: Origin) {
+        if !self.arrivals.is_empty() {
+            let given_up = self.arrivals.note(command, origin);
+            self.after_giving_up(given_up.len());
+        }
+    }
+
+    fn after_giving_up(&mut self, num: usize) {
+        if num > 0 {
+            log::warn!(
+                "{num} sessions that were to move here are given up: too much has passed meanwhile"
+            );
+            self.settle();
+        }
+    }
+
+    /// Does what waited for those who are expected no more.
+    fn settle(&mut self) {
+        for waiting in self.arrivals.settle() {
+            let Waiting {
+                owed,
+                namespace,
+                question,
+                answers,
+                num_clients,
+                ..
+            } = waiting;
+            match owed {
+                Owed::Nothing => {}
+                Owed::Answer => self.answer_now(&namespace, question, &answers, num_clients),
+                Owed::All { timeout, is_local } => self.put(Ask {
+                    namespace,
+                    question,
+                    timeout,
+                    is_local,
+                    answers,
+                }),
+            }
+        }
+    }
+
+    /// Lets a question of this instance wait for those who are expected: they are members nowhere now, and would be forgotten.
+    ///
+    /// # Errors
+    /// It need not, or cannot, wait; it is handed back.
+    pub(super) fn postpone(&mut self, ask: Ask) -> Result<(), Ask> {
+        let may_wait = matches!(ask.question, Question::Rooms | Question::Sockets { .. });
+        if self.arrivals.is_empty() || !may_wait {
+            return Err(ask);
+        }
+        let Ask {
+            namespace,
+            question,
+            timeout,
+            is_local,
+            answers,
+        } = ask;
+        let owed = Owed::All { timeout, is_local };
+        let asked = self
+            .arrivals
+            .ask(&namespace, question, answers, 0, Origin::Own, owed);
+        match asked {
+            Ok(_) => Ok(()),
+            Err((question, answers)) => Err(Ask {
+                namespace,
+                question,
+                timeout,
+                is_local,
+                answers,
+            }),
+        }
+    }
+
+    /// Answers a question, as far as this instance goes; one of another instance, when those who are expected have come, see
+    /// [`Self::postpone`]. Whoever asked may have given up.
+    pub(super) fn answer(
+        &mut self,
+        namespace: &Namespace,
+        question: Question,
+        answers: &Answers,
+        origin: Origin,
+    ) {
+        let (num_clients, may_wait) = match &question {
+            Question::Broadcast { broadcast, .. } => {
+                (self.deliver_with_acks(broadcast, answers), true)
+            }
+            Question::Rooms | Question::Sockets { .. } => (0, origin != Origin::Own),
+            // Who asks for ids alone cannot wait: it is the bridge itself, or a server of old that nobody runs beside us.
+            Question::SocketIds { .. } | Question::ServerEvent { .. } => (0, false),
+        };
+        if self.arrivals.is_empty() || !may_wait {
+            return self.answer_now(namespace, question, answers, num_clients);
+        }
+        let owed = if origin == Origin::Own {
+            _ = answers.send(Answer::NumClients(num_clients));
+            Owed::Nothing
+        } else {
+            Owed::Answer
+        };
+        let answers = answers.clone();
+        let asked = self
+            .arrivals
+            .ask(namespace, question, answers, num_clients, origin, owed);
+        match asked {
+            Ok(given_up) => self.after_giving_up(given_up.len()),
+            Err((question, answers)) if owed == Owed::Answer => {
+                self.answer_now(namespace, question, &answers, num_clients);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Makes members of a session that has come, and hands it what passed meanwhile.
+    fn install(&mut self, arrived: Arrived<Newcomers>) {
+        let logged: Vec<LoggedFor> = self
+            .arrivals
+            .log_for(&arrived)
+            .map(|what| match what {
+                Logged::Command(command) => LoggedFor::Command(command.clone()),
+                Logged::Asked { question } => LoggedFor::Asked(*question),
+            })
+            .collect();
+        let Newcomers { handles, installed } = arrived.members;
+        for (handle, rooms) in handles {
+            let record = Arc::clone(&handle.record);
+            let (namespace, id) = (&record.namespace, &record.id);
+            let is_first = self.rooms_mut().insert(namespace, id.clone(), handle);
+            for room in rooms {
+                // It cannot be in more rooms than it was in.
+                _ = self.rooms_mut().join(namespace, id, room);
+            }
+            if is_first {
+                self.tell_bridge(|| ForBridge::Open(namespace.clone()));
+            }
+            for what in &logged {
+                self.replay(&record, what);
+            }
+        }
+        // Whoever waits for it may be gone; then it unregisters.
+        _ = installed.send(());
+        self.settle();
+    }
+
+    /// Lets one member see what passed while it was on its way.
+    fn replay(&mut self, record: &Record, what: &LoggedFor) {
+        let (namespace, id) = (&record.namespace, &record.id);
+        match what {
+            LoggedFor::Command(command) => {
+                if command.namespace() != namespace {
+                    return;
+                }
+                let target = match command {
+                    Command::Broadcast(broadcast) => &broadcast.target,
+                    Command::Join { target, .. }
+                    | Command::Leave { target, .. }
+                    | Command::Disconnect { target, .. } => target,
+                    Command::ServerEvent { .. } => return,
+                };
+                if !self.rooms().selects(namespace, target, id) {
+                    return;
+                }
+                match command {
+                    Command::Broadcast(broadcast) => {
+                        let message = encode::event(self.parser, namespace, None, &broadcast.args)
+                            .inspect_err(|err| {
+                                log::error!("a broadcast cannot be encoded: {err}");
+                            });
+                        if let Ok(message) = message {
+                            let volatile = broadcast.flags.volatile;
+                            self.tell_member(record, What::Deliver { message, volatile });
+                        }
+                    }
+                    Command::Join { rooms, .. } => {
+                        for room in rooms {
+                            // Said once, when it was said to all.
+                            _ = self.rooms_mut().join(namespace, id, room.clone());
+                        }
+                    }
+                    Command::Leave { rooms, .. } => {
+                        for room in rooms {
+                            self.rooms_mut().leave(namespace, id, room);
+                        }
+                    }
+                    Command::Disconnect {
+                        whole_connection, ..
+                    } => {
+                        let whole_connection = *whole_connection;
+                        self.tell_member(record, What::Disconnect { whole_connection });
+                    }
+                    Command::ServerEvent { .. } => {}
+                }
+            }
+            LoggedFor::Asked(number) => self.replay_question(record, *number),
+        }
+    }
+
+    fn replay_question(&mut self, record: &Record, number: u64) {
+        let (namespace, id) = (&record.namespace, &record.id);
+        let ack_id = self.ack_ids.next();
+        let rooms = Arc::clone(&self.rooms);
+        let parser = self.parser;
+        let Some(waiting) = self.arrivals.question(number) else {
+            return;
+        };
+        let Question::Broadcast { broadcast, .. } = &waiting.question else {
+            return;
+        };
+        let is_selected = broadcast.namespace == *namespace
+            && rooms
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .selects(namespace, &broadcast.target, id);
+        if !is_selected {
+            return;
+        }
+        let Ok(message) = encode::event(parser, namespace, Some(ack_id), &broadcast.args) else {
+            return;
+        };
+        let deliver = DeliverWithAck {
+            id: ack_id,
+            message,
+            volatile: broadcast.flags.volatile,
+            answers: waiting.answers.clone(),
+        };
+        waiting.num_clients += 1;
+        if waiting.owed == Owed::Nothing {
+            // Whoever asked may have given up.
+            _ = waiting.answers.send(Answer::OneMore);
+        }
+        self.tell_member(record, What::DeliverWithAck(Box::new(deliver)));
+    }
+
+    fn tell_member(&self, record: &Record, what: What) {
+        self.rooms()
+            .with_member(&record.namespace, &record.id, |member| {
+                member.handle().tell(what);
+            });
+    }
+}
+
+/// What passed, as it is for one session.
+enum LoggedFor {
+    Command(Command),
+    Asked(u64),
+}
+
+impl Handler<Depart> for Hub {
+    type Result = ();
+
+    /// In line with what others sent: what came before is delivered, and what comes behind is for the other instance.
+    fn handle(&mut self, message: Depart, _: &mut Self::Context) {
+        let Depart {
+            departure,
+            namespaces,
+            to,
+            end,
+            socket,
+        } = message;
+        let tell = |departed: Departed| {
+            let what = What::Departed(Box::new(departed));
+            socket.do_send(ForSocket::for_session(what));
+        };
+        let members = match departure.close(|namespace| namespaces.contains(namespace)) {
+            Ok(members) => members,
+            Err(missing) => return tell(Err(missing)),
+        };
+        let mut rooms = Vec::with_capacity(members.len());
+        for (namespace, id) in members {
+            let mut of_socket = self.rooms().rooms_of(&namespace, &id);
+            of_socket.remove(id.as_str());
+            if self.rooms_mut().remove(&namespace, &id) {
+                self.tell_bridge(|| ForBridge::Close(namespace.clone()));
+            }
+            self.gone
+                .insert((namespace.clone(), id.clone()), of_socket.clone());
+            rooms.push((namespace, id, of_socket));
+        }
+        // In this very turn: see `arrivals`.
+        self.tell_bridge(|| ForBridge::Behind { to, payload: end });
+        tell(Ok(rooms));
+    }
+}
+
+impl Handler<Forget> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, Forget(sockets): Forget, _: &mut Self::Context) {
+        for socket in sockets {
+            self.gone.remove(&socket);
+        }
+    }
+}
+
+impl Handler<PassOn> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, PassOn { to, payload }: PassOn, _: &mut Self::Context) {
+        self.tell_bridge(|| ForBridge::Behind { to, payload });
+    }
+}
+
+impl Handler<Hand> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, Hand { to, answer }: Hand, _: &mut Self::Context) {
+        // The session may have ended; and one that leaves a thousand things unread has other worries.
+        _ = to.try_send(answer);
+    }
+}
+
+impl Handler<Expect> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Expect, _: &mut Self::Context) {
+        let Expect {
+            id,
+            former,
+            marker,
+            registering,
+        } = message;
+        // In this very turn: see `arrivals`.
+        self.arrivals.expect(id, former, registering);
+        self.tell_bridge(|| ForBridge::Tell { payload: marker });
+    }
+}
+
+impl Handler<Mark> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, Mark(id): Mark, _: &mut Self::Context) {
+        // It may have been given up.
+        _ = self.arrivals.mark(id);
+    }
+}
+
+impl Handler<Finish> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, Finish(id): Finish, _: &mut Self::Context) {
+        if let Some(arrived) = self.arrivals.finish(id) {
+            self.install(arrived);
+        }
+    }
+}
+
+impl Handler<Bring> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Bring, _: &mut Self::Context) {
+        let Bring {
+            id,
+            members,
+            installed,
+        } = message;
+        let handles = members
+            .into_iter()
+            .map(|(record, recipient, rooms)| (Handle { record, recipient }, rooms));
+        let newcomers = Newcomers {
+            handles: handles.collect(),
+            installed,
+        };
+        // Of one that was given up, `installed` is dropped, which says so.
+        if let Ok(Some(arrived)) = self.arrivals.bring(id, newcomers) {
+            self.install(arrived);
+        }
+    }
+}
+
+impl Handler<GiveUp> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, GiveUp(id): GiveUp, _: &mut Self::Context) {
+        self.arrivals.give_up(id);
+        self.settle();
+    }
+}

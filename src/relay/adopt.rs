@@ -1,0 +1,215 @@
+//! A WebSocket that asks for a session of another instance, and takes it along.
+//!
+//! From the request to the moment at which the session is all here; then it is a Socket actor like any other. The exchange stands in
+//! [`super`].
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use super::{Answer, MOVE_TIMEOUT, MoveCall, Relay, Request};
+use crate::{
+    adapter::uid::Uid,
+    engine_io::{dialect::Dialect, handshake::HandshakeError, sid::Sid},
+    hub::messages::{Expect, GiveUp},
+    socket::{
+        actor::{Newcomer, Services, Socket},
+        endpoint::Layer,
+        portable::Portable,
+        websocket_transport::{Probe, ProbeEvent},
+    },
+    socket_io::ids::Namespace,
+    websocket::{
+        close::{CloseCode, CloseFrame},
+        connection::Connection,
+    },
+};
+
+/// How often a session may turn out to be in a namespace more before it is given up.
+const MAX_ATTEMPTS: usize = 3;
+
+/// A session that may be taken along.
+#[derive(Debug)]
+pub struct Ready {
+    call: MoveCall,
+    former: Uid,
+    namespaces: Vec<Namespace>,
+}
+
+/// Why it may not.
+#[derive(Debug)]
+pub enum Unready {
+    /// As if the session had been here.
+    Error(HandshakeError),
+    /// Another WebSocket is before this one, or the session has one already.
+    Taken,
+}
+
+impl Relay {
+    /// Returns whether a session of another instance can move here.
+    pub fn can_move(&self) -> bool {
+        self.can_move
+    }
+
+    /// Asks for a session, for a WebSocket that is to be its transport. Its owner judges as it judges its own.
+    ///
+    /// # Errors
+    /// See [`Unready`]. Of an owner that is not there, or cannot be heard, it is that the session is unknown.
+    pub async fn ask_for(
+        self: &Arc<Self>,
+        services: &Services,
+        sid: &Sid,
+        dialect: Dialect,
+    ) -> Result<Ready, Unready> {
+        let unknown = || Unready::Error(HandshakeError::SessionIdUnknown);
+        let (mut call, heard) = self.move_here(sid, dialect.revision).ok_or_else(unknown)?;
+        let asked = async {
+            if !matches!(heard.await, Ok(1..)) {
+                return None;
+            }
+            call.next().await
+        };
+        let answer = tokio::time::timeout(services.config.upgrade_timeout, asked).await;
+        match answer.ok().flatten() {
+            Some(Answer::Ready { uid, namespaces }) => Ok(Ready {
+                former: Uid::parse(&uid).ok_or_else(unknown)?,
+                namespaces,
+                call,
+            }),
+            Some(Answer::Refused) => Err(Unready::Taken),
+            Some(Answer::Error { code }) => {
+                Err(HandshakeError::from_code(code).map_or_else(unknown, Unready::Error))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl Ready {
+    /// Lets the WebSocket probe, and takes the session over at its `5`. `answer` is the 101, not written yet.
+    pub async fn adopt(
+        self,
+        services: Arc<Services>,
+        layer: Layer,
+        dialect: Dialect,
+        connection: Connection,
+        answer: Bytes,
+    ) {
+        let Self {
+            mut call,
+            former,
+            namespaces,
+        } = self;
+        let deadline = Instant::now() + services.config.upgrade_timeout;
+        let mut probe = Probe::new(connection, dialect, answer, deadline);
+        if let Err(frame) = let_probe(&services, &mut call, &mut probe, namespaces).await {
+            return probe.farewell(&frame);
+        }
+        call.is_wanted();
+        let session = take(&services, &mut call, &former);
+        let portable = match tokio::time::timeout(MOVE_TIMEOUT, session).await {
+            Ok(Some(portable)) if fits(&portable, &call, &layer, dialect) => portable,
+            _ => {
+                services.hub.do_send(GiveUp(call.arrival()));
+                log::debug!("session {:?} did not move here", call.sid());
+                return probe.farewell(&not_moved());
+            }
+        };
+        Socket::arrive(
+            &services,
+            Newcomer {
+                layer,
+                portable,
+                probe,
+                call,
+            },
+        );
+    }
+}
+
+/// Returns what a client is told whose session did not move.
+pub fn not_moved() -> CloseFrame {
+    CloseFrame {
+        code: Some(CloseCode::Again),
+        reason: "the session could not move to this instance; connect again".to_owned(),
+    }
+}
+
+/// Returns whether it is the session that was asked for.
+fn fits(portable: &Portable, call: &MoveCall, layer: &Layer, dialect: Dialect) -> bool {
+    portable.sid == *call.sid()
+        && portable.revision == dialect.revision
+        && portable.is_bare == matches!(layer, Layer::Bare(_))
+}
+
+/// Answers the WebSocket's probe, until its `5`.
+async fn let_probe(
+    services: &Arc<Services>,
+    call: &mut MoveCall,
+    probe: &mut Probe,
+    namespaces: Vec<Namespace>,
+) -> Result<(), CloseFrame> {
+    let relay = services.relay.as_ref().ok_or(CloseFrame::BARE)?;
+    let mut hear = Some(namespaces);
+    loop {
+        let event = tokio::select! {
+            event = probe.next() => event,
+            // Nothing good comes now: the session has ended, or its owner is gone.
+            _ = call.next() => return Err(CloseFrame::BARE),
+        };
+        match event {
+            ProbeEvent::Probed => {
+                // Only once: a client may probe as often as it likes.
+                if let Some(namespaces) = hear.take() {
+                    call.teller().tell(Request::Probed);
+                    let heard = relay.hear(namespaces);
+                    let left = probe.time_left();
+                    if !tokio::time::timeout(left, heard).await.unwrap_or(false) {
+                        return Err(CloseFrame::BARE);
+                    }
+                }
+                probe.answer()?;
+            }
+            ProbeEvent::Finished => {
+                // A client may do without the probe, as in Node.
+                if let Some(namespaces) = hear.take()
+                    && !tokio::time::timeout(MOVE_TIMEOUT, relay.hear(namespaces))
+                        .await
+                        .unwrap_or(false)
+                {
+                    return Err(not_moved());
+                }
+                return Ok(());
+            }
+            ProbeEvent::Over(frame) => return Err(frame),
+        }
+    }
+}
+
+/// Publishes the marker and awaits the session. May be dropped.
+async fn take(services: &Arc<Services>, call: &mut MoveCall, former: &Uid) -> Option<Portable> {
+    let relay = services.relay.as_ref()?;
+    for _ in 0..MAX_ATTEMPTS {
+        services.hub.do_send(Expect {
+            id: call.arrival(),
+            former: former.clone(),
+            marker: call.marker(),
+            registering: services.interest.register(),
+        });
+        match call.next().await? {
+            Answer::State(state) => {
+                return Portable::decode(state)
+                    .inspect_err(|err| log::warn!("a session cannot move here: {err}"))
+                    .ok();
+            }
+            Answer::Again { namespaces } => {
+                services.hub.do_send(GiveUp(call.arrival()));
+                if !relay.hear(namespaces).await {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
+    None
+}

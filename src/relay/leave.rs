@@ -1,0 +1,77 @@
+//! What is said to the instance that a session moves to: the whole of it, and later what is left behind.
+//!
+//! Only says it; when and what is for the session's actor to know.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    Relay,
+    host::Key,
+    wire::{Answer, Message},
+};
+use crate::{
+    engine_io::sid::InstanceId,
+    hub::{hub_ref::HubRef, messages::PassOn},
+};
+
+/// The way there. Cheap to clone.
+#[derive(Clone)]
+pub struct Leave {
+    relay: Arc<Relay>,
+    hub: HubRef,
+    key: Key,
+}
+
+impl Leave {
+    /// Returns the way to the instance `to`, which calls the session `number`.
+    pub fn new(relay: Arc<Relay>, hub: HubRef, to: InstanceId, number: u64) -> Self {
+        Self {
+            relay,
+            hub,
+            key: (to, number),
+        }
+    }
+
+    /// Says that the session is in namespaces that nobody listens to there.
+    pub fn again(&self) {
+        self.relay.host.tell_again(&self.relay, self.key);
+    }
+
+    /// Sends the session.
+    pub fn state(&self, state: Bytes) {
+        self.say(Answer::State(state));
+    }
+
+    /// Says that the session is not to be had, and no more of it.
+    pub fn refuse(&self) {
+        self.say(Answer::Refused);
+        self.forget();
+    }
+
+    /// Listens to no more that is said about it there.
+    pub fn forget(&self) {
+        self.relay.host.forget(self.key);
+    }
+
+    fn say(&self, answer: Answer) {
+        let (to, id) = self.key;
+        self.relay.send(to, id, &Message::Answer(answer));
+    }
+
+    /// Says something behind all that was published from here before.
+    pub fn say_behind(&self, answer: Answer) {
+        let (to, id) = self.key;
+        let payload = self.relay.encode(id, &Message::Answer(answer));
+        self.hub.do_send(PassOn { to, payload });
+    }
+}
+
+impl fmt::Debug for Leave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leave")
+            .field("to", &self.key.0)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,774 @@
+//! How a session goes to another instance, and how one comes from there: what the actor does about it.
+//!
+//! The exchange stands in [`crate::relay`], what crosses in [`super::super::portable`].
+//!
+//! ```text
+//! here   Open ──ProbeElsewhere──▶ Open ──Departed, PackUp──▶ Leaving ──Taken──▶ Left ──▶ Closed      `Out`
+//! there                                        arriving ──members, and Taken heard──▶ Open           `In`
+//! ```
+//! While it is arriving, a session neither reads nor writes nor runs anything.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll as Ready},
+    time::{Duration, Instant},
+};
+
+use actix::{Actor as _, AsyncContext as _, Handler};
+use bytestring::ByteString;
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
+use tokio::sync::oneshot;
+
+use super::{
+    super::{
+        clock::Clock,
+        departure::Departure,
+        disconnect::CloseReason,
+        endpoint::Layer,
+        inbox::{Inbox, InboxRef},
+        membership::Membership,
+        messages::{Departed, ForSocket, FromNext, ProbeElsewhere, RoomsOfSockets, What},
+        outbox::Outbox,
+        portable::{Portable, PortableMembership, Undelivered},
+        record::{JoinId, Record},
+        websocket_transport::{NOOP_INTERVAL, Probe},
+        work::Work,
+    },
+    Behind, Phase, Services, Socket, Transport,
+};
+use crate::{
+    engine_io::{encoded::Encoded, handshake::TransportName},
+    gateways::{Gateway, SocketRef},
+    hub::messages::{Bring, Forget, GiveUp, Unregister},
+    relay::{
+        Answer, MOVE_TIMEOUT, MoveCall, Request, Teller,
+        adopt::not_moved,
+        leave::Leave,
+        wire::{pack, unpack},
+    },
+    socket_io::{
+        args::Args,
+        decoder::{AckId, Decoder},
+        ids::{Namespace, Room, SocketId},
+    },
+};
+
+/// How long the instance to which a session was sent has to say that it has it: longer than it takes itself, or both would be right.
+const TAKEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether anybody still awaits the acks that a session which has left owes here.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A session that moves.
+pub(super) enum Moving {
+    /// To another instance.
+    Out(Out),
+    /// From another instance.
+    In(In),
+}
+
+/// A WebSocket elsewhere wants the session, or has it.
+pub(super) struct Out {
+    way: Leave,
+    departure: Arc<Departure>,
+    /// Ends when nobody there wants it any more.
+    gone: Option<oneshot::Receiver<()>>,
+    /// Until it is told that its WebSocket may probe.
+    reply: Option<oneshot::Sender<Option<Arc<Departure>>>>,
+    /// When it is given up here; there, its time is over before that.
+    deadline: Instant,
+    /// When a parked GET is released next; `None` before the WebSocket has probed.
+    noop_at: Option<Instant>,
+    /// While handlers run that have stayed.
+    work: Option<Work>,
+}
+
+impl Out {
+    /// Returns when there is something to do next.
+    pub(super) fn next(&self) -> Instant {
+        self.noop_at.unwrap_or(self.deadline).min(self.deadline)
+    }
+
+    /// Returns whether nobody wants it any more.
+    fn is_gone(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let Some(gone) = &mut self.gone else {
+            return false;
+        };
+        let is_gone = Pin::new(gone).poll(cx).is_ready();
+        if is_gone {
+            self.gone = None;
+        }
+        is_gone
+    }
+}
+
+/// A session that has come.
+pub(super) struct In {
+    call: MoveCall,
+    /// Until its sockets are members here and the former instance has heard of it: whether both came true.
+    arriving: Option<LocalBoxFuture<'static, bool>>,
+    /// Memberships in the order in which they are counted there.
+    joins: Vec<JoinId>,
+    /// Handlers that still run there.
+    calls: HashMap<(u32, u32), oneshot::Sender<Args>>,
+    /// What the client wants to join.
+    admissions: Vec<(Namespace, Option<ByteString>)>,
+}
+
+/// A session that is to come to life here.
+pub struct Newcomer {
+    /// What stands above Engine.IO.
+    pub layer: Layer,
+    /// What is known of it.
+    pub portable: Portable,
+    /// Its WebSocket.
+    pub(crate) probe: Probe,
+    /// The way to where it comes from.
+    pub call: MoveCall,
+}
+
+impl Socket {
+    /// Lets a session of another instance come to life here. If it cannot, it ends: its client is told, and so is that instance.
+    pub fn arrive(services: &Arc<Services>, newcomer: Newcomer) {
+        let Newcomer {
+            layer,
+            portable,
+            probe,
+            call,
+        } = newcomer;
+        let unpacked = match Unpacked::of(services, portable, probe.dialect()) {
+            Ok(unpacked) => unpacked,
+            Err(why) => {
+                log::warn!("a session cannot come here: {why}");
+                services.hub.do_send(GiveUp(call.arrival()));
+                return probe.farewell(&not_moved());
+            }
+        };
+        Self::create(|ctx| {
+            let inbox = Inbox::open();
+            let Unpacked {
+                portable,
+                outbox,
+                decoder,
+                gateways,
+            } = unpacked;
+            let handshake = Arc::new(portable.handshake);
+            let now = Instant::now();
+            let revision = portable.revision;
+            let mut clock = Clock::resume(
+                now,
+                &services.config,
+                revision,
+                portable.heartbeat,
+                portable.connect_within,
+            );
+            clock.await_anew(now, &services.config);
+            let (transport, outbox) = probe.into_transport(outbox);
+            let teller = call.teller();
+            let mut calls = HashMap::new();
+            let mut members = Vec::new();
+            let mut memberships = Vec::new();
+            for ((packed, gateway), number) in
+                portable.memberships.into_iter().zip(gateways).zip(0_u32..)
+            {
+                let join = JoinId(number);
+                let record = Record::new(
+                    packed.id.clone(),
+                    gateway.name_to_keep(&packed.namespace),
+                    join,
+                    services.instance,
+                    Arc::clone(&handshake),
+                    &serde_json::Value::Null,
+                );
+                record.set_data_text(&packed.data);
+                let record = Arc::new(record);
+                members.push((Arc::clone(&record), inbox.address(), packed.rooms.clone()));
+                memberships.push(member(
+                    services,
+                    join,
+                    record,
+                    inbox.address(),
+                    gateway,
+                    packed,
+                    &teller,
+                    &mut calls,
+                ));
+            }
+            let (installed, is_installed) = oneshot::channel();
+            services.hub.do_send(Bring {
+                id: call.arrival(),
+                members,
+                installed,
+            });
+            let arriving = async move {
+                let arrive = async {
+                    is_installed.await.is_ok() && teller.tell_surely(Request::Taken).await
+                };
+                tokio::time::timeout(MOVE_TIMEOUT, arrive)
+                    .await
+                    .unwrap_or(false)
+            };
+            let admissions = portable.admissions.into_iter().map(|admission| {
+                let auth = admission.auth.map(ByteString::from);
+                (admission.namespace, auth)
+            });
+            let moving = Moving::In(In {
+                joins: memberships
+                    .iter()
+                    .map(|member: &Membership| member.join)
+                    .collect(),
+                admissions: admissions.collect(),
+                arriving: Some(arriving.boxed_local()),
+                calls,
+                call,
+            });
+            let session = services.sessions.insert(
+                portable.sid,
+                ctx.address(),
+                inbox.address(),
+                TransportName::WebSocket,
+                revision,
+            );
+            Self {
+                sid: portable.sid,
+                services: Arc::clone(services),
+                layer,
+                handshake,
+                session,
+                inbox,
+                phase: Phase::Open,
+                transport: Transport::WebSocket(transport),
+                probe: None,
+                outbox,
+                decoder,
+                admissions: Vec::new(),
+                next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
+                memberships,
+                winding_down: Vec::new(),
+                timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
+                clock,
+                behind: Behind::Nothing,
+                are_handlers_held: false,
+                have_handlers_moved: false,
+                moving: Some(Box::new(moving)),
+            }
+        });
+    }
+
+    /// Returns whether the session has yet to come to life here.
+    pub(super) fn is_arriving(&self) -> bool {
+        matches!(
+            self.moving.as_deref(),
+            Some(Moving::In(In {
+                arriving: Some(_),
+                ..
+            }))
+        )
+    }
+
+    /// Waits for the session to come to life. Ready if it has.
+    pub(super) fn poll_arriving(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
+        let Some(Moving::In(inward)) = self.moving.as_deref_mut() else {
+            return Ready::Ready(());
+        };
+        let Some(arriving) = &mut inward.arriving else {
+            return Ready::Ready(());
+        };
+        let Ready::Ready(is_there) = arriving.as_mut().poll(cx) else {
+            return Ready::Pending;
+        };
+        if !is_there {
+            self.give_arrival_up();
+            return Ready::Ready(());
+        }
+        inward.arriving = None;
+        for (namespace, auth) in std::mem::take(&mut inward.admissions) {
+            self.on_connect(namespace, auth);
+        }
+        Ready::Ready(())
+    }
+
+    /// The session does not come to life here: its client is told. The application is told of its end where it comes from.
+    pub(super) fn give_arrival_up(&mut self) {
+        log::debug!("session {:?} did not move here", self.sid);
+        self.phase = Phase::Closed;
+        for membership in self.memberships.drain(..) {
+            membership.socket.note_left();
+            self.services.hub.do_send(Unregister {
+                namespace: membership.namespace().clone(),
+                socket_id: membership.socket.id().clone(),
+            });
+        }
+        self.services.sessions.remove(&self.sid);
+        if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
+            self.services.hub.do_send(GiveUp(inward.call.arrival()));
+        }
+        let transport =
+            std::mem::replace(&mut self.transport, Transport::Polling(Default::default()));
+        let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(0));
+        outbox.clear();
+        if let Transport::WebSocket(websocket) = transport {
+            websocket.farewell(outbox, &not_moved());
+        }
+    }
+
+    /// Follows what is said about the session where it goes or comes from. Returns whether anything was.
+    pub(super) fn poll_moving(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let are_all_judged = self.admissions.is_empty();
+        match self.moving.as_deref_mut() {
+            None => false,
+            Some(Moving::Out(out)) => {
+                if out.is_gone(cx) {
+                    self.moving = None;
+                    return true;
+                }
+                // A wish that is being judged would have to be judged anew elsewhere.
+                if are_all_judged && let Some(reply) = out.reply.take() {
+                    // Whoever asked may be gone; then the session stays.
+                    _ = reply.send(Some(Arc::clone(&out.departure)));
+                }
+                false
+            }
+            Some(Moving::In(inward)) => match inward.call.poll_next(cx) {
+                Ready::Pending => false,
+                Ready::Ready(Some(answer)) => {
+                    let what = What::FromFormer(Box::new(answer));
+                    self.inbox.address().do_send(ForSocket::for_session(what));
+                    true
+                }
+                Ready::Ready(None) => {
+                    self.forget_former();
+                    true
+                }
+            },
+        }
+    }
+
+    /// Nothing more comes from where the session was: handlers that still ran there have failed, as far as is known here.
+    fn forget_former(&mut self) {
+        if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
+            inward.call.end(true);
+        }
+    }
+
+    /// Does what the time demands while a WebSocket elsewhere probes.
+    pub(super) fn do_what_is_due_elsewhere(&mut self, now: Instant) {
+        let Some(Moving::Out(out)) = self.moving.as_deref_mut() else {
+            return;
+        };
+        if out.deadline <= now {
+            out.way.forget();
+            self.moving = None;
+        } else if out.noop_at.is_some_and(|at| at <= now) {
+            out.noop_at = Some(now + NOOP_INTERVAL);
+            self.release_poll();
+        }
+    }
+
+    /// Returns what the hub and the relay know of a session that may be about to leave.
+    pub(super) fn departure(&self) -> Option<Arc<Departure>> {
+        match self.moving.as_deref() {
+            Some(Moving::Out(out)) => Some(Arc::clone(&out.departure)),
+            Some(Moving::In(_)) | None => None,
+        }
+    }
+
+    /// Takes a membership out of the hub, wherever it is by now.
+    pub(super) fn unregister(&self, membership: &Membership) {
+        let namespace = membership.namespace().clone();
+        let socket_id = membership.socket.id().clone();
+        if let Some(departure) = self.departure() {
+            departure.remove(&socket_id);
+            if departure.is_closed() {
+                let left = vec![(namespace.clone(), socket_id.clone())];
+                self.services.hub.do_send(Forget(left));
+            }
+        }
+        self.services.hub.do_send(Unregister {
+            namespace,
+            socket_id,
+        });
+    }
+
+    /// The session is over, here: tells whoever it was moving to, or came from.
+    pub(super) fn end_moving(&mut self) {
+        match self.moving.take().map(|moving| *moving) {
+            Some(Moving::Out(out)) => out.way.refuse(),
+            Some(Moving::In(inward)) => inward.call.end(false),
+            None => {}
+        }
+    }
+
+    /// The hub has let the sockets go. From now on what handlers send goes by way of the hub; what they have sent is on its way to the
+    /// inbox.
+    fn departed(&mut self, rooms: RoomsOfSockets) {
+        let Some(Moving::Out(out)) = self.moving.as_deref() else {
+            let left = rooms.into_iter().map(|(namespace, id, _)| (namespace, id));
+            return self.services.hub.do_send(Forget(left.collect()));
+        };
+        let way = out.way.clone();
+        for (membership, at) in self.memberships.iter().zip(0..) {
+            membership.socket.note_moved(way.clone(), at);
+        }
+        self.end_of_polling();
+        // Handlers that run have sent more than is known of them.
+        self.behind = Behind::Hub(self.services.hub.ticket());
+        self.push_behind(ForSocket::for_session(What::PackUp(Box::new(rooms))));
+    }
+
+    /// Sends the session to where it goes. Nothing of it goes on here unless it cannot move.
+    pub(super) fn pack_up(&mut self, rooms: RoomsOfSockets) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        let Some(Moving::Out(out)) = self.moving.as_deref_mut() else {
+            // Nobody wants it any more, and its client polls no more.
+            return self.end(CloseReason::NotMoved);
+        };
+        let way = out.way.clone();
+        out.noop_at = None;
+        out.deadline = Instant::now() + TAKEN_TIMEOUT;
+        let deadline = out.deadline;
+        let mut rooms: HashMap<SocketId, HashSet<Room>> = rooms
+            .into_iter()
+            .map(|(_, id, rooms)| (id, rooms))
+            .collect();
+        let (heartbeat, connect_within) = self.clock.remaining(Instant::now());
+        let memberships = self.memberships.iter_mut();
+        let portable = Portable {
+            sid: self.sid,
+            revision: self.session.revision,
+            is_bare: matches!(self.layer, Layer::Bare(_)),
+            handshake: (*self.handshake).clone(),
+            heartbeat,
+            connect_within,
+            unfinished: self.decoder.unfinished(),
+            undelivered: self.outbox.messages().map(undelivered).collect(),
+            admissions: self.admissions.iter().map(|wish| wish.pack()).collect(),
+            memberships: memberships
+                .map(|membership| {
+                    // One that joined after the hub let the others go is in no room yet.
+                    let rooms = rooms.remove(membership.socket.id()).unwrap_or_default();
+                    membership.pack(rooms)
+                })
+                .collect(),
+        };
+        match portable.encode() {
+            Ok(state) => way.state(state),
+            Err(err) => {
+                log::warn!("a session cannot move: {err}");
+                return self.end(CloseReason::NotMoved);
+            }
+        }
+        self.phase = Phase::Leaving;
+        // What is being judged is judged there.
+        self.admissions.clear();
+        self.timer.as_mut().reset(deadline.into());
+    }
+
+    /// The session lives elsewhere now.
+    fn has_left(&mut self) {
+        if !matches!(self.phase, Phase::Leaving) {
+            return;
+        }
+        self.phase = Phase::Left;
+        self.services.sessions.remove(&self.sid);
+        self.outbox.clear();
+        for membership in &mut self.memberships {
+            membership.note_moved();
+        }
+        let is_running = self.memberships.iter().any(Membership::is_running);
+        if let Some(Moving::Out(out)) = self.moving.as_deref_mut() {
+            out.work = is_running.then(|| self.services.work.begin());
+        }
+        log::debug!("session {:?} has moved to another instance", self.sid);
+        let at = Instant::now() + LOOK_INTERVAL;
+        self.timer.as_mut().reset(at.into());
+    }
+
+    /// Runs what cannot move: handlers, until they end, and those who await acks. Ready once there is nothing left.
+    pub(super) fn poll_left(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
+        let Some(Moving::Out(out)) = self.moving.as_deref_mut() else {
+            return Ready::Ready(());
+        };
+        let is_gone = out.is_gone(cx);
+        let way = out.way.clone();
+        if is_gone {
+            // Nobody is there any more who could pass acks on, or who could have taken the session.
+            self.memberships
+                .iter_mut()
+                .for_each(Membership::forget_acks);
+        }
+        for (membership, at) in self.memberships.iter_mut().zip(0..) {
+            while let Ready::Ready((call, args)) = membership.poll_left(cx) {
+                let args = pack(args.json().as_bytes(), args.attachments());
+                way.say_behind(Answer::Done { at, call, args });
+            }
+        }
+        let is_time = self.timer.as_mut().poll(cx).is_ready();
+        if matches!(self.phase, Phase::Leaving) {
+            if is_gone || is_time {
+                self.end(CloseReason::NotMoved);
+                return Ready::Ready(());
+            }
+            return Ready::Pending;
+        }
+        let mut is_anything_left = false;
+        for membership in &mut self.memberships {
+            is_anything_left |= membership.is_running() || membership.awaits_acks();
+        }
+        if !is_anything_left {
+            self.be_gone();
+            return Ready::Ready(());
+        }
+        if is_time {
+            let at = Instant::now() + LOOK_INTERVAL;
+            self.timer.as_mut().reset(at.into());
+            _ = self.timer.as_mut().poll(cx);
+        }
+        Ready::Pending
+    }
+
+    /// Nothing of a session that has left is here any more.
+    fn be_gone(&mut self) {
+        self.phase = Phase::Closed;
+        let sockets = self.memberships.drain(..);
+        let sockets = sockets.map(|membership| {
+            (
+                membership.namespace().clone(),
+                membership.socket.id().clone(),
+            )
+        });
+        self.services.hub.do_send(Forget(sockets.collect()));
+        if let Some(Moving::Out(out)) = self.moving.take().map(|moving| *moving) {
+            out.way.say_behind(Answer::Over);
+            out.way.forget();
+        }
+    }
+
+    /// Sends on what somebody told this actor who did not know yet that the session has left.
+    pub(super) fn pass_on(&mut self, join: JoinId, what: What) {
+        let mut members = self.memberships.iter().zip(0..);
+        let member = members.find(|(membership, _)| membership.join == join);
+        let Some((membership, at)) = member else {
+            return;
+        };
+        match what {
+            What::Deliver { message, .. } => {
+                if let Some(Moving::Out(out)) = self.moving.as_deref() {
+                    let (text, attachments) = message.parts();
+                    let packet = pack(&text.unwrap_or_default(), &attachments);
+                    out.way.say_behind(Answer::More { at, packet });
+                }
+            }
+            What::Disconnect { whole_connection } => membership.socket.disconnect(whole_connection),
+            // Dropped, which says that no ack will come.
+            What::EmitWithAck(_) | What::DeliverWithAck(_) => {}
+            // For the session, and taken before.
+            What::Mark | What::Departed(_) | What::PackUp(_) | What::FromFormer(_) => {}
+        }
+    }
+}
+
+fn undelivered(message: &Arc<Encoded>) -> Undelivered {
+    let (text, attachments) = message.parts();
+    Undelivered { text, attachments }
+}
+
+/// What a session is made of that is to come to life here, as far as it can fail.
+struct Unpacked {
+    portable: Portable,
+    outbox: Outbox,
+    decoder: Decoder,
+    gateways: Vec<Arc<Gateway>>,
+}
+
+impl Unpacked {
+    fn of(
+        services: &Services,
+        mut portable: Portable,
+        dialect: crate::engine_io::dialect::Dialect,
+    ) -> Result<Self, &'static str> {
+        if portable.memberships.len() > super::MAX_NAMESPACES {
+            return Err("it is in too many namespaces");
+        }
+        let gateways = portable.memberships.iter().map(|membership| {
+            let gateway = services.gateways.get(&membership.namespace).cloned();
+            gateway.ok_or("one of its namespaces has no gateway here")
+        });
+        let gateways = gateways.collect::<Result<_, _>>()?;
+        let mut decoder = Decoder::new(services.parser, services.config.max_payload);
+        for message in std::mem::take(&mut portable.unfinished) {
+            if !matches!(decoder.decode(message), Ok(None)) {
+                return Err("its client's last packet is malformed");
+            }
+        }
+        let mut outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
+        for Undelivered { text, attachments } in std::mem::take(&mut portable.undelivered) {
+            let message = match (text, attachments.as_slice()) {
+                (Some(text), _) => {
+                    let text = std::str::from_utf8(&text).or(Err("a packet is no text"))?;
+                    Encoded::new(text, &attachments)
+                }
+                (None, [bytes]) => Encoded::binary(bytes),
+                (None, _) => return Err("a packet is none"),
+            };
+            // It was within the limit where it comes from.
+            _ = outbox.push(message);
+        }
+        Ok(Self {
+            portable,
+            outbox,
+            decoder,
+            gateways,
+        })
+    }
+}
+
+/// Puts a membership together again.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is one thing that a membership is made of"
+)]
+fn member(
+    services: &Services,
+    join: JoinId,
+    record: Arc<Record>,
+    own: InboxRef,
+    gateway: Arc<Gateway>,
+    packed: PortableMembership,
+    teller: &Teller,
+    calls: &mut HashMap<(u32, u32), oneshot::Sender<Args>>,
+) -> Membership {
+    let pattern = gateway.pattern().cloned();
+    let socket = SocketRef::new(services.parser, record, services.hub.clone(), own, pattern);
+    let at = join.0;
+    let acks = |id: AckId, acked: oneshot::Receiver<Args>| {
+        let teller = teller.clone();
+        actix_rt::spawn(async move {
+            let args = acked.await.ok();
+            let args = args.map(|args| pack(args.json().as_bytes(), args.attachments()));
+            teller.tell(Request::Acked { at, id, args });
+        });
+    };
+    let calls = |number, done| _ = calls.insert((at, number), done);
+    Membership::unpack(join, socket, gateway, packed, calls, acks)
+}
+
+impl Handler<ProbeElsewhere> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, message: ProbeElsewhere, _: &mut Self::Context) {
+        let ProbeElsewhere {
+            to,
+            number,
+            gone,
+            reply,
+        } = message;
+        let Some(relay) = self.services.relay.clone().filter(|_| self.may_probe()) else {
+            _ = reply.send(None);
+            return;
+        };
+        let members = self.memberships.iter().map(|membership| {
+            (
+                membership.namespace().clone(),
+                membership.socket.id().clone(),
+            )
+        });
+        let out = Out {
+            way: Leave::new(relay, self.services.hub.clone(), to, number),
+            departure: Arc::new(Departure::of(members.collect())),
+            gone: Some(gone),
+            reply: Some(reply),
+            deadline: Instant::now() + self.services.config.upgrade_timeout + TAKEN_TIMEOUT,
+            noop_at: None,
+            work: None,
+        };
+        self.moving = Some(Box::new(Moving::Out(out)));
+    }
+}
+
+impl Handler<FromNext> for Socket {
+    type Result = ();
+
+    fn handle(&mut self, message: FromNext, _: &mut Self::Context) {
+        match message {
+            FromNext::Probed => {
+                if let (Phase::Open, Some(Moving::Out(out))) =
+                    (&self.phase, self.moving.as_deref_mut())
+                {
+                    out.noop_at = Some(Instant::now() + NOOP_INTERVAL);
+                    self.release_poll();
+                }
+            }
+            FromNext::Taken => self.has_left(),
+            FromNext::Acked { at, id, args } => {
+                let at = usize::try_from(at).unwrap_or(usize::MAX);
+                if matches!(self.phase, Phase::Left)
+                    && let Some(membership) = self.memberships.get_mut(at)
+                {
+                    let args = args.and_then(unpack);
+                    let args = args.map(|(json, attachments)| Args::from_parts(json, attachments));
+                    membership.acknowledge_left(id, args);
+                }
+            }
+            FromNext::Ended => self
+                .memberships
+                .iter_mut()
+                .for_each(Membership::forget_acks),
+        }
+    }
+}
+
+impl Socket {
+    pub(super) fn on_departed(&mut self, departed: Departed) {
+        match departed {
+            Ok(rooms) => self.departed(rooms),
+            Err(_) => {
+                if let Some(Moving::Out(out)) = self.moving.as_deref() {
+                    out.way.again();
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_former(&mut self, answer: Answer) {
+        let Some(Moving::In(inward)) = self.moving.as_deref_mut() else {
+            return;
+        };
+        let membership = |joins: &[JoinId], at: u32| {
+            let join = joins.get(usize::try_from(at).ok()?)?;
+            self.memberships.iter().find(|member| member.join == *join)
+        };
+        match answer {
+            Answer::Done { at, call, args } => {
+                if let (Some(done), Some((json, attachments))) =
+                    (inward.calls.remove(&(at, call)), unpack(args))
+                {
+                    // The client may have left meanwhile.
+                    _ = done.send(Args::from_parts(json, attachments));
+                }
+            }
+            Answer::Data { at, json } => {
+                if let (Some(membership), Ok(json)) =
+                    (membership(&inward.joins, at), std::str::from_utf8(&json))
+                {
+                    membership.socket.set_data_text(json);
+                }
+            }
+            Answer::More { at, packet } => {
+                if membership(&inward.joins, at).is_some()
+                    && let Some((text, attachments)) = unpack(packet)
+                {
+                    self.push(Encoded::new(&text, &attachments));
+                }
+            }
+            Answer::Over => self.forget_former(),
+            // It says nothing else once the session is here.
+            _ => {}
+        }
+    }
+}
