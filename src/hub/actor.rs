@@ -31,7 +31,7 @@ use crate::{
         acks::AckIds,
         inbox::{FanOut, InboxRef},
         messages::{DeliverWithAck, ForSocket, What},
-        record::Record,
+        record::{JoinId, Record},
     },
     socket_io::{
         encode,
@@ -47,13 +47,24 @@ const MAILBOX_CAPACITY: usize = 1024;
 #[derive(Debug)]
 struct Handle {
     record: Arc<Record>,
+    /// As in the record, which lies elsewhere in memory.
+    join: JoinId,
     recipient: InboxRef,
 }
 
 impl Handle {
+    fn new(record: Arc<Record>, recipient: InboxRef) -> Self {
+        let join = record.join;
+        Self {
+            record,
+            join,
+            recipient,
+        }
+    }
+
     fn tell(&self, what: What) {
         self.recipient.do_send(ForSocket {
-            join: self.record.join,
+            join: self.join,
             what,
         });
     }
@@ -177,8 +188,10 @@ impl Hub {
         let mut receivers = FanOut::default();
         self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
-                let Handle { record, recipient } = member.handle();
-                receivers.add(recipient, record.join);
+                let Handle {
+                    join, recipient, ..
+                } = member.handle();
+                receivers.add(recipient, *join);
             });
         if receivers.is_empty() {
             return;
@@ -344,7 +357,7 @@ impl Handler<Register> for Hub {
         }
         let namespace = record.namespace.clone();
         let id = record.id.clone();
-        let handle = Handle { record, recipient };
+        let handle = Handle::new(record, recipient);
         let is_first = self.rooms_mut().insert(&namespace, id, handle);
         drop(registering);
         if is_first {
@@ -495,7 +508,7 @@ mod tests {
             broadcast::{Flags, Target},
             hub_ref::HubRef,
         },
-        socket::{handshake::Handshake, inbox::Inbox, record::JoinId},
+        socket::{handshake::Handshake, inbox::Probe as SocketProbe, record::JoinId},
         socket_io::{
             args::Args,
             ids::{Room, SocketId},
@@ -528,7 +541,7 @@ mod tests {
         (Probe(sender).start().recipient(), receiver)
     }
 
-    fn register(id: &str, inbox: &Inbox) -> Register {
+    fn register(id: &str, socket: &SocketProbe) -> Register {
         let handshake = Handshake::new(String::new(), String::new(), std::iter::empty(), &[]);
         let record = Record::new(
             SocketId::from(id),
@@ -540,7 +553,7 @@ mod tests {
         );
         Register {
             record: Arc::new(record),
-            recipient: inbox.address(),
+            recipient: socket.address(),
             registering: Interest::in_everything().register(),
             departure: None,
         }
@@ -593,7 +606,7 @@ mod tests {
     #[actix::test]
     async fn a_broadcast_is_encoded_once_and_published_once() {
         let hub = hub();
-        let (first, second) = (Inbox::open(), Inbox::open());
+        let (first, second) = (SocketProbe::open(), SocketProbe::open());
         let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &first)).await.unwrap();
@@ -609,7 +622,7 @@ mod tests {
     #[actix::test]
     async fn what_came_from_the_bridge_and_what_is_local_is_not_published() {
         let hub = hub();
-        let socket = Inbox::open();
+        let socket = SocketProbe::open();
         let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &socket)).await.unwrap();
@@ -643,7 +656,7 @@ mod tests {
     #[actix::test]
     async fn rooms_are_joined_and_left_by_message() {
         let hub = hub();
-        let socket = Inbox::open();
+        let socket = SocketProbe::open();
         hub.send(register("a", &socket)).await.unwrap();
         let to_red = || {
             broadcast(
@@ -698,7 +711,7 @@ mod tests {
         })
         .await
         .unwrap();
-        let other = Inbox::open();
+        let other = SocketProbe::open();
         hub.send(register("b", &other)).await.unwrap();
         hub.send(originate(broadcast(Target::default(), Flags::default())))
             .await
@@ -713,7 +726,7 @@ mod tests {
         let (hub, _) = Hub::new(Parser::Json, Arc::default(), server_side);
         let arbiter = Arbiter::new();
         let hub = HubRef::from(Hub::start_in_arbiter(&arbiter.handle(), |_| hub));
-        let socket = Inbox::open();
+        let socket = SocketProbe::open();
         hub.send(register("a", &socket)).await.unwrap();
         let event = || hub.emit(broadcast(Target::default(), Flags::default()), true);
         let mut num = 0;

@@ -27,7 +27,7 @@ use crate::{
     },
     hub::messages::Depart,
     socket::{
-        actor::{Services, Socket},
+        actor::{Services, SocketActor},
         departure::Departure,
         messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
         sessions::Session,
@@ -369,7 +369,7 @@ impl Host {
         &self,
         relay: &Arc<Relay>,
         key: Key,
-        session: &Addr<Socket>,
+        session: &Addr<SocketActor>,
         body: Option<oneshot::Sender<messages::Body>>,
         answer: impl Future<Output = Answer> + 'static,
     ) {

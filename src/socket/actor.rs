@@ -1,7 +1,8 @@
 //! The Socket actor: one client session, from its handshake to its one end.
 //!
 //! Everything that concerns the client passes here: packets in, messages out, deadlines, handlers. One future, `Drive`,
-//! is polled after the mailbox was drained and takes the inbox, so all that is due at one moment leaves in one write.
+//! is polled after the mailbox was drained, so all that is due at one moment leaves in one write; what others send comes by the
+//! inbox, and most of it needs no turn of the task.
 //!
 //! ```text
 //! mailbox (Poll, Post, Upgrade, …), inbox (Deliver, Disconnect, …) ──▶ outbox
@@ -10,9 +11,12 @@
 //! `Socket::end` is the only way to end a session; how one comes from another instance and goes to one stands in `moves`.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     future::Future as _,
+    panic::AssertUnwindSafe,
     pin::Pin,
+    rc::{Rc, Weak},
     sync::{Arc, atomic::AtomicBool},
     task::{Context as TaskContext, Poll as Ready, Waker},
     time::{Duration, Instant},
@@ -32,7 +36,7 @@ use super::{
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
-    inbox::Inbox,
+    inbox::{Inbox, Receive},
     membership::{self, Admission, Done, Membership},
     messages::{
         Abandon, DeliverWithAck, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop,
@@ -183,8 +187,13 @@ pub struct Socket {
     handshake: Arc<Handshake>,
     /// What the HTTP layer sees of this session.
     session: Arc<Session>,
-    /// What hub and gateways have sent it.
+    /// The way by which hub and gateways reach it.
     inbox: Inbox,
+    /// Of its actor's task, once that has run.
+    waker: Option<Waker>,
+    /// Whether something has come by the inbox that its task has to look after.
+    needs_turn: bool,
+    has_panicked: bool,
     phase: Phase,
     transport: Transport,
     probe: Option<Probe>,
@@ -270,9 +279,8 @@ impl Socket {
             // There is no namespace that could be joined.
             clock.joined();
         }
-        Self::create(|ctx| {
-            let inbox = Inbox::open();
-            Self {
+        SocketActor::create(|ctx| {
+            SocketActor::of(|inbox| Self {
                 sid,
                 services: Arc::clone(services),
                 layer,
@@ -285,6 +293,9 @@ impl Socket {
                     revision,
                 ),
                 inbox,
+                waker: None,
+                needs_turn: false,
+                has_panicked: false,
                 phase: Phase::Open,
                 transport,
                 probe: None,
@@ -300,13 +311,19 @@ impl Socket {
                 are_handlers_held: false,
                 have_handlers_moved: false,
                 moving: None,
-            }
+            })
         });
     }
 
     /// Does all that can be done now. Ready once the session is over.
     fn drive(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
-        self.take_inbox(cx);
+        if self.has_panicked {
+            return Ready::Ready(());
+        }
+        let waker = cx.waker();
+        if !self.waker.as_ref().is_some_and(|own| own.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
         for _ in 0..MAX_ROUNDS {
             match self.phase {
                 Phase::Open => {}
@@ -397,10 +414,21 @@ impl Socket {
 
     // ---- what it is told ----
 
-    /// Takes what has come since the last turn.
-    fn take_inbox(&mut self, cx: &TaskContext<'_>) {
-        for message in self.inbox.take(cx) {
-            self.on_told(message);
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Writes what came, and lets the task do the rest if there is more to do.
+    fn say(&mut self) {
+        let waker = self.waker.take();
+        let waker_or_none = waker.as_ref().unwrap_or(Waker::noop());
+        let is_readable_again = self.flush(&mut TaskContext::from_waker(waker_or_none));
+        self.waker = waker;
+        self.needs_turn |= is_readable_again || !matches!(self.phase, Phase::Open);
+        if std::mem::take(&mut self.needs_turn) {
+            self.wake();
         }
     }
 
@@ -1075,7 +1103,7 @@ impl Socket {
     }
 
     /// Is over, whether the last payload was fetched or not.
-    fn forget(&mut self, ctx: &mut Context<Self>) {
+    fn forget(&mut self, ctx: &mut Context<SocketActor>) {
         self.phase = Phase::Closed;
         self.services.sessions.remove(&self.sid);
         ctx.stop();
@@ -1099,19 +1127,31 @@ impl Drop for Socket {
     }
 }
 
+/// The actor: one [`Socket`], which its arbiter's depot reaches as well, see [`super::inbox`].
+pub struct SocketActor(Rc<RefCell<Socket>>);
+
+impl SocketActor {
+    fn of(make: impl FnOnce(Inbox) -> Socket) -> Self {
+        Self(Rc::new_cyclic(|own: &Weak<RefCell<Socket>>| {
+            let own: Weak<RefCell<Socket>> = own.clone();
+            RefCell::new(make(Inbox::open(own)))
+        }))
+    }
+}
+
 /// Polls [`Socket::drive`] within the actor's own task.
 struct Drive;
 
-impl ActorFuture<Socket> for Drive {
+impl ActorFuture<SocketActor> for Drive {
     type Output = ();
 
     fn poll(
         self: Pin<&mut Self>,
-        socket: &mut Socket,
-        ctx: &mut Context<Socket>,
+        SocketActor(socket): &mut SocketActor,
+        ctx: &mut Context<SocketActor>,
         task: &mut TaskContext<'_>,
     ) -> Ready<()> {
-        let over = socket.drive(task);
+        let over = socket.borrow_mut().drive(task);
         if over.is_ready() {
             ctx.stop();
         }
@@ -1119,19 +1159,56 @@ impl ActorFuture<Socket> for Drive {
     }
 }
 
-impl Actor for Socket {
+impl Actor for SocketActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.join_main_unasked();
+        self.0.borrow_mut().join_main_unasked();
         ctx.spawn(Drive);
     }
 }
 
-impl Handler<Poll> for Socket {
+/// What the socket does about a message of its actor's mailbox.
+trait Take<M> {
+    fn take(&mut self, message: M, ctx: &mut Context<SocketActor>);
+}
+
+impl<M: actix::Message<Result = ()>> Handler<M> for SocketActor
+where
+    Socket: Take<M>,
+{
     type Result = ();
 
-    fn handle(&mut self, Poll { reply }: Poll, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: M, ctx: &mut Self::Context) {
+        self.0.borrow_mut().take(message, ctx);
+    }
+}
+
+impl Receive for RefCell<Socket> {
+    fn receive(&self, message: ForSocket) {
+        guard(self, |socket| {
+            // Whatever else it is, something may follow from it.
+            socket.needs_turn |= !matches!(message.what, What::Deliver { .. });
+            socket.on_told(message);
+        });
+    }
+
+    fn say(&self) {
+        guard(self, Socket::say);
+    }
+}
+
+/// Makes a call whose panic ends the socket and nobody else.
+fn guard(socket: &RefCell<Socket>, call: impl FnOnce(&mut Socket)) {
+    let mut socket = socket.borrow_mut();
+    if std::panic::catch_unwind(AssertUnwindSafe(|| call(&mut socket))).is_err() {
+        socket.has_panicked = true;
+        socket.wake();
+    }
+}
+
+impl Take<Poll> for Socket {
+    fn take(&mut self, Poll { reply }: Poll, ctx: &mut Context<SocketActor>) {
         if matches!(self.phase, Phase::Open) {
             // The timer may be late, and a session whose time is over takes no more polls.
             self.do_what_is_due(Instant::now());
@@ -1160,10 +1237,8 @@ impl Handler<Poll> for Socket {
     }
 }
 
-impl Handler<Post> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, Post { body, reply }: Post, _: &mut Self::Context) {
+impl Take<Post> for Socket {
+    fn take(&mut self, Post { body, reply }: Post, _: &mut Context<SocketActor>) {
         let Transport::Polling(polling) = &mut self.transport else {
             return;
         };
@@ -1177,10 +1252,8 @@ impl Handler<Post> for Socket {
     }
 }
 
-impl Handler<Upgrade> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, message: Upgrade, _: &mut Self::Context) {
+impl Take<Upgrade> for Socket {
+    fn take(&mut self, message: Upgrade, _: &mut Context<SocketActor>) {
         let Upgrade {
             handover,
             dialect,
@@ -1201,18 +1274,14 @@ impl Handler<Upgrade> for Socket {
     }
 }
 
-impl Handler<Abandon> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, _: Abandon, _: &mut Self::Context) {
+impl Take<Abandon> for Socket {
+    fn take(&mut self, _: Abandon, _: &mut Context<SocketActor>) {
         self.end(CloseReason::Aborted);
     }
 }
 
-impl Handler<Stop> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+impl Take<Stop> for Socket {
+    fn take(&mut self, _: Stop, ctx: &mut Context<SocketActor>) {
         match self.phase {
             Phase::Closing(_) => self.forget(ctx),
             // It is told there whether it still lives; that takes no longer than a stop may.

@@ -1,18 +1,19 @@
 //! What was sent to the sockets of one arbiter and has not reached them yet.
 //!
 //! A message for many sockets crosses to their arbiter once, whatever their number: that is one wake-up of its thread and one
-//! allocation, where a mailbox for each would be a thousand. There the arbiter's `Depot` puts it into the inbox of each, which
-//! wakes the Socket actor, and nobody else reads it. All that is sent to one socket goes this way, so it keeps its order.
+//! allocation, where a mailbox for each would be a thousand. There the arbiter's `Depot` hands out what has come, lot by lot, and
+//! when each socket of a lot has all that is for it, each has its say once: it writes, in one go, without a turn of its task.
+//! All that is sent to one socket goes this way, so it keeps its order.
 //!
-//! Only carries; what a message means is the actor's. An inbox holds what came since its socket's last turn: the next lot is put
-//! in when those that got something of the last one have had theirs. What waits before that is bounded by who sends it, see
-//! `hub::ahead`.
+//! Only carries; what a message means is the socket's. The next lot is handed out when all of the last one have had their say, and
+//! what waits before that is bounded by who sends it, see `hub::ahead`.
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::Future,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -30,6 +31,12 @@ use crate::{engine_io::encoded::Encoded, hub::ahead::Permit};
 
 /// Parcels whose room an idle depot keeps.
 const SPARE_PARCELS: usize = 256;
+
+/// Sockets that have their say before other tasks of the arbiter get their turn.
+const MAX_SAYS: usize = 64;
+
+/// Messages that are handed out before those who got them have their say; the last parcel may exceed it.
+const MAX_LOT: usize = 64 * 1024;
 
 /// One socket's place in its depot. No two sockets of an arbiter have had the same, but for four thousand million between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +62,7 @@ enum Parcel {
         receivers: Vec<Receiver>,
         message: Arc<Encoded>,
         volatile: bool,
-        /// Given back when it is in all inboxes.
+        /// Given back when all have it.
         permit: Option<Arc<Permit>>,
     },
 }
@@ -161,24 +168,36 @@ impl FanOut {
     }
 }
 
-/// What one socket has been sent and has not seen.
+/// A socket, as its depot sees it.
+pub trait Receive {
+    /// Takes a message. [`Self::say`] follows when the lot is handed out.
+    fn receive(&self, message: ForSocket);
+
+    /// Does what is to be done about all that was received.
+    fn say(&self);
+}
+
+/// A place in the depot.
 #[derive(Debug)]
 struct Slot {
     serial: u32,
-    messages: RefCell<Vec<ForSocket>>,
-    waker: RefCell<Option<Waker>>,
+    /// Whether it is to have its say.
+    is_due: bool,
+    socket: Weak<dyn Receive>,
 }
 
-/// The inboxes of one arbiter.
+/// The sockets of one arbiter.
 #[derive(Debug)]
 struct Depot {
     queue: Arc<Queue>,
-    slots: RefCell<Slab<Rc<Slot>>>,
+    slots: RefCell<Slab<Slot>>,
     next_serial: Cell<u32>,
-    /// Inboxes with something in them.
-    num_filled: Cell<usize>,
-    /// Parcels that have been put into inboxes.
+    /// Who is to have its say.
+    due: RefCell<Vec<usize>>,
+    /// Parcels that have been handed out.
     num_distributed: Cell<u64>,
+    /// Those that come next, taken from the queue already.
+    next: RefCell<VecDeque<Parcel>>,
     spare: RefCell<Vec<Parcel>>,
 }
 
@@ -195,14 +214,12 @@ impl Depot {
                     queue: Arc::default(),
                     slots: RefCell::default(),
                     next_serial: Cell::new(0),
-                    num_filled: Cell::new(0),
+                    due: RefCell::default(),
                     num_distributed: Cell::new(0),
+                    next: RefCell::default(),
                     spare: RefCell::default(),
                 });
-                actix_rt::spawn(Distribute {
-                    depot: Rc::clone(&depot),
-                    has_yielded: false,
-                });
+                actix_rt::spawn(Distribute(Rc::clone(&depot)));
                 depot
             });
             Rc::clone(depot)
@@ -210,32 +227,66 @@ impl Depot {
     }
 
     fn put(&self, place: Place, message: ForSocket) {
-        let slots = self.slots.borrow();
-        let slot = slots.get(place.index as usize);
-        let Some(slot) = slot.filter(|slot| slot.serial == place.serial) else {
-            return;
-        };
-        let mut messages = slot.messages.borrow_mut();
-        if messages.is_empty() {
-            self.num_filled.set(self.num_filled.get() + 1);
-            if let Some(waker) = &*slot.waker.borrow() {
-                waker.wake_by_ref();
+        let index = place.index as usize;
+        let socket = {
+            let mut slots = self.slots.borrow_mut();
+            let slot = slots.get_mut(index);
+            let Some(slot) = slot.filter(|slot| slot.serial == place.serial) else {
+                return;
+            };
+            if !std::mem::replace(&mut slot.is_due, true) {
+                self.due.borrow_mut().push(index);
             }
+            slot.socket.upgrade()
+        };
+        if let Some(socket) = socket {
+            socket.receive(message);
         }
-        messages.push(message);
     }
 
-    fn distribute(&self, parcels: &mut Vec<Parcel>) {
-        let num = parcels.len() as u64;
-        for parcel in parcels.drain(..) {
+    /// Takes what waits in the queue. Returns whether there is anything to hand out; if not, the task is woken when there is.
+    fn fetch(&self, cx: &Context<'_>) -> bool {
+        let mut next = self.next.borrow_mut();
+        if !next.is_empty() {
+            return true;
+        }
+        let mut parcels = self.spare.take();
+        {
+            let mut waiting = self.queue.lock();
+            std::mem::swap(&mut waiting.parcels, &mut parcels);
+            if parcels.is_empty() {
+                waiting.waker = Some(cx.waker().clone());
+            }
+        }
+        next.extend(parcels.drain(..));
+        if parcels.capacity() <= SPARE_PARCELS {
+            self.spare.replace(parcels);
+        }
+        if next.is_empty() && next.capacity() > SPARE_PARCELS {
+            *next = VecDeque::new();
+        }
+        !next.is_empty()
+    }
+
+    /// Hands out a lot.
+    fn distribute(&self) {
+        let mut num = 0;
+        while num < MAX_LOT {
+            let Some(parcel) = self.next.borrow_mut().pop_front() else {
+                break;
+            };
             match parcel {
-                Parcel::One { place, message } => self.put(place, message),
+                Parcel::One { place, message } => {
+                    num += 1;
+                    self.put(place, message);
+                }
                 Parcel::Many {
                     receivers,
                     message,
                     volatile,
                     permit,
                 } => {
+                    num += receivers.len();
                     for Receiver { place, join } in receivers {
                         let message = Arc::clone(&message);
                         let what = What::Deliver { message, volatile };
@@ -244,78 +295,85 @@ impl Depot {
                     drop(permit);
                 }
             }
+            self.num_distributed.set(self.num_distributed.get() + 1);
         }
-        self.num_distributed.set(self.num_distributed.get() + num);
+    }
+
+    /// Lets some of those that are due have their say.
+    fn let_say(&self) {
+        for _ in 0..MAX_SAYS {
+            let Some(index) = self.due.borrow_mut().pop() else {
+                break;
+            };
+            let socket = {
+                let mut slots = self.slots.borrow_mut();
+                // The place may have become another's: it has nothing to say then, and no harm is done.
+                slots.get_mut(index).and_then(|slot| {
+                    slot.is_due = false;
+                    slot.socket.upgrade()
+                })
+            };
+            if let Some(socket) = socket {
+                socket.say();
+            }
+        }
     }
 }
 
 /// Distributes what comes for an arbiter, as long as it runs.
-struct Distribute {
-    depot: Rc<Depot>,
-    has_yielded: bool,
-}
+struct Distribute(Rc<Depot>);
 
 impl Future for Distribute {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // Woken by another thread, it may come before sockets that were woken earlier.
-        if self.depot.num_filled.get() > 0 && !self.has_yielded {
-            self.has_yielded = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.has_yielded = false;
-        let depot = &self.depot;
-        let mut parcels = depot.spare.take();
-        {
-            let mut waiting = depot.queue.lock();
-            std::mem::swap(&mut waiting.parcels, &mut parcels);
-            if parcels.is_empty() {
-                waiting.waker = Some(cx.waker().clone());
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let depot = &self.0;
+        if depot.due.borrow().is_empty() {
+            if !depot.fetch(cx) {
+                return Poll::Pending;
             }
+            depot.distribute();
         }
-        if !parcels.is_empty() {
-            depot.distribute(&mut parcels);
-            // Behind those that it has woken now.
-            cx.waker().wake_by_ref();
-        }
-        if parcels.capacity() <= SPARE_PARCELS {
-            depot.spare.replace(parcels);
-        }
+        depot.let_say();
+        // There may be more, of this lot or of the next.
+        cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
 impl Drop for Distribute {
     fn drop(&mut self) {
-        self.depot.queue.close();
+        self.0.queue.close();
+        drop(self.0.next.take());
         // A thread may get another arbiter after this one; or it is at its end, and so is its storage.
         _ = DEPOT.try_with(|current| current.take());
     }
 }
 
-/// The inbox of one socket; closed when dropped. Stays on its arbiter.
+/// One socket's place in the depot of its arbiter, where it stays; given up when dropped.
 #[derive(Debug)]
 pub struct Inbox {
     depot: Rc<Depot>,
-    slot: Rc<Slot>,
     index: usize,
+    serial: u32,
 }
 
 impl Inbox {
     /// Opens an inbox on this arbiter.
-    pub fn open() -> Self {
+    pub fn open(socket: Weak<dyn Receive>) -> Self {
         let depot = Depot::current();
         let serial = depot.next_serial.get();
         depot.next_serial.set(serial.wrapping_add(1));
-        let slot = Rc::new(Slot {
+        let index = depot.slots.borrow_mut().insert(Slot {
             serial,
-            messages: RefCell::default(),
-            waker: RefCell::default(),
+            is_due: false,
+            socket,
         });
-        let index = depot.slots.borrow_mut().insert(Rc::clone(&slot));
-        Self { depot, slot, index }
+        Self {
+            depot,
+            index,
+            serial,
+        }
     }
 
     /// Returns what reaches it.
@@ -324,25 +382,9 @@ impl Inbox {
             queue: Arc::clone(&self.depot.queue),
             place: Place {
                 index: u32::try_from(self.index).expect("there are not so many file descriptors"),
-                serial: self.slot.serial,
+                serial: self.serial,
             },
         }
-    }
-
-    /// Takes all that has come, in order. Wakes the task when more comes.
-    pub fn take(&self, cx: &Context<'_>) -> Vec<ForSocket> {
-        let mut waker = self.slot.waker.borrow_mut();
-        if !waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            *waker = Some(cx.waker().clone());
-        }
-        let messages = self.slot.messages.take();
-        if !messages.is_empty() {
-            self.depot.num_filled.set(self.depot.num_filled.get() - 1);
-        }
-        messages
     }
 
     /// Returns a mark of all that has been sent to sockets of this arbiter by now.
@@ -350,7 +392,7 @@ impl Inbox {
         self.depot.queue.num_pushed.load(SeqCst)
     }
 
-    /// Returns whether all that was sent before a mark is in its inbox.
+    /// Returns whether all that was sent before a mark has been received.
     pub fn has_reached(&self, mark: u64) -> bool {
         self.depot.num_distributed.get() >= mark
     }
@@ -359,33 +401,139 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.depot.slots.borrow_mut().remove(self.index);
-        if !self.slot.messages.borrow().is_empty() {
-            self.depot.num_filled.set(self.depot.num_filled.get() - 1);
-        }
+    }
+}
+
+/// Stands in the place of a socket.
+#[cfg(test)]
+pub(crate) struct Probe {
+    inbox: Inbox,
+    received: Rc<Received>,
+}
+
+#[cfg(test)]
+#[derive(Default)]
+struct Received {
+    messages: RefCell<std::collections::VecDeque<ForSocket>>,
+    num_says: Cell<usize>,
+    some: tokio::sync::Notify,
+}
+
+#[cfg(test)]
+impl Receive for Received {
+    fn receive(&self, message: ForSocket) {
+        self.messages.borrow_mut().push_back(message);
+    }
+
+    fn say(&self) {
+        self.num_says.set(self.num_says.get() + 1);
+        self.some.notify_one();
     }
 }
 
 #[cfg(test)]
-impl Inbox {
-    /// Returns what came next, for tests in which an inbox stands in the place of a socket.
+impl Probe {
+    pub(crate) fn open() -> Self {
+        let received = Rc::new(Received::default());
+        let socket: Weak<Received> = Rc::downgrade(&received);
+        Self {
+            inbox: Inbox::open(socket),
+            received,
+        }
+    }
+
+    pub(crate) fn address(&self) -> InboxRef {
+        self.inbox.address()
+    }
+
+    /// Returns what came next.
     pub(crate) async fn next(&self) -> ForSocket {
-        std::future::poll_fn(|cx| {
-            let mut messages = self.take(cx);
-            if messages.is_empty() {
-                return Poll::Pending;
+        loop {
+            let next = self.received.messages.borrow_mut().pop_front();
+            match next {
+                Some(message) => return message,
+                None => self.received.some.notified().await,
             }
-            let first = messages.remove(0);
-            if !messages.is_empty() {
-                self.depot.num_filled.set(self.depot.num_filled.get() + 1);
-                self.slot.messages.replace(messages);
-            }
-            Poll::Ready(first)
-        })
-        .await
+        }
     }
 
     /// Returns whether nothing has come.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slot.messages.borrow().is_empty()
+        self.received.messages.borrow().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(join: u32) -> ForSocket {
+        ForSocket {
+            join: JoinId(join),
+            what: What::Mark,
+        }
+    }
+
+    #[actix::test]
+    async fn each_socket_has_its_say_once_for_all_that_came_at_once() {
+        let probes: Vec<_> = (0..3 * MAX_SAYS).map(|_| Probe::open()).collect();
+        for _ in 0..3 {
+            let mut all = FanOut::default();
+            for probe in &probes {
+                all.add(&probe.address(), JoinId(1));
+            }
+            all.send(&Encoded::new("4x", &[]), false, None);
+        }
+        probes[0].address().do_send(mark(2));
+        let reached = probes[0].inbox.mark();
+        assert!(!probes[0].inbox.has_reached(reached));
+        for (at, probe) in probes.iter().enumerate() {
+            for _ in 0..3 {
+                assert_eq!(probe.next().await.join, JoinId(1));
+            }
+            if at == 0 {
+                assert_eq!(probe.next().await.join, JoinId(2));
+            }
+            assert!(probe.is_empty());
+            while probe.received.num_says.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(probes[0].inbox.has_reached(reached));
+        let num_says = probes.iter().map(|probe| probe.received.num_says.get());
+        assert_eq!(num_says.sum::<usize>(), probes.len());
+    }
+
+    #[actix::test]
+    async fn what_is_sent_to_one_that_ended_reaches_nobody_who_came_after_it() {
+        let first = Probe::open();
+        let to_first = first.address();
+        to_first.do_send(mark(1));
+        drop(first);
+        let second = Probe::open();
+        assert_eq!(second.address().place.index, to_first.place.index);
+        to_first.do_send(mark(2));
+        second.address().do_send(mark(3));
+        assert_eq!(second.next().await.join, JoinId(3));
+    }
+
+    #[test]
+    fn an_arbiter_that_ends_takes_what_waits_with_it() {
+        let room = Arc::new(crate::hub::ahead::Ahead::default());
+        let to_gone = actix_rt::System::new().block_on(async {
+            let probe = Probe::open();
+            let mut all = FanOut::default();
+            all.add(&probe.address(), JoinId(1));
+            let permit = room.permit(usize::MAX).await;
+            all.send(&Encoded::new("4x", &[]), false, Some(permit));
+            probe.address()
+        });
+        actix_rt::System::new().block_on(async {
+            room.permit(usize::MAX).await;
+            to_gone.do_send(mark(1));
+            let probe = Probe::open();
+            probe.address().do_send(mark(2));
+            assert_eq!(probe.next().await.join, JoinId(2));
+        });
     }
 }

@@ -14,14 +14,14 @@ use std::{
 use actix::Addr;
 use tokio::sync::watch;
 
-use super::{actor::Socket, inbox::InboxRef};
+use super::{actor::SocketActor, inbox::InboxRef};
 use crate::engine_io::{dialect::Revision, handshake::TransportName, sid::Sid};
 
 /// A session, as the HTTP layer sees it.
 #[derive(Debug)]
 pub struct Session {
     /// Its actor.
-    pub addr: Addr<Socket>,
+    pub addr: Addr<SocketActor>,
     /// What takes what has to keep its order with deliveries.
     pub inbox: InboxRef,
     /// The revision that it speaks, for its whole life.
@@ -71,7 +71,7 @@ impl Sessions {
     pub(super) fn insert(
         &self,
         sid: Sid,
-        addr: Addr<Socket>,
+        addr: Addr<SocketActor>,
         inbox: InboxRef,
         transport: TransportName,
         revision: Revision,

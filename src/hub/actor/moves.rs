@@ -432,7 +432,7 @@ impl Handler<Bring> for Hub {
         } = message;
         let handles = members
             .into_iter()
-            .map(|(record, recipient, rooms)| (Handle { record, recipient }, rooms));
+            .map(|(record, recipient, rooms)| (Handle::new(record, recipient), rooms));
         let newcomers = Newcomers {
             handles: handles.collect(),
             installed,

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor as _, AsyncContext as _, Handler};
+use actix::{Actor as _, AsyncContext as _, Context};
 use bytestring::ByteString;
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use tokio::sync::oneshot;
@@ -28,7 +28,7 @@ use super::{
         departure::Departure,
         disconnect::CloseReason,
         endpoint::Layer,
-        inbox::{Inbox, InboxRef},
+        inbox::InboxRef,
         membership::Membership,
         messages::{Departed, ForSocket, FromNext, ProbeElsewhere, RoomsOfSockets, What},
         outbox::Outbox,
@@ -37,7 +37,7 @@ use super::{
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
-    Behind, Phase, Services, Socket, Transport,
+    Behind, Phase, Services, Socket, SocketActor, Take, Transport,
 };
 use crate::{
     engine_io::{encoded::Encoded, handshake::TransportName},
@@ -147,114 +147,118 @@ impl Socket {
                 return probe.farewell(&not_moved());
             }
         };
-        Self::create(|ctx| {
-            let inbox = Inbox::open();
-            let Unpacked {
-                portable,
-                outbox,
-                decoder,
-                gateways,
-            } = unpacked;
-            let handshake = Arc::new(portable.handshake);
-            let now = Instant::now();
-            let revision = portable.revision;
-            let mut clock = Clock::resume(
-                now,
-                &services.config,
-                revision,
-                portable.heartbeat,
-                portable.connect_within,
-            );
-            clock.await_anew(now, &services.config);
-            let (transport, outbox) = probe.into_transport(outbox);
-            let teller = call.teller();
-            let mut calls = HashMap::new();
-            let mut members = Vec::new();
-            let mut memberships = Vec::new();
-            for ((packed, gateway), number) in
-                portable.memberships.into_iter().zip(gateways).zip(0_u32..)
-            {
-                let join = JoinId(number);
-                let record = Record::new(
-                    packed.id.clone(),
-                    gateway.name_to_keep(&packed.namespace),
-                    join,
-                    services.instance,
-                    Arc::clone(&handshake),
-                    &serde_json::Value::Null,
+        SocketActor::create(|ctx| {
+            SocketActor::of(|inbox| {
+                let Unpacked {
+                    portable,
+                    outbox,
+                    decoder,
+                    gateways,
+                } = unpacked;
+                let handshake = Arc::new(portable.handshake);
+                let now = Instant::now();
+                let revision = portable.revision;
+                let mut clock = Clock::resume(
+                    now,
+                    &services.config,
+                    revision,
+                    portable.heartbeat,
+                    portable.connect_within,
                 );
-                record.set_data_text(&packed.data);
-                let record = Arc::new(record);
-                members.push((Arc::clone(&record), inbox.address(), packed.rooms.clone()));
-                memberships.push(member(
-                    services,
-                    join,
-                    record,
-                    inbox.address(),
-                    gateway,
-                    packed,
-                    &teller,
-                    &mut calls,
-                ));
-            }
-            let (installed, is_installed) = oneshot::channel();
-            services.hub.do_send(Bring {
-                id: call.arrival(),
-                members,
-                installed,
-            });
-            let arriving = async move {
-                let arrive = async {
-                    is_installed.await.is_ok() && teller.tell_surely(Request::Taken).await
+                clock.await_anew(now, &services.config);
+                let (transport, outbox) = probe.into_transport(outbox);
+                let teller = call.teller();
+                let mut calls = HashMap::new();
+                let mut members = Vec::new();
+                let mut memberships = Vec::new();
+                for ((packed, gateway), number) in
+                    portable.memberships.into_iter().zip(gateways).zip(0_u32..)
+                {
+                    let join = JoinId(number);
+                    let record = Record::new(
+                        packed.id.clone(),
+                        gateway.name_to_keep(&packed.namespace),
+                        join,
+                        services.instance,
+                        Arc::clone(&handshake),
+                        &serde_json::Value::Null,
+                    );
+                    record.set_data_text(&packed.data);
+                    let record = Arc::new(record);
+                    members.push((Arc::clone(&record), inbox.address(), packed.rooms.clone()));
+                    memberships.push(member(
+                        services,
+                        join,
+                        record,
+                        inbox.address(),
+                        gateway,
+                        packed,
+                        &teller,
+                        &mut calls,
+                    ));
+                }
+                let (installed, is_installed) = oneshot::channel();
+                services.hub.do_send(Bring {
+                    id: call.arrival(),
+                    members,
+                    installed,
+                });
+                let arriving = async move {
+                    let arrive = async {
+                        is_installed.await.is_ok() && teller.tell_surely(Request::Taken).await
+                    };
+                    tokio::time::timeout(MOVE_TIMEOUT, arrive)
+                        .await
+                        .unwrap_or(false)
                 };
-                tokio::time::timeout(MOVE_TIMEOUT, arrive)
-                    .await
-                    .unwrap_or(false)
-            };
-            let admissions = portable.admissions.into_iter().map(|admission| {
-                let auth = admission.auth.map(ByteString::from);
-                (admission.namespace, auth)
-            });
-            let moving = Moving::In(In {
-                joins: memberships
-                    .iter()
-                    .map(|member: &Membership| member.join)
-                    .collect(),
-                admissions: admissions.collect(),
-                arriving: Some(arriving.boxed_local()),
-                calls,
-                call,
-            });
-            let session = services.sessions.insert(
-                portable.sid,
-                ctx.address(),
-                inbox.address(),
-                TransportName::WebSocket,
-                revision,
-            );
-            Self {
-                sid: portable.sid,
-                services: Arc::clone(services),
-                layer,
-                handshake,
-                session,
-                inbox,
-                phase: Phase::Open,
-                transport: Transport::WebSocket(transport),
-                probe: None,
-                outbox,
-                decoder,
-                admissions: Vec::new(),
-                next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
-                memberships,
-                winding_down: Vec::new(),
-                timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
-                clock,
-                behind: Behind::Nothing,
-                are_handlers_held: false,
-                have_handlers_moved: false,
-                moving: Some(Box::new(moving)),
-            }
+                let admissions = portable.admissions.into_iter().map(|admission| {
+                    let auth = admission.auth.map(ByteString::from);
+                    (admission.namespace, auth)
+                });
+                let moving = Moving::In(In {
+                    joins: memberships
+                        .iter()
+                        .map(|member: &Membership| member.join)
+                        .collect(),
+                    admissions: admissions.collect(),
+                    arriving: Some(arriving.boxed_local()),
+                    calls,
+                    call,
+                });
+                let session = services.sessions.insert(
+                    portable.sid,
+                    ctx.address(),
+                    inbox.address(),
+                    TransportName::WebSocket,
+                    revision,
+                );
+                Self {
+                    sid: portable.sid,
+                    services: Arc::clone(services),
+                    layer,
+                    handshake,
+                    session,
+                    inbox,
+                    waker: None,
+                    needs_turn: false,
+                    has_panicked: false,
+                    phase: Phase::Open,
+                    transport: Transport::WebSocket(transport),
+                    probe: None,
+                    outbox,
+                    decoder,
+                    admissions: Vec::new(),
+                    next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
+                    memberships,
+                    winding_down: Vec::new(),
+                    timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
+                    clock,
+                    behind: Behind::Nothing,
+                    are_handlers_held: false,
+                    have_handlers_moved: false,
+                    moving: Some(Box::new(moving)),
+                }
+            })
         });
     }
 
@@ -658,10 +662,8 @@ fn member(
     Membership::unpack(join, socket, gateway, packed, calls, acks)
 }
 
-impl Handler<ProbeElsewhere> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, message: ProbeElsewhere, _: &mut Self::Context) {
+impl Take<ProbeElsewhere> for Socket {
+    fn take(&mut self, message: ProbeElsewhere, _: &mut Context<SocketActor>) {
         let ProbeElsewhere {
             to,
             number,
@@ -691,10 +693,8 @@ impl Handler<ProbeElsewhere> for Socket {
     }
 }
 
-impl Handler<FromNext> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, message: FromNext, _: &mut Self::Context) {
+impl Take<FromNext> for Socket {
+    fn take(&mut self, message: FromNext, _: &mut Context<SocketActor>) {
         match message {
             FromNext::Probed => {
                 if let (Phase::Open, Some(Moving::Out(out))) =
