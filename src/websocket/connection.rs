@@ -156,11 +156,13 @@ impl Connection {
         outbox: &mut Outbox,
     ) -> Poll<io::Result<()>> {
         while !outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let written = match outbox.fill_slices(&mut slices) {
-                // The kernel does less for a plain `send`.
-                [one] => self.io.try_write(one),
-                several => self.io.try_write_vectored(several),
+            let written = match outbox.lone() {
+                // The kernel does less for a plain `send`, and so do we.
+                Some(bytes) => self.io.try_write(bytes),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                    self.io.try_write_vectored(outbox.fill_slices(&mut slices))
+                }
             };
             match written {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
