@@ -15,16 +15,19 @@ npm_ci = npm ci --prefix $(1) --no-audit --no-fund --loglevel=error
 node_test = cd $(1) && node --test --test-reporter=spec
 
 .PHONY: help run test compose-test clean \
-	need-cargo need-npm need-node need-docker tools fmt clippy test-rust doc test-client test-python test-browser test-traefik
+	need-cargo need-npm need-node need-docker tools fmt clippy test-rust doc test-client test-python test-browser test-traefik test-nginx hops-test
 # The steps of `make test` share cargo's lock, two cores and a reader.
 .NOTPARALLEL:
 
 help:
 	@echo 'make run           build and start one hub at http://localhost:3000 (needs Rust and npm, no configuration)'
 	@echo 'make test          install what the tests need, then run all of them'
+	@echo 'make hops-test     move sessions between instances, 50 times in a row, without and with delays: a quarter of an hour (HOPS_ROUNDS=50)'
 	@echo 'make compose-test  build the image, run docker-compose.yml for real and test it (needs Docker)'
 	@echo 'make fuzz          feed every decoder with noise, FUZZ_SECONDS each (needs a nightly Rust)'
 	@echo 'make bench         measure the hub beside other servers: most of an hour (BENCH_ONLY=steady,idle BENCH_REPS=5 BENCH_SECONDS=5)'
+	@echo 'make soak          an hour of clients that come and go in every way: does memory stay flat? (SOAK_SECONDS=600 SOAK_SCALE=10)'
+	@echo 'make bench-hops    measure what it costs that sessions hop: some minutes'
 	@echo 'make clean         remove what was built and installed here; accounts in data/ stay'
 	@echo
 	@echo 'docker compose up --build   two hubs, Redis and Traefik at http://localhost:8080'
@@ -37,12 +40,12 @@ run: need-cargo need-npm static/$(installed)
 
 # ---- test ---------------------------------------------------------------------------------------------------------------
 
-test: need-cargo need-node tools fmt clippy test-rust doc test-client test-python test-browser test-traefik
+test: need-cargo need-node tools fmt clippy test-rust doc test-client test-python test-browser test-traefik test-nginx
 	$(call heading,everything passed)
 
 tools:
 	$(call heading,what the tests need)
-	@test/support/install-tools.sh '$(TOOLS)' redis chromium traefik python-socketio
+	@test/support/install-tools.sh '$(TOOLS)' redis chromium traefik nginx python-socketio
 
 fmt:
 	$(call heading,cargo fmt)
@@ -70,7 +73,7 @@ test-client: test/client/$(installed)
 # -B leaves no __pycache__ behind; sockets that the client forgets to close are not our fault.
 test-python:
 	$(call heading,the Python client)
-	@test/support/install-tools.sh '$(TOOLS)' python-socketio
+	@test/support/install-tools.sh '$(TOOLS)' redis python-socketio
 	cargo build --locked --example matrix
 	cd test/python && '$(abspath $(TOOLS))/bin/python' -B -W ignore::ResourceWarning -m unittest -v
 
@@ -84,11 +87,39 @@ test-traefik: test/client/$(installed) test/browser/$(installed)
 	cargo build --locked
 	$(call node_test,test/traefik)
 
+test-nginx: test/client/$(installed)
+	$(call heading,two hubs behind nginx)
+	cargo build --locked
+	$(call node_test,test/nginx)
+
+# What `make test` does once, many times in a row. Each round tells how it went as it ends.
+HOPS_ROUNDS ?= 50
+hops-test: need-cargo need-node test/client/$(installed)
+	@test/support/install-tools.sh '$(TOOLS)' redis
+	cargo build --locked
+	$(call heading,histories of clients whose sessions move: $(HOPS_ROUNDS) rounds)
+	cd test/client && KILLS=all HISTORY_ROUNDS='$(HOPS_ROUNDS)' node --test --test-reporter=spec kills.test.mjs history.test.mjs
+
 compose-test: need-node need-docker test/client/$(installed) test/browser/$(installed)
 	$(call heading,what the tests need)
 	@test/support/install-tools.sh '$(TOOLS)' chromium
 	$(call heading,docker-compose.yml (the image takes minutes to build))
 	$(call node_test,test/compose)
+
+# What the suite does in half a minute and with a tenth of the clients, each alone on the machine. Client and server have
+# thousands of connections.
+SOAK_SECONDS ?= 3600
+SOAK_SCALE ?= 10
+SOAK = cargo test --release --locked --test integration
+
+.PHONY: soak
+soak: need-cargo
+	@test/support/install-tools.sh '$(TOOLS)' redis
+	cargo build --release --locked --bins --example churn
+	$(call heading,many clients at once$(comma) $(SOAK_SCALE) times as many as in the suite)
+	ulimit -n 16384 && SOAK_SCALE='$(SOAK_SCALE)' $(SOAK) bounded:: -- --nocapture --test-threads=1
+	$(call heading,clients that come and go$(comma) $(SOAK_SECONDS) s)
+	SOAK_SECONDS='$(SOAK_SECONDS)' $(SOAK) soak:: -- --nocapture
 
 include fuzz/fuzz.mk
 include bench/bench.mk

@@ -1,12 +1,18 @@
-# `make bench`, a part of the Makefile at the top; see README.md beside this file.
+# `make bench` and `make bench-hops`, a part of the Makefile at the top; see README.md beside this file.
 #
-# Not a part of `make test`: it takes most of an hour and wants the machine for itself.
+# Not a part of `make test`: the first takes most of an hour, and both want the machine for themselves.
 BENCH_BUILD = $(CARGO_TARGET_DIR)/bench-build
 BENCH_PEERS = bench/peers/node/$(installed)
 
-.PHONY: bench bench-build bench-check
+.PHONY: bench bench-hops bench-build bench-check
 bench: need-cargo need-node bench-build
 	@node bench/run.mjs
+
+# Some minutes.
+bench-hops: need-cargo need-node test/client/$(installed)
+	@test/support/install-tools.sh '$(TOOLS)' redis
+	cargo build --release --locked --bin sockhop
+	@SOCKHOP_BIN='$(CARGO_TARGET_DIR)/release/sockhop' node bench/hops.mjs
 
 bench-build: $(BENCH_PEERS)
 	cargo build --release --locked --bin sockhop --example bench_rooms

@@ -39,7 +39,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     auth::{Accounts, OpenError},
-    config::Config,
+    config::{Config, RecoveryConfig},
+    counters::Counters,
     engine_io::{packet::Message, sid::InstanceId},
     gateways::{Gateway, Gateways, NamespaceRef, events, server_side::ServerSide},
     http::{
@@ -48,22 +49,26 @@ use crate::{
         server,
     },
     hub::{
+        self,
         actor::{ConnectBridge, Hub},
         hub_ref::HubRef,
         interest::Interest,
         room_table::RoomTable,
     },
-    redis_bridge::{self, Audience, HubDoor, Listener, Name, RedisBridge},
+    peers::{PeerList, Peers},
+    redis_bridge::{self, Audience, HubDoor, Listener, RedisBridge},
     relay::Relay,
     socket::{
         acks::AckIds,
         actor::Services,
         endpoint::{Endpoint, Layer},
         messages::Stop,
+        recovery::Recovery,
         sessions::Sessions,
+        slots::Slots,
         work::WorkCount,
     },
-    socket_io::parser::Parser,
+    socket_io::{parser::Parser, recovery::Epoch},
     telemetry,
 };
 
@@ -203,6 +208,23 @@ impl App {
         self
     }
 
+    /// Keeps the state of clients that are away, so that they find it again, whatever the settings say: `connectionStateRecovery`
+    /// of Node. `None` keeps nothing. What it promises, and what it costs, is told at [`RecoveryConfig`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use sockhop::{app::App, config::{Config, RecoveryConfig}};
+    /// let app = App::new(Config::default()).recovery(Some(RecoveryConfig {
+    ///     max_disconnection: Duration::from_secs(60),
+    ///     ..RecoveryConfig::default()
+    /// }));
+    /// ```
+    #[must_use]
+    pub fn recovery(mut self, recovery: Option<RecoveryConfig>) -> Self {
+        self.config.recovery = recovery;
+        self
+    }
+
     /// Adds a path that speaks Engine.IO alone: each message goes to `answer`, and what that returns goes back.
     ///
     /// `path` begins and ends with a slash. The handler runs on the arbiter of the client and must not block.
@@ -251,17 +273,26 @@ impl App {
             None => AckIds::default(),
         });
         let rooms = redis_bridge::room_table(adapter);
-        let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, rooms.clone());
+        let (recovery, hub_recovery) = recovery(&config)?.unzip();
+        let counters = Arc::new(Counters::default());
+        let kept = Kept {
+            rooms: rooms.clone(),
+            recovery: hub_recovery,
+            max_rooms: config.limits.max_rooms_per_socket,
+            counters: Arc::clone(&counters),
+        };
+        let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, kept);
         let bridge = match &config.redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
                 let hub = HubDoor::new(hub.addr(), interest.clone(), rooms);
-                let relay = Arc::new(Relay::new(instance, &uid, adapter));
-                let name = Name { uid, instance };
+                let peers = Arc::new(Peers::new(instance, uid));
+                let relay = Arc::new(Relay::new(Arc::clone(&peers), adapter));
                 let listener = relayed(&relay);
-                let bridge = RedisBridge::new(redis, name, namespaces, hub, listener, on_connected)
-                    .inspect_err(|_| _ = hub_arbiter.stop())?;
+                let bridge =
+                    RedisBridge::new(redis, peers, namespaces, hub, listener, on_connected)
+                        .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
                 Some((bridge, relay))
             }
@@ -285,6 +316,9 @@ impl App {
         let services = Arc::new(Services {
             instance,
             config: config.engine.clone(),
+            by_address: Slots::new(config.limits.max_connections_per_address),
+            limits: config.limits.clone(),
+            counters,
             parser,
             gateways,
             hub,
@@ -294,10 +328,16 @@ impl App {
             sessions: Sessions::default(),
             endpoints,
             work: WorkCount::default(),
+            recovery,
             is_stopping: AtomicBool::new(false),
         });
         if let (Some(relay), Some((_, bridge))) = (&services.relay, &bridge) {
             relay.connect(&services, bridge.clone().recipient());
+            let services = Arc::downgrade(&services);
+            relay.peers().count_sessions(move || {
+                let services = services.upgrade();
+                services.map_or(0, |services| services.sessions.len())
+            });
         }
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
@@ -345,17 +385,57 @@ fn relayed(relay: &Arc<Relay>) -> Listener {
     )
 }
 
+/// What the hub keeps beside membership, and within which limits.
+struct Kept {
+    rooms: Option<Arc<RoomTable>>,
+    recovery: Option<hub::recovery::Recovery>,
+    max_rooms: usize,
+    counters: Arc<Counters>,
+}
+
+/// Returns what sessions and hub need so that clients may recover, if they may.
+fn recovery(
+    config: &Config,
+) -> Result<Option<(Recovery, hub::recovery::Recovery)>, getrandom::Error> {
+    let Some(recovery) = &config.recovery else {
+        return Ok(None);
+    };
+    let engine = &config.engine;
+    let epoch = Epoch::random()?;
+    let head = Arc::new(AtomicU64::new(0));
+    let longest_silence = engine.ping_interval.saturating_add(engine.ping_timeout);
+    let at_sessions = Recovery {
+        epoch,
+        head: Arc::clone(&head),
+        // What was missed comes at once, and must not make its client a slow reader.
+        max_missed_bytes: engine.backlog_bytes() / 2,
+    };
+    let at_hub = hub::recovery::Recovery::new(epoch, head, recovery, longest_silence);
+    Ok(Some((at_sessions, at_hub)))
+}
+
 /// Starts the hub on its arbiter, and on this one the actor that runs the servers' own handlers; each knows the other.
 fn start_hub(
     arbiter: &Arbiter,
     parser: Parser,
     ack_ids: &Arc<AckIds>,
     gateways: &Gateways,
-    rooms: Option<Arc<RoomTable>>,
+    kept: Kept,
 ) -> (HubRef, Interest) {
+    let Kept {
+        rooms,
+        recovery,
+        max_rooms,
+        counters,
+    } = kept;
     let mut started = None;
     ServerSide::create(|ctx| {
-        let (hub, interest) = Hub::new(parser, Arc::clone(ack_ids), ctx.address().recipient());
+        let server_side = ctx.address().recipient();
+        let (mut hub, interest) = Hub::new(parser, Arc::clone(ack_ids), server_side);
+        hub.limit(max_rooms, counters);
+        if let Some(recovery) = recovery {
+            hub.recover(recovery);
+        }
         if let Some(rooms) = rooms {
             hub.list_rooms_in(rooms);
         }
@@ -424,6 +504,12 @@ impl Running {
             namespace: name.into(),
             hub: self.services.hub.clone(),
         }
+    }
+
+    /// Returns the other instances that live, as far as is known; nothing without Redis.
+    pub fn peers(&self) -> Option<PeerList> {
+        let relay = self.services.relay.as_ref()?;
+        Some(relay.peers().list())
     }
 
     /// Returns its sessions.

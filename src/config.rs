@@ -11,7 +11,10 @@ use url::Url;
 
 use crate::{
     adapter::{kind::AdapterKind, sharded_channel::SubscriptionMode},
-    http::origin::{AllowedOrigins, OriginFault},
+    http::{
+        origin::{AllowedOrigins, OriginFault},
+        proxies::{ProxyFault, TrustedProxies},
+    },
     socket_io::parser::Parser,
 };
 
@@ -54,10 +57,31 @@ pub mod env {
     pub const CONNECT_TIMEOUT: &str = "CONNECT_TIMEOUT";
     /// Bytes in one message or polling body. Default [`super::DEFAULT_MAX_HTTP_BUFFER_SIZE`].
     pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
+    /// Bytes that may wait for one client. Default [`super::EngineConfig::backlog_bytes`].
+    pub const MAX_BACKLOG: &str = "MAX_BACKLOG";
+    /// Sessions in all. Default [`super::DEFAULT_MAX_CONNECTIONS`].
+    pub const MAX_CONNECTIONS: &str = "MAX_CONNECTIONS";
+    /// Sessions of one address. Default 0, which is no limit; see [`super::Limits::max_connections_per_address`].
+    pub const MAX_CONNECTIONS_PER_ADDRESS: &str = "MAX_CONNECTIONS_PER_ADDRESS";
+    /// Comma-separated addresses or networks of the balancers in front. Default none; see [`super::Limits::trusted_proxies`].
+    pub const TRUSTED_PROXIES: &str = "TRUSTED_PROXIES";
+    /// Rooms that one socket may be in. Default [`super::DEFAULT_MAX_ROOMS_PER_SOCKET`].
+    pub const MAX_ROOMS_PER_SOCKET: &str = "MAX_ROOMS_PER_SOCKET";
+    /// Events of one client in a second. Default 0, which is no limit; see [`super::EngineConfig::max_event_rate`].
+    pub const MAX_EVENT_RATE: &str = "MAX_EVENT_RATE";
+    /// Milliseconds for the head of a request. Default [`super::DEFAULT_HEAD_TIMEOUT`].
+    pub const HEAD_TIMEOUT: &str = "HEAD_TIMEOUT";
+    /// Milliseconds for a body, or for the attachments of a packet. Default [`super::DEFAULT_BODY_TIMEOUT`].
+    pub const BODY_TIMEOUT: &str = "BODY_TIMEOUT";
+    /// Milliseconds for a client to take anything of what waits for it. Default [`super::DEFAULT_WRITE_TIMEOUT`].
+    pub const WRITE_TIMEOUT: &str = "WRITE_TIMEOUT";
     /// Whether clients 2.x of Socket.IO are let in. Default `false`; see [`super::EngineConfig::allow_eio3`].
     pub const ALLOW_EIO3: &str = "ALLOW_EIO3";
     /// Form of Socket.IO packets, `json` or `msgpack`. Default `json`.
     pub const PARSER: &str = "PARSER";
+    /// Milliseconds that a client may be away and still find its state again; 0 or unset: none is kept. See
+    /// [`super::RecoveryConfig`].
+    pub const CONNECTION_STATE_RECOVERY: &str = "CONNECTION_STATE_RECOVERY";
     /// Number of HTTP workers. Default: one per core.
     pub const WORKERS: &str = "WORKERS";
     /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
@@ -86,6 +110,28 @@ pub const DEFAULT_UPGRADE_TIMEOUT: u64 = 10_000;
 pub const DEFAULT_CONNECT_TIMEOUT: u64 = 45_000;
 /// Default of [`env::MAX_HTTP_BUFFER_SIZE`], in bytes.
 pub const DEFAULT_MAX_HTTP_BUFFER_SIZE: usize = 1_000_000;
+/// Default of [`RecoveryConfig::max_disconnection`]: Node's.
+pub const DEFAULT_MAX_DISCONNECTION: Duration = Duration::from_secs(120);
+/// Default of [`RecoveryConfig::max_log_bytes`]: 64 MiB.
+pub const DEFAULT_MAX_LOG_BYTES: usize = 64 * 1024 * 1024;
+/// Default of [`RecoveryConfig::max_log_events`].
+pub const DEFAULT_MAX_LOG_EVENTS: usize = 65_536;
+/// Default of [`RecoveryConfig::max_sessions`].
+pub const DEFAULT_MAX_SESSIONS: usize = 10_000;
+/// Least default of [`env::MAX_BACKLOG`], in bytes: 4 MiB.
+pub const DEFAULT_MAX_BACKLOG: usize = 4 << 20;
+/// Largest messages that the default of [`env::MAX_BACKLOG`] has room for, whatever their size.
+const DEFAULT_BACKLOG_MESSAGES: usize = 8;
+/// Default of [`env::MAX_CONNECTIONS`].
+pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
+/// Default of [`env::MAX_ROOMS_PER_SOCKET`].
+pub const DEFAULT_MAX_ROOMS_PER_SOCKET: usize = 10_000;
+/// Default of [`env::HEAD_TIMEOUT`], in milliseconds.
+pub const DEFAULT_HEAD_TIMEOUT: u64 = 10_000;
+/// Default of [`env::BODY_TIMEOUT`], in milliseconds.
+pub const DEFAULT_BODY_TIMEOUT: u64 = 30_000;
+/// Default of [`env::WRITE_TIMEOUT`], in milliseconds.
+pub const DEFAULT_WRITE_TIMEOUT: u64 = 30_000;
 /// Default of [`env::RUST_LOG`].
 pub const DEFAULT_LOG: &str = "info";
 
@@ -93,6 +139,10 @@ pub const DEFAULT_LOG: &str = "info";
 const MAX_MILLIS: u64 = 365 * 24 * 3600 * 1000;
 /// Largest accepted [`env::MAX_HTTP_BUFFER_SIZE`]: 1 GiB.
 const MAX_MAX_HTTP_BUFFER_SIZE: u64 = 1 << 30;
+/// Largest accepted [`env::MAX_BACKLOG`]: 64 GiB.
+const MAX_MAX_BACKLOG: u64 = 64 << 30;
+/// Largest accepted number of connections or rooms, and of events in a second.
+const MAX_COUNT: u64 = 1_000_000_000;
 /// Largest accepted [`env::WORKERS`].
 const MAX_WORKERS: u64 = 1024;
 
@@ -167,6 +217,15 @@ pub struct EngineConfig {
     pub connect_timeout: Duration,
     /// Bytes in one message (WebSocket), in one body (polling), and in all attachments of one packet. Default 1,000,000.
     pub max_payload: usize,
+    /// Bytes that may wait for one client, 64 more for each message included; one message alone may exceed it. A client that
+    /// lets more come together is disconnected (`slow reader`). `None` is the default, [`Self::backlog_bytes`].
+    pub max_backlog: Option<usize>,
+    /// Events and wishes to join that one client may send in a second, averaged over the last two; 0, the default, is no limit:
+    /// how much is much only an application knows, and what is sent faster than its handlers work is left unread whatever the
+    /// rate. Beyond it events are not handled, and their acks say `rate_limited`; who goes on is disconnected (`rate limited`).
+    pub max_event_rate: u32,
+    /// For the body of a request to arrive, and for the attachments of a packet behind its header. Default 30 s.
+    pub body_timeout: Duration,
     /// Whether clients of Engine.IO revision 3 (`socket.io-client` 2.x) are let in. Default false.
     ///
     /// It is off because the protocol of those clients tells too much: their socket id *is* the session id (in `/`, and the
@@ -184,7 +243,84 @@ impl Default for EngineConfig {
             upgrade_timeout: Duration::from_millis(DEFAULT_UPGRADE_TIMEOUT),
             connect_timeout: Duration::from_millis(DEFAULT_CONNECT_TIMEOUT),
             max_payload: DEFAULT_MAX_HTTP_BUFFER_SIZE,
+            max_backlog: None,
+            max_event_rate: 0,
+            body_timeout: Duration::from_millis(DEFAULT_BODY_TIMEOUT),
             allow_eio3: false,
+        }
+    }
+}
+
+/// Connection state recovery: a client that comes back soon finds its socket id, its rooms, its `data` and what it missed.
+///
+/// Off unless an instance is given this. What falls out of a limit is not recoverable, and no more than that: its client
+/// gets a new socket id, as it does without. Source: Socket.IO, "Connection state recovery"; wire.md 2.6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryConfig {
+    /// The longest disconnection; `maxDisconnectionDuration` of Node. Default 120 s.
+    pub max_disconnection: Duration,
+    /// Bytes of events that are kept to be sent again, however many clients missed them. The oldest go first. Default 64 MiB.
+    pub max_log_bytes: usize,
+    /// How many such events. Finding those that one client missed costs a look at each since. Default 65,536.
+    pub max_log_events: usize,
+    /// Sockets that are away. Each keeps its rooms, its `data` and the head of the request that opened its session, so some KiB, as
+    /// it did when it was here. Whoever left first is forgotten first. Default 10,000.
+    pub max_sessions: usize,
+}
+
+impl Default for RecoveryConfig {
+    fn default() -> Self {
+        Self {
+            max_disconnection: DEFAULT_MAX_DISCONNECTION,
+            max_log_bytes: DEFAULT_MAX_LOG_BYTES,
+            max_log_events: DEFAULT_MAX_LOG_EVENTS,
+            max_sessions: DEFAULT_MAX_SESSIONS,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Returns how many bytes may wait for one client: [`Self::max_backlog`], or else [`DEFAULT_MAX_BACKLOG`], and at least room
+    /// for eight messages of the largest size.
+    pub fn backlog_bytes(&self) -> usize {
+        self.max_backlog.unwrap_or_else(|| {
+            DEFAULT_MAX_BACKLOG.max(DEFAULT_BACKLOG_MESSAGES.saturating_mul(self.max_payload))
+        })
+    }
+}
+
+/// What clients may take of an instance, beside what a session is told in [`EngineConfig`]. Each limit is told to whoever meets
+/// it, and counted in `/readyz`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Sessions in all, on either transport. The next one gets 503 `too_many_connections`. Default 100,000.
+    pub max_connections: usize,
+    /// Sessions of one address; the next one gets 429 `too_many_connections_of_address`. HTTP connections of one address may be
+    /// four times as many, since a polling client needs two. All of an IPv6 /64 is one address. Default 0, which is no limit:
+    /// behind a balancer all clients have its address, unless [`Self::trusted_proxies`] names it.
+    pub max_connections_per_address: usize,
+    /// The balancers in front. For what comes from them, the address that counts is the last one in `X-Forwarded-For` that is not
+    /// a balancer's. Whoever else sends that header is not believed. Default none.
+    pub trusted_proxies: TrustedProxies,
+    /// Rooms that one socket may be in, its own not counted; `too_many_rooms` beyond. A name of more than 256 bytes counts as
+    /// several. Default 10,000.
+    pub max_rooms_per_socket: usize,
+    /// For the head of a request to arrive; 408, or the end of the connection. Default 10 s.
+    pub head_timeout: Duration,
+    /// For an HTTP client to take anything of its answer; the connection ends without. And for a session to take anything of what
+    /// waits for it, if that is more than a heartbeat takes; it ends without (`slow reader`). Default 30 s.
+    pub write_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_connections_per_address: 0,
+            trusted_proxies: TrustedProxies::default(),
+            max_rooms_per_socket: DEFAULT_MAX_ROOMS_PER_SOCKET,
+            head_timeout: Duration::from_millis(DEFAULT_HEAD_TIMEOUT),
+            write_timeout: Duration::from_millis(DEFAULT_WRITE_TIMEOUT),
         }
     }
 }
@@ -206,9 +342,13 @@ pub struct Config {
     pub jwt: JwtConfig,
     /// Session time-outs and limits.
     pub engine: EngineConfig,
+    /// What clients may take.
+    pub limits: Limits,
     /// Form of Socket.IO packets. There is no negotiation: every client must be made with the same. Instances of a cluster
     /// may differ. Default [`Parser::Json`].
     pub parser: Parser,
+    /// Present: clients that come back find their state again. Default none.
+    pub recovery: Option<RecoveryConfig>,
     /// HTTP workers, each a thread that serves its clients' handlers, too. At least 1; default one per core.
     pub workers: usize,
     /// Log filter.
@@ -228,7 +368,9 @@ impl Default for Config {
                 expires_in: Duration::from_secs(DEFAULT_JWT_EXPIRES_IN),
             },
             engine: EngineConfig::default(),
+            limits: Limits::default(),
             parser: Parser::default(),
+            recovery: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             log_filter: DEFAULT_LOG.to_owned(),
         }
@@ -269,6 +411,19 @@ pub enum Fault {
     /// One of the origins cannot be one.
     #[error("FRONTEND_URL: {0}")]
     Origin(#[from] OriginFault),
+    /// One of the balancers is neither an address nor a network.
+    #[error("TRUSTED_PROXIES: {0}")]
+    Proxy(#[from] ProxyFault),
+    /// A single message of the largest size would be too much for a client that reads at all.
+    #[error(
+        "MAX_BACKLOG={max_backlog} must be at least MAX_HTTP_BUFFER_SIZE, which is {max_payload}"
+    )]
+    SmallBacklog {
+        /// Bytes that may wait.
+        max_backlog: usize,
+        /// Bytes of the largest message.
+        max_payload: usize,
+    },
     /// The Redis address has no meaning to us.
     #[error(
         "REDIS_URL must look like redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path: {reason}"
@@ -435,8 +590,12 @@ impl Config {
                     " bytes",
                     DEFAULT_MAX_HTTP_BUFFER_SIZE,
                 ),
+                max_backlog: reader.optional_number(env::MAX_BACKLOG, 1, MAX_MAX_BACKLOG, " bytes"),
+                max_event_rate: reader.number(env::MAX_EVENT_RATE, 0, MAX_COUNT, " a second", 0),
+                body_timeout: reader.millis(env::BODY_TIMEOUT, DEFAULT_BODY_TIMEOUT),
                 allow_eio3: reader.boolean(env::ALLOW_EIO3, defaults.engine.allow_eio3),
             },
+            limits: reader.limits(),
             parser: reader
                 .parsed(env::PARSER, |text| {
                     Parser::from_str(text).or(Err(Fault::Parser {
@@ -444,6 +603,7 @@ impl Config {
                     }))
                 })
                 .unwrap_or_default(),
+            recovery: reader.recovery(),
             workers: reader.number(env::WORKERS, 1, MAX_WORKERS, "", defaults.workers),
             log_filter: reader
                 .parsed(env::RUST_LOG, |text| {
@@ -458,6 +618,14 @@ impl Config {
         };
         if config.engine.allow_eio3 && config.parser == Parser::MessagePack {
             reader.faults.push(Fault::OldClientsSpeakJson);
+        }
+        if let Some(max_backlog) = config.engine.max_backlog
+            && max_backlog < config.engine.max_payload
+        {
+            reader.faults.push(Fault::SmallBacklog {
+                max_backlog,
+                max_payload: config.engine.max_payload,
+            });
         }
         if reader.faults.is_empty() {
             Ok(config)
@@ -548,6 +716,17 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
         unit: &'static str,
         default: T,
     ) -> T {
+        self.optional_number(name, min, max, unit)
+            .unwrap_or(default)
+    }
+
+    fn optional_number<T: TryFrom<u64>>(
+        &mut self,
+        name: &'static str,
+        min: u64,
+        max: u64,
+        unit: &'static str,
+    ) -> Option<T> {
         self.parsed(name, |text| {
             u64::from_str(text)
                 .ok()
@@ -561,11 +740,51 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
                     unit,
                 })
         })
-        .unwrap_or(default)
+    }
+
+    fn limits(&mut self) -> Limits {
+        let defaults = Limits::default();
+        Limits {
+            max_connections: self.number(
+                env::MAX_CONNECTIONS,
+                1,
+                MAX_COUNT,
+                "",
+                defaults.max_connections,
+            ),
+            max_connections_per_address: self.number(
+                env::MAX_CONNECTIONS_PER_ADDRESS,
+                0,
+                MAX_COUNT,
+                "",
+                defaults.max_connections_per_address,
+            ),
+            trusted_proxies: self
+                .parsed(env::TRUSTED_PROXIES, TrustedProxies::from_str)
+                .unwrap_or_default(),
+            max_rooms_per_socket: self.number(
+                env::MAX_ROOMS_PER_SOCKET,
+                0,
+                MAX_COUNT,
+                "",
+                defaults.max_rooms_per_socket,
+            ),
+            head_timeout: self.millis(env::HEAD_TIMEOUT, DEFAULT_HEAD_TIMEOUT),
+            write_timeout: self.millis(env::WRITE_TIMEOUT, DEFAULT_WRITE_TIMEOUT),
+        }
     }
 
     fn millis(&mut self, name: &'static str, default: u64) -> Duration {
         Duration::from_millis(self.number(name, 1, MAX_MILLIS, " milliseconds", default))
+    }
+
+    fn recovery(&mut self) -> Option<RecoveryConfig> {
+        let name = env::CONNECTION_STATE_RECOVERY;
+        let millis = self.number(name, 0, MAX_MILLIS, " milliseconds", 0);
+        (millis > 0).then(|| RecoveryConfig {
+            max_disconnection: Duration::from_millis(millis),
+            ..RecoveryConfig::default()
+        })
     }
 
     fn boolean(&mut self, name: &'static str, default: bool) -> bool {
@@ -703,6 +922,14 @@ mod tests {
         assert_eq!(config.engine.connect_timeout, Duration::from_secs(45));
         assert_eq!(config.engine.max_payload, 1_000_000);
         assert!(!config.engine.allow_eio3);
+        assert_eq!(config.engine.backlog_bytes(), 8_000_000);
+        assert_eq!(config.engine.max_event_rate, 0);
+        assert_eq!(config.engine.body_timeout, Duration::from_secs(30));
+        assert_eq!(config.limits.max_connections, 100_000);
+        assert_eq!(config.limits.max_connections_per_address, 0);
+        assert_eq!(config.limits.max_rooms_per_socket, 10_000);
+        assert_eq!(config.limits.head_timeout, Duration::from_secs(10));
+        assert_eq!(config.limits.write_timeout, Duration::from_secs(30));
         assert_eq!(config.parser, Parser::Json);
         assert!(config.workers >= 1);
         assert_eq!(config.log_filter, "info");
@@ -722,6 +949,20 @@ mod tests {
     }
 
     #[test]
+    fn the_backlog_has_room_for_several_messages_of_the_largest_size() {
+        let backlog =
+            |vars: &[(&str, &str)]| read(vars).map(|config| config.engine.backlog_bytes());
+        let small = (env::MAX_HTTP_BUFFER_SIZE, "1000");
+        assert_eq!(backlog(&[small]).unwrap(), DEFAULT_MAX_BACKLOG);
+        let large = (env::MAX_HTTP_BUFFER_SIZE, "100000000");
+        assert_eq!(backlog(&[large]).unwrap(), 800_000_000);
+        assert_eq!(backlog(&[small, (env::MAX_BACKLOG, "1000")]).unwrap(), 1000);
+        let err = backlog(&[small, (env::MAX_BACKLOG, "999")]).unwrap_err();
+        assert_eq!(err.faults.len(), 1);
+        assert!(err.to_string().contains("MAX_BACKLOG=999"), "{err}");
+    }
+
+    #[test]
     fn a_parser_is_chosen_by_its_name() {
         for parser in [Parser::Json, Parser::MessagePack] {
             assert_eq!(
@@ -729,6 +970,22 @@ mod tests {
                 parser
             );
         }
+    }
+
+    #[test]
+    fn state_is_kept_for_clients_only_where_it_is_said_for_how_long() {
+        let name = env::CONNECTION_STATE_RECOVERY;
+        for text in ["", "0"] {
+            assert_eq!(read(&[(name, text)]).unwrap().recovery, None, "{text:?}");
+        }
+        let recovery = read(&[(name, "120000")]).unwrap().recovery;
+        assert_eq!(recovery, Some(RecoveryConfig::default()));
+        assert!(
+            read(&[(name, "true")])
+                .unwrap_err()
+                .to_string()
+                .contains("CONNECTION_STATE_RECOVERY=\"true\"")
+        );
     }
 
     #[test]
@@ -757,6 +1014,8 @@ mod tests {
             (env::JWT_EXPIRES_IN, "1h"),
             (env::PING_INTERVAL, "0"),
             (env::MAX_HTTP_BUFFER_SIZE, "-1"),
+            (env::MAX_CONNECTIONS, "0"),
+            (env::TRUSTED_PROXIES, "10.0.0.0/33"),
             (env::ALLOW_EIO3, "maybe"),
             (env::PARSER, "yaml"),
             (env::WORKERS, "0"),
@@ -764,7 +1023,7 @@ mod tests {
         ])
         .unwrap_err();
         let text = err.to_string();
-        assert!(text.starts_with("14 settings cannot be used:"), "{text}");
+        assert!(text.starts_with("16 settings cannot be used:"), "{text}");
         for name in [
             env::PORT,
             env::FRONTEND_URL,
@@ -776,6 +1035,8 @@ mod tests {
             env::JWT_EXPIRES_IN,
             env::PING_INTERVAL,
             env::MAX_HTTP_BUFFER_SIZE,
+            env::MAX_CONNECTIONS,
+            env::TRUSTED_PROXIES,
             env::ALLOW_EIO3,
             env::PARSER,
             env::WORKERS,

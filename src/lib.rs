@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | [`config`] | settings: the only reader of the environment |
 //! | [`app`] | starts an instance and stops it |
+//! | [`counters`] | how often each limit was met |
 //! | [`http`] | routes, origins, polling requests, upgrades, accounts, page |
 //! | [`websocket`] | RFC 6455; the only owner of a raw stream |
 //! | [`engine_io`] | packets, payloads, handshake rules: pure |
@@ -24,8 +25,10 @@
 //! | [`adapter`] | the wire between instances: pure |
 //! | [`redis_bridge`] | one actor per instance: Redis |
 //! | [`redis_endpoint`] | where Redis is: addresses, TLS |
-//! | [`relay`] | polling requests for sessions of other instances |
+//! | [`peers`] | the other instances, as they tell of themselves |
+//! | [`relay`] | requests for sessions of other instances, and how a session moves |
 //! | [`auth`] | accounts, passwords, tokens |
+//! | [`open_files`] | how many connections the system allows |
 //! | [`emit`] | what the program publishes from a shell, without being an instance |
 //!
 //! Invariants, written as absences:
@@ -46,6 +49,7 @@ pub mod adapter;
 pub mod app;
 pub mod auth;
 pub mod config;
+pub mod counters;
 pub mod emit;
 pub mod engine_io;
 pub mod gateways;
@@ -53,6 +57,8 @@ pub mod healthcheck;
 pub mod http;
 pub mod hub;
 pub mod msgpack;
+pub mod open_files;
+pub mod peers;
 pub mod redis_bridge;
 pub mod redis_endpoint;
 pub mod relay;

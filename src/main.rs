@@ -4,7 +4,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sockhop::{app::App, config::Config, emit, healthcheck, http::client_bundle, telemetry};
+use sockhop::{
+    app::App, config::Config, emit, healthcheck, http::client_bundle, open_files, telemetry,
+};
 
 /// The Socket.IO server that you run, not write.
 ///
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    open_files::take_all(config.limits.max_connections);
     let app = App::new(config).with_accounts()?;
     actix::System::new().block_on(async {
         let running = app.start().await?;

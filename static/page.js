@@ -28,13 +28,13 @@
   const SHOWN_CHARACTERS = 240;
 
   const TRANSPORTS = {
-    websocket: {
-      transports: ['websocket'],
-      hint: 'One connection for each client. Works behind any load balancer.',
-    },
     upgrade: {
       transports: ['polling', 'websocket'],
-      hint: 'The client’s default: begins with HTTP requests, moves to a WebSocket when that works.',
+      hint: 'The client’s default: begins with HTTP requests, moves to a WebSocket when that works. No load balancer has to be sticky for it.',
+    },
+    websocket: {
+      transports: ['websocket'],
+      hint: 'One connection for each client, from the start.',
     },
     polling: {
       transports: ['polling'],

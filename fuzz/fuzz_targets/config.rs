@@ -26,6 +26,7 @@ const NAMES: &[&str] = &[
     env::CONNECT_TIMEOUT,
     env::MAX_HTTP_BUFFER_SIZE,
     env::ALLOW_EIO3,
+    env::CONNECTION_STATE_RECOVERY,
     env::WORKERS,
     env::RUST_LOG,
 ];

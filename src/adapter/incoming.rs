@@ -53,11 +53,13 @@ impl Incoming {
                     body: Body::Request(request),
                 })
             }
-            // Responses do not say who sent them.
-            Carries::Responses => Ok(Self {
-                uid: None,
-                body: Body::Response(response::decode(bytes)?),
-            }),
+            Carries::Responses => {
+                let response::Received { uid, response } = response::decode(bytes)?;
+                Ok(Self {
+                    uid,
+                    body: Body::Response(response),
+                })
+            }
         }
     }
 }

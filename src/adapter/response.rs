@@ -12,6 +12,9 @@
 //! {type:8,requestId,clientCount}     ClientCount
 //! {type:9,requestId,[packet]}        Ack               always MessagePack
 //! ```
+//! Node's responses do not say who gives them. One of Sockhop to another does, by a last key `uid`, but for acks, of which there
+//! may be several; Node passes over keys that it does not know.
+//!
 //! Source: @socket.io/redis-adapter 8.3 (`onrequest`, `onresponse`); wire.md 3.3, 3.6.
 
 use bytes::Bytes;
@@ -24,6 +27,7 @@ use super::{
     opened::{Opened, first_only, only_value, write_only},
     parts::{Sockets, read_listed_rooms, read_sockets, read_text, read_uint},
     request::RequestId,
+    uid::Uid,
 };
 use crate::{
     msgpack::to_msgpack::{write_map_len, write_str, write_uint},
@@ -124,6 +128,8 @@ struct Wire<'a> {
     client_count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sockets: Option<WireSockets<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -133,11 +139,20 @@ enum WireSockets<'a> {
     Snapshots(&'a [SocketSnapshot]),
 }
 
-/// Writes `response` as the classic adapter publishes it.
+/// A response and who gave it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Received {
+    /// Who, if the response says so. Not checked to be a [`Uid`].
+    pub uid: Option<String>,
+    /// What.
+    pub response: Response,
+}
+
+/// Writes `response` as the classic adapter publishes it; it says that it is of `uid`, if there is one.
 ///
 /// # Errors
 /// The value of a reply or an ack is not what [`Args`] promises, or not fit for the wire; see [`EncodeError`].
-pub fn encode(response: &Response) -> Result<Bytes, EncodeError> {
+pub fn encode(response: &Response, uid: Option<&Uid>) -> Result<Bytes, EncodeError> {
     let blank = Wire {
         r#type: None,
         request_id: response.id(),
@@ -145,6 +160,7 @@ pub fn encode(response: &Response) -> Result<Bytes, EncodeError> {
         data: None,
         client_count: None,
         sockets: None,
+        uid: uid.map(Uid::as_str),
     };
     let wire = match response {
         Response::SocketIds { id: _, sockets } => Wire {
@@ -197,9 +213,9 @@ fn encode_ack(id: &RequestId, args: &Args) -> Result<Bytes, EncodeError> {
 ///
 /// # Errors
 /// Anything that no sender in use writes; see [`DecodeError`].
-pub fn decode(bytes: &Bytes) -> Result<Response, DecodeError> {
+pub fn decode(bytes: &Bytes) -> Result<Received, DecodeError> {
     let opened = Opened::new(bytes)?;
-    let [kind, id, sockets, rooms, client_count, data, packet] = object::members_and_nulls(
+    let [kind, id, sockets, rooms, client_count, data, packet, uid] = object::members_and_nulls(
         opened.text(),
         [
             "type",
@@ -209,6 +225,7 @@ pub fn decode(bytes: &Bytes) -> Result<Response, DecodeError> {
             "clientCount",
             "data",
             "packet",
+            "uid",
         ],
     )
     .ok_or(DecodeError::Object)?;
@@ -216,8 +233,11 @@ pub fn decode(bytes: &Bytes) -> Result<Response, DecodeError> {
     let [kind, id, sockets, rooms, client_count] =
         [kind, id, sockets, rooms, client_count].map(object::not_null);
     let id = RequestId::from(read_text(id, "requestId")?);
+    // What is no text is of no use, and no reason to lose the answer.
+    let uid = uid.and_then(|uid| read_text(Some(uid), "uid").ok());
+    let received = |response| Received { uid, response };
     let Some(kind) = kind else {
-        return Ok(match (sockets, rooms) {
+        return Ok(received(match (sockets, rooms) {
             (Some(sockets), _) => match read_sockets(&opened, sockets)? {
                 Sockets::Ids(sockets) => Response::SocketIds { id, sockets },
                 Sockets::Snapshots(sockets) => Response::Fetched { id, sockets },
@@ -227,23 +247,23 @@ pub fn decode(bytes: &Bytes) -> Result<Response, DecodeError> {
                 rooms: read_listed_rooms(rooms)?,
             },
             (None, None) => Response::Done { id },
-        });
+        }));
     };
-    match read_uint(Some(kind), "type")? {
-        kind::SERVER_SIDE_EMIT => Ok(Response::ServerSideReply {
+    Ok(received(match read_uint(Some(kind), "type")? {
+        kind::SERVER_SIDE_EMIT => Response::ServerSideReply {
             id,
             value: opened.value(data)?,
-        }),
-        kind::BROADCAST_CLIENT_COUNT => Ok(Response::ClientCount {
+        },
+        kind::BROADCAST_CLIENT_COUNT => Response::ClientCount {
             id,
             num_clients: read_uint(client_count, "clientCount")?,
-        }),
-        kind::BROADCAST_ACK => Ok(Response::Ack {
+        },
+        kind::BROADCAST_ACK => Response::Ack {
             id,
             args: opened.value(packet)?,
-        }),
-        number => Err(DecodeError::Type { number }),
-    }
+        },
+        number => return Err(DecodeError::Type { number }),
+    }))
 }
 
 #[cfg(test)]

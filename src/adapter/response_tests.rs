@@ -11,7 +11,7 @@ use crate::adapter::{
 use crate::msgpack;
 
 fn read(bytes: impl Into<Bytes>) -> Result<Response, DecodeError> {
-    decode(&bytes.into())
+    decode(&bytes.into()).map(|received| received.response)
 }
 
 fn value(json: &str) -> Args {
@@ -101,7 +101,30 @@ fn every_recorded_response_is_read_and_written_byte_for_byte() {
                 assert_eq!(serde_json::to_value(socket).unwrap(), decoded["sockets"][0]);
             }
         }
-        assert_eq!(encode(&response).unwrap(), bytes, "{name}");
+        assert_eq!(encode(&response, None).unwrap(), bytes, "{name}");
+    }
+}
+
+#[test]
+fn one_of_us_says_who_it_is_and_whoever_does_not_need_not() {
+    let uid = Uid::parse("a1B2c3").unwrap();
+    let count = Response::ClientCount {
+        id: RequestId::from("r"),
+        num_clients: 2,
+    };
+    let bytes = encode(&count, Some(&uid)).unwrap();
+    let text = r#"{"type":8,"requestId":"r","clientCount":2,"uid":"a1B2c3"}"#;
+    assert_eq!(bytes, text);
+    for (uid, expected) in [
+        (r#""a1B2c3""#, Some("a1B2c3")),
+        ("7", None),
+        ("null", None),
+        (r#"{"uid":"a1B2c3"}"#, None),
+    ] {
+        let text = text.replace(r#""a1B2c3""#, uid);
+        let received = decode(&Bytes::from(text)).unwrap();
+        assert_eq!(received.uid.as_deref(), expected, "{uid}");
+        assert_eq!(received.response, count);
     }
 }
 
@@ -129,7 +152,7 @@ fn nothing_and_null_are_two_answers() {
             args: value(json),
         };
         for (response, expected) in [(reply, in_json.as_bytes()), (ack, in_msgpack)] {
-            let bytes = encode(&response).unwrap();
+            let bytes = encode(&response, None).unwrap();
             assert_eq!(bytes, expected, "{json}");
             assert_eq!(read(bytes).unwrap(), response, "{json}");
         }
@@ -153,13 +176,13 @@ fn only_the_first_argument_of_an_ack_travels() {
         args: Args::from_parts(json.into(), attachments),
     };
     let expected = b"\x83\xa4type\x09\xa9requestId\xa1r\xa6packet\xc4\x011";
-    assert_eq!(encode(&ack).unwrap(), &expected[..]);
+    assert_eq!(encode(&ack, None).unwrap(), &expected[..]);
     let reply = Response::ServerSideReply {
         id: RequestId::from("r"),
         value: value(r#"[{"a":5.0},1]"#),
     };
     let expected = r#"{"type":6,"requestId":"r","data":{"a":5.0}}"#;
-    assert_eq!(encode(&reply).unwrap(), expected);
+    assert_eq!(encode(&reply, None).unwrap(), expected);
 }
 
 #[test]
@@ -172,7 +195,7 @@ fn binary_in_json_becomes_what_node_makes_of_its_buffers() {
         ),
     };
     let expected = r#"{"type":6,"requestId":"r","data":{"b":{"type":"Buffer","data":[1]}}}"#;
-    assert_eq!(encode(&reply).unwrap(), expected);
+    assert_eq!(encode(&reply, None).unwrap(), expected);
     // And the other way round: a socket's data has no place for attachments.
     let fetched =
         b"\x82\xa9requestId\xa1r\xa7sockets\x91\x82\xa2id\xa1s\xa4data\x81\xa1b\xc4\x02\x07\xff";
@@ -283,7 +306,7 @@ fn what_is_no_json_is_not_written() {
         };
         for response in [reply, ack] {
             assert_eq!(
-                encode(&response),
+                encode(&response, None),
                 Err(EncodeError::MessagePack(msgpack::EncodeError::Json {
                     at: 0
                 })),
@@ -359,14 +382,14 @@ pub(in crate::adapter) fn any_response(with_old: bool) -> impl Strategy<Value = 
 proptest! {
     #[test]
     fn what_was_written_is_read_as_the_same(response in any_response(true)) {
-        let bytes = encode(&response).unwrap();
+        let bytes = encode(&response, None).unwrap();
         let again = read(bytes.clone()).unwrap();
         // JSON has no binary: there it does not come back as it was.
         let degrades = matches!(&response, Response::ServerSideReply { value, .. } if !value.attachments().is_empty());
         if !degrades {
             prop_assert_eq!(&again, &response);
         }
-        prop_assert_eq!(encode(&again).unwrap(), bytes);
+        prop_assert_eq!(encode(&again, None).unwrap(), bytes);
     }
 
     #[test]
@@ -386,7 +409,7 @@ proptest! {
             bytes[index] = byte;
         }
         if let Ok(response) = read(bytes) {
-            prop_assert!(encode(&response).is_ok());
+            prop_assert!(encode(&response, None).is_ok());
         }
     }
 }

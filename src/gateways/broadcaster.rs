@@ -41,6 +41,7 @@ use crate::{
         hub_ref::HubRef,
         messages::{Ask, Originate},
         question::Question,
+        work,
     },
     socket_io::{
         args::Args,
@@ -131,7 +132,9 @@ impl NamespaceRef {
         let command = Command::ServerEvent { namespace, args };
         let is_local = false;
         let originate = Originate { command, is_local };
-        Ok(self.hub.send(originate).await.or(Err(Gone))?)
+        // No socket is looked at, so it cannot be too much.
+        _ = self.hub.send(originate).await.or(Err(Gone))?;
+        Ok(())
     }
 
     /// Sends an event to the other servers of the cluster and returns what each one's handler replied, in any order. A server
@@ -210,21 +213,26 @@ impl Broadcaster {
     /// error, and a selection of nobody is none either.
     ///
     /// # Errors
-    /// A value does not serialise to JSON, or the instance is stopping.
+    /// A value does not serialise to JSON, the instance is stopping (`unavailable`), or the selection is too much work for one
+    /// command (`too_much_work`).
     pub async fn emit(self, name: &str, args: impl IntoArgs) -> Result<(), HandlerError> {
         let args = args.into_args(Some(name))?;
-        Ok(self.emit_args(args).await?)
+        self.emit_args(args).await
     }
 
     /// Sends an event that is put together already; its first argument is its name.
     ///
     /// # Errors
-    /// The instance is stopping.
-    pub async fn emit_args(self, args: Args) -> Result<(), Gone> {
+    /// As [`Self::emit`].
+    pub async fn emit_args(self, args: Args) -> Result<(), HandlerError> {
         let (hub, is_local) = (self.hub.clone(), self.is_local);
-        let emitted = hub.emit(self.broadcast(args), is_local).await;
+        let broadcast = self.broadcast(args);
+        if work::may_be_too_much(&broadcast.target) {
+            return originate(&hub, Command::Broadcast(broadcast), is_local).await;
+        }
+        let emitted = hub.emit(broadcast, is_local).await;
         mail::note(Sent::Broadcast);
-        emitted.or(Err(Gone))
+        Ok(emitted.or(Err(Gone))?)
     }
 
     /// Sends an event without waiting for the hub: what one socket may send, and no more.
@@ -306,7 +314,7 @@ impl Broadcaster {
     /// Puts the selected sockets of all instances into rooms. Returns when it is done on this one.
     ///
     /// # Errors
-    /// The instance is stopping.
+    /// The instance is stopping (`unavailable`), or it is too much work for one command (`too_much_work`).
     pub async fn sockets_join(
         self,
         rooms: impl IntoIterator<Item = impl Into<Room>>,
@@ -324,13 +332,13 @@ impl Broadcaster {
             target,
             rooms,
         };
-        Ok(originate(&hub, command, is_local).await?)
+        originate(&hub, command, is_local).await
     }
 
     /// Takes the selected sockets of all instances out of rooms. Returns when it is done on this one.
     ///
     /// # Errors
-    /// The instance is stopping.
+    /// The instance is stopping (`unavailable`), or it is too much work for one command (`too_much_work`).
     pub async fn sockets_leave(
         self,
         rooms: impl IntoIterator<Item = impl Into<Room>>,
@@ -348,14 +356,14 @@ impl Broadcaster {
             target,
             rooms,
         };
-        Ok(originate(&hub, command, is_local).await?)
+        originate(&hub, command, is_local).await
     }
 
     /// Ends the selected sockets' memberships on all instances (reason `server namespace disconnect`), or their clients' whole
     /// connections (`forced server close`).
     ///
     /// # Errors
-    /// The instance is stopping.
+    /// The instance is stopping (`unavailable`), or it is too much work for one command (`too_much_work`).
     pub async fn disconnect_sockets(self, whole_connection: bool) -> Result<(), HandlerError> {
         let Self {
             hub,
@@ -369,7 +377,7 @@ impl Broadcaster {
             target,
             whole_connection,
         };
-        Ok(originate(&hub, command, is_local).await?)
+        originate(&hub, command, is_local).await
     }
 
     /// Returns the selected sockets of all instances, in any order: who they are, their rooms and their data, as they were a
@@ -416,8 +424,9 @@ impl Broadcaster {
     }
 }
 
-async fn originate(hub: &HubRef, command: Command, is_local: bool) -> Result<(), Gone> {
+async fn originate(hub: &HubRef, command: Command, is_local: bool) -> Result<(), HandlerError> {
     let done = hub.send(Originate { command, is_local }).await;
     mail::note(Sent::Told);
-    done.or(Err(Gone))
+    let obeyed = done.or(Err(Gone))?;
+    obeyed.map_err(|err| HandlerError::new("too_much_work", err.to_string()))
 }

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{binary, broadcaster::NamespaceRef, remote_socket::RemoteSocket, reply::HandlerError};
 use crate::{
+    engine_io::sid::InstanceId,
     hub::question::{Answer, Found},
     socket::snapshot::SocketSnapshot,
     socket_io::{
@@ -43,7 +44,8 @@ pub enum AskError<A> {
     },
     /// Not all answers came in time, or some can come no more.
     #[error(
-        "{num_silent_instances} of {num_instances} other instances and {num_silent_clients} clients did not answer within {within:?}"
+        "{num_silent_instances} of {num_instances} other instances{} and {num_silent_clients} clients did not answer within {within:?}",
+        in_brackets(silent_instances)
     )]
     Incomplete {
         /// What had arrived.
@@ -52,11 +54,22 @@ pub enum AskError<A> {
         num_instances: usize,
         /// How many of them did not answer.
         num_silent_instances: usize,
+        /// Those of them that are instances of Sockhop, and any that died within the last seconds before they could be asked. Servers
+        /// of Node have no names to be called by.
+        silent_instances: Vec<InstanceId>,
         /// How many clients did not acknowledge, or not with what was expected.
         num_silent_clients: u64,
         /// How long they had.
         within: Duration,
     },
+}
+
+fn in_brackets(names: &[InstanceId]) -> String {
+    let names: Vec<_> = names.iter().map(InstanceId::as_str).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        names => format!(" ({})", names.join(", ")),
+    }
 }
 
 impl<A> AskError<A> {
@@ -101,8 +114,14 @@ pub(super) struct Asked {
 struct Tally {
     /// How many other instances were asked; unknown at first.
     num_instances: Option<usize>,
+    /// Those of them whose names are known.
+    peers: Vec<InstanceId>,
     /// How many of them have answered.
     num_answers: usize,
+    /// Those of them whose names are known.
+    heard: HashSet<InstanceId>,
+    /// Who gave the answer that is being taken; nothing if that is this instance.
+    speaker: Option<Speaker>,
     /// How many clients the event went to, as far as instances have said.
     num_clients: u64,
     num_acks: u64,
@@ -110,10 +129,16 @@ struct Tally {
     unreachable: Option<String>,
 }
 
+/// Another instance, and its name, if it is known.
+type Speaker = Option<InstanceId>;
+
 impl Tally {
-    /// Notes that an instance answered. The own one does so first, before anybody says how many others there are.
+    /// Notes that an instance answered.
     fn instance(&mut self) {
-        self.num_answers += usize::from(self.num_instances.is_some());
+        if let Some(speaker) = self.speaker {
+            self.num_answers += 1;
+            self.heard.extend(speaker);
+        }
     }
 
     fn all_instances_answered(&self) -> bool {
@@ -147,12 +172,25 @@ impl Asked {
         let mut tally = Tally::default();
         while !is_over(&tally) {
             match timeout_at(self.deadline, self.answers.recv()).await {
-                Ok(Some(Answer::Asked { num_instances })) => {
+                Ok(Some(Answer::Asked {
+                    num_instances,
+                    peers,
+                })) => {
                     tally.num_instances = Some(num_instances);
+                    tally.peers = peers;
                 }
-                // The channel closes when nobody can say anything any more.
-                Ok(Some(Answer::Unreachable { reason })) => tally.unreachable = Some(reason),
-                Ok(Some(answer)) => take(answer, &mut tally),
+                // The channel closes when nobody can say anything any more. The first reason is the true one.
+                Ok(Some(Answer::Unreachable { reason })) => {
+                    tally.unreachable.get_or_insert(reason);
+                }
+                Ok(Some(Answer::OfOther { by, answer })) => {
+                    tally.speaker = Some(by);
+                    take(*answer, &mut tally);
+                }
+                Ok(Some(answer)) => {
+                    tally.speaker = None;
+                    take(answer, &mut tally);
+                }
                 Ok(None) | Err(_) => break,
             }
         }
@@ -168,10 +206,19 @@ impl Asked {
             return Ok(arrived);
         }
         let num_instances = tally.num_instances.unwrap_or(0);
+        let num_silent_instances = num_instances.saturating_sub(tally.num_answers);
+        let silent_instances = match num_silent_instances {
+            0 => Vec::new(),
+            _ => {
+                let is_silent = |peer: &InstanceId| !tally.heard.contains(peer);
+                tally.peers.into_iter().filter(is_silent).collect()
+            }
+        };
         Err(AskError::Incomplete {
             arrived,
             num_instances,
-            num_silent_instances: num_instances.saturating_sub(tally.num_answers),
+            num_silent_instances,
+            silent_instances,
             num_silent_clients: tally.num_clients.saturating_sub(tally.num_acks),
             within: self.within,
         })

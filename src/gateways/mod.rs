@@ -81,6 +81,8 @@ type Middleware = Arc<
     dyn Fn(SocketRef, Event) -> LocalBoxFuture<'static, Result<Event, HandlerError>> + Send + Sync,
 >;
 
+type SameIdentity = Arc<dyn Fn(&Value, &Value) -> bool + Send + Sync>;
+
 /// One namespace, or all those of a pattern: who may connect, and what its events do.
 #[derive(Clone)]
 #[must_use = "a gateway does nothing before it is added to an App"]
@@ -94,6 +96,7 @@ pub struct Gateway {
     on_server: HashMap<ByteString, OnServer>,
     middleware: Vec<Middleware>,
     concurrency: NonZeroUsize,
+    same_identity: Option<SameIdentity>,
 }
 
 impl fmt::Debug for Gateway {
@@ -164,6 +167,7 @@ impl Gateway {
             on_server: HashMap::new(),
             middleware: Vec::new(),
             concurrency: NonZeroUsize::MIN,
+            same_identity: None,
         }
     }
 
@@ -318,6 +322,36 @@ impl Gateway {
             check(socket, event).boxed_local()
         }));
         self
+    }
+
+    /// Decides whether a client that comes back ([connection state recovery](crate::config::RecoveryConfig)) is still the same.
+    ///
+    /// [`Self::authorize`] is asked again when it comes back, and its refusal stands. If it lets the client in, `is_same` gets what
+    /// it had returned when the client connected first, and what it returns now; unless they mean the same identity, the client
+    /// gets a new socket with a new id, and what the other had stays where it is. Without this they must be equal, so set it if
+    /// there is something in there that changes from one connection to the next, such as a time.
+    ///
+    /// It must not block. A panic counts as a no.
+    ///
+    /// ```
+    /// # use sockhop::gateways::Gateway;
+    /// # use serde_json::{Value, json};
+    /// let gateway = Gateway::new("/chat")
+    ///     .authorize(|request| Ok::<_, &str>(json!({ "user": "ada", "since": request.handshake.issued })))
+    ///     .same_identity(|before, now| before["user"] == now["user"]);
+    /// ```
+    pub fn same_identity(
+        mut self,
+        is_same: impl Fn(&Value, &Value) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.same_identity = Some(Arc::new(is_same));
+        self
+    }
+
+    pub(crate) fn is_same_identity(&self, before: &Value, now: &Value) -> bool {
+        self.same_identity
+            .as_ref()
+            .map_or_else(|| before == now, |is_same| is_same(before, now))
     }
 
     /// Gives up the order of one client's events: up to `at_a_time` of them are handled at a time. The default is 1.

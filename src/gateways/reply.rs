@@ -165,6 +165,8 @@ impl Reply {
 /// | `bad_arguments` | the event's arguments are not of the handler's type; the handler was not called |
 /// | `internal` | the handler panicked, a value did not fit JSON, or the handler said so; the log says which |
 /// | `too_many_rooms` | [`SocketRef::join`](super::SocketRef::join) over its limit |
+/// | `too_much_work` | many sockets are to be put into, or many rooms to be left out of a selection of, many rooms at once: more than a million steps for one command |
+/// | `rate_limited` | the client sends more events than `MAX_EVENT_RATE`; the handler was not called |
 /// | `unavailable` | the instance is stopping |
 /// | `ack_timeout`, `ack_disconnected`, `bad_ack` | an ack that the handler awaited of a client: [`AckError`] |
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -202,6 +204,13 @@ impl HandlerError {
     /// What a client is told of a handler that failed by itself.
     pub(crate) fn failed() -> Self {
         Self::new("internal", "The server failed to handle this event.")
+    }
+
+    /// What a client is told that sends more than `limit` events in a second.
+    pub(crate) fn rate_limited(limit: u32) -> Self {
+        let text =
+            format!("No more than {limit} events per second: slow down, or be disconnected.");
+        Self::new("rate_limited", text)
     }
 
     /// What an ack says of it.

@@ -25,13 +25,14 @@ use crate::{
     hub::{
         hub_ref::HubRef,
         messages::{Join, Leave as LeaveRoom, RoomsOf},
+        recovery::EmitToOne,
     },
     relay::{Answer, leave::Leave},
     socket::{
         handshake::Handshake,
         inbox::InboxRef,
-        messages::{EmitWithAck, ForSocket, What},
-        record::Record,
+        messages::{Emit, EmitWithAck, ForSocket, What},
+        record::{Record, Recoverable},
     },
     socket_io::{
         args::Args,
@@ -166,6 +167,17 @@ impl SocketRef {
         !self.inner.record.has_left()
     }
 
+    /// Returns whether the client has come back to this socket after a disconnection: its id, its rooms and its data are those that
+    /// it had, and it was sent what it missed. Always false unless the instance keeps state for its clients
+    /// ([`RecoveryConfig`](crate::config::RecoveryConfig)).
+    pub fn recovered(&self) -> bool {
+        self.inner.record.recoverable == Recoverable::Recovered
+    }
+
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.inner.record
+    }
+
     pub(crate) fn note_left(&self) {
         self.inner.record.note_left();
     }
@@ -247,7 +259,8 @@ impl SocketRef {
         Ok(result)
     }
 
-    /// Sends an event to this client alone. A client that left gets nothing, and that is no error.
+    /// Sends an event to this client alone. A client that left gets nothing, and that is no error; one that may come back
+    /// ([`RecoveryConfig`](crate::config::RecoveryConfig)) gets it then.
     ///
     /// # Errors
     /// A value does not serialise to JSON (`internal`).
@@ -258,7 +271,36 @@ impl SocketRef {
 
     /// Sends an event that is put together already; its first argument is its name.
     pub fn emit_args(&self, args: &Args) {
-        self.deliver(args, false);
+        if self.inner.record.recoverable == Recoverable::No || self.has_moved() {
+            self.deliver(args, false);
+        } else {
+            self.emit_recoverable(args.clone());
+        }
+    }
+
+    /// Sends an event that is kept for the client if it is away.
+    fn emit_recoverable(&self, args: Args) {
+        mail::note(Sent::Told);
+        let Inner {
+            record,
+            socket,
+            hub,
+            ..
+        } = &*self.inner;
+        let record = Arc::clone(record);
+        if record.has_left() {
+            return hub.do_send(EmitToOne { record, args });
+        }
+        let message = ForSocket {
+            join: record.join,
+            what: What::Emit(Box::new(Emit {
+                record,
+                args,
+                // It may end before this comes.
+                hub: Some(hub.clone()),
+            })),
+        };
+        hub.tell(socket, message);
     }
 
     /// Sends an event to this client alone, or not at all if it cannot take it at once: see
@@ -364,7 +406,7 @@ impl SocketRef {
     /// Each socket is in the room that its id names from the start: let no client choose the whole name of a room.
     ///
     /// # Errors
-    /// It is in 10,000 rooms already (`too_many_rooms`), or the instance is stopping (`unavailable`).
+    /// It is in as many rooms as it may be (`too_many_rooms`; `MAX_ROOMS_PER_SOCKET`, default 10,000), or the instance is stopping (`unavailable`).
     pub async fn join(&self, room: impl Into<Room>) -> Result<(), HandlerError> {
         if self.has_moved() {
             return self.itself().sockets_join([room]).await;

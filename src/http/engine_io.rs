@@ -18,8 +18,10 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::client_bundle;
+use super::{body_deadline, client_bundle, error::ApiError, proxies};
 use crate::{
+    config::Limits,
+    counters::Limit,
     engine_io::{
         dialect::Revision,
         encoded::PollingBody,
@@ -33,14 +35,12 @@ use crate::{
         handshake::Handshake,
         messages::{Body, Poll, PollAnswer, Post, PostAnswer},
         sessions::Session,
+        slots::Slot,
     },
 };
 
 /// Largest head of a request that opens a session, which the session keeps: Node's limit.
 const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
-
-/// How long the body of a POST may take to arrive; after that it counts as aborted.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long another instance may take to answer a poll beyond the time in which its session would have ended.
 const RELAY_GRACE: Duration = Duration::from_secs(5);
@@ -208,27 +208,80 @@ impl Head for actix_http::Request {
     }
 }
 
-/// Judges what has nothing to do with the protocol: whether this instance takes a new session from such a request.
+/// Why this instance takes no new session from a request that is sound.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) status: StatusCode,
+    /// For programs.
+    code: &'static str,
+    /// For people.
+    pub(super) text: String,
+}
+
+impl Closed {
+    fn new(status: StatusCode, code: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            text: text.into(),
+        }
+    }
+}
+
+/// Judges what has nothing to do with the protocol: whether this instance takes a new session from such a request. Returns the
+/// session's place among those of its address.
 ///
 /// # Errors
-/// Status and text of the refusal.
-pub(super) fn may_open(
-    services: &Services,
-    request: &impl Head,
-) -> Result<(), (StatusCode, String)> {
+/// The refusal.
+pub(super) fn may_open(services: &Services, request: &impl Head) -> Result<Slot, Closed> {
     if services.is_stopping.load(Ordering::Relaxed) {
-        let text = "This instance is stopping; connect again.".to_owned();
-        return Err((StatusCode::SERVICE_UNAVAILABLE, text));
+        return Err(Closed::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "This instance is stopping; connect again.",
+        ));
     }
     let headers = request.headers().iter();
     let len: usize = headers
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();
     if len + request.target().len() > MAX_HANDSHAKE_BYTES {
-        let text = format!("The request's head exceeds {MAX_HANDSHAKE_BYTES} bytes.");
-        return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+        return Err(Closed::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "head_too_large",
+            format!("The request's head exceeds {MAX_HANDSHAKE_BYTES} bytes."),
+        ));
     }
-    Ok(())
+    let Limits {
+        max_connections,
+        trusted_proxies,
+        ..
+    } = &services.limits;
+    if services.sessions.len() >= *max_connections {
+        services.counters.count(Limit::Connections);
+        return Err(Closed::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_connections",
+            "This instance has as many clients as it takes; connect to another one, or try again later.",
+        ));
+    }
+    let Some(peer) = request.peer().filter(|_| services.by_address.is_limited()) else {
+        return Ok(Slot::default());
+    };
+    let forwarded_for = request.headers().get_all("x-forwarded-for");
+    let forwarded_for: Vec<_> = forwarded_for
+        .map(|value| value.to_str().unwrap_or_default())
+        .collect();
+    let client = trusted_proxies.client(peer, forwarded_for.into_iter());
+    services
+        .by_address
+        .take(proxies::counted(client))
+        .map_err(|full| {
+            services.counters.count(Limit::ConnectionsPerAddress);
+            let text = format!("This address has {} clients here already.", full.limit);
+            let code = "too_many_connections_of_address";
+            Closed::new(StatusCode::TOO_MANY_REQUESTS, code, text)
+        })
 }
 
 /// Tells the log of a refusal that whoever runs the hub can do something about.
@@ -258,6 +311,11 @@ fn refuse(error: HandshakeError) -> HttpResponse {
     })
 }
 
+/// Answers a POST whose body did not arrive in time. What it still sends is not read.
+fn late() -> HttpResponse {
+    HttpResponse::RequestTimeout().force_close().finish()
+}
+
 fn empty_400() -> HttpResponse {
     HttpResponse::BadRequest().finish()
 }
@@ -280,15 +338,19 @@ fn open(
     request: &HttpRequest,
     query: &Query,
 ) -> HttpResponse {
-    if let Err((status, text)) = may_open(services, request) {
-        return HttpResponse::build(status).body(text);
-    }
+    let slot = match may_open(services, request) {
+        Ok(slot) => slot,
+        Err(Closed { status, code, text }) => {
+            return HttpResponse::from_error(ApiError::new(status, code, text));
+        }
+    };
     debug_assert_eq!(
         query.transport,
         Some(TransportName::Polling),
         "verified before"
     );
-    match Socket::open_polling(services, layer, request.handshake(query), query.dialect) {
+    let handshake = request.handshake(query);
+    match Socket::open_polling(services, layer, handshake, query.dialect, slot) {
         Ok(open) => payload(open),
         Err(err) => {
             log::error!("a session cannot be opened: {err}");
@@ -350,6 +412,7 @@ async fn post_elsewhere(
                 call.send_too_large();
                 return HttpResponse::PayloadTooLarge().finish();
             }
+            Err(BodyError::Late) => return late(),
             Err(BodyError::Broken) => return empty_400(),
         }
     }
@@ -427,6 +490,10 @@ async fn post(
                 drop(body_sender);
                 return empty_400();
             }
+            Err(BodyError::Late) => {
+                drop(body_sender);
+                return late();
+            }
         }
     }
     post_answer(answer.await.ok())
@@ -452,6 +519,8 @@ fn is_binary(request: &HttpRequest) -> bool {
 
 enum BodyError {
     TooLarge,
+    /// It did not arrive in time.
+    Late,
     Broken,
 }
 
@@ -468,18 +537,16 @@ async fn read(
     if claimed.is_some_and(|len| len > limit as u64) {
         return Err(BodyError::TooLarge);
     }
-    let all = async {
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk.or(Err(BodyError::Broken))?;
-            if bytes.len() + chunk.len() > limit {
-                return Err(BodyError::TooLarge);
-            }
-            bytes.extend_from_slice(&chunk);
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|err| match body_deadline::is_late(&err) {
+            true => BodyError::Late,
+            false => BodyError::Broken,
+        })?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(BodyError::TooLarge);
         }
-        Ok(bytes.freeze())
-    };
-    tokio::time::timeout(BODY_TIMEOUT, all)
-        .await
-        .unwrap_or(Err(BodyError::Broken))
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
 }

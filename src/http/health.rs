@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 use crate::{
     auth::TokenVerifier,
+    counters::Counters,
+    peers::PeerList,
     redis_bridge::{BridgeStats, BusStatus, StatsSnapshot},
     socket::actor::Services,
 };
@@ -46,6 +48,11 @@ struct Ready<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     bridge: Option<StatsSnapshot>,
     connections: usize,
+    /// How often each limit was met since the start.
+    limits: &'a Counters,
+    /// The other instances that live, as they tell of themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers: Option<PeerList>,
 }
 
 /// Returns a route for GET, and for HEAD, which is GET without a body.
@@ -96,5 +103,11 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
             redis,
             bridge: health.bridge.as_ref().map(|stats| stats.snapshot()),
             connections: health.services.sessions.len(),
+            limits: &health.services.counters,
+            peers: health
+                .services
+                .relay
+                .as_ref()
+                .map(|relay| relay.peers().list()),
         })
 }

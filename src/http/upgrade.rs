@@ -15,9 +15,9 @@ use tokio::{
 };
 
 use super::{
+    connection::Watched,
     cors,
     engine_io::{Head as _, facts, find, log_refusal, may_open},
-    head_deadline::Watched,
     origin::AllowedOrigins,
 };
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
         messages::Upgrade,
         outbox::Outbox,
         sessions::Session,
+        slots::Slot,
     },
     websocket::{close::CloseFrame, connection::Connection, handshake},
 };
@@ -79,11 +80,11 @@ pub async fn upgrade(
             }),
             Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
         },
-        (Whose::Others(ready), Some(TransportName::WebSocket)) => {
-            let adopting = ready.adopt(services, layer, query.dialect, connection, answer);
+        (Whose::Others(ready, slot), Some(TransportName::WebSocket)) => {
+            let adopting = ready.adopt(services, layer, query.dialect, connection, answer, slot);
             actix_rt::spawn(adopting);
         }
-        (Whose::New, Some(TransportName::WebSocket)) => {
+        (Whose::New(slot), Some(TransportName::WebSocket)) => {
             let handshake = request.handshake(&query);
             let opened = Socket::open_websocket(
                 &services,
@@ -92,6 +93,7 @@ pub async fn upgrade(
                 query.dialect,
                 connection,
                 answer,
+                slot,
             );
             if let Err(err) = opened {
                 log::error!("a session cannot be opened: {err}");
@@ -118,12 +120,12 @@ struct Accepted {
 
 /// Whose session a request is for.
 enum Whose {
-    /// It opens one.
-    New,
+    /// It opens one, which has this place among those of its address.
+    New(Slot),
     /// One of this instance.
     Own(Arc<Session>),
-    /// One of another instance, which lets it come here.
-    Others(Box<Ready>),
+    /// One of another instance, which lets it come here, to this place among those of its address.
+    Others(Box<Ready>, Slot),
     /// One that wants no further WebSocket.
     Nobodys,
 }
@@ -157,17 +159,19 @@ async fn judge(
         refusal(error)
     };
     verify(&facts).map_err(refuse)?;
+    let may_open = || may_open(services, request).map_err(|closed| (closed.status, closed.text));
     let session = match (session, elsewhere) {
         (Some(session), _) => Whose::Own(session),
-        (None, Some((relay, sid))) => match relay.ask_for(services, &sid, query.dialect).await {
-            Ok(ready) => Whose::Others(Box::new(ready)),
-            Err(Unready::Taken) => Whose::Nobodys,
-            Err(Unready::Error(error)) => return Err(refuse(error)),
-        },
-        (None, None) => {
-            may_open(services, request)?;
-            Whose::New
+        (None, Some((relay, sid))) => {
+            // What comes here counts here; if there is no room, its client stays on polling where it is.
+            let slot = may_open()?;
+            match relay.ask_for(services, &sid, query.dialect).await {
+                Ok(ready) => Whose::Others(Box::new(ready), slot),
+                Err(Unready::Taken) => Whose::Nobodys,
+                Err(Unready::Error(error)) => return Err(refuse(error)),
+            }
         }
+        (None, None) => Whose::New(may_open()?),
     };
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);

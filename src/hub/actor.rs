@@ -3,7 +3,7 @@
 //! Does not know Redis: `bridge` is a recipient that may be absent. Runs on an arbiter of its own, so that no client's
 //! work delays a broadcast. What it does when sessions move to and from other instances stands in `moves`.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64};
 
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 
@@ -21,15 +21,18 @@ use super::{
         Unregister,
     },
     question::{Answer, Answers, Found, Question},
+    recovery::Recovery,
     room_table::RoomTable,
     rooms::{Member, Rooms, TooManyRooms},
+    work::{self, TooMuchWork},
 };
 use crate::{
+    counters::{Counters, Limit},
     gateways::server_side::ServerEvent,
     redis_bridge::messages::{AskOthers, ForBridge},
     socket::{
         acks::AckIds,
-        inbox::{FanOut, InboxRef},
+        inbox::{FanOut, InboxRef, Shared},
         messages::{DeliverWithAck, ForSocket, What},
         record::{JoinId, Record},
     },
@@ -45,24 +48,27 @@ const MAILBOX_CAPACITY: usize = 1024;
 
 /// A socket, and what reaches it.
 #[derive(Debug)]
-struct Handle {
-    record: Arc<Record>,
+pub(super) struct Handle {
+    pub(super) record: Arc<Record>,
     /// As in the record, which lies elsewhere in memory.
-    join: JoinId,
-    recipient: InboxRef,
+    pub(super) join: JoinId,
+    pub(super) recipient: InboxRef,
+    /// Serial of the last event for it that can be sent again; used if clients may recover.
+    pub(super) told: AtomicU64,
 }
 
 impl Handle {
-    fn new(record: Arc<Record>, recipient: InboxRef) -> Self {
+    pub(super) fn new(record: Arc<Record>, recipient: InboxRef) -> Self {
         let join = record.join;
         Self {
             record,
             join,
             recipient,
+            told: AtomicU64::new(0),
         }
     }
 
-    fn tell(&self, what: What) {
+    pub(super) fn tell(&self, what: What) {
         self.recipient.do_send(ForSocket {
             join: self.join,
             what,
@@ -75,10 +81,13 @@ impl Handle {
 pub struct Hub {
     /// Changed by this actor alone; the lock is there for [`Interest`], which looks things up.
     rooms: Arc<RwLock<Rooms<Handle>>>,
-    parser: Parser,
+    pub(super) parser: Parser,
+    /// Present if clients may recover.
+    pub(super) recovery: Option<Box<Recovery>>,
     ack_ids: Arc<AckIds>,
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
+    counters: Arc<Counters>,
     /// Sessions of other instances that are on their way here.
     arrivals: Arrivals<Newcomers>,
     /// Sockets that have left for another instance.
@@ -102,9 +111,11 @@ impl Hub {
         let hub = Self {
             rooms,
             parser,
+            recovery: None,
             ack_ids,
             server_side,
             bridge: None,
+            counters: Arc::default(),
             arrivals: Arrivals::default(),
             gone: Gone::default(),
         };
@@ -116,36 +127,104 @@ impl Hub {
         self.rooms_mut().list_in(table);
     }
 
-    fn rooms(&self) -> RwLockReadGuard<'_, Rooms<Handle>> {
+    /// Lets clients recover. Before the hub starts.
+    pub fn recover(&mut self, recovery: Recovery) {
+        self.recovery = Some(Box::new(recovery));
+    }
+
+    /// Lets a socket be in at most `max_rooms_per_socket` rooms, and counts in `counters` what is refused. Before the hub starts.
+    pub fn limit(&mut self, max_rooms_per_socket: usize, counters: Arc<Counters>) {
+        self.rooms_mut().limit_rooms(max_rooms_per_socket);
+        self.counters = counters;
+    }
+
+    pub(super) fn rooms(&self) -> RwLockReadGuard<'_, Rooms<Handle>> {
         // Nothing panics with the lock held; if it did, the rooms would still be rooms.
         self.rooms.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms<Handle>> {
+    pub(super) fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms<Handle>> {
         self.rooms.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell_bridge(&self, message: impl FnOnce() -> ForBridge) {
+    pub(super) fn tell_bridge(&self, message: impl FnOnce() -> ForBridge) {
         if let Some(bridge) = &self.bridge {
             bridge.do_send(message());
         }
     }
 
     /// Local sockets first: not one local event waits for Redis.
-    fn originate(&mut self, command: Command, is_local: bool, permit: Option<Permit>) {
+    fn originate(
+        &mut self,
+        command: Command,
+        is_local: bool,
+        permit: Option<Permit>,
+    ) -> Result<(), TooMuchWork> {
         // Servers do not send events to themselves, as in Node.
         if !matches!(command, Command::ServerEvent { .. }) {
+            self.judge_command(&command)?;
             self.note(&command, Origin::Own);
             self.obey(&command, permit);
         }
         if !is_local {
             self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
         }
+        Ok(())
+    }
+
+    /// Judges whether a selection, and that many moves of each of its sockets, is more than the hub may do at a time.
+    ///
+    /// # Errors
+    /// It is.
+    fn judge(
+        &self,
+        namespace: &Namespace,
+        target: &Target,
+        num_moves: usize,
+    ) -> Result<(), TooMuchWork> {
+        let num_sockets = self.rooms().reach(namespace, target);
+        work::judge(num_sockets, target, num_moves).inspect_err(|err| {
+            // Whoever sends one sends many.
+            if self.counters.count(Limit::HubWork) == 0 {
+                log::warn!("refused: {err}; further ones are only counted, in /readyz");
+            }
+        })
+    }
+
+    /// Judges whether a command is more than the hub may do at a time.
+    ///
+    /// # Errors
+    /// It is: nothing of it is to be done.
+    fn judge_command(&self, command: &Command) -> Result<(), TooMuchWork> {
+        match command {
+            Command::Broadcast(Broadcast {
+                namespace, target, ..
+            })
+            | Command::Disconnect {
+                namespace, target, ..
+            } => self.judge(namespace, target, 0),
+            Command::Join {
+                namespace,
+                target,
+                rooms,
+            }
+            | Command::Leave {
+                namespace,
+                target,
+                rooms,
+            } => self.judge(namespace, target, rooms.len()),
+            Command::ServerEvent { .. } => Ok(()),
+        }
     }
 
     /// Does what a command says, as far as this instance goes. `permit` is of a broadcast.
     fn obey(&mut self, command: &Command, permit: Option<Permit>) {
         match command {
+            Command::Broadcast(broadcast)
+                if self.recovery.is_some() && !broadcast.flags.volatile =>
+            {
+                self.deliver_logged(broadcast, permit);
+            }
             Command::Broadcast(broadcast) => self.deliver(broadcast, permit),
             Command::Join {
                 namespace,
@@ -197,25 +276,33 @@ impl Hub {
             return;
         }
         match encode::event(self.parser, &broadcast.namespace, None, &broadcast.args) {
-            Ok(message) => receivers.send(&message, broadcast.flags.volatile, permit),
+            Ok(message) => receivers.send(
+                &Shared::Plain {
+                    message,
+                    volatile: broadcast.flags.volatile,
+                },
+                permit,
+            ),
             Err(err) => log::error!("a broadcast cannot be encoded: {err}"),
         }
     }
 
     fn join_all(&mut self, namespace: &Namespace, target: &Target, rooms: &[Room]) {
         let sockets = self.find(namespace, target, Member::id);
-        let mut num_full = 0;
+        let (mut num_full, mut full) = (0, None);
         let mut all = self.rooms_mut();
         for socket in sockets {
             let joined = rooms
                 .iter()
                 .try_for_each(|room| all.join(namespace, &socket, room.clone()));
-            num_full += usize::from(joined.is_err());
+            num_full += u64::from(joined.is_err());
+            full = joined.err().or(full);
         }
         drop(all);
-        if num_full > 0 {
+        if let Some(err) = full {
             // Without their ids, which are a secret of clients of revision 3; and one line for all.
-            log::warn!("{num_full} sockets of {namespace} cannot join a room: {TooManyRooms}");
+            log::warn!("{num_full} sockets of {namespace} cannot join a room: {err}");
+            self.counters.add(Limit::Rooms, num_full);
         }
     }
 
@@ -253,7 +340,13 @@ impl Hub {
                 answers,
             }))),
             // Whoever asked may have given up.
-            _ => _ = answers.send(Answer::Asked { num_instances: 0 }),
+            _ => {
+                let (num_instances, peers) = (0, Vec::new());
+                _ = answers.send(Answer::Asked {
+                    num_instances,
+                    peers,
+                });
+            }
         }
     }
 
@@ -325,6 +418,7 @@ impl Actor for Hub {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        self.begin_purging(ctx);
     }
 }
 
@@ -391,6 +485,7 @@ impl Handler<Join> for Hub {
         }
         self.rooms_mut()
             .join(&message.namespace, &message.socket_id, message.room)
+            .inspect_err(|_| _ = self.counters.count(Limit::Rooms))
     }
 }
 
@@ -424,10 +519,14 @@ impl Handler<RoomsOf> for Hub {
 }
 
 impl Handler<Originate> for Hub {
-    type Result = ();
+    type Result = Result<(), TooMuchWork>;
 
-    fn handle(&mut self, Originate { command, is_local }: Originate, _: &mut Self::Context) {
-        self.originate(command, is_local, None);
+    fn handle(
+        &mut self,
+        Originate { command, is_local }: Originate,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        self.originate(command, is_local, None)
     }
 }
 
@@ -441,7 +540,8 @@ impl Handler<Emit> for Hub {
             permit,
             begun,
         } = message;
-        self.originate(Command::Broadcast(broadcast), is_local, permit);
+        // Who sends one that may be refused awaits what becomes of it, as an `Originate`.
+        _ = self.originate(Command::Broadcast(broadcast), is_local, permit);
         drop(begun);
     }
 }
@@ -470,8 +570,11 @@ impl Handler<Reinject> for Hub {
     type Result = ();
 
     fn handle(&mut self, Reinject { command, from }: Reinject, _: &mut Self::Context) {
-        self.note(&command, Origin::Other(from));
-        self.obey(&command, None);
+        // Counted; others do not wait to hear how it went.
+        if self.judge_command(&command).is_ok() {
+            self.note(&command, Origin::Other(from));
+            self.obey(&command, None);
+        }
     }
 }
 
@@ -479,7 +582,7 @@ impl Handler<Ask> for Hub {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) {
-        if let Err(ask) = self.postpone(ask) {
+        if let Some(ask) = self.postpone(ask) {
             self.put(ask);
         }
     }
@@ -495,6 +598,15 @@ impl Handler<Answering> for Hub {
             answers,
             from,
         } = message;
+        let target = match &question {
+            Question::SocketIds { target } | Question::Sockets { target } => Some(target),
+            Question::Broadcast { broadcast, .. } => Some(&broadcast.target),
+            Question::Rooms | Question::ServerEvent { .. } => None,
+        };
+        if target.is_some_and(|target| self.judge(&namespace, target, 0).is_err()) {
+            // Whoever asks is told nothing and hears in the end that this instance was silent.
+            return;
+        }
         self.answer(&namespace, question, &answers, Origin::Other(from));
     }
 }
@@ -612,7 +724,7 @@ mod tests {
         hub.send(register("a", &first)).await.unwrap();
         hub.send(register("b", &second)).await.unwrap();
         let event = broadcast(Target::default(), Flags::default());
-        hub.send(originate(event.clone())).await.unwrap();
+        hub.send(originate(event.clone())).await.unwrap().unwrap();
         let (one, _) = delivered(first.next().await);
         let (other, _) = delivered(second.next().await);
         assert!(Arc::ptr_eq(&one, &other), "receivers must share the bytes");
@@ -631,7 +743,7 @@ mod tests {
             command: Command::Broadcast(to_all.clone()),
             is_local: true,
         };
-        hub.send(local).await.unwrap();
+        hub.send(local).await.unwrap().unwrap();
         let command = Command::Broadcast(to_all);
         hub.send(Reinject {
             command,
@@ -649,7 +761,7 @@ mod tests {
             },
             Flags::default(),
         );
-        hub.send(originate(marker.clone())).await.unwrap();
+        hub.send(originate(marker.clone())).await.unwrap().unwrap();
         assert_eq!(published(&mut to_bridge).await, marker);
     }
 
@@ -681,7 +793,7 @@ mod tests {
         .await
         .unwrap()
         .unwrap();
-        hub.send(originate(to_red())).await.unwrap();
+        hub.send(originate(to_red())).await.unwrap().unwrap();
         socket.next().await;
         let (namespace, socket_id, room) = (
             membership.0.into(),
@@ -695,13 +807,14 @@ mod tests {
         })
         .await
         .unwrap();
-        hub.send(originate(to_red())).await.unwrap();
+        hub.send(originate(to_red())).await.unwrap().unwrap();
         let volatile = Flags {
             volatile: true,
             ..Flags::default()
         };
         hub.send(originate(broadcast(Target::default(), volatile)))
             .await
+            .unwrap()
             .unwrap();
         let (_, is_volatile) = delivered(socket.next().await);
         assert!(is_volatile, "nothing must come between");
@@ -715,6 +828,7 @@ mod tests {
         hub.send(register("b", &other)).await.unwrap();
         hub.send(originate(broadcast(Target::default(), Flags::default())))
             .await
+            .unwrap()
             .unwrap();
         other.next().await;
         assert!(socket.is_empty(), "who left gets nothing more");
@@ -750,5 +864,80 @@ mod tests {
         late.unwrap();
         socket.next().await;
         arbiter.stop();
+    }
+
+    /// A bug: a single message of Redis that named many rooms for many sockets kept everybody waiting.
+    #[actix::test]
+    async fn a_command_that_is_too_much_is_refused_whole_and_counted() {
+        let counters = Arc::new(Counters::default());
+        let (server_side, _) = probe();
+        let (mut hub, _) = Hub::new(Parser::Json, Arc::default(), server_side);
+        hub.limit(10, Arc::clone(&counters));
+        let hub = hub.start();
+        let (bridge, mut to_bridge) = probe();
+        hub.send(ConnectBridge(bridge)).await.unwrap();
+        let socket = SocketProbe::open();
+        for n in 0..100 {
+            hub.send(register(&format!("{n}"), &socket)).await.unwrap();
+        }
+        let rooms: Vec<Room> = (0..20_000).map(|n| format!("room {n}").into()).collect();
+        let namespace: Namespace = "/events".into();
+        let except = Target {
+            except: rooms.clone(),
+            ..Target::default()
+        };
+        let all = Target::default;
+        let commands = [
+            Command::Join {
+                namespace: namespace.clone(),
+                target: all(),
+                rooms: rooms.clone(),
+            },
+            Command::Leave {
+                namespace: namespace.clone(),
+                target: all(),
+                rooms,
+            },
+            Command::Broadcast(broadcast(except, Flags::default())),
+        ];
+        for command in &commands {
+            let (command, from) = (command.clone(), None);
+            hub.send(Reinject { command, from }).await.unwrap();
+        }
+        let is_local = false;
+        for command in commands {
+            let refused = hub.send(Originate { command, is_local }).await.unwrap();
+            assert_eq!(refused.unwrap_err().num_sockets, 100);
+        }
+        assert_eq!(counters.get(Limit::HubWork), 6);
+        let rooms_of = RoomsOf {
+            namespace: namespace.clone(),
+            socket_id: SocketId::from("7"),
+        };
+        assert_eq!(hub.send(rooms_of).await.unwrap().len(), 1, "its own alone");
+        // What each socket may is told for all of them at once, and what fits is done.
+        let command = Command::Join {
+            namespace,
+            target: all(),
+            rooms: (0..11).map(|n| format!("room {n}").into()).collect(),
+        };
+        let done = hub.send(Originate { command, is_local }).await.unwrap();
+        assert_eq!(done, Ok(()));
+        assert_eq!(counters.get(Limit::Rooms), 100);
+        let event = broadcast(Target::default(), Flags::default());
+        hub.send(originate(event)).await.unwrap().unwrap();
+        socket.next().await;
+        let mut published = Vec::new();
+        while let Ok(message) = to_bridge.try_recv() {
+            published.push(message);
+        }
+        let num_published = published
+            .iter()
+            .filter(|message| matches!(message, ForBridge::Publish(_)))
+            .count();
+        assert_eq!(
+            num_published, 2,
+            "nobody else is asked to do what is too much"
+        );
     }
 }

@@ -341,9 +341,7 @@ impl<M> Arrivals<M> {
 
     /// Lets a question wait for those who are expected, since they are members nowhere at the moment: if it were answered now, they
     /// would be forgotten. An event that it asks to send has gone to `num_clients`, and is noted for those to come.
-    ///
-    /// # Errors
-    /// Too many wait; the question is handed back.
+    /// Returns who can be waited for no longer. Only if [`Self::has_room`].
     pub(super) fn ask(
         &mut self,
         namespace: &Namespace,
@@ -352,10 +350,7 @@ impl<M> Arrivals<M> {
         num_clients: u64,
         origin: Origin,
         owed: Owed,
-    ) -> Result<Vec<ArrivalId>, (Question, Answers)> {
-        if self.questions.len() >= MAX_WAITING_QUESTIONS {
-            return Err((question, answers));
-        }
+    ) -> Vec<ArrivalId> {
         let number = self.num_questions;
         self.num_questions += 1;
         let mut given_up = Vec::new();
@@ -372,7 +367,12 @@ impl<M> Arrivals<M> {
             awaits: self.expected.keys().copied().collect(),
         };
         self.questions.insert(number, waiting);
-        Ok(given_up)
+        given_up
+    }
+
+    /// Returns whether a question more may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.questions.len() < MAX_WAITING_QUESTIONS
     }
 
     /// Returns a question that waits.
@@ -527,7 +527,7 @@ mod tests {
             others(),
             Owed::Answer,
         );
-        assert_eq!(asked.unwrap(), []);
+        assert_eq!(asked, []);
         arrivals.expect(id(3), former(), Interest::in_everything().register());
         arrivals.give_up(id(1));
         assert!(arrivals.settle().is_empty());

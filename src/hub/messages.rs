@@ -14,6 +14,7 @@ use super::{
     interest::Registering,
     question::{Answers, Question},
     rooms::TooManyRooms,
+    work::TooMuchWork,
 };
 use crate::{
     adapter::uid::Uid,
@@ -120,9 +121,9 @@ pub struct Forward {
 pub struct Settle;
 
 /// Obeys a command that originates at this instance, and hands it to the others unless it is local. From gateways, who
-/// await the answer: what they do next may count on it.
+/// await the answer: what they do next may count on it. Refused if it would keep the hub busy for too long; then nobody is told.
 #[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Result<(), TooMuchWork>")]
 pub struct Originate {
     /// What to do.
     pub command: Command,

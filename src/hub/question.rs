@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::broadcast::{Broadcast, Target};
 use crate::{
+    engine_io::sid::InstanceId,
     socket::{record::Record, snapshot::SocketSnapshot},
     socket_io::{
         args::Args,
@@ -60,11 +61,20 @@ pub enum Answer {
     Asked {
         /// How many answers of other instances can be expected: several [`Answer::Ack`]s, one of anything else.
         num_instances: usize,
+        /// Those of them whose names are known. There may be others, and some of these may not have been asked.
+        peers: Vec<InstanceId>,
     },
     /// Others cannot be asked, or not be heard any more. Nothing more of them will come.
     Unreachable {
         /// Why, for people.
         reason: String,
+    },
+    /// What another instance answers; all else comes from this one.
+    OfOther {
+        /// Who, if that is known.
+        by: Option<InstanceId>,
+        /// What.
+        answer: Box<Answer>,
     },
     /// Ids of an instance's sockets.
     SocketIds(Vec<SocketId>),

@@ -4,6 +4,9 @@
 //! same however many rooms and sockets there are; a selection costs what it selects.
 //!
 //! A socket is alone in the room that its id names. That room is not stored: it is the id itself.
+//!
+//! Places may be kept for sockets that are away and may come back: nothing selects those, but their rooms are there for
+//! whoever asks whether an event is of interest.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,21 +19,35 @@ use super::{
     broadcast::Target,
     room_table::{Listed, RoomTable},
 };
-use crate::socket_io::ids::{Namespace, Room, SocketId};
-
-/// Most rooms that one socket may be in, its own not counted.
-pub const MAX_ROOMS_PER_SOCKET: usize = 10_000;
+use crate::{
+    config::DEFAULT_MAX_ROOMS_PER_SOCKET,
+    socket_io::ids::{Namespace, Room, SocketId},
+};
 
 /// The socket is in too many rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("socket is in {MAX_ROOMS_PER_SOCKET} rooms already")]
-pub struct TooManyRooms;
+#[error("socket is in {limit} rooms already")]
+pub struct TooManyRooms {
+    /// How many it may be in, its own not counted.
+    pub limit: usize,
+}
+
+/// Bytes of a name for which a room counts once. A longer name counts as several rooms, or whoever chooses the names could fill
+/// the memory with few of them.
+const NAME_BYTES: usize = 256;
+
+/// Returns as how many rooms one counts.
+fn weight(room: &Room) -> usize {
+    1 + room.as_str().len() / NAME_BYTES
+}
 
 /// A socket in its namespace.
 #[derive(Debug)]
 pub struct Member<H> {
     id: SocketId,
     rooms: HashSet<Room>,
+    /// Of all its rooms together.
+    weight: usize,
     handle: H,
 }
 
@@ -56,6 +73,33 @@ struct NamespaceRooms<H> {
     members: Slab<Member<H>>,
     by_id: HashMap<SocketId, usize>,
     rooms: HashMap<Room, HashSet<usize>>,
+    kept: KeptPlaces,
+}
+
+/// Of sockets that are away.
+#[derive(Debug, Default)]
+struct KeptPlaces {
+    ids: HashSet<SocketId>,
+    /// How many of them were in each room, the rooms that their ids name not counted.
+    rooms: HashMap<Room, usize>,
+}
+
+impl KeptPlaces {
+    fn is_in(&self, room: &Room) -> bool {
+        self.rooms.contains_key(room) || self.ids.contains(room.as_str())
+    }
+
+    fn forget(&mut self, id: &SocketId, rooms: &HashSet<Room>) {
+        self.ids.remove(id);
+        for room in rooms {
+            if let Some(num) = self.rooms.get_mut(room) {
+                *num -= 1;
+                if *num == 0 {
+                    self.rooms.remove(room);
+                }
+            }
+        }
+    }
 }
 
 impl<H> Default for NamespaceRooms<H> {
@@ -64,6 +108,7 @@ impl<H> Default for NamespaceRooms<H> {
             members: Slab::new(),
             by_id: HashMap::new(),
             rooms: HashMap::new(),
+            kept: KeptPlaces::default(),
         }
     }
 }
@@ -72,6 +117,7 @@ impl<H> Default for NamespaceRooms<H> {
 #[derive(Debug)]
 pub struct Rooms<H> {
     namespaces: HashMap<Namespace, NamespaceRooms<H>>,
+    max_rooms_per_socket: usize,
     /// Told of rooms whose first member came or whose last one left, if anybody wants to know.
     table: Option<Arc<RoomTable>>,
 }
@@ -80,6 +126,7 @@ impl<H> Default for Rooms<H> {
     fn default() -> Self {
         Self {
             namespaces: HashMap::new(),
+            max_rooms_per_socket: DEFAULT_MAX_ROOMS_PER_SOCKET,
             table: None,
         }
     }
@@ -91,14 +138,22 @@ impl<H> Rooms<H> {
         self.table = Some(table);
     }
 
+    /// Lets a socket be in at most `max_rooms_per_socket` rooms, its own not counted. Before the first socket.
+    pub fn limit_rooms(&mut self, max_rooms_per_socket: usize) {
+        self.max_rooms_per_socket = max_rooms_per_socket;
+    }
+
     /// Brings the table up to date about one room.
     fn tell(&self, namespace: &Namespace, room: &Room) {
         let Some(table) = &self.table else { return };
         let is_listed = self.namespaces.get(namespace).is_some_and(|rooms| {
-            let is_private = rooms.by_id.contains_key(room.as_str());
+            let kept = &rooms.kept;
+            let is_private =
+                rooms.by_id.contains_key(room.as_str()) || kept.ids.contains(room.as_str());
+            let is_public = rooms.rooms.contains_key(room) || kept.rooms.contains_key(room);
             match table.listed() {
-                Listed::Public => rooms.rooms.contains_key(room) && !is_private,
-                Listed::All => rooms.rooms.contains_key(room) || is_private,
+                Listed::Public => is_public && !is_private,
+                Listed::All => is_public || is_private,
             }
         });
         table.set(namespace, room, is_listed);
@@ -108,10 +163,10 @@ impl<H> Rooms<H> {
     fn tell_of_private(&self, namespace: &Namespace, id: &SocketId) {
         let is_affected = self.table.as_ref().is_some_and(|table| {
             table.listed() == Listed::All
-                || self
-                    .namespaces
-                    .get(namespace)
-                    .is_some_and(|rooms| rooms.rooms.contains_key(id.as_str()))
+                || self.namespaces.get(namespace).is_some_and(|rooms| {
+                    rooms.rooms.contains_key(id.as_str())
+                        || rooms.kept.rooms.contains_key(id.as_str())
+                })
         });
         if is_affected {
             self.tell(namespace, &id.room());
@@ -119,7 +174,7 @@ impl<H> Rooms<H> {
     }
 
     /// Adds a socket. If the id is there already, its handle is replaced and its rooms are kept. Returns whether it is the
-    /// namespace's only one.
+    /// namespace's only one, those that are away counted.
     pub fn insert(&mut self, namespace: &Namespace, id: SocketId, handle: H) -> bool {
         let rooms = self.namespaces.entry(namespace.clone()).or_default();
         match rooms
@@ -132,18 +187,20 @@ impl<H> Rooms<H> {
                 let member = Member {
                     id: id.clone(),
                     rooms: HashSet::new(),
+                    weight: 0,
                     handle,
                 };
                 let key = rooms.members.insert(member);
                 rooms.by_id.insert(id.clone(), key);
             }
         }
-        let is_first = rooms.members.len() == 1;
+        let is_first = rooms.members.len() == 1 && rooms.kept.ids.is_empty();
         self.tell_of_private(namespace, &id);
         is_first
     }
 
-    /// Removes a socket from its namespace and all of its rooms. Returns whether it was the namespace's last one.
+    /// Removes a socket from its namespace and all of its rooms. Returns whether it was the namespace's last one, those that
+    /// are away counted.
     pub fn remove(&mut self, namespace: &Namespace, id: &SocketId) -> bool {
         let Some(rooms) = self.namespaces.get_mut(namespace) else {
             return false;
@@ -153,7 +210,7 @@ impl<H> Rooms<H> {
         };
         let mut left = rooms.members.remove(key).rooms;
         left.retain(|room| rooms.forget(room, key));
-        let was_last = rooms.members.is_empty();
+        let was_last = rooms.is_empty();
         if was_last {
             self.namespaces.remove(namespace);
         }
@@ -164,16 +221,93 @@ impl<H> Rooms<H> {
         was_last
     }
 
+    /// Takes a socket out, and keeps its place. Returns what reached it, and its rooms, the one that its id names not among
+    /// them. Its place is kept until [`Self::come_back`] or [`Self::give_up`] is called with the same rooms.
+    pub fn go_away(&mut self, namespace: &Namespace, id: &SocketId) -> Option<(H, HashSet<Room>)> {
+        let rooms = self.namespaces.get_mut(namespace)?;
+        let key = rooms.by_id.remove(id)?;
+        let Member {
+            rooms: of_it,
+            handle,
+            ..
+        } = rooms.members.remove(key);
+        rooms.kept.ids.insert(id.clone());
+        for room in &of_it {
+            rooms.forget(room, key);
+            *rooms.kept.rooms.entry(room.clone()).or_default() += 1;
+        }
+        Some((handle, of_it))
+    }
+
+    /// Adds a socket in the place that was kept for it.
+    pub fn come_back(
+        &mut self,
+        namespace: &Namespace,
+        id: SocketId,
+        rooms: HashSet<Room>,
+        handle: H,
+    ) {
+        let all = self.namespaces.entry(namespace.clone()).or_default();
+        all.kept.forget(&id, &rooms);
+        let key = all.members.insert(Member {
+            id: id.clone(),
+            rooms: HashSet::new(),
+            weight: rooms.iter().map(weight).sum(),
+            handle,
+        });
+        all.by_id.insert(id, key);
+        for room in &rooms {
+            all.rooms.entry(room.clone()).or_default().insert(key);
+        }
+        if let Some(member) = all.members.get_mut(key) {
+            member.rooms = rooms;
+        }
+    }
+
+    /// Gives up the place of a socket that does not come back. Returns whether it was the namespace's last one.
+    pub fn give_up(&mut self, namespace: &Namespace, id: &SocketId, rooms: &HashSet<Room>) -> bool {
+        let Some(all) = self.namespaces.get_mut(namespace) else {
+            return false;
+        };
+        all.kept.forget(id, rooms);
+        let was_last = all.is_empty();
+        if was_last {
+            self.namespaces.remove(namespace);
+        }
+        for room in rooms {
+            self.tell(namespace, room);
+        }
+        self.tell_of_private(namespace, id);
+        was_last
+    }
+
+    /// Returns whether `target` might select a socket that is away, were it here; exceptions are not looked at.
+    pub fn may_be_missed(&self, namespace: &Namespace, target: &Target) -> bool {
+        self.namespaces.get(namespace).is_some_and(|rooms| {
+            let kept = &rooms.kept;
+            !kept.ids.is_empty()
+                && (target.rooms.is_empty() || target.rooms.iter().any(|room| kept.is_in(room)))
+        })
+    }
+
+    /// Returns what reaches a socket.
+    pub fn get(&self, namespace: &Namespace, id: &SocketId) -> Option<&H> {
+        let rooms = self.namespaces.get(namespace)?;
+        let member = rooms.members.get(*rooms.by_id.get(id)?)?;
+        Some(&member.handle)
+    }
+
     /// Puts a socket into a room. A socket that is gone is no error: it left meanwhile.
     ///
     /// # Errors
-    /// The socket is in [`MAX_ROOMS_PER_SOCKET`] rooms already.
+    /// The socket is in as many rooms as it may be.
     pub fn join(
         &mut self,
         namespace: &Namespace,
         id: &SocketId,
         room: Room,
     ) -> Result<(), TooManyRooms> {
+        let limit = self.max_rooms_per_socket;
         let Some((rooms, key)) = self.find(namespace, id) else {
             return Ok(());
         };
@@ -183,9 +317,11 @@ impl<H> Rooms<H> {
         if room.as_str() == id.as_str() || member.rooms.contains(&room) {
             return Ok(());
         }
-        if member.rooms.len() >= MAX_ROOMS_PER_SOCKET {
-            return Err(TooManyRooms);
+        let weight = member.weight + weight(&room);
+        if weight > limit {
+            return Err(TooManyRooms { limit });
         }
+        member.weight = weight;
         member.rooms.insert(room.clone());
         let members = rooms.rooms.entry(room.clone()).or_default();
         members.insert(key);
@@ -200,10 +336,11 @@ impl<H> Rooms<H> {
         let Some((rooms, key)) = self.find(namespace, id) else {
             return;
         };
-        let was_in = rooms
-            .members
-            .get_mut(key)
-            .is_some_and(|member| member.rooms.remove(room));
+        let was_in = rooms.members.get_mut(key).is_some_and(|member| {
+            let was_in = member.rooms.remove(room);
+            member.weight -= if was_in { weight(room) } else { 0 };
+            was_in
+        });
         if was_in && rooms.forget(room, key) {
             self.tell(namespace, room);
         }
@@ -240,13 +377,15 @@ impl<H> Rooms<H> {
             .sum()
     }
 
-    /// Returns whether a room, or else the namespace, has members.
+    /// Returns whether a room, or else the namespace, has members, those that are away counted.
     pub fn has_members(&self, namespace: &Namespace, room: Option<&Room>) -> bool {
         let Some(rooms) = self.namespaces.get(namespace) else {
             return false;
         };
         room.is_none_or(|room| {
-            rooms.rooms.contains_key(room) || rooms.by_id.contains_key(room.as_str())
+            rooms.rooms.contains_key(room)
+                || rooms.by_id.contains_key(room.as_str())
+                || rooms.kept.is_in(room)
         })
     }
 
@@ -258,6 +397,19 @@ impl<H> Rooms<H> {
         };
         let own = rooms.by_id.keys().map(SocketId::room);
         own.chain(rooms.rooms.keys().cloned()).collect()
+    }
+
+    /// Returns how many sockets a selection looks at, those in several of its rooms as often, and those that it leaves out, too.
+    pub fn reach(&self, namespace: &Namespace, target: &Target) -> usize {
+        let Some(rooms) = self.namespaces.get(namespace) else {
+            return 0;
+        };
+        let num_in = |room: &Room| rooms.rooms.get(room).map_or(0, HashSet::len);
+        match target.rooms.as_slice() {
+            [] => rooms.members.len(),
+            // One more for the socket that a room's name may be the id of.
+            some => some.iter().map(|room| 1 + num_in(room)).sum(),
+        }
     }
 
     /// Returns whether `target` selects one socket.
@@ -321,6 +473,10 @@ impl<H> Rooms<H> {
 }
 
 impl<H> NamespaceRooms<H> {
+    fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.kept.ids.is_empty()
+    }
+
     /// Takes a key out of a room's set, and the set away with its last key. Returns whether it was the last.
     fn forget(&mut self, room: &Room, key: usize) -> bool {
         let Some(members) = self.rooms.get_mut(room) else {
@@ -477,16 +633,29 @@ mod tests {
     #[test]
     fn a_socket_cannot_fill_the_memory_with_rooms() {
         let mut rooms = rooms();
-        for n in 0..MAX_ROOMS_PER_SOCKET {
+        rooms.limit_rooms(100);
+        for n in 0..100 {
             rooms
                 .join(&chat(), &id('d'), format!("room {n}").into())
                 .unwrap();
         }
         assert_eq!(
             rooms.join(&chat(), &id('d'), "one more".into()),
-            Err(TooManyRooms)
+            Err(TooManyRooms { limit: 100 })
         );
         assert_eq!(rooms.join(&chat(), &id('d'), "room 0".into()), Ok(()));
+        rooms.leave(&chat(), &id('d'), &"room 0".into());
+        rooms.leave(&chat(), &id('d'), &"room 0".into());
+        assert_eq!(rooms.join(&chat(), &id('d'), "one more".into()), Ok(()));
+        // Nor with few that have long names.
+        let long = |n: usize| Room::from(format!("{n}").repeat(NAME_BYTES * 50));
+        rooms.join(&chat(), &id('a'), long(1)).unwrap();
+        assert_eq!(
+            rooms.join(&chat(), &id('a'), long(2)),
+            Err(TooManyRooms { limit: 100 })
+        );
+        rooms.leave(&chat(), &id('a'), &long(1));
+        assert_eq!(rooms.join(&chat(), &id('a'), long(2)), Ok(()));
     }
 
     /// What the table says of `/chat` after each step.
@@ -543,6 +712,76 @@ mod tests {
         assert_eq!(listed(&table), all, "b is still in the room");
         rooms.remove(&chat(), &id('b'));
         assert!(listed(&table).is_empty());
+    }
+
+    #[test]
+    fn a_place_that_is_kept_is_of_interest_and_nothing_more() {
+        let table = Arc::new(RoomTable::new(Listed::Public));
+        let mut rooms = Rooms::default();
+        rooms.list_in(Arc::clone(&table));
+        assert!(rooms.insert(&chat(), id('a'), 'a'));
+        for room in ["red", "blue"] {
+            rooms.join(&chat(), &id('a'), room.into()).unwrap();
+        }
+        let (handle, of_a) = rooms.go_away(&chat(), &id('a')).unwrap();
+        assert_eq!(handle, 'a');
+        assert_eq!(of_a, HashSet::from(["red", "blue"].map(Room::from)));
+        assert!(rooms.go_away(&chat(), &id('a')).is_none());
+
+        assert_eq!(select(&rooms, &[], &[]), "");
+        assert_eq!(select(&rooms, &["red", "a-socket"], &[]), "");
+        assert!(rooms.rooms(&chat()).is_empty() && rooms.num_sockets() == 0);
+        assert_eq!(rooms.join(&chat(), &id('a'), "green".into()), Ok(()));
+
+        let may_be_missed = |rooms: &Rooms<char>, room: &str| {
+            let target = Target {
+                rooms: vec![room.into()],
+                except: Vec::new(),
+            };
+            rooms.may_be_missed(&chat(), &target)
+        };
+        for room in ["red", "blue", "a-socket"] {
+            assert!(rooms.has_members(&chat(), Some(&room.into())), "{room}");
+            assert!(may_be_missed(&rooms, room), "{room}");
+        }
+        assert!(!rooms.has_members(&chat(), Some(&"green".into())));
+        assert!(!may_be_missed(&rooms, "green"));
+        assert!(rooms.may_be_missed(&chat(), &Target::default()));
+        assert!(!rooms.may_be_missed(&"/other".into(), &Target::default()));
+        assert_eq!(listed(&table), ["/chat blue", "/chat red"]);
+
+        assert!(
+            !rooms.insert(&chat(), id('b'), 'b'),
+            "the namespace is open"
+        );
+        assert!(!rooms.remove(&chat(), &id('b')), "and stays it");
+        rooms.come_back(&chat(), id('a'), of_a, 'a');
+        assert_eq!(select(&rooms, &["red"], &[]), "a");
+        assert_eq!(rooms.rooms_of(&chat(), &id('a')).len(), 3);
+        assert!(!rooms.may_be_missed(&chat(), &Target::default()));
+        assert_eq!(listed(&table), ["/chat blue", "/chat red"]);
+
+        let (_, of_a) = rooms.go_away(&chat(), &id('a')).unwrap();
+        assert!(rooms.give_up(&chat(), &id('a'), &of_a));
+        assert!(listed(&table).is_empty() && rooms.namespaces.is_empty());
+        assert!(rooms.insert(&chat(), id('a'), 'a'), "opens it anew");
+    }
+
+    #[test]
+    fn the_room_of_a_socket_that_is_away_is_as_private_as_before() {
+        for (kind, expected) in [
+            (Listed::Public, vec![]),
+            (Listed::All, vec!["/chat a-socket"]),
+        ] {
+            let table = Arc::new(RoomTable::new(kind));
+            let mut rooms = Rooms::default();
+            rooms.list_in(Arc::clone(&table));
+            rooms.insert(&chat(), id('a'), 'a');
+            let (_, of_a) = rooms.go_away(&chat(), &id('a')).unwrap();
+            assert_eq!(listed(&table), expected);
+            rooms.give_up(&chat(), &id('a'), &of_a);
+            assert!(listed(&table).is_empty());
+        }
     }
 
     #[test]

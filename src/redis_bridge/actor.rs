@@ -23,12 +23,13 @@ use super::{
     private::{self, Listener},
     queue::Queue,
     status::{BridgeStats, BusStatus},
+    ticket::{self, Census},
 };
 use crate::{
-    adapter::{request::Request, uid::Uid},
+    adapter::request::Request,
     config::RedisConfig,
-    engine_io::sid::InstanceId,
     hub::{command::Command, question::Answer},
+    peers::Peers,
     socket_io::ids::Namespace,
 };
 
@@ -53,10 +54,12 @@ pub(super) type OnConnected = Arc<dyn Fn() + Send + Sync>;
 
 /// The bridge between this instance's hub and all others. One per instance, on an arbiter of its own.
 pub struct RedisBridge<B: Bus = AnyBus> {
+    peers: Arc<Peers>,
     namespaces: Arc<Namespaces>,
     /// Namespaces that were left by their last socket, until they are closed.
     closing: HashMap<Namespace, SpawnHandle>,
     queue: Arc<Queue>,
+    calls: Arc<Calls>,
     asks: mpsc::Sender<AskOthers>,
     private: private::Sender,
     stats: Arc<BridgeStats>,
@@ -65,17 +68,8 @@ pub struct RedisBridge<B: Bus = AnyBus> {
     link: Option<Link<B>>,
 }
 
-/// What an instance is called on the bus.
-#[derive(Clone, Debug)]
-pub struct Name {
-    /// By all servers, Node's included. One of the adapter's.
-    pub uid: Uid,
-    /// By other instances of Sockhop, for what is meant for it alone.
-    pub instance: InstanceId,
-}
-
 impl RedisBridge<AnyBus> {
-    /// Returns a bridge for `namespaces` over the Redis of `config`, called `name` there. Nothing is connected before
+    /// Returns a bridge for `namespaces` over the Redis of `config`, called as `peers` says there. Nothing is connected before
     /// the actor starts, and a Redis that is away is no error. `on_connected` is called on the bridge's arbiter
     /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what other
     /// instances of Sockhop say.
@@ -84,19 +78,17 @@ impl RedisBridge<AnyBus> {
     /// [`BusError::Address`]: the address has no meaning to us.
     pub fn new(
         config: &RedisConfig,
-        name: Name,
+        peers: Arc<Peers>,
         namespaces: Vec<Namespace>,
         hub: HubDoor,
         listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
         let bus = AnyBus::new(config)?;
-        let Name { uid, instance } = name;
-        let namespaces =
-            Namespaces::new(config.adapter, &config.prefix, &uid, instance, namespaces);
+        let namespaces = Namespaces::new(config.adapter, &config.prefix, &peers, namespaces);
         Ok(Self::over(
             bus,
-            uid,
+            peers,
             namespaces,
             hub,
             listener,
@@ -109,7 +101,7 @@ impl<B: Bus> RedisBridge<B> {
     /// Returns a bridge over any bus.
     pub(super) fn over(
         bus: B,
-        uid: Uid,
+        peers: Arc<Peers>,
         namespaces: Namespaces,
         hub: HubDoor,
         listener: Listener,
@@ -121,12 +113,13 @@ impl<B: Bus> RedisBridge<B> {
         let (status_sender, status) = watch::channel(BusStatus::Connecting);
         let (asks, asked) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let (private, private_waiting) = private::channel();
+        let calls = Arc::new(Calls::new(peers.uid().clone()));
         let link = Link {
             bus,
-            uid: uid.clone(),
+            peers: Arc::clone(&peers),
             namespaces: Arc::clone(&namespaces),
             queue: Arc::clone(&queue),
-            calls: Arc::new(Calls::new(uid.clone())),
+            calls: Arc::clone(&calls),
             inbox: Some(Inbox {
                 asks: asked,
                 private: private_waiting,
@@ -139,9 +132,11 @@ impl<B: Bus> RedisBridge<B> {
             told: RefCell::default(),
         };
         Self {
+            peers,
             namespaces,
             closing: HashMap::new(),
             queue,
+            calls,
             asks,
             private,
             stats,
@@ -256,6 +251,19 @@ impl<B: Bus> RedisBridge<B> {
 
     /// Without a connection a question waits for it only while the first one is being made.
     fn ask(&self, ask: Box<AskOthers>) {
+        if matches!(*self.status.borrow(), BusStatus::Up)
+            && self.namespaces.is_in_force(&ask.namespace)
+        {
+            // At once, and so in its place among what is published: an event that is to be acknowledged keeps its order among others, and
+            // the markers of sessions that move divide it like any other.
+            let channels = self.namespaces.channels(&ask.namespace);
+            let census = Census {
+                channel: channels.counted().to_owned(),
+                are_we_among: true,
+                peers: self.peers.hearing(&ask.namespace),
+            };
+            return ticket::enqueue(&self.queue, &self.calls, &channels, *ask, Some(census));
+        }
         let (ask, reason) = match &*self.status.borrow() {
             BusStatus::Down { reason, .. } => (*ask, reason.clone()),
             BusStatus::Connecting | BusStatus::Up => match self.asks.try_send(*ask) {
@@ -329,6 +337,11 @@ impl<B: Bus> Handler<Stop> for RedisBridge<B> {
     type Result = ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, Stop: Stop, _ctx: &mut Self::Context) -> Self::Result {
+        // Behind all that it has to say.
+        self.queue.push(Outbound {
+            channel: self.namespaces.shared().to_owned(),
+            payload: self.peers.bye(),
+        });
         self.queue.close();
         let queue = self.queue.clone();
         // Without a connection, waiting would only make the end late.

@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     adapter::{request::RequestId, uid::Uid},
+    engine_io::sid::InstanceId,
     hub::question::{Answer, Answers, Question},
     socket_io::ids::Namespace,
 };
@@ -127,7 +128,7 @@ impl Calls {
         if state.calls.len() >= MAX_CALLS {
             return None;
         }
-        let id = RequestId::from(format!("{}{}", self.uid, state.num_begun));
+        let id = RequestId::of_ours(&self.uid, state.num_begun);
         state.num_begun += 1;
         let call = Call {
             namespace,
@@ -140,11 +141,12 @@ impl Calls {
         Some(id)
     }
 
-    /// Hands an answer of `len_bytes` to whoever asked. Returns whether anybody did, and whether it was not too much.
+    /// Hands an answer of `len_bytes`, of the instance `by` if it is one of ours, to whoever asked. Returns whether anybody did, and whether it was not too much.
     pub(super) fn answer(
         &self,
         namespace: &Namespace,
         id: &RequestId,
+        by: Option<InstanceId>,
         answer: Answer,
         len_bytes: usize,
     ) -> bool {
@@ -160,7 +162,10 @@ impl Calls {
             return false;
         };
         call.bytes_left = bytes_left;
-        let answer = call.wants.part_of(answer);
+        let answer = Answer::OfOther {
+            by,
+            answer: Box::new(call.wants.part_of(answer)),
+        };
         if call.answers.send(answer).is_err() {
             state.calls.remove(id);
         }
@@ -204,6 +209,14 @@ mod tests {
         )
     }
 
+    /// Returns what another instance has answered.
+    fn said(got: &mut mpsc::UnboundedReceiver<Answer>) -> Option<Answer> {
+        match got.try_recv() {
+            Ok(Answer::OfOther { answer, .. }) => Some(*answer),
+            _ => None,
+        }
+    }
+
     #[test]
     fn answers_reach_who_asked_and_nobody_else() {
         let calls = calls();
@@ -211,12 +224,12 @@ mod tests {
         let (first, mut first_got) = begin(&calls, now);
         let (second, mut second_got) = begin(&calls, now);
         assert_ne!(first, second);
-        assert!(calls.answer(&"/a".into(), &second, Answer::NumClients(7), 10));
-        assert!(matches!(second_got.try_recv(), Ok(Answer::NumClients(7))));
+        assert!(calls.answer(&"/a".into(), &second, None, Answer::NumClients(7), 10));
+        assert!(matches!(said(&mut second_got), Some(Answer::NumClients(7))));
         assert!(first_got.try_recv().is_err());
         let unknown = RequestId::from("unknown");
         for (namespace, id) in [("/a", &unknown), ("/b", &first)] {
-            assert!(!calls.answer(&namespace.into(), id, Answer::NumClients(1), 1));
+            assert!(!calls.answer(&namespace.into(), id, None, Answer::NumClients(1), 1));
         }
         assert!(first_got.try_recv().is_err());
     }
@@ -227,12 +240,12 @@ mod tests {
         let (id, mut got) = begin(&calls, Instant::now());
         let namespace = "/a".into();
         let half = MAX_ANSWERS_BYTES / 2;
-        assert!(calls.answer(&namespace, &id, Answer::NumClients(1), half));
-        assert!(!calls.answer(&namespace, &id, Answer::NumClients(2), half + 1));
-        assert!(calls.answer(&namespace, &id, Answer::NumClients(3), half));
-        assert!(!calls.answer(&namespace, &id, Answer::NumClients(4), 1));
-        assert!(matches!(got.try_recv(), Ok(Answer::NumClients(1))));
-        assert!(matches!(got.try_recv(), Ok(Answer::NumClients(3))));
+        assert!(calls.answer(&namespace, &id, None, Answer::NumClients(1), half));
+        assert!(!calls.answer(&namespace, &id, None, Answer::NumClients(2), half + 1));
+        assert!(calls.answer(&namespace, &id, None, Answer::NumClients(3), half));
+        assert!(!calls.answer(&namespace, &id, None, Answer::NumClients(4), 1));
+        assert!(matches!(said(&mut got), Some(Answer::NumClients(1))));
+        assert!(matches!(said(&mut got), Some(Answer::NumClients(3))));
         assert!(got.try_recv().is_err());
     }
 
@@ -242,8 +255,8 @@ mod tests {
         let now = Instant::now();
         let (id, got) = begin(&calls, now);
         drop(got);
-        assert!(calls.answer(&"/a".into(), &id, Answer::NumClients(1), 1));
-        assert!(!calls.answer(&"/a".into(), &id, Answer::NumClients(1), 1));
+        assert!(calls.answer(&"/a".into(), &id, None, Answer::NumClients(1), 1));
+        assert!(!calls.answer(&"/a".into(), &id, None, Answer::NumClients(1), 1));
         let kept: Vec<_> = (0..1000).map(|_| begin(&calls, now)).collect();
         let later = now + Duration::from_secs(60);
         for _ in 0..2000 {
@@ -259,7 +272,7 @@ mod tests {
         let (answers, _received) = mpsc::unbounded_channel();
         let now = Instant::now();
         let id = calls.begin(now, "/a".into(), Wants::Sockets, answers, Duration::MAX);
-        assert!(calls.answer(&"/a".into(), &id.unwrap(), Answer::NumClients(1), 1));
+        assert!(calls.answer(&"/a".into(), &id.unwrap(), None, Answer::NumClients(1), 1));
     }
 
     #[test]
@@ -269,6 +282,6 @@ mod tests {
         calls.fail_all("gone");
         assert!(matches!(got.try_recv(), Ok(Answer::Unreachable { reason }) if reason == "gone"));
         assert!(got.blocking_recv().is_none(), "nothing more can come");
-        assert!(!calls.answer(&"/a".into(), &id, Answer::NumClients(1), 1));
+        assert!(!calls.answer(&"/a".into(), &id, None, Answer::NumClients(1), 1));
     }
 }

@@ -33,8 +33,8 @@ use crate::{
         incoming::{Body, Incoming},
         request::{Request, RequestId},
         response::Response,
-        uid::Uid,
     },
+    engine_io::sid::InstanceId,
     hub::{
         actor::Hub,
         broadcast::Target,
@@ -44,6 +44,7 @@ use crate::{
         question::{Answer, Found, Question},
         room_table::RoomTable,
     },
+    peers::{self, Peers},
     socket_io::ids::{Namespace, SocketId},
 };
 
@@ -88,7 +89,7 @@ pub(super) struct HubGone;
 
 /// What is taken in over one connection.
 pub(super) struct Intake {
-    uid: Uid,
+    peers: Arc<Peers>,
     hub: HubDoor,
     listener: Listener,
     queue: Arc<Queue>,
@@ -101,7 +102,7 @@ pub(super) struct Intake {
 
 impl Intake {
     pub(super) fn new(
-        uid: Uid,
+        peers: Arc<Peers>,
         hub: HubDoor,
         listener: Listener,
         queue: Arc<Queue>,
@@ -109,7 +110,7 @@ impl Intake {
         stats: Arc<BridgeStats>,
     ) -> Self {
         Self {
-            uid,
+            peers,
             hub,
             listener,
             queue,
@@ -145,7 +146,8 @@ impl Intake {
                         .await?
                 }
                 Body::Response(response) => {
-                    self.take_response(channels.namespace(), response, payload.len())
+                    let by = uid.as_deref().and_then(|uid| self.peers.named(uid));
+                    self.take_response(channels.namespace(), by, response, payload.len())
                 }
             },
         };
@@ -157,7 +159,11 @@ impl Intake {
 
     /// Takes what an instance of Sockhop says. At once, so that it keeps its place among what is handed to the hub.
     pub(super) fn take_said(&self, audience: Audience, inbound: &Inbound) {
-        self.listener.take(audience, &inbound.payload);
+        if audience == Audience::All && peers::wire::is_said(&inbound.payload) {
+            self.peers.take(&inbound.payload);
+        } else {
+            self.listener.take(audience, &inbound.payload);
+        }
     }
 
     /// Skips a message whose channel is none that is listened to.
@@ -204,7 +210,7 @@ impl Intake {
         len_bytes: usize,
     ) -> Result<Result<(), Unfit>, HubGone> {
         // What is ours was done, and asked of ourselves, before it was published.
-        if uid.as_deref() == Some(self.uid.as_str()) {
+        if uid.as_deref() == Some(self.peers.uid().as_str()) {
             return Ok(Err(Unfit::OwnEcho));
         }
         let namespace = channels.namespace().clone();
@@ -390,6 +396,7 @@ impl Intake {
     fn take_response(
         &self,
         namespace: &Namespace,
+        by: Option<InstanceId>,
         response: Response,
         len_bytes: usize,
     ) -> Result<(), Unfit> {
@@ -404,7 +411,7 @@ impl Intake {
             // We never ask in the old form.
             Response::Done { .. } => return Err(Unfit::Unasked),
         };
-        if self.calls.answer(namespace, &id, answer, len_bytes) {
+        if self.calls.answer(namespace, &id, by, answer, len_bytes) {
             Ok(())
         } else {
             Err(Unfit::Unasked)
@@ -506,7 +513,8 @@ impl Relay {
     async fn run(self, mut answers: mpsc::UnboundedReceiver<Answer>, deadline: Instant) {
         while let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await {
             if let Some(response) = self.response(answer) {
-                respond(&self.queue, &self.channels, self.uid.as_deref(), &response);
+                let uid = self.uid.as_deref();
+                respond(&self.queue, &self.channels, uid, &response);
             }
         }
     }
@@ -525,6 +533,7 @@ impl Relay {
             Answer::ServerReply(value) => Response::ServerSideReply { id, value },
             // The hub says none of these about itself.
             Answer::Sockets(_)
+            | Answer::OfOther { .. }
             | Answer::OneMore
             | Answer::Asked { .. }
             | Answer::Unreachable { .. } => return None,

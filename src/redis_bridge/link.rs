@@ -28,7 +28,7 @@ use super::{
     actor::OnConnected,
     backoff,
     bus::{Bus, BusError, Heard, Outbound, Published, Publisher, Subscriber},
-    calls::{Calls, Wants},
+    calls::Calls,
     incoming::{HubDoor, HubGone, Intake},
     listening::Listening,
     messages::AskOthers,
@@ -38,13 +38,14 @@ use super::{
     queue::Queue,
     redis_bus::RESPONSE_TIMEOUT,
     status::{BridgeStats, BusStatus},
+    ticket::{self, Census, Ticket},
 };
 use crate::{
-    adapter::uid::Uid,
     hub::{
         question::Answer,
         room_table::{News, RoomTable},
     },
+    peers::{ANSWER_DELAY, BEAT_INTERVAL, Peers},
     redis_endpoint::fault::Fault,
 };
 
@@ -63,7 +64,7 @@ const MAX_TOLD: usize = 8;
 /// What the connections need to know.
 pub(super) struct Link<B: Bus> {
     pub(super) bus: B,
-    pub(super) uid: Uid,
+    pub(super) peers: Arc<Peers>,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) queue: Arc<Queue>,
     pub(super) calls: Arc<Calls>,
@@ -190,13 +191,28 @@ impl<B: Bus> Link<B> {
         let mut tick = time::interval(PING_INTERVAL);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let mut losses = Losses::new(self.queue.num_dropped());
+        // At first a hello: the others are to be known at once.
+        let mut is_hello = true;
+        let mut next_beat = time::Instant::now();
         loop {
             let num_dropped = self.queue.num_dropped();
             let done = select! {
                 batch = self.queue.next_batch() => self.publish_batch(&mut publisher, batch).await,
-                Some(ask) = inbox.asks.recv() => self.ask(&mut publisher, ask).await,
+                Some(ask) = inbox.asks.recv() => {
+                    self.ask(ask).await;
+                    Ok(())
+                }
                 Some(waiting) = inbox.private.recv() => {
                     self.send_private(&mut publisher, waiting, &mut inbox.private).await
+                }
+                () = self.peers.hailed() => {
+                    next_beat = next_beat.min(time::Instant::now() + ANSWER_DELAY);
+                    Ok(())
+                }
+                // Not through the queue: however much waits there, this instance lives.
+                () = time::sleep_until(next_beat) => {
+                    next_beat = time::Instant::now() + BEAT_INTERVAL;
+                    self.beat(&mut publisher, std::mem::take(&mut is_hello)).await
                 }
                 // Under traffic, too: what Redis is may change without an error.
                 _ = tick.tick() => {
@@ -222,7 +238,10 @@ impl<B: Bus> Link<B> {
         batch: Vec<Outbound>,
     ) -> Result<(), BusError> {
         let mut batch = batch;
-        let Published { mut refused, .. } = publisher.publish(&batch).await?;
+        let Published {
+            num_listeners,
+            mut refused,
+        } = publisher.publish(&batch).await?;
         let num_taken = batch.len().saturating_sub(refused.len());
         self.stats
             .num_published
@@ -241,8 +260,71 @@ impl<B: Bus> Link<B> {
         if let Some((_, err)) = refused.last() {
             self.warn_once(err);
         }
-        self.queue.settle(refused.len(), kept);
+        for (place, ticket) in self.queue.settle(refused.len(), kept) {
+            if let Some((_, err)) = refused.iter().find(|(index, _)| *index == place) {
+                ticket.fail(err.to_string());
+            } else {
+                let num_heard = num_listeners.get(place).copied().unwrap_or(0);
+                self.count(publisher, ticket, num_heard).await?;
+            }
+        }
         why.map_or(Ok(()), Err)
+    }
+
+    /// Tells who asked how many others have heard the question, which is out.
+    ///
+    /// If just as many have as there are instances of Sockhop in that namespace, it is they. If not, others listen, too: servers
+    /// of Node, which answer, or somebody's pattern, which does not; then Redis must say who listens to that channel by its name.
+    async fn count(
+        &self,
+        publisher: &mut B::Publisher,
+        mut ticket: Ticket,
+        num_heard: usize,
+    ) -> Result<(), BusError> {
+        let Some(census) = ticket.census.take() else {
+            ticket.settle();
+            return Ok(());
+        };
+        let num_of_us = usize::from(census.are_we_among);
+        let mut num_instances = num_heard.saturating_sub(num_of_us);
+        if num_instances != census.peers.len() {
+            match publisher.num_subscribers(&census.channel).await {
+                // Who has come since has not heard the question.
+                Ok(num) => num_instances = num.saturating_sub(num_of_us).min(num_instances),
+                // Redis may forbid this one command; all else goes on.
+                Err(err @ BusError::Refused { .. }) => self.warn_once(&err),
+                Err(err) => return Err(err),
+            }
+        }
+        // Whoever asked may have given up.
+        _ = ticket.answers.send(Answer::Asked {
+            num_instances,
+            peers: census.peers,
+        });
+        if num_instances == 0 {
+            ticket.calls.end(&ticket.id);
+        }
+        ticket.settle();
+        Ok(())
+    }
+
+    /// Says that this instance lives.
+    async fn beat(&self, publisher: &mut B::Publisher, is_hello: bool) -> Result<(), BusError> {
+        let namespaces = self.namespaces.all().into_keys().collect();
+        let Some(payload) = self.peers.beat(namespaces, is_hello) else {
+            return Ok(());
+        };
+        let channel = self.namespaces.shared().to_owned();
+        let published = publisher.publish(&[Outbound { channel, payload }]).await?;
+        match published.refused.into_iter().next() {
+            None => Ok(()),
+            // Redis may forbid this one channel; all else goes on.
+            Some((_, err)) if err.is_of_channel() => {
+                self.warn_once(&err);
+                Ok(())
+            }
+            Some((_, err)) => Err(err),
+        }
     }
 
     /// Waits until a bus that refused takes what is published; any other error ends the connection at once.
@@ -315,67 +397,25 @@ impl<B: Bus> Link<B> {
         Ok(())
     }
 
-    /// Puts a question: counts who will answer, says so, and publishes it.
-    async fn ask(&self, publisher: &mut B::Publisher, ask: AskOthers) -> Result<(), BusError> {
-        let AskOthers {
-            namespace,
-            question,
-            timeout,
-            answers,
-        } = ask;
-        let unreachable = |reason: String| Answer::Unreachable { reason };
-        let channels = self.namespaces.channels(&namespace);
+    /// Puts a question about a namespace that has not been listened to before into the queue; all others the actor has put there itself.
+    async fn ask(&self, ask: AskOthers) {
         // Or we would take ourselves for another, or another for us; and could not hear what is answered at once. The listener
         // goes on meanwhile. If the bus does not confirm it, this link is about to end.
-        let settled = time::timeout(RESPONSE_TIMEOUT, self.namespaces.settled(&namespace));
-        let are_we_among = settled.await.unwrap_or(false);
-        let num_listeners = match publisher.num_subscribers(channels.counted()).await {
-            Ok(num_listeners) => num_listeners,
-            Err(err) => {
-                // Whoever asked may have given up.
-                _ = answers.send(unreachable(err.to_string()));
-                return match err {
-                    // Redis may forbid this one command; all else goes on.
-                    BusError::Refused { .. } => {
-                        self.warn_once(&err);
-                        Ok(())
-                    }
-                    err => Err(err),
-                };
-            }
+        let settled = self.namespaces.settled(&ask.namespace);
+        let settled = time::timeout(RESPONSE_TIMEOUT, settled).await;
+        let channels = self.namespaces.channels(&ask.namespace);
+        let census = Census {
+            channel: channels.counted().to_owned(),
+            are_we_among: settled.unwrap_or(false),
+            peers: self.peers.hearing(&ask.namespace),
         };
-        let num_instances = num_listeners.saturating_sub(usize::from(are_we_among));
-        let asked = answers.send(Answer::Asked { num_instances });
-        if num_instances == 0 || asked.is_err() {
-            return Ok(());
-        }
-        let now = Instant::now();
-        let wants = Wants::of(&question);
-        let Some(id) = self
-            .calls
-            .begin(now, namespace, wants, answers.clone(), timeout)
-        else {
-            _ = answers.send(unreachable("too many questions are open".to_owned()));
-            return Ok(());
-        };
-        let request = channels.ask(id.clone(), question);
-        match channels.request(&request) {
-            // In its place behind what was published before it.
-            Ok(outbound) => self.queue.push(outbound),
-            Err(err) => {
-                self.calls.end(&id);
-                _ = answers.send(unreachable(format!(
-                    "the question cannot be published: {err}"
-                )));
-            }
-        }
-        Ok(())
+        ticket::enqueue(&self.queue, &self.calls, &channels, ask, Some(census));
     }
 
     /// Follows the table of namespaces, and takes in what others publish.
     async fn listen(&self, mut subscriber: B::Subscriber, settled: &watch::Sender<bool>) -> End {
         let mut intake = Intake::new(
-            self.uid.clone(),
+            Arc::clone(&self.peers),
             self.hub.clone(),
             self.listener.clone(),
             Arc::clone(&self.queue),
@@ -521,6 +561,8 @@ impl<B: Bus> Link<B> {
     /// Tells all who wait for others, or are about to, that nobody can be heard.
     fn fail_waiting(&self, inbox: &mut Inbox, reason: &str) {
         self.calls.fail_all(reason);
+        self.queue.withdraw_questions();
+        self.peers.lose_all();
         self.listener.lose_all();
         // Their receipts are dropped with them, which says it all.
         while inbox.private.try_recv().is_ok() {}

@@ -200,12 +200,13 @@ mod tests {
         },
         engine_io::sid::InstanceId,
         hub::room_table::{Listed, RoomTable},
+        peers::Peers,
     };
 
     fn table(adapter: AdapterKind, uid: &Uid, fixed: &[&str]) -> Namespaces {
         let instance = InstanceId::parse("Ab3dE6gH").unwrap();
         let fixed = fixed.iter().map(|name| (*name).into()).collect();
-        Namespaces::new(adapter, "p", uid, instance, fixed)
+        Namespaces::new(adapter, "p", &Peers::new(instance, uid.clone()), fixed)
     }
 
     fn inbound(pattern: Option<&str>, channel: &'static str) -> Inbound {

@@ -75,6 +75,7 @@ pub(super) enum Deed {
     Subscribed(Names),
     Unsubscribed(Names),
     Published(Vec<Outbound>),
+    Counted(String),
 }
 
 impl MemoryBus {
@@ -141,15 +142,26 @@ impl MemoryBus {
 
     /// Listens to a channel as a stranger would.
     pub(super) fn listen(&self, channel: &str) -> mpsc::UnboundedReceiver<Bytes> {
+        self.listen_to(Names {
+            channels: vec![channel.to_owned()],
+            ..Names::default()
+        })
+    }
+
+    /// Listens to a pattern as a stranger would.
+    pub(super) fn listen_by(&self, pattern: &str) -> mpsc::UnboundedReceiver<Bytes> {
+        self.listen_to(Names {
+            patterns: vec![pattern.to_owned()],
+            ..Names::default()
+        })
+    }
+
+    fn listen_to(&self, names: Names) -> mpsc::UnboundedReceiver<Bytes> {
         let (inbox, mut heard) = mpsc::unbounded_channel();
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = self.shared.state.lock().unwrap();
         state.num_links += 1;
         let id = state.num_links;
-        let names = Names {
-            channels: vec![channel.to_owned()],
-            ..Names::default()
-        };
         state.listeners.push(Listener { id, names, inbox });
         actix_rt::spawn(async move {
             while let Some(Heard::Message(inbound)) = heard.recv().await {
@@ -296,6 +308,8 @@ impl Publisher for MemoryPublisher {
 
     async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
         self.bus.check()?;
+        let counted = Deed::Counted(channel.to_owned());
+        self.bus.shared.state.lock().unwrap().journal.push(counted);
         Ok(self.bus.num_listeners(channel))
     }
 

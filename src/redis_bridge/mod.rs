@@ -5,14 +5,15 @@
 //!
 //! ```text
 //! Hub ──Publish──▶ RedisBridge ──▶ queue ──▶ publish ──▶ PUBLISH … PUBLISH   one connection, one batch at a time
-//!     ──Ask──────▶ (actor.rs)  ──▶ asks ───▶ NUMSUB, then PUBLISH a request
+//!     ──Ask──────▶ (actor.rs)  ──▶ asks ───▶ queue ──▶ PUBLISH a request, and see who heard it
 //!                                  link.rs: connects, subscribes, publishes, listens, waits, again
 //! Hub ◀─Reinject── incoming ◀── broadcasts, requests ◀── PSUBSCRIBE <prefix>#<nsp>#*      another connection
 //!     ◀─Answering─                                       SUBSCRIBE <prefix>-request#<nsp>#
 //!     ──Send, Look──▶ private ──▶ PUBLISH, NUMSUB
 //!     ──Tell, Behind─▶ queue, in one order with what is published
 //! relay ◀──────────── incoming ◀── whatever another instance said to this one ◀── SUBSCRIBE <prefix>-sockhop#<instance>#
-//!                                  whatever any instance said to all ◀─────────── SUBSCRIBE <prefix>-sockhop#
+//!       ◀──────────── incoming ◀── whatever any instance said to all ◀─────────── SUBSCRIBE <prefix>-sockhop#
+//! peers ◀────────────    "     ◀── beats of all instances ◀──────────────────────       "
 //! whoever asked ◀── calls ◀──── responses ◀───────────── SUBSCRIBE <prefix>-response#<nsp>#, …<uid>#
 //! ```
 //! With the sharded adapter there are SPUBLISH and SSUBSCRIBE in the place of these, and other names; see `wire`.
@@ -31,6 +32,7 @@
 //! | `private` | what instances of Sockhop say to one another |
 //! | `calls` | questions whose answers may still come |
 //! | `outgoing`, `queue` | what waits to be published, and the door to it |
+//! | `ticket` | what goes with a question there: who asked, and whom |
 //! | `status` | what `/readyz` and the log say about it |
 //! | `wire` | which adapter is spoken: what is published where, and what comes |
 //! | `bus` | what a bus can do; `memory_bus` is for tests |
@@ -64,12 +66,13 @@ mod slots;
 mod status;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod wire;
 
 pub mod bus;
 pub mod messages;
 
-pub use actor::{FLUSH_TIMEOUT, Name, RedisBridge};
+pub use actor::{FLUSH_TIMEOUT, RedisBridge};
 pub use any_bus::AnyBus;
 pub use incoming::HubDoor;
 pub use private::{Audience, Listener};

@@ -14,6 +14,7 @@ use super::wire::Channels;
 use crate::{
     adapter::{channel, kind::AdapterKind, uid::Uid},
     engine_io::sid::InstanceId,
+    peers::Peers,
     socket_io::ids::Namespace,
 };
 
@@ -35,20 +36,19 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `uid` and `instance` are
-    /// who listens.
+    /// Returns a table of `fixed`, which are never closed. `prefix` begins the names of all channels; `peers` says who
+    /// listens.
     pub(super) fn new(
         adapter: AdapterKind,
         prefix: &str,
-        uid: &Uid,
-        instance: InstanceId,
+        peers: &Peers,
         fixed: Vec<Namespace>,
     ) -> Self {
         let table = Self {
             adapter,
             prefix: prefix.to_owned(),
-            uid: uid.clone(),
-            private: channel::private(prefix, instance),
+            uid: peers.uid().clone(),
+            private: channel::private(prefix, peers.instance()),
             shared: channel::shared(prefix),
             fixed: fixed.iter().cloned().collect(),
             open: Mutex::default(),
@@ -124,6 +124,11 @@ impl Namespaces {
             in_force.wait_for(|names| names.contains(namespace) == self.is_open(namespace));
         // The sender is our own.
         settled.await.is_ok_and(|names| names.contains(namespace))
+    }
+
+    /// Returns whether a namespace is listened to now, and the bus has confirmed it.
+    pub(super) fn is_in_force(&self, namespace: &Namespace) -> bool {
+        self.is_open(namespace) && self.in_force.borrow().contains(namespace)
     }
 
     /// Returns the channels of a namespace, whether it is listened to or not: one can send where one has no sockets.

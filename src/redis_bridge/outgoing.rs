@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::bus::Outbound;
+use super::{bus::Outbound, ticket::Ticket};
 
 /// What a queue may hold.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +37,8 @@ pub(super) struct Outgoing {
     limits: Limits,
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// Since when each message of the batch had waited that is under way.
-    under_way: Vec<Instant>,
+    /// Since when each message of the batch had waited that is under way, and its ticket.
+    under_way: Vec<(Instant, Option<Ticket>)>,
     num_dropped: u64,
 }
 
@@ -46,6 +46,8 @@ pub(super) struct Outgoing {
 struct Waiting {
     since: Instant,
     message: Outbound,
+    /// Of a question.
+    ticket: Option<Ticket>,
 }
 
 impl Waiting {
@@ -69,12 +71,13 @@ impl Outgoing {
         }
     }
 
-    /// Takes a message; drops what is too old, and the oldest of the others if there is no room.
-    pub(super) fn push(&mut self, now: Instant, message: Outbound) {
+    /// Takes a message, and a question with its ticket; drops what is too old, and the oldest of the others if there is no room.
+    pub(super) fn push(&mut self, now: Instant, message: Outbound, ticket: Option<Ticket>) {
         self.drop_stale(now);
         let waiting = Waiting {
             since: now,
             message,
+            ticket,
         };
         // One that would not even fit into an empty queue must not empty it.
         if waiting.bytes() > self.limits.bytes {
@@ -87,19 +90,25 @@ impl Outgoing {
     }
 
     /// Hands out the next messages in their order; they are under way until [`Self::settle`] or [`Self::abandon`]. One batch
-    /// at a time.
+    /// at a time. A question that nobody waits for any more is passed over: who asked has been told that it failed.
     pub(super) fn take_batch(&mut self, now: Instant) -> Vec<Outbound> {
         self.drop_stale(now);
         let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
+            let ticket = next.ticket.as_ref();
+            if ticket.is_some_and(Ticket::is_given_up) {
+                self.bytes -= next.bytes();
+                self.waiting.pop_front();
+                continue;
+            }
             let after = bytes + next.bytes();
             if !batch.is_empty() && after > self.limits.batch_bytes {
                 break;
             }
             bytes = after;
             if let Some(next) = self.waiting.pop_front() {
-                self.under_way.push(next.since);
+                self.under_way.push((next.since, next.ticket));
                 batch.push(next.message);
             }
         }
@@ -108,21 +117,54 @@ impl Outgoing {
     }
 
     /// The bus has answered for the batch; `num_dropped` of it are lost, and its end, `kept`, waits again, as long as before.
-    pub(super) fn settle(&mut self, num_dropped: usize, kept: Vec<Outbound>) {
+    /// Returns the tickets of those that do not, and their places in the batch.
+    pub(super) fn settle(
+        &mut self,
+        num_dropped: usize,
+        kept: Vec<Outbound>,
+    ) -> Vec<(usize, Ticket)> {
         self.num_dropped += num_dropped as u64;
-        let since = self.under_way.drain(..).rev();
-        for (since, message) in since.zip(kept.into_iter().rev()) {
-            let waiting = Waiting { since, message };
+        let keep_from = self.under_way.len().saturating_sub(kept.len());
+        let kept = self.under_way.drain(keep_from..).zip(kept);
+        for ((since, ticket), message) in kept.rev() {
+            let waiting = Waiting {
+                since,
+                message,
+                ticket,
+            };
             self.bytes += waiting.bytes();
             self.waiting.push_front(waiting);
         }
         while self.bytes > self.limits.bytes && self.drop_oldest() {}
+        let done = self.under_way.drain(..).enumerate();
+        done.filter_map(|(place, (_, ticket))| Some((place, ticket?)))
+            .collect()
     }
 
-    /// The connection broke: what was under way may have arrived or not, and counts as dropped.
+    /// Removes the questions that wait: who asked has been told that others cannot be reached, and what is known to have failed
+    /// must not be done later.
+    pub(super) fn withdraw_questions(&mut self) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let bytes = waiting.bytes();
+            match waiting.ticket {
+                Some(ticket) => {
+                    self.bytes -= bytes;
+                    ticket.settle();
+                }
+                None => self.waiting.push_back(waiting),
+            }
+        }
+    }
+
+    /// The connection broke: what was under way may have arrived or not, and counts as dropped. Who asked a question of it is told
+    /// by whoever calls this.
     pub(super) fn abandon(&mut self) {
         self.num_dropped += self.under_way.len() as u64;
-        self.under_way.clear();
+        for (_, ticket) in self.under_way.drain(..) {
+            if let Some(ticket) = ticket {
+                ticket.settle();
+            }
+        }
     }
 
     /// Counts a message that never came in here.
@@ -166,9 +208,17 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
+    use tokio::sync::mpsc;
 
     use super::*;
+    use crate::{
+        adapter::uid::Uid,
+        hub::question::Answer,
+        redis_bridge::calls::{Calls, Wants},
+    };
 
     fn message(number: u8, len: usize) -> Outbound {
         Outbound {
@@ -194,10 +244,10 @@ mod tests {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(3 * (OVERHEAD + 100), usize::MAX));
         for number in 1..=5 {
-            queue.push(now, message(number, 100));
+            queue.push(now, message(number, 100), None);
         }
         assert_eq!(queue.num_dropped(), 2);
-        queue.push(now, message(6, 150));
+        queue.push(now, message(6, 150), None);
         assert_eq!(
             queue.num_dropped(),
             4,
@@ -212,7 +262,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(10 * OVERHEAD, usize::MAX));
         for _ in 0..1000 {
-            queue.push(now, message(0, 0));
+            queue.push(now, message(0, 0), None);
         }
         assert_eq!(queue.waiting.len(), 10);
         assert_eq!(queue.num_dropped(), 990);
@@ -222,8 +272,8 @@ mod tests {
     fn a_message_that_never_fits_drives_nobody_out() {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(1000, usize::MAX));
-        queue.push(now, message(1, 100));
-        queue.push(now, message(2, 1000));
+        queue.push(now, message(1, 100), None);
+        queue.push(now, message(2, 1000), None);
         assert_eq!(queue.num_dropped(), 1);
         assert_eq!(numbers(&queue.take_batch(now)), [1]);
     }
@@ -236,6 +286,7 @@ mod tests {
             queue.push(
                 start + Duration::from_secs(number),
                 message(number as u8, 1),
+                None,
             );
         }
         let batch = queue.take_batch(start + Duration::from_secs(20));
@@ -248,7 +299,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(1 << 20, 2 * (OVERHEAD + 10)));
         for (number, len) in [(1, 10), (2, 10), (3, 10), (4, 5000), (5, 10)] {
-            queue.push(now, message(number, len));
+            queue.push(now, message(number, len), None);
         }
         let batches: Vec<Vec<u8>> = (0..5).map(|_| numbers(&queue.take_batch(now))).collect();
         assert_eq!(batches, [vec![1, 2], vec![3], vec![4], vec![5], vec![]]);
@@ -260,17 +311,17 @@ mod tests {
         let later = |seconds| start + Duration::from_secs(seconds);
         let mut queue = Outgoing::new(limits(5 * (OVERHEAD + 10), 4 * (OVERHEAD + 10)));
         for number in 1..=4 {
-            queue.push(later(u64::from(number)), message(number, 10));
+            queue.push(later(u64::from(number)), message(number, 10), None);
         }
         let mut batch = queue.take_batch(later(4));
         assert_eq!(numbers(&batch), [1, 2, 3, 4]);
         for number in 5..=7 {
-            queue.push(later(5), message(number, 10));
+            queue.push(later(5), message(number, 10), None);
         }
         // The first was taken, the second lost.
-        queue.settle(1, batch.split_off(2));
+        assert!(queue.settle(1, batch.split_off(2)).is_empty());
         assert_eq!(queue.num_dropped(), 1);
-        queue.push(later(6), message(8, 10));
+        queue.push(later(6), message(8, 10), None);
         assert_eq!(queue.num_dropped(), 2, "the oldest had to make room");
         let batch = queue.take_batch(later(14) + Duration::from_millis(1));
         assert_eq!(
@@ -288,10 +339,10 @@ mod tests {
     fn what_is_under_way_when_the_connection_breaks_counts_as_dropped() {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(1 << 20, usize::MAX));
-        queue.push(now, message(1, 1));
-        queue.push(now, message(2, 1));
+        queue.push(now, message(1, 1), None);
+        queue.push(now, message(2, 1), None);
         assert_eq!(queue.take_batch(now).len(), 2);
-        queue.push(now, message(3, 1));
+        queue.push(now, message(3, 1), None);
         assert!(!queue.is_drained());
         queue.abandon();
         assert_eq!(queue.num_dropped(), 2);
@@ -300,5 +351,80 @@ mod tests {
         queue.settle(1, vec![]);
         assert!(queue.is_drained());
         assert_eq!(queue.num_dropped(), 3);
+    }
+
+    fn question(
+        calls: &Arc<Calls>,
+        number: u8,
+    ) -> (Outbound, Ticket, mpsc::UnboundedReceiver<Answer>) {
+        let (answers, received) = mpsc::unbounded_channel();
+        let (now, timeout) = (Instant::now(), Duration::from_secs(5));
+        let id = calls.begin(now, "/".into(), Wants::Rooms, answers.clone(), timeout);
+        let ticket = Ticket::new(Arc::clone(calls), id.unwrap(), answers, None);
+        (message(number, 10), ticket, received)
+    }
+
+    fn calls() -> Arc<Calls> {
+        Arc::new(Calls::new(Uid::parse("abcdef").unwrap()))
+    }
+
+    #[test]
+    fn a_question_that_nobody_waits_for_does_not_go_out() {
+        let (now, calls) = (Instant::now(), calls());
+        let mut queue = Outgoing::new(limits(1 << 20, usize::MAX));
+        let (given_up, ticket, received) = question(&calls, 1);
+        queue.push(now, given_up, Some(ticket));
+        drop(received);
+        let (waited_for, ticket, mut received) = question(&calls, 2);
+        queue.push(now, waited_for, Some(ticket));
+        queue.push(now, message(3, 10), None);
+        assert_eq!(numbers(&queue.take_batch(now)), [2, 3]);
+        let done = queue.settle(0, vec![]);
+        assert_eq!(
+            done.iter().map(|(place, _)| *place).collect::<Vec<_>>(),
+            [0]
+        );
+        done.into_iter().for_each(|(_, ticket)| ticket.settle());
+        assert!(received.try_recv().is_err(), "nothing is said of it");
+        assert_eq!((queue.num_dropped(), queue.bytes), (0, 0));
+    }
+
+    #[test]
+    fn who_asked_what_is_dropped_is_told_and_the_channel_ends() {
+        let (now, calls) = (Instant::now(), calls());
+        let mut queue = Outgoing::new(limits(2 * (OVERHEAD + 10), usize::MAX));
+        let (dropped, ticket, mut received) = question(&calls, 1);
+        queue.push(now, dropped, Some(ticket));
+        queue.push(now, message(2, 10), None);
+        queue.push(now, message(3, 10), None);
+        assert!(matches!(
+            received.try_recv(),
+            Ok(Answer::Unreachable { .. })
+        ));
+        assert!(received.blocking_recv().is_none());
+    }
+
+    #[test]
+    fn withdrawn_questions_leave_the_rest_in_order() {
+        let (now, calls) = (Instant::now(), calls());
+        let mut queue = Outgoing::new(limits(1 << 20, usize::MAX));
+        let mut kept = Vec::new();
+        for number in 1..=6 {
+            if number % 2 == 0 {
+                let (question, ticket, received) = question(&calls, number);
+                queue.push(now, question, Some(ticket));
+                kept.push(received);
+            } else {
+                queue.push(now, message(number, 10), None);
+            }
+        }
+        // One that Redis refused keeps its ticket.
+        let mut batch = queue.take_batch(now);
+        assert!(queue.settle(0, batch.split_off(1)).is_empty());
+        queue.withdraw_questions();
+        assert_eq!(numbers(&queue.take_batch(now)), [3, 5]);
+        assert_eq!((queue.num_dropped(), queue.bytes), (0, 0));
+        // It was said otherwise, by whoever withdrew them.
+        assert!(kept.iter_mut().all(|received| received.try_recv().is_err()));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{bus::Outbound, outgoing::Outgoing, status::BridgeStats};
+use super::{bus::Outbound, outgoing::Outgoing, status::BridgeStats, ticket::Ticket};
 
 /// The outgoing queue with its two bells.
 #[derive(Debug)]
@@ -44,14 +44,28 @@ impl Queue {
 
     /// Takes a message, if the queue is not closed.
     pub(super) fn push(&self, message: Outbound) {
+        self.push_with(message, None);
+    }
+
+    /// Takes a question in its place behind all that came before it, if the queue is not closed.
+    pub(super) fn push_question(&self, message: Outbound, ticket: Ticket) {
+        self.push_with(message, Some(ticket));
+    }
+
+    fn push_with(&self, message: Outbound, ticket: Option<Ticket>) {
         self.with(|state| {
             if state.is_closed {
                 state.outgoing.count_dropped();
             } else {
-                state.outgoing.push(Instant::now(), message);
+                state.outgoing.push(Instant::now(), message, ticket);
             }
         });
         self.filled.notify_one();
+    }
+
+    /// Removes the questions that wait.
+    pub(super) fn withdraw_questions(&self) {
+        self.with(|state| state.outgoing.withdraw_questions());
     }
 
     /// Counts a message that could not be written.
@@ -79,9 +93,10 @@ impl Queue {
         })
     }
 
-    /// The bus has answered for the batch: some are lost, its end waits again.
-    pub(super) fn settle(&self, num_dropped: usize, kept: Vec<Outbound>) {
-        self.with(|state| state.outgoing.settle(num_dropped, kept));
+    /// The bus has answered for the batch: some are lost, its end waits again. Returns the tickets of the questions that do not,
+    /// and their places in the batch.
+    pub(super) fn settle(&self, num_dropped: usize, kept: Vec<Outbound>) -> Vec<(usize, Ticket)> {
+        self.with(|state| state.outgoing.settle(num_dropped, kept))
     }
 
     /// The connection broke, perhaps with a batch under way.

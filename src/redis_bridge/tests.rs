@@ -16,8 +16,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    AnyBus, Audience, BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Name, RedisBridge,
-    ShardedBus, StatsSnapshot,
+    AnyBus, Audience, BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, RedisBridge, ShardedBus,
+    StatsSnapshot,
     bus::Bus,
     incoming::{HubDoor, MAX_ANSWERING},
     memory_bus::{Deed, MemoryBus},
@@ -43,6 +43,7 @@ use crate::{
         messages::{Answering, Reinject},
         question::{Answer, Answers, Question},
     },
+    peers::Peers,
     redis_endpoint::fault::{ACL_RULE, Fault, SHARDED_ACL_RULE},
     redis_server::RedisServer,
     socket_io::{
@@ -158,11 +159,9 @@ fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
     }
 }
 
-fn name() -> Name {
-    Name {
-        uid: Uid::random().unwrap(),
-        instance: InstanceId::random().unwrap(),
-    }
+fn peers(adapter: AdapterKind) -> Arc<Peers> {
+    let uid = adapter.random_uid().unwrap();
+    Arc::new(Peers::new(InstanceId::random().unwrap(), uid))
 }
 
 /// Nobody speaks to these instances alone.
@@ -184,7 +183,7 @@ fn publish(broadcast: Broadcast) -> ForBridge {
 
 /// An instance without a hub: a bridge and its probe.
 struct Instance<B: Bus> {
-    id: InstanceId,
+    peers: Arc<Peers>,
     bridge: Addr<RedisBridge<B>>,
     heard: mpsc::UnboundedReceiver<Broadcast>,
     said: mpsc::UnboundedReceiver<Said>,
@@ -206,7 +205,20 @@ impl<B: Bus> Instance<B> {
         Self::speaking(AdapterKind::Classic, bus, interest)
     }
 
+    /// One that says nothing of itself, so that what it does is done when it is told.
     fn speaking(adapter: AdapterKind, bus: B, interest: Interest) -> Self {
+        let peers = peers(adapter);
+        peers.bye();
+        Self::with(adapter, bus, interest, peers)
+    }
+
+    /// One that tells the others of itself.
+    fn beating(adapter: AdapterKind, bus: B) -> Self {
+        let interest = Interest::in_everything();
+        Self::with(adapter, bus, interest, peers(adapter))
+    }
+
+    fn with(adapter: AdapterKind, bus: B, interest: Interest, peers: Arc<Peers>) -> Self {
         let (saying, said) = mpsc::unbounded_channel();
         let (sender, heard) = mpsc::unbounded_channel();
         let (hub, is_open) = watch::channel(true);
@@ -222,13 +234,11 @@ impl<B: Bus> Instance<B> {
         .start();
         let num_connected = Arc::new(AtomicUsize::new(0));
         let count = num_connected.clone();
-        let uid = adapter.random_uid().unwrap();
-        let instance = InstanceId::random().unwrap();
         let fixed = NAMESPACES.map(Namespace::from).to_vec();
-        let namespaces = Namespaces::new(adapter, "socket.io", &uid, instance, fixed);
+        let namespaces = Namespaces::new(adapter, "socket.io", &peers, fixed);
         let bridge = RedisBridge::over(
             bus,
-            uid,
+            Arc::clone(&peers),
             namespaces,
             door_with(probe.clone(), interest),
             passing_on(probe),
@@ -239,7 +249,7 @@ impl<B: Bus> Instance<B> {
         let (status, stats) = (bridge.status(), bridge.stats());
         let bridge = bridge.start();
         Self {
-            id: instance,
+            peers,
             bridge,
             heard,
             said,
@@ -296,6 +306,14 @@ impl<B: Bus> Instance<B> {
     async fn hears_next(&mut self, from: &Self, broadcast: &Broadcast) {
         from.publish(broadcast);
         assert_eq!(self.hears().await, *broadcast);
+    }
+}
+
+/// Returns what another instance answers.
+fn of_other(answer: &Answer) -> Option<&Answer> {
+    match answer {
+        Answer::OfOther { answer, .. } => Some(answer),
+        _ => None,
     }
 }
 
@@ -382,7 +400,7 @@ async fn what_gathers_while_redis_answers_goes_out_as_one_batch_in_order() {
         .into_iter()
         .filter_map(|deed| match deed {
             Deed::Published(batch) => Some(batch.len()),
-            Deed::Subscribed(_) | Deed::Unsubscribed(_) => None,
+            Deed::Subscribed(_) | Deed::Unsubscribed(_) | Deed::Counted(_) => None,
         })
         .collect();
     assert_eq!(batches, [1, 201]);
@@ -414,10 +432,13 @@ async fn after_an_outage_it_subscribes_before_it_publishes_what_waited() {
         8,
         "three for each namespace, its own, and that of all"
     );
-    let Deed::Published(batch) = &since[1] else {
-        panic!("{since:?}")
-    };
-    assert_eq!((batch.len(), since.len()), (2, 2));
+    let published = since[1..].iter().flat_map(|deed| match deed {
+        Deed::Published(batch) => batch.clone(),
+        other => panic!("{other:?}"),
+    });
+    let published: Vec<_> = published.collect();
+    assert_eq!(published.len(), 3);
+    assert_eq!(published[2].payload, instance.peers.bye(), "the last word");
     assert_eq!(instance.num_connected.load(SeqCst), 2);
 }
 
@@ -442,7 +463,7 @@ async fn what_is_told_to_all_keeps_its_place_among_what_is_published_and_comes_b
     a.tell("marker");
     a.publish(&event("2"));
     let behind = ForBridge::Behind {
-        to: b.id,
+        to: b.peers.instance(),
         payload: "for b".into(),
     };
     a.bridge.do_send(behind);
@@ -522,6 +543,13 @@ fn asked(uid: &Uid, request: &Request) -> Bytes {
     request::encode(uid, &"/events".into(), request).unwrap()
 }
 
+/// Reads a response that does not say who it is from: only one to another instance of Sockhop does.
+fn from_a_stranger(response: &Bytes) -> Response {
+    let response::Received { uid, response } = response::decode(response).unwrap();
+    assert_eq!(uid, None);
+    response
+}
+
 #[actix::test]
 async fn questions_of_others_are_answered_on_their_own_channel() {
     let bus = MemoryBus::new();
@@ -534,8 +562,8 @@ async fn questions_of_others_are_answered_on_their_own_channel() {
     let rooms = vec![Room::from("client")];
     let answer = soon("the answer", got.recv()).await.unwrap();
     assert_eq!(
-        response::decode(&answer),
-        Ok(Response::AllRooms { id: id("1"), rooms })
+        from_a_stranger(&answer),
+        Response::AllRooms { id: id("1"), rooms }
     );
     let question = Request::Broadcast {
         id: id("2"),
@@ -549,7 +577,7 @@ async fn questions_of_others_are_answered_on_their_own_channel() {
         id: id("2"),
         num_clients: 1,
     };
-    assert_eq!(response::decode(&answer), Ok(count));
+    assert_eq!(from_a_stranger(&answer), count);
     // The old form, for one socket: whoever has it does as told, and says so.
     bus.publish(
         REQUESTS,
@@ -559,11 +587,11 @@ async fn questions_of_others_are_answered_on_their_own_channel() {
     let answer = soon("the answer", shared.recv()).await.unwrap();
     let sockets = vec![SocketId::from("client")];
     assert_eq!(
-        response::decode(&answer),
-        Ok(Response::SocketIds {
+        from_a_stranger(&answer),
+        Response::SocketIds {
             id: id("4"),
             sockets
-        })
+        }
     );
 }
 
@@ -673,7 +701,13 @@ async fn whoever_asks_hears_how_many_were_asked_and_what_they_say() {
     let mut alone = ask("/events");
     let first = soon("the count", alone.recv()).await;
     assert!(
-        matches!(first, Some(Answer::Asked { num_instances: 0 })),
+        matches!(
+            first,
+            Some(Answer::Asked {
+                num_instances: 0,
+                ..
+            })
+        ),
         "{first:?}"
     );
     assert!(
@@ -687,12 +721,18 @@ async fn whoever_asks_hears_how_many_were_asked_and_what_they_say() {
     let mut answered = ask("/events");
     let first = soon("the count", answered.recv()).await;
     assert!(
-        matches!(first, Some(Answer::Asked { num_instances: 2 })),
+        matches!(
+            first,
+            Some(Answer::Asked {
+                num_instances: 2,
+                ..
+            })
+        ),
         "{first:?}"
     );
     let second = soon("the answer", answered.recv()).await;
     assert!(
-        matches!(&second, Some(Answer::Rooms(rooms)) if rooms.len() == 1),
+        matches!(second.as_ref().and_then(of_other), Some(Answer::Rooms(rooms)) if rooms.len() == 1),
         "{second:?}"
     );
     // Where we have no sockets, we listen for as long as answers may come, and are not counted ourselves.
@@ -700,13 +740,211 @@ async fn whoever_asks_hears_how_many_were_asked_and_what_they_say() {
     let mut foreign = ask("/elsewhere");
     let first = soon("the count", foreign.recv()).await;
     assert!(
-        matches!(first, Some(Answer::Asked { num_instances: 1 })),
+        matches!(
+            first,
+            Some(Answer::Asked {
+                num_instances: 1,
+                ..
+            })
+        ),
         "{first:?}"
     );
 
     bus.set_up(false);
     let last = soon("the failure", answered.recv()).await;
     assert!(matches!(last, Some(Answer::Unreachable { .. })), "{last:?}");
+}
+
+impl<B: Bus> Instance<B> {
+    fn ask(&self, question: Question) -> mpsc::UnboundedReceiver<Answer> {
+        let (answers, received) = mpsc::unbounded_channel();
+        let ask = AskOthers {
+            namespace: "/events".into(),
+            question,
+            timeout: Duration::from_secs(5),
+            answers,
+        };
+        self.bridge.do_send(ForBridge::Ask(Box::new(ask)));
+        received
+    }
+
+    /// Waits until exactly these others are known.
+    async fn knows(&self, others: &[&Self]) {
+        let mut names: Vec<_> = others.iter().map(|other| other.name()).collect();
+        names.sort_unstable();
+        let known = async {
+            // What is known makes no sound.
+            while self.known() != names {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("the acquaintance", known).await;
+    }
+
+    fn known(&self) -> Vec<String> {
+        let list = self.peers.list().list;
+        list.into_iter().map(|peer| peer.instance).collect()
+    }
+
+    fn name(&self) -> String {
+        self.peers.instance().as_str().to_owned()
+    }
+}
+
+/// Instances that know one another.
+async fn acquainted<B: Bus>(adapter: AdapterKind, bus: impl Fn() -> B) -> [Instance<B>; 3] {
+    let start = || Instance::beating(adapter, bus()).up();
+    let [a, b, c] = [start().await, start().await, start().await];
+    a.knows(&[&b, &c]).await;
+    b.knows(&[&a, &c]).await;
+    c.knows(&[&a, &b]).await;
+    [a, b, c]
+}
+
+#[actix::test]
+async fn instances_know_one_another_and_miss_at_once_who_stops() {
+    let bus = MemoryBus::new();
+    let [a, b, c] = acquainted(AdapterKind::Classic, || bus.clone()).await;
+    a.peers.count_sessions(|| 7);
+    soon("the end", b.bridge.send(Stop)).await.unwrap();
+    a.knows(&[&c]).await;
+    assert!(a.peers.is_gone(b.peers.instance()));
+    assert!(!a.peers.is_gone(c.peers.instance()));
+    // Who cannot be heard is not known, and is again when it can.
+    let num_links = a.stats.snapshot().num_links;
+    bus.set_up(false);
+    a.knows(&[]).await;
+    bus.set_up(true);
+    a.until_stats(|stats| stats.num_links > num_links).await;
+    a.knows(&[&c]).await;
+    c.knows(&[&a]).await;
+    let load = async {
+        while c.peers.list().list[0].sessions != 7 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("the load", load).await;
+    // Anything may come there.
+    let garbage = [
+        &b"{\"peer\":1}"[..],
+        b"{\"peer\":2,\"instance\":\"Ab3dE6gH\"}",
+        b"{\"peer\":",
+    ];
+    for bytes in garbage {
+        bus.publish("socket.io-sockhop#", bytes);
+    }
+    a.tell("end");
+    let mut c = c;
+    assert_eq!(c.is_told().await, said(Audience::All, "end", 0));
+    assert_eq!(c.known(), [a.name()]);
+}
+
+fn num_counted(bus: &MemoryBus) -> usize {
+    let journal = bus.journal();
+    let counted = journal
+        .iter()
+        .filter(|deed| matches!(deed, Deed::Counted(_)));
+    counted.count()
+}
+
+/// Hears what comes until `num` others have answered; returns how many are to answer, of which names, and who did.
+async fn heard_out(
+    received: &mut mpsc::UnboundedReceiver<Answer>,
+    num: usize,
+) -> (usize, Vec<String>, Vec<Option<String>>) {
+    let (mut asked, mut answered) = (None, Vec::new());
+    while asked.is_none() || answered.len() < num {
+        match soon("an answer", received.recv()).await {
+            Some(Answer::Asked {
+                num_instances,
+                peers,
+            }) => {
+                let mut names: Vec<_> = peers.iter().map(|name| name.as_str().to_owned()).collect();
+                names.sort_unstable();
+                asked = Some((num_instances, names));
+            }
+            Some(Answer::OfOther { by, answer }) => {
+                assert!(matches!(*answer, Answer::Rooms(_)), "{answer:?}");
+                answered.push(by.map(|name| name.as_str().to_owned()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let (num_instances, names) = asked.unwrap();
+    answered.sort_unstable();
+    (num_instances, names, answered)
+}
+
+#[actix::test]
+async fn where_all_who_hear_are_ours_redis_need_not_count_them() {
+    let bus = MemoryBus::new();
+    let [a, b, c] = acquainted(AdapterKind::Classic, || bus.clone()).await;
+    let mut others = [b.name(), c.name()];
+    others.sort_unstable();
+    let all_answered: Vec<_> = others.iter().cloned().map(Some).collect();
+    let num_counted_before = num_counted(&bus);
+    let mut received = a.ask(Question::Rooms);
+    let (num, names, answered) = heard_out(&mut received, 2).await;
+    assert_eq!(
+        (num, &names[..], &answered),
+        (2, &others[..], &all_answered)
+    );
+    assert_eq!(num_counted(&bus), num_counted_before);
+
+    // A server of Node, which has no name, is counted by Redis; and one that listens by a pattern is not.
+    let mut node = bus.listen(REQUESTS);
+    let _monitor = bus.listen_by("socket.io-*");
+    let mut received = a.ask(Question::Rooms);
+    let (num, names, answered) = heard_out(&mut received, 2).await;
+    assert_eq!(
+        (num, &names[..], &answered),
+        (3, &others[..], &all_answered)
+    );
+    assert_eq!(num_counted(&bus), num_counted_before + 1);
+    soon("the question", node.recv()).await.unwrap();
+}
+
+#[actix::test]
+async fn a_question_that_failed_is_not_put_later() {
+    let bus = MemoryBus::new();
+    let [a, mut b, _c] = acquainted(AdapterKind::Classic, || bus.clone()).await;
+    let mut requests = bus.listen(REQUESTS);
+    bus.refuse(Some(("request", "OOM")));
+    let question = Question::Broadcast {
+        broadcast: event("question"),
+        timeout: Duration::from_secs(5),
+        expects_one: false,
+    };
+    let mut received = a.ask(question);
+    let failed = soon("the failure", received.recv()).await;
+    assert!(
+        matches!(&failed, Some(Answer::Unreachable { reason }) if reason.contains("no access")),
+        "{failed:?}"
+    );
+    assert!(soon("the end", received.recv()).await.is_none());
+    a.publish(&event("waits"));
+    bus.refuse(None);
+    assert_eq!(b.hears().await, event("waits"));
+    // What comes next is what is asked next.
+    let mut received = a.ask(Question::Rooms);
+    heard_out(&mut received, 2).await;
+    let first = soon("a request", requests.recv()).await.unwrap();
+    let first = request::decode(&"/events".into(), &first).unwrap().request;
+    assert!(matches!(first, Request::AllRooms { .. }), "{first:?}");
+}
+
+#[actix::test]
+async fn a_question_on_a_forbidden_channel_fails_at_once() {
+    let bus = MemoryBus::new();
+    let [a, ..] = acquainted(AdapterKind::Classic, || bus.clone()).await;
+    bus.refuse(Some(("request", "NOPERM")));
+    let mut received = a.ask(Question::Rooms);
+    let failed = soon("the failure", received.recv()).await;
+    assert!(
+        matches!(failed, Some(Answer::Unreachable { .. })),
+        "{failed:?}"
+    );
+    assert!(soon("the end", received.recv()).await.is_none());
 }
 
 #[actix::test]
@@ -774,7 +1012,13 @@ async fn whoever_asks_while_the_own_subscription_is_under_way_counts_right() {
     assert_eq!(bus.make_changes(), 1);
     let first = soon("the count", made.recv()).await;
     assert!(
-        matches!(first, Some(Answer::Asked { num_instances: 1 })),
+        matches!(
+            first,
+            Some(Answer::Asked {
+                num_instances: 1,
+                ..
+            })
+        ),
         "{first:?}"
     );
 }
@@ -834,7 +1078,7 @@ async fn the_end_waits_for_the_last_events_but_not_for_ever() {
     let Some(Deed::Published(batch)) = bus.journal().pop() else {
         panic!("nothing was published")
     };
-    assert_eq!(batch.len(), 1);
+    assert_eq!(batch[0].channel, "socket.io#/events#");
 
     // Without a connection there is nothing to wait for.
     bus.set_up(false);
@@ -865,12 +1109,12 @@ async fn it_ends_when_the_hub_is_gone() {
     arbiter.stop();
     arbiter.join().unwrap();
     drop(heard);
-    let Name { uid, instance } = name();
+    let peers = peers(AdapterKind::Classic);
     let fixed = vec![Namespace::main()];
-    let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &uid, instance, fixed);
+    let namespaces = Namespaces::new(AdapterKind::Classic, "socket.io", &peers, fixed);
     let bridge = RedisBridge::over(
         bus.clone(),
-        uid,
+        peers,
         namespaces,
         door(probe),
         deaf(),
@@ -968,6 +1212,29 @@ async fn all_hear_what_is_told_and_what_is_published_in_one_order() {
     let sharded = AdapterKind::Sharded(SubscriptionMode::default());
     let config = redis_config(&server.url(), sharded);
     is_one_order(sharded, || ShardedBus::new(&config).unwrap()).await;
+}
+
+#[actix::test]
+async fn instances_know_one_another_and_answer_by_name_over_redis() {
+    for adapter in [
+        AdapterKind::Classic,
+        AdapterKind::Sharded(SubscriptionMode::default()),
+    ] {
+        let server = RedisServer::start();
+        let config = redis_config(&server.url(), adapter);
+        let [a, b, c] = acquainted(adapter, || AnyBus::new(&config).unwrap()).await;
+        let mut others = [b.name(), c.name()];
+        others.sort_unstable();
+        let answered: Vec<_> = others.iter().cloned().map(Some).collect();
+        let mut received = a.ask(Question::Rooms);
+        let heard = heard_out(&mut received, 2).await;
+        assert_eq!(heard, (2, others.to_vec(), answered));
+        let counted = server.command(&[b"INFO", b"commandstats"]);
+        let counted = String::from_utf8_lossy(&counted).into_owned();
+        assert!(!counted.contains("numsub"), "{counted}");
+        soon("the end", b.bridge.send(Stop)).await.unwrap();
+        a.knows(&[&c]).await;
+    }
 }
 
 #[actix::test]
@@ -1375,7 +1642,8 @@ async fn the_bridge_is_built_from_the_settings() {
         };
         let namespaces = vec![Namespace::main()];
         let hub = door(probe.clone());
-        RedisBridge::new(&config, name(), namespaces, hub, deaf(), Arc::new(|| {}))
+        let peers = peers(config.adapter);
+        RedisBridge::new(&config, peers, namespaces, hub, deaf(), Arc::new(|| {}))
     };
     assert!(new("http://127.0.0.1").is_err());
     let bridge = new(&server.url()).unwrap();

@@ -247,7 +247,8 @@ impl Channels {
         }
     }
 
-    /// Returns a response to the instance `requester` as it is published; nothing if nobody could hear it.
+    /// Returns a response to the instance `requester` as it is published; nothing if nobody could hear it. One to an
+    /// instance of Sockhop says whose it is; all others are byte for byte as Node's.
     pub(super) fn response(
         &self,
         requester: Option<&str>,
@@ -256,7 +257,7 @@ impl Channels {
         let (channel, payload) = match &self.names {
             ChannelNames::Classic { requests, .. } => (
                 requests.respond_on(requester, response).into_owned(),
-                response::encode(response)?,
+                response::encode(response, response.id().is_of_ours().then_some(&self.uid))?,
             ),
             ChannelNames::Sharded(channels) => {
                 let Some(channel) = requester.and_then(|uid| channels.respond_on(uid)) else {
@@ -492,6 +493,21 @@ mod tests {
             elsewhere.read(&main, &published.payload, &everything),
             Err(Unfit::Foreign)
         ));
+    }
+
+    #[test]
+    fn only_one_of_us_is_told_by_whom_it_is_answered() {
+        let (me, other) = (Uid::random().unwrap(), Uid::random().unwrap());
+        let channels = channels(AdapterKind::Classic, &me);
+        for (id, expected) in [
+            (RequestId::from("1"), None),
+            (RequestId::of_ours(&other, 1), Some(me.as_str())),
+        ] {
+            let response = Response::ClientCount { id, num_clients: 2 };
+            let sent = channels.response(Some(other.as_str()), &response);
+            let read = response::decode(&sent.unwrap().unwrap().payload).unwrap();
+            assert_eq!(read.uid.as_deref(), expected);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
         actor::{Newcomer, Services, Socket},
         endpoint::Layer,
         portable::Portable,
+        slots::Slot,
         websocket_transport::{Probe, ProbeEvent},
     },
     socket_io::ids::Namespace,
@@ -94,6 +95,7 @@ impl Ready {
         dialect: Dialect,
         connection: Connection,
         answer: Bytes,
+        slot: Slot,
     ) {
         let Self {
             mut call,
@@ -122,6 +124,7 @@ impl Ready {
                 portable,
                 probe,
                 call,
+                slot,
             },
         );
     }

@@ -14,10 +14,11 @@
 //!          body ▶ B          ══ body ═════▶ A
 //! client ◀─ ok ── B          ◀══ ok ═══════ A
 //! ```
-//! Whoever waits for an instance that is gone is told within [`LOOK_INTERVAL`] and a little: every message says how many
-//! have heard it, and who is waited for is looked for. If Redis goes away, all that is under way fails at once: the client is
-//! told "Session ID unknown" and connects anew, and its session ends as if the client had gone away. Never is a payload sent
-//! twice, or one lost without the end of its session, at once or by its heartbeat.
+//! Whoever waits for an instance that is gone is told within seconds: every message says how many have heard it, and who is
+//! waited for is looked for every [`LOOK_INTERVAL`], at Redis if it has missed a beat. One that is known to be gone is not asked
+//! at all. If Redis goes away, all that is under way fails at once: the client is told "Session ID unknown" and connects anew,
+//! and its session ends as if the client had gone away. Never is a payload sent twice, or one lost without the end of its
+//! session, at once or by its heartbeat.
 //!
 //! | file | |
 //! | --- | --- |
@@ -62,7 +63,7 @@ pub mod wire;
 use std::{
     collections::HashSet,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::Recipient;
@@ -79,20 +80,21 @@ pub use self::{
     wire::Request,
 };
 use crate::{
-    adapter::{kind::AdapterKind, uid::Uid},
+    adapter::kind::AdapterKind,
     engine_io::{handshake::HandshakeError, sid::InstanceId},
     hub::{
         actor::Hub,
         arrivals::ArrivalId,
         messages::{Finish, Hand, Mark},
     },
+    peers::Peers,
     redis_bridge::messages::ForBridge,
     socket::actor::Services,
     socket_io::ids::Namespace,
 };
 
-/// How often the instances that are waited for are looked for.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the instances that are waited for are looked for. Redis is asked of those alone that have missed a beat.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a session may be on its way from the client's `5` on. Then it ends, and its client connects anew.
 pub const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -101,8 +103,7 @@ pub const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Relay {
     own: InstanceId,
-    /// What this instance calls itself on the bus.
-    uid: String,
+    peers: Arc<Peers>,
     /// Whether the bus has the one order without which sessions cannot move.
     can_move: bool,
     calls: Calls,
@@ -111,16 +112,21 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Returns a relay that does nothing yet, of the instance that is called `uid` on the bus.
-    pub fn new(own: InstanceId, uid: &Uid, adapter: AdapterKind) -> Self {
+    /// Returns a relay that does nothing yet, of the instance that `peers` names.
+    pub fn new(peers: Arc<Peers>, adapter: AdapterKind) -> Self {
         Self {
-            own,
-            uid: uid.as_str().to_owned(),
+            own: peers.instance(),
+            peers,
             can_move: matches!(adapter, AdapterKind::Classic),
             calls: Calls::default(),
             host: Host::default(),
             bridge: OnceLock::new(),
         }
+    }
+
+    /// Returns what is known of the other instances.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// Connects it to the bridge and to the sessions of `services`, and begins to look for those who are waited for. Called
@@ -223,8 +229,7 @@ impl Relay {
 
     /// Fails all that is under way: others cannot be heard any more. From the bridge.
     pub fn lose_all(&self) {
-        self.calls.lose(|_| true);
-        self.host.lose(|_| true);
+        self.lose(|_, _| true);
     }
 
     /// Fails the requests of this instance's clients: it is stopping, and they connect anew elsewhere. What others ask goes on.
@@ -232,11 +237,23 @@ impl Relay {
         self.calls.close();
     }
 
-    /// Fails what is under way with instances that are not there any more.
+    /// Fails what is under way with instances that are not there any more, or were away for a moment.
     async fn look(&self) {
         let mut peers: HashSet<InstanceId> = self.calls.peers();
         peers.extend(self.host.peers());
         for peer in peers {
+            if self.peers.is_gone(peer) {
+                self.lose_peer(peer);
+                continue;
+            }
+            // Whoever loses Redis forgets what was under way; and of what was sent to it just then, Redis says that it was heard.
+            if let Some(hailed) = self.peers.hailed_at(peer) {
+                self.lose(|of, begun| of == peer && begun < hailed);
+            }
+            // Redis need not be asked; and it may know nobody of that name for a moment, while the slot of its channel moves.
+            if self.peers.is_fresh(peer) {
+                continue;
+            }
             let (reply, counted) = oneshot::channel();
             self.tell_bridge(ForBridge::Look {
                 instance: peer,
@@ -244,11 +261,21 @@ impl Relay {
             });
             // Without an answer nobody knows: if Redis is away, all fails by itself.
             if let Ok(0) = counted.await {
-                log::debug!("instance {peer} is gone");
-                self.calls.lose(|of| of == peer);
-                self.host.lose(|of| of == peer);
+                self.lose_peer(peer);
             }
         }
+    }
+
+    /// Fails what is under way with an instance.
+    fn lose_peer(&self, peer: InstanceId) {
+        log::debug!("instance {peer} is gone");
+        self.lose(|of, _| of == peer);
+    }
+
+    /// Fails some of what is under way: with whom, and begun when.
+    fn lose(&self, is_lost: impl Fn(InstanceId, Instant) -> bool) {
+        self.calls.lose(&is_lost);
+        self.host.lose(&is_lost);
     }
 
     fn tell_bridge(&self, message: ForBridge) {
@@ -260,6 +287,11 @@ impl Relay {
     /// Sends a message; the receipt says how many instances have heard it, and fails if nobody knows.
     fn send(&self, to: InstanceId, id: u64, message: &Message) -> oneshot::Receiver<usize> {
         let (receipt, heard) = oneshot::channel();
+        // Redis may hold its connection for long yet, if its machine is lost or it does not move any more.
+        if self.peers.is_gone(to) {
+            _ = receipt.send(0);
+            return heard;
+        }
         let payload = self.encode(id, message);
         self.tell_bridge(ForBridge::Send {
             to,

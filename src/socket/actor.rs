@@ -24,7 +24,7 @@ use std::{
 
 use actix::{Actor, ActorContext as _, ActorFuture, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
-use tokio::{task::JoinHandle, time::Sleep};
+use tokio::{sync::watch, task::JoinHandle, time::Sleep};
 
 mod moves;
 
@@ -37,20 +37,24 @@ use super::{
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
     inbox::{Inbox, Receive},
-    membership::{self, Admission, Done, Membership},
+    membership::{self, Admission, Admitted, Done, Membership},
     messages::{
-        Abandon, DeliverWithAck, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer, Stop,
-        Upgrade, What,
+        Abandon, DeliverWithAck, Emit, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer,
+        Stop, Upgrade, What,
     },
     outbox::Outbox,
     polling::{FromPost, Polling},
-    record::{JoinId, Record},
+    rate::{Rate, Verdict},
+    record::{JoinId, Record, Recoverable},
+    recovery::{self, Attempt, Back, Recovery, Restored, Standing},
     sessions::{Session, Sessions},
+    slots::{Slot, Slots},
     websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, ProbeEvent, WebSocketTransport},
     work::WorkCount,
 };
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, Limits},
+    counters::{Counters, Limit},
     engine_io::{
         dialect::{Dialect, Revision},
         encoded::{self, Encoded, PollingBody},
@@ -59,12 +63,13 @@ use crate::{
         packet::{Message, Packet},
         sid::{InstanceId, Sid},
     },
-    gateways::{ConnectRequest, Event, Gateways, Refusal, SocketRef, mail::Sent},
+    gateways::{ConnectRequest, Event, Gateways, HandlerError, Refusal, SocketRef, mail::Sent},
     hub::{
         ahead::Ticket,
         hub_ref::HubRef,
         interest::Interest,
         messages::{Register, Unregister},
+        recovery::{EmitToOne, Note, Resume},
     },
     relay::Relay,
     socket_io::{
@@ -73,16 +78,11 @@ use crate::{
         ids::{Namespace, SocketId},
         legacy,
         parser::Parser,
+        recovery::Claim,
     },
     telemetry::with_causes,
     websocket::{close::CloseFrame, connection::Connection},
 };
-
-/// Bytes that may wait for one client before it is disconnected as a slow reader; more, if messages may be so large.
-pub const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
-
-/// Largest messages that may wait for one client whatever their size.
-const MAX_BACKLOG_MESSAGES: usize = 8;
 
 /// Namespaces that one client may be in at a time, or be waiting to join: patterns let clients invent names.
 pub const MAX_NAMESPACES: usize = 100;
@@ -94,7 +94,7 @@ const MAX_ADMISSIONS: usize = 16;
 /// a way around waiting for them.
 const MAX_WINDING_DOWN: usize = 16;
 
-/// How long a polling client that was ended has to fetch the close packet.
+/// How long at most a polling client that was ended has to fetch the close packet.
 const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a polling client that sent the close packet may still fetch the noop that releases its GET. The two travel on
@@ -114,6 +114,12 @@ pub struct Services {
     pub instance: InstanceId,
     /// Time-outs and limits.
     pub config: EngineConfig,
+    /// What clients may take of the instance.
+    pub limits: Limits,
+    /// The sessions that each address has.
+    pub by_address: Arc<Slots>,
+    /// How often each limit was met.
+    pub counters: Arc<Counters>,
     /// The form of Socket.IO packets.
     pub parser: Parser,
     /// The application.
@@ -132,14 +138,10 @@ pub struct Services {
     pub endpoints: Vec<Endpoint>,
     /// What goes on after clients have left.
     pub work: WorkCount,
+    /// Present if clients may come back to what they had.
+    pub recovery: Option<Recovery>,
     /// Set when the instance begins to stop: no session is opened any more.
     pub is_stopping: AtomicBool,
-}
-
-impl Services {
-    fn max_backlog_bytes(&self) -> usize {
-        MAX_BACKLOG_BYTES.max(MAX_BACKLOG_MESSAGES.saturating_mul(self.config.max_payload))
-    }
 }
 
 #[derive(Debug)]
@@ -171,12 +173,28 @@ enum Behind {
     Inbox(u64),
 }
 
+/// What was sent to a session before its end, as far as it may have to be kept.
+#[derive(Clone, Copy, Debug)]
+enum LastCall {
+    Open,
+    Called,
+    Answered,
+}
+
 /// What a membership that ended has still to do.
 struct WindingDown {
     namespace: Namespace,
     rest: JoinHandle<()>,
     /// Of its events that waited.
     queued_bytes: usize,
+}
+
+/// Who a client is in a namespace that it joins.
+struct Ids {
+    socket_id: SocketId,
+    standing: Option<Box<Standing>>,
+    /// What it gets back, if it is one that was there before.
+    back: Option<Back>,
 }
 
 /// One client session.
@@ -199,6 +217,8 @@ pub struct Socket {
     probe: Option<Probe>,
     outbox: Outbox,
     decoder: Decoder,
+    /// Absent if there is no limit.
+    rate: Option<Box<Rate>>,
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
     /// Memberships that ended and whose handlers still run.
@@ -212,6 +232,8 @@ pub struct Socket {
     are_handlers_held: bool,
     /// Whether a handler came to its end since the last pong was due.
     have_handlers_moved: bool,
+    /// Whether what was sent to it before its end is being waited for.
+    last_call: LastCall,
     /// Of a session that is moving to another instance, or has come from one.
     moving: Option<Box<Moving>>,
 }
@@ -226,11 +248,12 @@ impl Socket {
         layer: Layer,
         handshake: Handshake,
         dialect: Dialect,
+        slot: Slot,
     ) -> Result<PollingBody, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let transport = Transport::Polling(Polling::new(dialect.revision));
-        let outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
-        Self::begin(services, sid, layer, handshake, transport, outbox);
+        let outbox = Outbox::new(services.config.backlog_bytes()).in_dialect(dialect);
+        Self::begin(services, sid, layer, handshake, transport, outbox, slot);
         let open = Encoded::new(&open::encode(&sid, &services.config, true), &[]);
         Ok(open.polling_in(dialect))
     }
@@ -246,16 +269,17 @@ impl Socket {
         dialect: Dialect,
         connection: Connection,
         answer: Bytes,
+        slot: Slot,
     ) -> Result<(), getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let mut outbox =
-            Outbox::with_answer(services.max_backlog_bytes(), answer).in_dialect(dialect);
+            Outbox::with_answer(services.config.backlog_bytes(), answer).in_dialect(dialect);
         let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
         // Far below the limit.
         _ = outbox.push(open);
         let websocket = WebSocketTransport::new(connection, dialect.revision);
         let transport = Transport::WebSocket(websocket);
-        Self::begin(services, sid, layer, handshake, transport, outbox);
+        Self::begin(services, sid, layer, handshake, transport, outbox, slot);
         Ok(())
     }
 
@@ -268,6 +292,7 @@ impl Socket {
         handshake: Handshake,
         transport: Transport,
         outbox: Outbox,
+        slot: Slot,
     ) {
         let name = match &transport {
             Transport::Polling(_) => TransportName::Polling,
@@ -291,6 +316,7 @@ impl Socket {
                     inbox.address(),
                     name,
                     revision,
+                    slot,
                 ),
                 inbox,
                 waker: None,
@@ -301,6 +327,7 @@ impl Socket {
                 probe: None,
                 outbox,
                 decoder: Decoder::new(services.parser, services.config.max_payload),
+                rate: Rate::new(Instant::now(), services.config.max_event_rate),
                 admissions: Vec::new(),
                 memberships: Vec::new(),
                 winding_down: Vec::new(),
@@ -310,6 +337,7 @@ impl Socket {
                 behind: Behind::Nothing,
                 are_handlers_held: false,
                 have_handlers_moved: false,
+                last_call: LastCall::Open,
                 moving: None,
             })
         });
@@ -408,11 +436,39 @@ impl Socket {
                 }
                 self.end(CloseReason::ConnectTimeout);
             }
+            Some(Due::WriteTimeout) => {
+                let heartbeat = config.ping_interval + config.ping_timeout;
+                let limit = self.services.limits.write_timeout.max(heartbeat);
+                self.end(CloseReason::WriteTimeout { limit });
+            }
+            // They may lie unread, too.
+            Some(Due::AttachmentTimeout) if self.is_saturated() => {
+                self.clock.await_attachments(now, config);
+            }
+            Some(Due::AttachmentTimeout) => {
+                let limit = config.body_timeout;
+                self.end(CloseReason::AttachmentTimeout { limit });
+            }
             None => {}
         }
     }
 
     // ---- what it is told ----
+
+    /// Returns whether all that was sent to a session before its end has come. Handlers may have sent something in this very turn, and
+    /// the client may come back for it.
+    fn has_called_last(&mut self) -> bool {
+        if self.services.recovery.is_none() {
+            return true;
+        }
+        if let LastCall::Open = self.last_call {
+            self.last_call = LastCall::Called;
+            // By way of the hub, which has been told before that the client is away.
+            let message = ForSocket::for_session(What::LastCall);
+            self.services.hub.forward(&self.inbox.address(), message);
+        }
+        matches!(self.last_call, LastCall::Answered)
+    }
 
     fn wake(&self) {
         if let Some(waker) = &self.waker {
@@ -436,8 +492,9 @@ impl Socket {
         let what = match what {
             What::Mark => return self.are_handlers_held = false,
             What::Departed(departed) => return self.on_departed(*departed),
-            What::PackUp(rooms) => return self.pack_up(*rooms),
+            What::PackUp(left) => return self.pack_up(left),
             What::FromFormer(answer) => return self.on_former(*answer),
+            What::LastCall => return self.last_call = LastCall::Answered,
             what => what,
         };
         if matches!(self.phase, Phase::Leaving | Phase::Left) {
@@ -448,17 +505,38 @@ impl Socket {
             .iter()
             .position(|membership| membership.join == join)
         else {
+            if let What::Emit(emit) = what {
+                let Emit { record, args, .. } = *emit;
+                self.services.hub.do_send(EmitToOne { record, args });
+            }
             return;
         };
         match what {
             What::Deliver { message, volatile } => {
                 if !volatile || self.is_writable() {
                     self.push(message);
+                } else {
+                    self.services.counters.count(Limit::VolatileDropped);
                 }
             }
+            What::DeliverLogged(logged) => {
+                if let Some(standing) = self
+                    .memberships
+                    .get_mut(at)
+                    .and_then(|membership| membership.standing.as_mut())
+                {
+                    standing.last = logged.position;
+                }
+                self.push(Arc::clone(&logged.message));
+            }
+            What::Emit(emit) => self.emit(at, *emit),
             What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
             What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
-            What::Mark | What::Departed(_) | What::PackUp(_) | What::FromFormer(_) => {}
+            What::Mark
+            | What::Departed(_)
+            | What::PackUp(_)
+            | What::FromFormer(_)
+            | What::LastCall => {}
             What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
         }
     }
@@ -476,7 +554,7 @@ impl Socket {
             moved = true;
             let admission = self.admissions.swap_remove(at);
             match verdict {
-                Ok(data) => self.join(admission, data),
+                Ok(admitted) => self.join(admission, admitted),
                 Err(refusal) => {
                     let Refusal { message, data } = refusal;
                     self.refuse(&admission.namespace, &message, data.as_ref());
@@ -505,41 +583,56 @@ impl Socket {
         ));
     }
 
-    /// The client becomes a member. Its CONNECT reply is queued before the hub can deliver anything.
-    fn join(&mut self, admission: Admission, data: serde_json::Value) {
+    /// The client becomes a member, perhaps the one that it was. Its CONNECT reply is queued before the hub can deliver anything,
+    /// behind what it has missed.
+    fn join(&mut self, admission: Admission, admitted: Admitted) {
         let Admission {
             namespace, gateway, ..
         } = admission;
-        let (socket_id, reply) = match self.session.revision {
+        let Admitted {
+            authorized,
+            restored,
+        } = admitted;
+        let Ok(ids) = self.ids(&namespace, &authorized, restored) else {
+            log::error!("the system's random source failed; closing a client");
+            return self.end(CloseReason::Gateway);
+        };
+        let Ids {
+            socket_id,
+            standing,
+            back,
+        } = ids;
+        let reply = match self.session.revision {
             Revision::V4 => {
-                let Ok(socket_id) = SocketId::random() else {
-                    log::error!("the system's random source failed; closing a client");
-                    return self.end(CloseReason::Gateway);
-                };
-                let reply = encode::connect(self.services.parser, &namespace, &socket_id);
-                (socket_id, reply)
+                let pid = standing.as_ref().map(|standing| &standing.pid);
+                encode::connect(self.services.parser, &namespace, &socket_id, pid)
             }
-            Revision::V3 => (
-                legacy::socket_id(&self.sid, &namespace),
-                legacy::connect(&namespace),
-            ),
+            Revision::V3 => legacy::connect(&namespace),
         };
         let join = JoinId(self.next_join);
         self.next_join = self.next_join.wrapping_add(1);
-        let record = Arc::new(Record::new(
+        let record = Record::new(
             socket_id,
             namespace,
             join,
             self.services.instance,
             Arc::clone(&self.handshake),
-            &data,
-        ));
+            back.as_ref().map_or(&authorized, |back| &back.data),
+        );
+        let record = Arc::new(record.with_recoverable(match (&standing, &back) {
+            (None, _) => Recoverable::No,
+            (Some(_), None) => Recoverable::Yes,
+            (Some(_), Some(_)) => Recoverable::Recovered,
+        }));
         let hub = self.services.hub.clone();
         let own = self.inbox.address();
         let pattern = gateway.pattern().cloned();
         let socket = SocketRef::new(self.services.parser, Arc::clone(&record), hub, own, pattern);
         // Before the client learns of it: what others send it from then on is not for nobody.
         let registering = self.services.interest.register();
+        for logged in back.iter().flat_map(|back| &back.missed) {
+            self.push(Arc::clone(&logged.message));
+        }
         self.push(reply);
         if !matches!(self.phase, Phase::Open) {
             return;
@@ -548,15 +641,56 @@ impl Socket {
         if let Some(departure) = &departure {
             departure.add(record.namespace.clone(), record.id.clone());
         }
-        self.services.hub.do_send(Register {
+        let register = Register {
             record,
             recipient: self.inbox.address(),
             registering,
             departure,
-        });
-        self.memberships
-            .push(Membership::new(join, socket, gateway));
+        };
+        match (&standing, back) {
+            (Some(standing), Some(back)) => self.services.hub.do_send(Resume {
+                register,
+                pid: standing.pid.clone(),
+                last: standing.last,
+                head: back.head,
+                pursuit: back.pursuit,
+            }),
+            _ => self.services.hub.do_send(register),
+        }
+        let mut membership = Membership::new(join, socket, gateway);
+        membership.standing = standing;
+        self.memberships.push(membership);
         self.clock.joined();
+    }
+
+    /// Returns who a client is from now on.
+    fn ids(
+        &self,
+        namespace: &Namespace,
+        authorized: &serde_json::Value,
+        restored: Option<Box<Restored>>,
+    ) -> Result<Ids, getrandom::Error> {
+        if let Some(restored) = restored {
+            let Restored { id, standing, back } = *restored;
+            return Ok(Ids {
+                socket_id: id,
+                standing: Some(Box::new(standing)),
+                back: Some(back),
+            });
+        }
+        let (socket_id, standing) = match (self.session.revision, &self.services.recovery) {
+            (Revision::V3, _) => (legacy::socket_id(&self.sid, namespace), None),
+            (Revision::V4, None) => (SocketId::random()?, None),
+            (Revision::V4, Some(recovery)) => {
+                let standing = Standing::begin(recovery, authorized)?;
+                (SocketId::random()?, Some(Box::new(standing)))
+            }
+        };
+        Ok(Ids {
+            socket_id,
+            standing,
+            back: None,
+        })
     }
 
     /// Lets handlers run, until one has sent something that holds for the next one (that the client is to be thrown out, for
@@ -622,12 +756,38 @@ impl Socket {
         }
     }
 
+    /// Takes a membership out of the hub; if its client may come back to it, its place is kept there. Then whoever wants to know when
+    /// its last handlers are done is told by the end of what is returned.
+    fn park_or_unregister(
+        &self,
+        membership: &mut Membership,
+        reason: DisconnectReason,
+    ) -> Option<watch::Sender<()>> {
+        let standing = membership.standing.take();
+        let standing = standing.filter(|_| recovery::may_come_back(reason));
+        let departure = self.departure();
+        if let Some(departure) = &departure {
+            departure.remove(membership.socket.id());
+        }
+        // The hub has no place of one that it has let go.
+        let has_departed = departure.is_some_and(|departure| departure.is_closed());
+        let Some(standing) = standing.filter(|_| !has_departed) else {
+            self.unregister(membership);
+            return None;
+        };
+        let (settling, settled) = watch::channel(());
+        let record = Arc::clone(membership.socket.record());
+        self.services.hub.do_send(standing.park(record, settled));
+        Some(settling)
+    }
+
     fn leave(&mut self, at: usize, reason: DisconnectReason) {
-        let membership = self.memberships.swap_remove(at);
+        let mut membership = self.memberships.swap_remove(at);
         let namespace = membership.namespace().clone();
-        self.unregister(&membership);
+        let settling = self.park_or_unregister(&mut membership, reason);
         let queued_bytes = membership.queued_bytes();
-        if let Some(rest) = membership.wind_down(reason, self.services.work.begin()) {
+        let work = (self.services.work.begin(), settling);
+        if let Some(rest) = membership.wind_down(reason, work) {
             self.winding_down.push(WindingDown {
                 namespace,
                 rest,
@@ -663,6 +823,7 @@ impl Socket {
             answers,
         } = deliver;
         if volatile && !self.is_writable() {
+            self.services.counters.count(Limit::VolatileDropped);
             return;
         }
         let Some(membership) = self.memberships.get_mut(at) else {
@@ -673,9 +834,38 @@ impl Socket {
         }
     }
 
+    /// Sends the client an event that can be sent again.
+    fn emit(&mut self, at: usize, Emit { record, args, .. }: Emit) {
+        let Services {
+            parser, recovery, ..
+        } = &*self.services;
+        let Some(membership) = self.memberships.get_mut(at) else {
+            return;
+        };
+        let logged = match (&mut membership.standing, recovery) {
+            (Some(standing), Some(recovery)) => standing
+                .log(recovery.epoch, *parser, &record.namespace, &args)
+                .map(|logged| {
+                    let message = Arc::clone(&logged.message);
+                    self.services.hub.do_send(Note { record, logged });
+                    message
+                }),
+            // Thrown out, and on its way.
+            _ => encode::event(*parser, &record.namespace, None, &args),
+        };
+        match logged {
+            Ok(message) => self.push(message),
+            Err(err) => log::error!("an event cannot be encoded: {err}"),
+        }
+    }
+
     /// Ends a membership, or all of them and the connection, because a gateway wants it.
     fn disconnect(&mut self, at: usize, whole_connection: bool) {
         if whole_connection {
+            // It is told that it was thrown out of each: none of them is to be had again.
+            for membership in &mut self.memberships {
+                membership.standing = None;
+            }
             let goodbyes: Vec<_> = self
                 .memberships
                 .iter()
@@ -795,7 +985,19 @@ impl Socket {
             }
             return;
         }
-        match self.decoder.decode(message) {
+        let decoded = self.decoder.decode(message);
+        match (
+            self.decoder.awaits_attachments(),
+            self.clock.awaits_attachments(),
+        ) {
+            (true, false) => {
+                let config = &self.services.config;
+                self.clock.await_attachments(Instant::now(), config);
+            }
+            (false, true) => self.clock.attached(),
+            (true, true) | (false, false) => {}
+        }
+        match decoded {
             Ok(Some(packet)) => self.on_socket_io(match self.session.revision {
                 Revision::V4 => packet,
                 Revision::V3 => legacy::read(packet),
@@ -805,7 +1007,48 @@ impl Socket {
         }
     }
 
+    /// Returns whether a packet is within its client's rate. If not, whoever waits for an answer to it is told.
+    fn is_in_rate(&mut self, packet: &SioPacket) -> bool {
+        let Some(rate) = &mut self.rate else {
+            return true;
+        };
+        let (SioPacket::Event { namespace, .. } | SioPacket::Connect { namespace, .. }) = packet
+        else {
+            return true;
+        };
+        let limit = self.services.config.max_event_rate;
+        let verdict = rate.judge(Instant::now());
+        if verdict == Verdict::Take {
+            return true;
+        }
+        self.services.counters.count(Limit::EventRate);
+        let refused = HandlerError::rate_limited(limit);
+        match packet {
+            SioPacket::Event { ack: Some(id), .. } => {
+                let args = refused.into_ack();
+                match encode::ack(self.services.parser, namespace, *id, &args) {
+                    Ok(message) => self.push(message),
+                    Err(err) => log::error!("an ack cannot be encoded: {err}"),
+                }
+            }
+            SioPacket::Connect { .. } => {
+                let data = serde_json::json!({ "code": refused.code });
+                self.refuse(namespace, &refused.message, Some(&data));
+            }
+            SioPacket::Event { ack: None, .. }
+            | SioPacket::Disconnect { .. }
+            | SioPacket::Ack { .. } => {}
+        }
+        if verdict == Verdict::Disconnect {
+            self.end(CloseReason::RateLimited { limit });
+        }
+        false
+    }
+
     fn on_socket_io(&mut self, packet: SioPacket) {
+        if !self.is_in_rate(&packet) {
+            return;
+        }
         match packet {
             SioPacket::Connect { namespace, auth } => self.on_connect(namespace, auth),
             SioPacket::Disconnect { namespace } => match self.membership_of(&namespace) {
@@ -866,9 +1109,25 @@ impl Socket {
             .position(|left| must_wait && left.namespace == namespace)
             .map(|at| self.winding_down.swap_remove(at).rest);
         let namespace = gateway.name_to_keep(&namespace);
+        let attempt = self.attempt(&namespace, auth.as_deref());
         let request = ConnectRequest::new(namespace, auth.clone(), Arc::clone(&self.handshake));
+        let gateway = Arc::clone(gateway);
         self.admissions
-            .push(Admission::begin(Arc::clone(gateway), request, auth, before));
+            .push(Admission::begin(gateway, request, auth, before, attempt));
+    }
+
+    /// Returns how to get the client's state back, if it shows what that takes.
+    fn attempt(&self, namespace: &Namespace, auth: Option<&str>) -> Option<Attempt> {
+        let recovery = self.services.recovery.as_ref()?;
+        if self.session.revision == Revision::V3 {
+            return None;
+        }
+        Some(Attempt {
+            hub: self.services.hub.clone(),
+            namespace: namespace.clone(),
+            shown: Claim::read(auth?)?,
+            max_bytes: recovery.max_missed_bytes,
+        })
     }
 
     /// Joins a client of revision 3 to `/`, which it never asks for: in its protocol every client is there.
@@ -1000,6 +1259,7 @@ impl Socket {
             return false;
         }
         let was_congested = self.outbox.is_congested();
+        let before = self.outbox.position();
         match &mut self.transport {
             Transport::WebSocket(websocket) => {
                 if !websocket.flush(cx, &mut self.outbox) {
@@ -1011,6 +1271,14 @@ impl Socket {
                 polling.answer(self.outbox.take_payload());
             }
             Transport::Polling(_) => {}
+        }
+        if self.clock.is_stalled() && self.outbox.position() != before {
+            self.clock.taken();
+        }
+        if !self.clock.is_stalled() && !self.outbox.is_empty() {
+            let limit = self.services.limits.write_timeout;
+            self.clock
+                .stalled(Instant::now(), limit, &self.services.config);
         }
         was_congested && !self.outbox.is_congested()
     }
@@ -1026,6 +1294,9 @@ impl Socket {
             return self.give_arrival_up();
         }
         let kind = reason.kind();
+        if let Some(limit) = reason.limit() {
+            self.services.counters.count(limit);
+        }
         log::debug!(
             "session {:?} ended: {} ({})",
             self.sid,
@@ -1092,7 +1363,10 @@ impl Socket {
         let payload = self.outbox.take_payload();
         if !polling.answer(payload.clone()) {
             payloads.push_back(payload);
-            self.await_last_polls(payloads, CLOSE_FETCH_TIMEOUT);
+            let config = &self.services.config;
+            // Who has not polled by the time of a heartbeat is not there any more.
+            let heartbeat = config.ping_interval + config.ping_timeout;
+            self.await_last_polls(payloads, CLOSE_FETCH_TIMEOUT.min(heartbeat));
         }
     }
 
@@ -1151,7 +1425,11 @@ impl ActorFuture<SocketActor> for Drive {
         ctx: &mut Context<SocketActor>,
         task: &mut TaskContext<'_>,
     ) -> Ready<()> {
-        let over = socket.borrow_mut().drive(task);
+        let mut socket = socket.borrow_mut();
+        let over = socket.drive(task);
+        if over.is_ready() && !socket.has_called_last() {
+            return Ready::Pending;
+        }
         if over.is_ready() {
             ctx.stop();
         }
@@ -1188,7 +1466,8 @@ impl Receive for RefCell<Socket> {
     fn receive(&self, message: ForSocket) {
         guard(self, |socket| {
             // Whatever else it is, something may follow from it.
-            socket.needs_turn |= !matches!(message.what, What::Deliver { .. });
+            socket.needs_turn |=
+                !matches!(message.what, What::Deliver { .. } | What::DeliverLogged(_));
             socket.on_told(message);
         });
     }

@@ -1,4 +1,4 @@
-//! Heartbeat and connect time-out of one session.
+//! Heartbeat, connect time-out and attachment time-out of one session.
 //!
 //! Plain struct: it is told the time and says what is due, so that tests need no waiting. The actor keeps one timer, for
 //! the earliest deadline.
@@ -7,6 +7,9 @@
 //! came `ping_timeout` after a ping was due. While a pong is awaited, the first other packet starts that time-out anew, once.
 //! In revision 3 the client pings: the session ends if `ping_interval` and `ping_timeout` passed since its last ping, or since
 //! the open packet. Nothing else that it sends counts.
+//! The session ends, too, if something waits for the client and it takes nothing of that for too long, whatever it sends: who
+//! answers pings that it cannot have read is kept no longer than who does not answer.
+//! The attachments of a packet have `body_timeout` behind its header.
 //! Source: Engine.IO protocol v3 and v4, "Heartbeat"; wire.md 1.7, 1.10, 2.2.
 
 use std::time::{Duration, Instant};
@@ -23,6 +26,10 @@ pub enum Due {
     PingTimeout,
     /// No namespace was joined: end the session.
     ConnectTimeout,
+    /// The attachments of a packet did not come: end the session.
+    AttachmentTimeout,
+    /// The client takes nothing of what waits for it: end the session.
+    WriteTimeout,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +47,10 @@ enum Heartbeat {
 pub struct Clock {
     heartbeat: Heartbeat,
     connect_by: Option<Instant>,
+    /// While attachments are due.
+    attachments_by: Option<Instant>,
+    /// While something waits to be written and nothing could be.
+    taken_by: Option<Instant>,
 }
 
 impl Heartbeat {
@@ -57,7 +68,41 @@ impl Clock {
                 Revision::V3 => Heartbeat::client_ping(now, config),
             },
             connect_by: Some(now + config.connect_timeout),
+            attachments_by: None,
+            taken_by: None,
         }
+    }
+
+    /// Returns whether something waits and nothing could be written.
+    pub fn is_stalled(&self) -> bool {
+        self.taken_by.is_some()
+    }
+
+    /// Something waits and nothing could be written: the client has `limit` to take any of it, and at least as long as it has
+    /// to answer a ping, so that this is no one's end who reads.
+    pub fn stalled(&mut self, now: Instant, limit: Duration, config: &EngineConfig) {
+        let limit = limit.max(config.ping_interval + config.ping_timeout);
+        self.taken_by.get_or_insert(now + limit);
+    }
+
+    /// The client took something.
+    pub fn taken(&mut self) {
+        self.taken_by = None;
+    }
+
+    /// Returns whether it runs against attachments that are due.
+    pub fn awaits_attachments(&self) -> bool {
+        self.attachments_by.is_some()
+    }
+
+    /// The header of a packet came, or the client was not read from for a while: its attachments get their whole time.
+    pub fn await_attachments(&mut self, now: Instant, config: &EngineConfig) {
+        self.attachments_by = Some(now + config.body_timeout);
+    }
+
+    /// The last attachment of a packet came.
+    pub fn attached(&mut self) {
+        self.attachments_by = None;
     }
 
     /// Goes on where the clock of another instance stood, and not for longer than the settings here allow.
@@ -82,6 +127,8 @@ impl Clock {
         Self {
             heartbeat,
             connect_by: connect_within.map(|within| now + within.min(config.connect_timeout)),
+            attachments_by: None,
+            taken_by: None,
         }
     }
 
@@ -104,8 +151,10 @@ impl Clock {
             Heartbeat::PingAt(at) => at,
             Heartbeat::PongBy { deadline, .. } | Heartbeat::ClientPingBy(deadline) => deadline,
         };
-        self.connect_by
-            .map_or(heartbeat, |connect_by| heartbeat.min(connect_by))
+        [self.connect_by, self.attachments_by, self.taken_by]
+            .into_iter()
+            .flatten()
+            .fold(heartbeat, Instant::min)
     }
 
     /// Says what is due at `now`, one thing at a time. A ping that is due counts as sent.
@@ -113,6 +162,14 @@ impl Clock {
         if self.connect_by.is_some_and(|deadline| deadline <= now) {
             self.connect_by = None;
             return Some(Due::ConnectTimeout);
+        }
+        if self.attachments_by.is_some_and(|deadline| deadline <= now) {
+            self.attachments_by = None;
+            return Some(Due::AttachmentTimeout);
+        }
+        if self.taken_by.is_some_and(|deadline| deadline <= now) {
+            self.taken_by = None;
+            return Some(Due::WriteTimeout);
         }
         match self.heartbeat {
             Heartbeat::PingAt(at) if at <= now => {
@@ -183,7 +240,6 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn config() -> EngineConfig {
         EngineConfig {
@@ -324,5 +380,51 @@ mod tests {
         let end = start + Duration::from_millis(1000);
         assert_eq!(clock.next(), end);
         assert_eq!(clock.due(end, &quiet), Some(Due::ConnectTimeout));
+    }
+
+    #[test]
+    fn attachments_that_do_not_come_in_time_end_the_session_and_those_that_come_do_not() {
+        let (mut clock, at) = started();
+        let config = EngineConfig {
+            body_timeout: Duration::from_millis(100),
+            ..config()
+        };
+        clock.await_attachments(at(10), &config);
+        assert_eq!(clock.next(), at(110));
+        clock.attached();
+        assert_eq!(clock.next(), at(300));
+        clock.await_attachments(at(20), &config);
+        assert_eq!(clock.due(at(119), &config), None);
+        assert_eq!(clock.due(at(120), &config), Some(Due::AttachmentTimeout));
+    }
+
+    #[test]
+    fn who_takes_nothing_of_what_waits_is_not_kept_by_its_pongs() {
+        let (mut clock, at) = started();
+        let limit = Duration::from_millis(600);
+        clock.stalled(at(0), limit, &config());
+        clock.pong(at(250), &config());
+        // It goes on from when nothing could be written first.
+        clock.stalled(at(500), limit, &config());
+        clock.pong(at(500), &config());
+        assert_eq!(clock.next(), at(600));
+        clock.taken();
+        assert_eq!(clock.next(), at(800));
+        clock.stalled(at(700), limit, &config());
+        clock.pong(at(1000), &config());
+        clock.joined();
+        clock.pong(at(1290), &config());
+        assert_eq!(clock.due(at(1299), &config()), None);
+        assert_eq!(clock.due(at(1300), &config()), Some(Due::WriteTimeout));
+    }
+
+    #[test]
+    fn nobody_has_less_time_to_read_than_to_answer_a_ping() {
+        let (mut clock, at) = started();
+        clock.joined();
+        clock.stalled(at(0), Duration::from_millis(1), &config());
+        clock.pong(at(499), &config());
+        assert_eq!(clock.due(at(499), &config()), None);
+        assert_eq!(clock.due(at(500), &config()), Some(Due::WriteTimeout));
     }
 }

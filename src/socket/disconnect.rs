@@ -2,7 +2,10 @@
 //!
 //! Pure tables. Source: wire.md 1.4 (what a poll gets), 1.5 (close frames), 1.8 and 2.4 (reason texts).
 
+use std::time::Duration;
+
 use crate::{
+    counters::Limit,
     socket::outbox::Overflow,
     socket_io::decoder::DecodeError,
     websocket::{
@@ -50,6 +53,10 @@ pub enum CloseKind {
     ForcedServerClose,
     /// The instance is stopping.
     ServerShuttingDown,
+    /// Too much waited for the peer, which reads too slowly or not at all. Node knows no such limit, so the text is ours.
+    SlowReader,
+    /// The peer went on sending more events than it may. The text is ours, too.
+    RateLimited,
 }
 
 impl CloseKind {
@@ -63,6 +70,8 @@ impl CloseKind {
             Self::ForcedClose => "forced close",
             Self::ForcedServerClose => "forced server close",
             Self::ServerShuttingDown => "server shutting down",
+            Self::SlowReader => "slow reader",
+            Self::RateLimited => "rate limited",
         }
     }
 }
@@ -112,6 +121,24 @@ pub enum CloseReason {
     /// The client reads too slowly.
     #[error("slow reader")]
     SlowReader(#[source] Overflow),
+    /// The client took nothing of what waits for it.
+    #[error("nothing was read for {limit:?}")]
+    WriteTimeout {
+        /// How long that may be.
+        limit: Duration,
+    },
+    /// The client went on sending more events than it may.
+    #[error("more than {limit} events per second")]
+    RateLimited {
+        /// How many it may send in a second.
+        limit: u32,
+    },
+    /// The attachments of a packet did not come in time.
+    #[error("attachments did not come within {limit:?}")]
+    AttachmentTimeout {
+        /// How long they may take.
+        limit: Duration,
+    },
     /// A gateway wanted it.
     #[error("gateway")]
     Gateway,
@@ -134,20 +161,55 @@ impl CloseReason {
             | Self::ClientPing
             | Self::ClientPong
             | Self::WebSocket(_)
-            | Self::SlowReader(_)
             | Self::NotMoved => CloseKind::TransportError,
+            Self::SlowReader(_) | Self::WriteTimeout { .. } => CloseKind::SlowReader,
+            Self::RateLimited { .. } => CloseKind::RateLimited,
             Self::BadPacket => CloseKind::ParseError,
             Self::PingTimeout => CloseKind::PingTimeout,
-            Self::SocketIo(_) | Self::OutOfTurn | Self::ConnectTimeout => CloseKind::ForcedClose,
+            Self::SocketIo(_)
+            | Self::OutOfTurn
+            | Self::ConnectTimeout
+            | Self::AttachmentTimeout { .. } => CloseKind::ForcedClose,
             Self::Gateway => CloseKind::ForcedServerClose,
             Self::Shutdown => CloseKind::ServerShuttingDown,
+        }
+    }
+
+    /// Returns the limit that the client met, if that is why.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::SlowReader(_) => Some(Limit::SlowReader),
+            Self::WriteTimeout { .. } => Some(Limit::WriteTimeout),
+            Self::RateLimited { .. } => Some(Limit::RateLimited),
+            Self::AttachmentTimeout { .. } => Some(Limit::BodyTimeout),
+            Self::PeerClosed
+            | Self::ClosePacket
+            | Self::Aborted
+            | Self::Overlap
+            | Self::BinaryBody
+            | Self::ClientPing
+            | Self::ClientPong
+            | Self::BadPacket
+            | Self::WebSocket(_)
+            | Self::SocketIo(_)
+            | Self::OutOfTurn
+            | Self::PingTimeout
+            | Self::ConnectTimeout
+            | Self::Gateway
+            | Self::NotMoved
+            | Self::Shutdown => None,
         }
     }
 
     /// Returns whether what still waits is worth writing: the client may be told something first.
     pub fn drains(&self) -> bool {
         match self {
-            Self::SocketIo(_) | Self::OutOfTurn | Self::ConnectTimeout | Self::Gateway => true,
+            Self::SocketIo(_)
+            | Self::OutOfTurn
+            | Self::ConnectTimeout
+            | Self::RateLimited { .. }
+            | Self::AttachmentTimeout { .. }
+            | Self::Gateway => true,
             Self::PeerClosed
             | Self::ClosePacket
             | Self::Aborted
@@ -159,6 +221,7 @@ impl CloseReason {
             | Self::WebSocket(_)
             | Self::PingTimeout
             | Self::SlowReader(_)
+            | Self::WriteTimeout { .. }
             | Self::NotMoved
             | Self::Shutdown => false,
         }
@@ -191,6 +254,12 @@ impl CloseReason {
             Self::SlowReader(overflow) => CloseFrame {
                 code: Some(CloseCode::Policy),
                 reason: overflow.to_string(),
+            },
+            Self::WriteTimeout { .. }
+            | Self::RateLimited { .. }
+            | Self::AttachmentTimeout { .. } => CloseFrame {
+                code: Some(CloseCode::Policy),
+                reason: self.to_string(),
             },
             Self::PeerClosed
             | Self::ClosePacket

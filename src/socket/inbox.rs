@@ -27,7 +27,10 @@ use super::{
     messages::{ForSocket, What},
     record::JoinId,
 };
-use crate::{engine_io::encoded::Encoded, hub::ahead::Permit};
+use crate::{
+    engine_io::encoded::Encoded,
+    hub::{ahead::Permit, replay::Logged},
+};
 
 /// Parcels whose room an idle depot keeps.
 const SPARE_PARCELS: usize = 256;
@@ -52,6 +55,32 @@ struct Receiver {
     join: JoinId,
 }
 
+/// A message that many have in common.
+#[derive(Clone, Debug)]
+pub enum Shared {
+    /// See [`What::Deliver`].
+    Plain {
+        /// The message.
+        message: Arc<Encoded>,
+        /// Whether a client that cannot take it at once goes without it.
+        volatile: bool,
+    },
+    /// See [`What::DeliverLogged`].
+    Logged(Arc<Logged>),
+}
+
+impl Shared {
+    fn what(&self) -> What {
+        match self {
+            Self::Plain { message, volatile } => What::Deliver {
+                message: Arc::clone(message),
+                volatile: *volatile,
+            },
+            Self::Logged(logged) => What::DeliverLogged(Arc::clone(logged)),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Parcel {
     One {
@@ -60,8 +89,7 @@ enum Parcel {
     },
     Many {
         receivers: Vec<Receiver>,
-        message: Arc<Encoded>,
-        volatile: bool,
+        message: Shared,
         /// Given back when all have it.
         permit: Option<Arc<Permit>>,
     },
@@ -155,13 +183,12 @@ impl FanOut {
     }
 
     /// Sends the message to all that were added. `permit` is given back when all of them have it.
-    pub fn send(self, message: &Arc<Encoded>, volatile: bool, permit: Option<Permit>) {
+    pub fn send(self, message: &Shared, permit: Option<Permit>) {
         let permit = permit.map(Arc::new);
         for (queue, receivers) in self.groups {
             queue.push(Parcel::Many {
                 receivers,
-                message: Arc::clone(message),
-                volatile,
+                message: message.clone(),
                 permit: permit.clone(),
             });
         }
@@ -232,7 +259,8 @@ impl Depot {
             let mut slots = self.slots.borrow_mut();
             let slot = slots.get_mut(index);
             let Some(slot) = slot.filter(|slot| slot.serial == place.serial) else {
-                return;
+                drop(slots);
+                return message.give_back();
             };
             if !std::mem::replace(&mut slot.is_due, true) {
                 self.due.borrow_mut().push(index);
@@ -283,13 +311,11 @@ impl Depot {
                 Parcel::Many {
                     receivers,
                     message,
-                    volatile,
                     permit,
                 } => {
                     num += receivers.len();
                     for Receiver { place, join } in receivers {
-                        let message = Arc::clone(&message);
-                        let what = What::Deliver { message, volatile };
+                        let what = message.what();
                         self.put(place, ForSocket { join, what });
                     }
                     drop(permit);
@@ -467,6 +493,13 @@ impl Probe {
 mod tests {
     use super::*;
 
+    fn plain() -> Shared {
+        Shared::Plain {
+            message: Encoded::new("4x", &[]),
+            volatile: false,
+        }
+    }
+
     fn mark(join: u32) -> ForSocket {
         ForSocket {
             join: JoinId(join),
@@ -482,7 +515,7 @@ mod tests {
             for probe in &probes {
                 all.add(&probe.address(), JoinId(1));
             }
-            all.send(&Encoded::new("4x", &[]), false, None);
+            all.send(&plain(), None);
         }
         probes[0].address().do_send(mark(2));
         let reached = probes[0].inbox.mark();
@@ -525,7 +558,7 @@ mod tests {
             let mut all = FanOut::default();
             all.add(&probe.address(), JoinId(1));
             let permit = room.permit(usize::MAX).await;
-            all.send(&Encoded::new("4x", &[]), false, Some(permit));
+            all.send(&plain(), Some(permit));
             probe.address()
         });
         actix_rt::System::new().block_on(async {

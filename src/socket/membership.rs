@@ -22,7 +22,7 @@ use super::{
     disconnect::{CloseKind, DisconnectReason},
     portable::{PortableAdmission, PortableCall, PortableEvent, PortableMembership},
     record::JoinId,
-    work::Work,
+    recovery::{Attempt, Restored, Standing},
 };
 use crate::{
     gateways::{
@@ -59,16 +59,26 @@ pub(super) struct Admission {
     pub(super) gateway: Arc<Gateway>,
     /// What the client brings, for another instance to judge if the session moves meanwhile.
     auth: Option<ByteString>,
-    judging: LocalBoxFuture<'static, Result<Value, Refusal>>,
+    judging: LocalBoxFuture<'static, Result<Admitted, Refusal>>,
+}
+
+/// A client that may join.
+pub(super) struct Admitted {
+    /// What `authorize` returned.
+    pub(super) authorized: Value,
+    /// What the client had before, if it gets that back.
+    pub(super) restored: Option<Box<Restored>>,
 }
 
 impl Admission {
-    /// Asks the gateway, once `before` is over: what an earlier membership still has to do, see [`Membership::wind_down`].
+    /// Asks the gateway, once `before` is over: what an earlier membership still has to do, see [`Membership::wind_down`]. If the
+    /// gateway lets the client in, `attempt` is made to get its state back.
     pub(super) fn begin(
         gateway: Arc<Gateway>,
         request: ConnectRequest,
         auth: Option<ByteString>,
         before: Option<JoinHandle<()>>,
+        attempt: Option<Attempt>,
     ) -> Self {
         let namespace = request.namespace.clone();
         let judged = {
@@ -77,14 +87,23 @@ impl Admission {
         };
         let judging = {
             let namespace = namespace.clone();
+            let gateway = Arc::clone(&gateway);
             async move {
                 if let Some(before) = before {
                     // However it ended, it is over.
                     _ = before.await;
                 }
-                judged.await.unwrap_or_else(|panic| {
+                let authorized = judged.await.unwrap_or_else(|panic| {
                     log_panic("authorize", &namespace, &*panic);
                     Err(Refusal::internal())
+                })?;
+                let restored = match attempt {
+                    Some(attempt) => attempt.restore(&gateway, &authorized).await,
+                    None => None,
+                };
+                Ok(Admitted {
+                    authorized,
+                    restored: restored.map(Box::new),
                 })
             }
             .boxed_local()
@@ -106,7 +125,7 @@ impl Admission {
     }
 
     /// Returns the verdict.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Value, Refusal>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Admitted, Refusal>> {
         self.judging.as_mut().poll(cx)
     }
 }
@@ -176,6 +195,8 @@ pub(super) struct Membership {
     /// Events of ours that the client has yet to acknowledge.
     awaited: HashMap<AckId, Awaiter>,
     has_heard_client: bool,
+    /// Present as long as the client may come back.
+    pub(super) standing: Option<Box<Standing>>,
 }
 
 impl Membership {
@@ -191,6 +212,7 @@ impl Membership {
             is_connecting: false,
             awaited: HashMap::new(),
             has_heard_client: false,
+            standing: None,
         }
     }
 
@@ -319,6 +341,7 @@ impl Membership {
             join,
             socket,
             gateway,
+            standing: None,
         };
         if packed.is_new {
             membership.queue.push_back(Job::Connected);
@@ -375,6 +398,7 @@ impl Membership {
                 .filter(|(_, awaiter)| !awaiter.is_closed())
                 .map(|(id, _)| *id)
                 .collect(),
+            standing: None,
         }
     }
 
@@ -426,9 +450,13 @@ impl Membership {
     ///
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
     /// half-written. Not so if a gateway ended it: then what waits is dropped, as in Node. Acks that are awaited can come
-    /// no more, and those who await them are told at once. `work` counts this as work until it is done. Returns what goes on,
-    /// if anything does; nobody needs to await it.
-    pub(super) fn wind_down(self, reason: DisconnectReason, work: Work) -> Option<JoinHandle<()>> {
+    /// no more, and those who await them are told at once. `work` is dropped when it is done. Returns what goes on, if anything
+    /// does; nobody needs to await it.
+    pub(super) fn wind_down(
+        self,
+        reason: DisconnectReason,
+        work: impl Sized + 'static,
+    ) -> Option<JoinHandle<()>> {
         let Self {
             socket,
             gateway,

@@ -9,14 +9,17 @@ use actix::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{departure::Departure, record::JoinId};
+use super::{
+    departure::Departure,
+    record::{JoinId, Record},
+};
 use crate::{
     engine_io::{
         dialect::Dialect,
         encoded::{Encoded, PollingBody},
         sid::InstanceId,
     },
-    hub::question::Answers,
+    hub::{hub_ref::HubRef, question::Answers, recovery::EmitToOne, replay::Logged},
     relay,
     socket_io::{
         args::Args,
@@ -98,6 +101,16 @@ pub struct ForSocket {
 }
 
 impl ForSocket {
+    /// The socket has ended, so the message goes where it can still be of use, if anywhere.
+    pub(super) fn give_back(self) {
+        if let What::Emit(emit) = self.what {
+            let Emit { record, args, hub } = *emit;
+            if let Some(hub) = hub {
+                hub.do_send(EmitToOne { record, args });
+            }
+        }
+    }
+
     /// Returns what is meant for a whole session, and not for one membership.
     pub fn for_session(what: What) -> Self {
         let join = JoinId(u32::MAX);
@@ -115,6 +128,10 @@ pub enum What {
         /// Whether a client that cannot take it at once goes without it.
         volatile: bool,
     },
+    /// A message that can be sent again to a client that has missed it. From the hub.
+    DeliverLogged(Arc<Logged>),
+    /// An event for this client alone that can be sent again. From gateways, if their clients may recover.
+    Emit(Box<Emit>),
     /// An event that the client is to acknowledge. From gateways.
     EmitWithAck(Box<EmitWithAck>),
     /// An event for many clients, each of which is to acknowledge it. From the hub.
@@ -124,15 +141,28 @@ pub enum What {
     /// For the session: see [`Departed`].
     Departed(Box<Departed>),
     /// For the session: packs it up. From the socket itself, behind what its own handlers have sent by then.
-    PackUp(Box<RoomsOfSockets>),
+    PackUp(Vec<LeftSocket>),
     /// For the session: what the instance from which it has come says. From the socket itself, behind what came by way of the hub
     /// before.
     FromFormer(Box<relay::Answer>),
+    /// For the session, which is over: its actor stops, behind all that was sent to it before. From the socket itself.
+    LastCall,
     /// The end of the membership. From gateways and from the hub.
     Disconnect {
         /// Whether all of the client's memberships end, and its connection with them.
         whole_connection: bool,
     },
+}
+
+/// An event for one client that can be sent again.
+#[derive(Debug)]
+pub struct Emit {
+    /// The client's record: if its membership has ended, the hub knows whether it may come back.
+    pub record: Arc<Record>,
+    /// Name and arguments of the event.
+    pub args: Args,
+    /// Who takes it if the socket has ended before it comes.
+    pub hub: Option<HubRef>,
 }
 
 /// An event that the client is to acknowledge.
@@ -171,12 +201,20 @@ pub struct ProbeElsewhere {
     pub reply: oneshot::Sender<Option<Arc<Departure>>>,
 }
 
-/// The hub has let this session's sockets go, with the rooms that each was in beside its own; or has not, because of namespaces that
-/// nobody listens to where it goes. From the hub, behind all that it had for them.
-pub type Departed = Result<RoomsOfSockets, Vec<Namespace>>;
+/// A socket that the hub has let go.
+#[derive(Debug)]
+pub struct LeftSocket {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its id there.
+    pub id: SocketId,
+    /// The rooms that it was in beside its own.
+    pub rooms: HashSet<Room>,
+}
 
-/// Sockets, and the rooms that each is in beside its own.
-pub type RoomsOfSockets = Vec<(Namespace, SocketId, HashSet<Room>)>;
+/// The hub has let this session's sockets go; or has not, because of namespaces that nobody listens to where it goes. From the hub,
+/// behind all that it had for them.
+pub type Departed = Result<Vec<LeftSocket>, Vec<Namespace>>;
 
 /// What the instance to which this session moves, or has moved, says. From the relay.
 #[derive(Debug, Message)]

@@ -1,12 +1,12 @@
 //! Sockets: one actor per client session.
 //!
 //! Reading order: `messages` (the door), `inbox` (the way to it from hub and gateways), `actor` (the session's life), `polling` and `websocket_transport` (the two
-//! transports), `membership` (the namespaces it joined and the handlers that run), `acks` (those
-//! that it owes), `clock` (heartbeat and deadlines),
-//! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is
-//! kept of the first request), `record` (one socket of one namespace), `snapshot` (a socket as
-//! other servers see it), `portable` and `departure` (a session that moves to another instance), `endpoint` (the paths that speak Engine.IO), `work`
-//! (what goes on after a client left).
+//! transports), `membership` (the namespaces it joined and the handlers that run), `acks` (those that it owes), `clock`
+//! (heartbeat and deadlines), `rate` (how many events it may send), `outbox` (what waits to be written), `disconnect` (every way
+//! to end), `sessions` (who is here), `slots` (how many of each address), `handshake` (what is kept of the first request),
+//! `record` (one socket of one namespace), `snapshot` (a socket as other servers see it), `portable` and `departure` (a session
+//! that moves to another instance), `recovery` (how a client comes back to its sockets), `endpoint` (the paths that speak Engine.IO),
+//! `work` (what goes on after a client left).
 //!
 //! A Socket owns its transport, heartbeat, memberships and outbox; nobody else writes to the client, and sockets never
 //! address each other. Membership in rooms is the hub's.
@@ -24,8 +24,11 @@ pub mod messages;
 pub mod outbox;
 mod polling;
 pub mod portable;
+mod rate;
 pub mod record;
+pub mod recovery;
 pub mod sessions;
+pub mod slots;
 pub mod snapshot;
 pub(crate) mod websocket_transport;
 pub mod work;

@@ -105,6 +105,11 @@ impl Outbox {
         self.items.is_empty()
     }
 
+    /// Returns what differs once any of it was written, as long as nothing is appended.
+    pub fn position(&self) -> (usize, usize) {
+        (self.items.len(), self.front_written)
+    }
+
     /// Returns whether so much waits that no more should be asked of this client.
     pub fn is_congested(&self) -> bool {
         self.len_bytes > self.limit_bytes / 2

@@ -22,7 +22,7 @@ use crate::{
     socket_io::{
         args::Args,
         decoder::{AckId, check_placeholders},
-        ids::{Namespace, Room, SocketId},
+        ids::{Namespace, Pid, Room, SocketId},
         json,
     },
 };
@@ -110,6 +110,21 @@ pub struct PortableMembership {
     pub queue: Vec<PortableEvent>,
     /// Acks that the client owes, to somebody where the session comes from.
     pub awaited: Vec<AckId>,
+    /// Present if the client may come back to it after a disconnection.
+    pub standing: Option<PortableStanding>,
+}
+
+/// What makes a client that comes back known again.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortableStanding {
+    /// What it must show.
+    pub pid: Pid,
+    /// What `authorize` returned for it: JSON text.
+    pub authorized: String,
+    /// The last offset that it was sent where the session comes from.
+    pub offset: String,
+    /// Whether it has come back once.
+    pub is_recovered: bool,
 }
 
 /// A handler that runs where the session comes from.
@@ -335,6 +350,7 @@ impl PortableMembership {
                 })
                 .collect(),
             awaited: self.awaited.clone(),
+            standing: self.standing.clone(),
         }
     }
 }
@@ -365,6 +381,7 @@ impl MembershipText {
             is_new: self.new,
             running: self.running,
             awaited: self.awaited,
+            standing: self.standing,
         })
     }
 }
@@ -434,6 +451,8 @@ struct MembershipText {
     running: Vec<PortableCall>,
     queue: Vec<EventText>,
     awaited: Vec<AckId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    standing: Option<PortableStanding>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -605,6 +624,12 @@ mod tests {
                     ack: Some(AckId(0)),
                 }],
                 awaited: vec![AckId(7)],
+                standing: Some(PortableStanding {
+                    pid: Pid::parse("hiddenhiddenhiddenhi").unwrap(),
+                    authorized: r#"{"user":"hidden"}"#.to_owned(),
+                    offset: "k3J9x_-a17".to_owned(),
+                    is_recovered: true,
+                }),
             }],
         }
     }

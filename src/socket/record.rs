@@ -24,6 +24,18 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinId(pub u32);
 
+/// Whether a client may come back to what it had; see [`super::recovery`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recoverable {
+    /// It may not.
+    #[default]
+    No,
+    /// It may, and this is its first connection.
+    Yes,
+    /// It may, and did.
+    Recovered,
+}
+
 /// One socket of one namespace.
 #[derive(Debug)]
 pub struct Record {
@@ -37,6 +49,8 @@ pub struct Record {
     pub instance: InstanceId,
     /// The request that opened its client's session.
     pub handshake: Arc<Handshake>,
+    /// Whether its client may come back.
+    pub recoverable: Recoverable,
     /// JSON text: a tree of it would take several times as much, in every socket.
     data: Mutex<Box<str>>,
     has_left: AtomicBool,
@@ -58,6 +72,7 @@ impl Record {
             join,
             instance,
             handshake,
+            recoverable: Recoverable::No,
             data: Mutex::new(data.to_string().into()),
             has_left: AtomicBool::new(false),
         }
@@ -66,6 +81,13 @@ impl Record {
     /// Returns `data`.
     pub fn data(&self) -> Value {
         parse(&self.lock())
+    }
+
+    /// Sets whether its client may come back.
+    #[must_use]
+    pub fn with_recoverable(mut self, recoverable: Recoverable) -> Self {
+        self.recoverable = recoverable;
+        self
     }
 
     /// Returns `data` as JSON text.

@@ -14,7 +14,7 @@ use std::{
 use actix::Addr;
 use tokio::sync::watch;
 
-use super::{actor::SocketActor, inbox::InboxRef};
+use super::{actor::SocketActor, inbox::InboxRef, slots::Slot};
 use crate::engine_io::{dialect::Revision, handshake::TransportName, sid::Sid};
 
 /// A session, as the HTTP layer sees it.
@@ -27,6 +27,8 @@ pub struct Session {
     /// The revision that it speaks, for its whole life.
     pub revision: Revision,
     is_websocket: AtomicBool,
+    /// Its place among those of its address; free once nobody holds the session any more.
+    _slot: Slot,
 }
 
 impl Session {
@@ -75,6 +77,7 @@ impl Sessions {
         inbox: InboxRef,
         transport: TransportName,
         revision: Revision,
+        slot: Slot,
     ) -> Arc<Session> {
         let is_websocket = AtomicBool::new(transport == TransportName::WebSocket);
         let session = Arc::new(Session {
@@ -82,6 +85,7 @@ impl Sessions {
             inbox,
             revision,
             is_websocket,
+            _slot: slot,
         });
         let mut sessions = self.lock();
         sessions.insert(sid, Arc::clone(&session));

@@ -222,7 +222,7 @@ impl Probe {
     /// It reads nothing: it is to end with this frame.
     pub(crate) fn answer(&mut self) -> Result<(), CloseFrame> {
         let pushed = self.outbox.push(encoded::pong_probe());
-        pushed.map_err(|_| CloseFrame::BARE)
+        pushed.or(Err(CloseFrame::BARE))
     }
 
     /// Returns what the session goes on with: the transport, and its outbox, in which all of `waiting` stands behind what is to be

@@ -50,6 +50,25 @@ impl Args {
         }
     }
 
+    /// Returns the same with one more element, a text that needs no escapes in JSON. There is an element already.
+    pub(super) fn with_last(&self, text: &str) -> Self {
+        let mut json = String::with_capacity(self.json.len() + text.len() + 3);
+        self.write_with_last(&mut json, text);
+        Self {
+            json: json.into(),
+            attachments: self.attachments.clone(),
+        }
+    }
+
+    /// Writes the JSON array text with one more element, see [`Self::with_last`].
+    pub(super) fn write_with_last(&self, json: &mut String, text: &str) {
+        let open = self.json.trim_end();
+        json.push_str(open.strip_suffix(']').unwrap_or(open));
+        json.push_str(",\"");
+        json.push_str(text);
+        json.push_str("\"]");
+    }
+
     /// Returns the text of the first element: of an event, its name.
     pub fn first(&self) -> Option<&str> {
         json::check_array(&self.json).ok()?.first
@@ -94,6 +113,20 @@ mod tests {
             let args = Args::from_parts(json.into(), vec![Bytes::from_static(&[1])]);
             assert_eq!(args.without_name().json(), rest, "{json}");
             assert_eq!(args.without_name().attachments().len(), 1);
+        }
+    }
+
+    #[test]
+    fn an_offset_stands_behind_all_arguments() {
+        for (json, more) in [
+            (r#"["a"]"#, r#"["a","o"]"#),
+            (r#"[7,[1]]"#, r#"[7,[1],"o"]"#),
+            (" [ \"]\" ] \n", " [ \"]\" ,\"o\"]"),
+        ] {
+            let args = Args::from_parts(json.into(), vec![Bytes::from_static(&[1])]);
+            assert_eq!(args.with_last("o").json(), more, "{json}");
+            assert!(json::check_array(more).is_ok());
+            assert_eq!(args.with_last("o").attachments().len(), 1);
         }
     }
 }

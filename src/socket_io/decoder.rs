@@ -160,6 +160,11 @@ impl Decoder {
         }
     }
 
+    /// Returns whether attachments are due before anything else may come.
+    pub fn awaits_attachments(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Returns the messages of a packet that is not whole yet: another decoder that is given them goes on from there.
     pub fn unfinished(&self) -> Vec<Message> {
         let Some(pending) = &self.pending else {

@@ -13,11 +13,12 @@ use serde_json::Value;
 use super::{
     args::Args,
     decoder::AckId,
-    ids::{Namespace, SocketId},
+    ids::{Namespace, Pid, SocketId},
     msgpack_packet,
     parser::Parser,
 };
-use crate::{engine_io::encoded::Encoded, msgpack::EncodeError};
+use crate::engine_io::encoded::Encoded;
+pub use crate::msgpack::EncodeError;
 
 /// Writes type, attachment count and namespace: what stands before the ack id.
 fn head(plain: char, binary: char, namespace: &Namespace, args: Option<&Args>) -> String {
@@ -63,6 +64,24 @@ pub fn event(
     Ok(Encoded::new(&text, args.attachments()))
 }
 
+/// Encodes an event without ack id, with an offset behind its arguments; see [`super::recovery`].
+///
+/// # Errors
+/// As those of [`event`].
+pub fn event_with_offset(
+    parser: Parser,
+    namespace: &Namespace,
+    args: &Args,
+    offset: &str,
+) -> Result<Arc<Encoded>, EncodeError> {
+    if parser == Parser::MessagePack {
+        return event(parser, namespace, None, &args.with_last(offset));
+    }
+    let mut text = head('2', '5', namespace, Some(args));
+    args.write_with_last(&mut text, offset);
+    Ok(Encoded::new(&text, args.attachments()))
+}
+
 /// Encodes the answer to a client's event.
 ///
 /// # Errors
@@ -83,14 +102,23 @@ pub fn ack(
     Ok(Encoded::new(&text, args.attachments()))
 }
 
-/// Encodes the admission to a namespace.
-pub fn connect(parser: Parser, namespace: &Namespace, socket_id: &SocketId) -> Arc<Encoded> {
+/// Encodes the admission to a namespace; `pid`, if the client may come back to its state.
+pub fn connect(
+    parser: Parser,
+    namespace: &Namespace,
+    socket_id: &SocketId,
+    pid: Option<&Pid>,
+) -> Arc<Encoded> {
+    // The alphabet of both ids needs no escapes.
+    let ids = match pid {
+        Some(pid) => format!(r#"{{"sid":"{socket_id}","pid":"{}"}}"#, pid.expose()),
+        None => format!(r#"{{"sid":"{socket_id}"}}"#),
+    };
     if parser == Parser::MessagePack {
-        return sure(msgpack_packet::connect(namespace, socket_id));
+        return sure(msgpack_packet::connect(namespace, &ids));
     }
     let mut text = head('0', '0', namespace, None);
-    // The alphabet of socket ids needs no escapes.
-    _ = write!(text, r#"{{"sid":"{socket_id}"}}"#);
+    text.push_str(&ids);
     Encoded::new(&text, &[])
 }
 
@@ -158,12 +186,25 @@ mod tests {
         let id = SocketId::from("abcdefghijklmnopqrst");
         for (encoded, expected) in [
             (
-                connect(JSON, &main, &id),
+                connect(JSON, &main, &id, None),
                 r#"40{"sid":"abcdefghijklmnopqrst"}"#,
             ),
             (
-                connect(JSON, &events, &id),
+                connect(JSON, &events, &id, None),
                 r#"40/events,{"sid":"abcdefghijklmnopqrst"}"#,
+            ),
+            (
+                connect(
+                    JSON,
+                    &events,
+                    &id,
+                    Pid::parse("ABCDEFGHIJKLMNOPQRST").as_ref(),
+                ),
+                r#"40/events,{"sid":"abcdefghijklmnopqrst","pid":"ABCDEFGHIJKLMNOPQRST"}"#,
+            ),
+            (
+                event_with_offset(JSON, &events, &args(r#"["a",{}]"#, &[&[1]]), "o7").unwrap(),
+                "451-/events,[\"a\",{},\"o7\"]\u{1e}bAQ==",
             ),
             (
                 connect_error(JSON, &"/random".into(), "Invalid namespace", None),

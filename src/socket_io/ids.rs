@@ -8,9 +8,9 @@ use std::{borrow::Borrow, fmt};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytestring::ByteString;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Random bytes in a socket id; 15 of them are 20 characters of base64url.
+/// Random bytes in a socket id, and in a `pid`; 15 of them are 20 characters of base64url.
 const SOCKET_ID_BYTES: usize = 15;
 
 macro_rules! text_newtype {
@@ -116,15 +116,67 @@ impl SocketId {
     /// # Errors
     /// The system's random source failed.
     pub fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; SOCKET_ID_BYTES];
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(ByteString::from(URL_SAFE_NO_PAD.encode(bytes))))
+        random_text().map(Self)
     }
 
     /// Returns the room in which this socket is alone.
     pub fn room(&self) -> Room {
         Room(self.0.clone())
     }
+}
+
+/// The private id of a client in one namespace: 20 characters of `[A-Za-z0-9_-]`, told to that client alone. Whoever shows it
+/// gets the client's state after a disconnection, so no text of it is ever printed. Source: wire.md 2.6.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Pid(ByteString);
+
+impl Pid {
+    /// Returns a fresh one with 120 random bits.
+    ///
+    /// # Errors
+    /// The system's random source failed.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        random_text().map(Self)
+    }
+
+    /// Returns what a client shows, if it has the form of one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_one = text.len() == SOCKET_ID_BYTES * 4 / 3
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        is_one.then(|| Self(text.into()))
+    }
+
+    /// Returns the text, for its client alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pid(…)")
+    }
+}
+
+impl Serialize for Pid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("no pid"))
+    }
+}
+
+fn random_text() -> Result<ByteString, getrandom::Error> {
+    let mut bytes = [0; SOCKET_ID_BYTES];
+    getrandom::fill(&mut bytes)?;
+    Ok(ByteString::from(URL_SAFE_NO_PAD.encode(bytes)))
 }
 
 #[cfg(test)]
@@ -149,5 +201,25 @@ mod tests {
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         );
         assert_ne!(id, SocketId::random().unwrap());
+    }
+
+    #[test]
+    fn a_pid_is_as_random_has_one_form_and_is_never_printed() {
+        let pid = Pid::random().unwrap();
+        assert_eq!(Pid::parse(pid.expose()), Some(pid.clone()));
+        assert_ne!(pid, Pid::random().unwrap());
+        assert_eq!(format!("{pid:?}"), "Pid(…)");
+        for text in [
+            "",
+            "abcdefghijklmnopqrs",
+            "abcdefghijklmnopqrstu",
+            "abcdefghijklmnopqrs+",
+            "äbcdefghijklmnopqrs",
+        ] {
+            assert_eq!(Pid::parse(text), None, "{text}");
+        }
+        let json = serde_json::to_string(&pid).unwrap();
+        assert_eq!(serde_json::from_str::<Pid>(&json).unwrap(), pid);
+        assert!(serde_json::from_str::<Pid>(r#""x""#).is_err());
     }
 }

@@ -14,5 +14,6 @@ pub mod json;
 pub mod legacy;
 pub mod object;
 pub mod parser;
+pub mod recovery;
 
 mod msgpack_packet;

@@ -23,7 +23,7 @@ use rmp::encode::ByteBuf;
 use super::{
     args::Args,
     decoder::{AckId, DecodeError, MAX_ATTACHMENTS, Packet, RESERVED_EVENTS},
-    ids::{Namespace, SocketId},
+    ids::Namespace,
     json::MAX_DEPTH,
 };
 use crate::msgpack::{
@@ -70,11 +70,9 @@ pub(super) fn ack(namespace: &Namespace, id: AckId, args: &Args) -> Result<Bytes
     write(ACK, Some(id), &Data::Args(args), namespace)
 }
 
-/// Writes the admission to a namespace.
-pub(super) fn connect(namespace: &Namespace, socket_id: &SocketId) -> Result<Bytes, EncodeError> {
-    // The alphabet of socket ids needs no escapes.
-    let sid = format!(r#"{{"sid":"{socket_id}"}}"#);
-    write(CONNECT, None, &Data::Object(&sid), namespace)
+/// Writes the admission to a namespace; `ids` is JSON text of an object.
+pub(super) fn connect(namespace: &Namespace, ids: &str) -> Result<Bytes, EncodeError> {
+    write(CONNECT, None, &Data::Object(ids), namespace)
 }
 
 /// Writes the refusal of a namespace; `error` is JSON text of an object.

@@ -93,7 +93,7 @@ fn the_references_bytes_are_written() {
             "82a47479706501a36e7370a72f637573746f6d",
         ),
         (
-            connect(&main, &SocketId::from("abc")),
+            connect(&main, r#"{"sid":"abc"}"#),
             "83a47479706500a46461746181a3736964a3616263a36e7370a12f",
         ),
         (

@@ -6,7 +6,7 @@ import { io as io4 } from 'socket.io-client';
 import { io as io3 } from 'socket.io-client-3';
 import io2 from 'socket.io-client-2';
 
-import { PATIENCE, atEnd, eventually, exampleBin, next, startHub } from './support.mjs';
+import { PATIENCE, atEnd, eventually, exampleBin, next } from './support.mjs';
 
 const versionOf = (name) => createRequire(import.meta.url)(`${name}/package.json`).version;
 
@@ -43,15 +43,15 @@ export const TRANSPORTS = [
 /** A short heartbeat, so that it takes part in every case, and much time to answer, for a busy machine. */
 const SERVER_ENV = { PING_INTERVAL: '500', PING_TIMEOUT: '20000' };
 
-/** Starts a server of the matrix, which ends with the test. */
-export const startServer = (t, env) => startHub(t, { ...SERVER_ENV, ...env }, exampleBin('matrix'));
+/** Starts a server of the matrix in one of the places, which ends with the test. */
+export const startServer = (t, place, env) => place.start(t, { ...SERVER_ENV, ...env }, exampleBin('matrix'));
 
 /** Has a server for all tests of this suite. Returns how to get it once they run. */
-export function serverOfSuite(env) {
+export function serverOfSuite(place, env) {
   let hub;
   let end;
   before(async () => {
-    hub = await startServer({ after: (cleanUp) => { end = cleanUp; } }, env);
+    hub = await startServer({ after: (cleanUp) => { end = cleanUp; } }, place, env);
   });
   after(() => end?.());
   return () => hub;

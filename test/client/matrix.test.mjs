@@ -1,11 +1,11 @@
-/** The matrix: every client that people run, by every transport, in everything that they do. See matrix_server.rs. */
+/** The matrix: every client that people run, by every transport, in every place, in everything that they do. See matrix_server.rs. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import {
   CLIENTS, TRANSPORTS, Visitor, ask, endOfTransport, isActive, serverOfSuite, startServer,
 } from './matrix.support.mjs';
-import { eventually, next } from './support.mjs';
+import { PLACES, eventually, next } from './support.mjs';
 
 /** What JSON can hold, with what tends to be lost on the way. */
 const RICH = {
@@ -284,18 +284,22 @@ async function comesBack(visitor, socket, formerId) {
   assert.deepEqual(await said, ['welcome back']);
 }
 
-for (const client of CLIENTS) {
-  for (const transport of TRANSPORTS) {
-    const name = `${client.name}, ${transport.name}`;
-    // At a time, because most of a case is waiting.
-    describe(name, { concurrency: 4 }, () => {
-      const server = serverOfSuite(client.env);
-      for (const [rule, run] of Object.entries(CASES)) {
-        test(`${name}: ${rule}`, (t) => run(new Visitor(t, server(), client, transport)));
-      }
-      for (const [rule, run] of Object.entries(RESTARTS)) {
-        test(`${name}: ${rule}`, async (t) => run(new Visitor(t, await startServer(t, client.env), client, transport)));
-      }
-    });
+for (const place of PLACES) {
+  for (const client of CLIENTS) {
+    for (const transport of TRANSPORTS) {
+      const name = `${client.name}, ${transport.name}, ${place.name}`;
+      // At a time, because most of a case is waiting.
+      describe(name, { concurrency: 4 }, () => {
+        const server = serverOfSuite(place, client.env);
+        for (const [rule, run] of Object.entries(CASES)) {
+          test(`${name}: ${rule}`, (t) => run(new Visitor(t, server(), client, transport)));
+        }
+        for (const [rule, run] of Object.entries(RESTARTS)) {
+          test(`${name}: ${rule}`, async (t) => {
+            await run(new Visitor(t, await startServer(t, place, client.env), client, transport));
+          });
+        }
+      });
+    }
   }
 }

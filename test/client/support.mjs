@@ -7,7 +7,8 @@ import { createClient } from 'redis';
 import { Server } from 'socket.io';
 import { io } from 'socket.io-client';
 
-import { PATIENCE, atEnd, eventually } from '../support/hub.mjs';
+import { Cluster } from '../support/cluster.mjs';
+import { PATIENCE, atEnd, eventually, startHub } from '../support/hub.mjs';
 
 export * from '../support/hub.mjs';
 
@@ -16,6 +17,12 @@ export const MODES = [
   { name: 'polling only', options: { transports: ['polling'] } },
   { name: 'websocket only', options: { transports: ['websocket'] } },
   { name: 'polling, then upgrade', options: {} },
+];
+
+/** Where clients come to: one instance, or three behind a balancer that is against sticky sessions. `start` is as `startHub`. */
+export const PLACES = [
+  { name: 'at one instance', start: startHub },
+  { name: 'never twice at the same instance', start: (t, env, bin) => Cluster.start(t, env, { bin }) },
 ];
 
 /** Makes a client that is not yet connected to anything but may be on its way; it ends with the test. */
@@ -82,6 +89,22 @@ export function ask(socket, event, ...args) {
   return new Promise((resolve, reject) => {
     socket.timeout(PATIENCE).emit(event, ...args, (error, ...reply) => (error ? reject(error) : resolve(reply)));
   });
+}
+
+/**
+ * Waits until the server answers this client, whose connection may end meanwhile, or have ended without its knowing. If it is to be
+ * `isSettled`, as well.
+ */
+export async function isServed(socket, ms = PATIENCE, isSettled = () => true) {
+  await eventually(
+    async () => {
+      if (!socket.connected || !isSettled(socket)) return false;
+      const answer = await Promise.race([ask(socket, 'echo', 'served?'), next(socket, 'disconnect').then(() => null)]);
+      return answer?.[0] === 'served?' && isSettled(socket);
+    },
+    () => `a client that is served (connected: ${socket.connected}, by ${socket.io.engine?.transport?.name})`,
+    ms,
+  );
 }
 
 let probes = 0;

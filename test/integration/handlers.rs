@@ -9,8 +9,8 @@ use std::{
 };
 
 use sockhop::{
+    config::DEFAULT_MAX_BACKLOG,
     gateways::{Ack, Arg, Event, Gateway, HandlerError, Refusal, Reply, SocketRef},
-    socket::actor::MAX_BACKLOG_BYTES,
 };
 use tokio::sync::{Notify, watch};
 
@@ -37,7 +37,7 @@ async fn a_burst_to_a_client_that_reads_is_delivered_whole() {
         Ok::<_, HandlerError>(())
     });
     let small = |config: &mut sockhop::config::Config| config.engine.max_payload = 100_000;
-    const { assert!(75 * 60_000 > MAX_BACKLOG_BYTES) };
+    const { assert!(75 * 60_000 > DEFAULT_MAX_BACKLOG) };
     let server = TestServer::of(small, |app| app.gateway(gateway));
     let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
     websocket.send(r#"42/a,["burst"]"#).await;
@@ -99,7 +99,7 @@ async fn a_connect_reply_that_overflows_leaves_no_member() {
     let (release, gate) = watch::channel(false);
     let a = Gateway::new("/a").on("fill", |socket: SocketRef, (): ()| async move {
         // Two messages in a backlog: one of them alone may be of any size.
-        socket.emit("x", "y".repeat(2 * MAX_BACKLOG_BYTES - 100))
+        socket.emit("x", "y".repeat(2 * DEFAULT_MAX_BACKLOG - 100))
     });
     let b = Gateway::new("/b")
         .authorize(move |_| {

@@ -2,7 +2,8 @@
 //! session is left; where memory is the target, the binary runs as a process of its own and its peak is bounded.
 //!
 //! Not here: whatever another room covers already (the table below), Redis' side, tokens (`auth::token`'s own tests), and
-//! features that do not exist: compression, state recovery, rooms that a client may choose, metrics, limits per address.
+//! features that do not exist: compression, state recovery, rooms that a client may choose. What each setting for a limit does: `limits`; what many
+//! clients cost together: `bounded`.
 //!
 //! | corpus | test |
 //! | --- | --- |
@@ -877,7 +878,7 @@ async fn attachments_must_come_when_they_are_due_and_only_then() {
     let poller = Poller::join_main(server.addr).await;
     poller.ok("bAQ==").await;
     assert_eq!(poller.payload().await, "6\u{1e}1");
-    // What never comes keeps nobody waiting: the session goes on as far as its heartbeat does.
+    // What never comes keeps nobody waiting: `limits` has its end.
     let mut websocket = WebSocket::join_main(server.addr).await;
     websocket.send(header).await;
     websocket.send("3").await;

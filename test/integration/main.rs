@@ -8,6 +8,9 @@
 //! | `upgrade` | from polling to WebSocket, with its races |
 //! | `eio3` | clients of Engine.IO revision 3, and base64 in the place of binary |
 //! | `hostile` | what strangers send to do harm: answers, and memory that stays bounded |
+//! | `limits` | what each limit does to whoever meets it, and how it is told |
+//! | `bounded` | memory, whatever many clients do at once, and that nothing of them stays |
+//! | `soak` | clients that come and go in every way, for as long as one likes |
 //! | `namespaces` | who may join what, and what ends a connection |
 //! | `events` | events, acks, binary, order, slow and broken handlers |
 //! | `gateways` | what the library offers an application: state, data, rooms, selections, failures |
@@ -21,7 +24,9 @@
 //! | `cluster` | two instances on one Redis that may fail |
 //! | `redis_fails` | everything that Redis can do to two instances under a steady stream of events |
 //! | `redis_ways` | TLS, Unix sockets, ACL users |
+//! | `recovery` | clients that come back to what they had |
 //! | `relay` | polling without sticky sessions |
+//! | `moves` | sessions that move to another instance |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
 //! | `sharded` | the sharded adapter: on one Redis in all modes, and on a Redis Cluster that moves slots and loses a master |
 //! | `tidy` | the house rules that a machine can check |
@@ -33,6 +38,7 @@
 )]
 
 mod accounts;
+mod bounded;
 mod chat;
 mod cluster;
 mod eio3;
@@ -41,6 +47,8 @@ mod gateways;
 mod handlers;
 mod handshake;
 mod hostile;
+mod limits;
+mod moves;
 mod msgpack;
 mod namespaces;
 #[path = "../support/ops_gateway.rs"]
@@ -49,11 +57,15 @@ mod origins;
 mod pages;
 mod polling;
 mod program;
+mod recovery;
+#[path = "../support/recovery_gateway.rs"]
+mod recovery_gateway;
 mod redis_fails;
 mod redis_ways;
 mod relay;
 mod server_api;
 mod sharded;
+mod soak;
 mod support;
 mod tidy;
 mod upgrade;

@@ -1,9 +1,9 @@
 //! The binary: settings, faults at start, SIGTERM, `kill -9`.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, process::Stdio};
 
 use crate::support::{
-    http::{Poller, post_json},
+    http::{Poller, num_connections, post_json},
     program::{Program, command, run},
     websocket::WebSocket,
 };
@@ -131,6 +131,34 @@ async fn accounts_and_tokens_survive_kill_9() {
         200
     );
     WebSocket::join_events(program.addr, &token).await;
+}
+
+#[actix_rt::test]
+async fn it_takes_as_many_open_files_as_it_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    // A shell that gives little and forbids no more.
+    let mut few = command(dir.path(), &[]);
+    let binary = few.get_program().to_owned();
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", "ulimit -Sn 64 && exec \"$0\""])
+        .arg(binary)
+        .current_dir(dir.path())
+        .env_clear()
+        .envs(
+            few.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    few = shell;
+    let program = Program::spawn(few);
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(WebSocket::open(program.addr).await);
+    }
+    assert_eq!(num_connections(program.addr).await, 100);
 }
 
 #[test]

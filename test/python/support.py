@@ -20,6 +20,10 @@ import socketio
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = ROOT / os.environ.get('CARGO_TARGET_DIR', 'target') / 'debug/examples/matrix'
+CLUSTER = ROOT / 'test/support/matrix_cluster.mjs'
+
+# A short heartbeat, so that it takes part in every case, and much time to answer.
+HEARTBEAT = {'PING_INTERVAL': '500', 'PING_TIMEOUT': '20000'}
 
 # How long a test waits for what should happen at once, in seconds.
 PATIENCE = 10 * float(os.environ.get('PATIENCE', '1'))
@@ -68,9 +72,7 @@ class Server:
                     'HOST': '127.0.0.1',
                     'PORT': self.url.rsplit(':', 1)[1] if self.url else '0',
                     'DATA_DIR': self.directory.name,
-                    # A short heartbeat, so that it takes part in every case, and much time to answer.
-                    'PING_INTERVAL': '500',
-                    'PING_TIMEOUT': '20000',
+                    **HEARTBEAT,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -95,6 +97,29 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+class Cluster:
+    """Three servers of the matrix, whose balancer sends no two requests of a session in a row to the same."""
+
+    def __init__(self, on_end):
+        self.process = subprocess.Popen(
+            ['node', CLUSTER],
+            env={**os.environ, **HEARTBEAT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        on_end(self.end)
+        listening = re.search(r'listening on (http://\S+)', self.process.stdout.readline())
+        if not listening:
+            raise AssertionError(f'{CLUSTER} ended before it listened')
+        self.url = listening[1]
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait(PATIENCE)
+        self.process.stdout.close()
 
 
 class Client:

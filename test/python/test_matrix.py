@@ -5,7 +5,7 @@ import unittest
 
 import socketio
 
-from support import Client, Server, eventually
+from support import Client, Cluster, Server, eventually
 
 # What JSON can hold, with what tends to be lost on the way.
 RICH = {
@@ -24,15 +24,16 @@ rooms = (f'room {number}' for number in itertools.count())
 
 
 class Cases:
-    """What each transport must do. The server is shared, but for the cases in which it does not stay."""
+    """What each transport must do, at one server or at any of several. They are shared."""
 
     # What the client is told, and what it must come to.
     transports = None
     ends_with = None
+    place = Server
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(cls.addClassCleanup)
+        cls.server = cls.place(cls.addClassCleanup)
 
     def new(self, server=None, **options):
         return Client(self, (server or self.server).url, self.transports, **options)
@@ -202,6 +203,10 @@ class Cases:
         eventually(lambda: client.packets.num_pings >= 3, '3 heartbeats')
         self.assertEqual(client.ask('who-am-i')['id'], client_id)
 
+
+class Restarts:
+    """What each transport must do when its server does not stay."""
+
     def assert_back(self, server, client, former_id):
         """Waits for the client of a server that was started again. It must be as good as new."""
         client.next('connect', 2)
@@ -245,17 +250,34 @@ class Cases:
         self.assert_back(server, client, former_id)
 
 
-class Polling(Cases, unittest.TestCase):
+class Polling(Cases, Restarts, unittest.TestCase):
     transports = ['polling']
     ends_with = 'polling'
 
 
-class WebSocket(Cases, unittest.TestCase):
+class WebSocket(Cases, Restarts, unittest.TestCase):
     transports = ['websocket']
     ends_with = 'websocket'
 
 
-class Upgrade(Cases, unittest.TestCase):
+class Upgrade(Cases, Restarts, unittest.TestCase):
+    ends_with = 'websocket'
+
+
+class PollingAnywhere(Cases, unittest.TestCase):
+    place = Cluster
+    transports = ['polling']
+    ends_with = 'polling'
+
+
+class WebSocketAnywhere(Cases, unittest.TestCase):
+    place = Cluster
+    transports = ['websocket']
+    ends_with = 'websocket'
+
+
+class UpgradeAnywhere(Cases, unittest.TestCase):
+    place = Cluster
     ends_with = 'websocket'
 
 

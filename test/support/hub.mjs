@@ -41,8 +41,8 @@ process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
 
-/** Starts a process and keeps what it prints. */
-function start(command, args, options) {
+/** Starts a process and keeps what it prints. It is killed if the test process goes away; `ended` is the promise of `{code, signal}`. */
+export function startProcess(command, args, options) {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
   const started = { child, log: '', ended: null };
   const keep = (chunk) => { started.log += chunk; child.emit('log'); };
@@ -56,7 +56,8 @@ function start(command, args, options) {
   return started;
 }
 
-async function within(ms, promise, what) {
+/** Waits for this promise, but no longer than that. */
+export async function within(ms, promise, what) {
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`${what()} (waited ${ms} ms)`)), ms);
@@ -148,8 +149,22 @@ class Hub {
     return this.process?.log ?? '';
   }
 
+  get isRunning() {
+    const child = this.process?.child;
+    return Boolean(child) && child.exitCode === null && child.signalCode === null;
+  }
+
+  /** The ids of all instances that a client may land at; a cluster has several. */
+  async instances() {
+    return [(await this.readyz()).instance];
+  }
+
+  async numConnections() {
+    return (await this.readyz()).connections;
+  }
+
   async start() {
-    const started = start(this.bin, [], {
+    const started = startProcess(this.bin, [], {
       // Its own directory, so that no .env of the repository takes part.
       cwd: this.directory,
       env: {
@@ -258,7 +273,7 @@ class Redis {
 
   /** Starts it and waits until it answers PING. What it held before is there again. */
   async start() {
-    this.process = start('redis-server', [
+    this.process = startProcess('redis-server', [
       '--port', String(this.port), '--bind', '127.0.0.1', '--dir', this.directory,
       '--save', '', '--appendonly', 'yes', '--appendfsync', 'always', ...this.args,
     ]);

@@ -18,7 +18,7 @@ test('three clients on two instances, one click, 3 of 3 received', async (t) => 
   await page.connect();
   const places = new Set();
   for (const number of [1, 2, 3]) {
-    await page.part(number, 'transport', /^websocket$/);
+    await page.part(number, 'transport', /^websocket, upgraded$/);
     await page.part(number, 'instance', /[^–]/);
     places.add(await page.card(number).locator('[data-part="instance"]').textContent());
   }

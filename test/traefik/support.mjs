@@ -113,17 +113,19 @@ export async function startTraefik(t, [first, second]) {
   return traefik;
 }
 
-/** The whole of it. `instances` maps the id of each instance to its hub. */
-export async function startCluster(t, env = {}) {
+/** The whole of it. `instances` maps the id of each instance to its hub. Traefik reaches each by way of `front(t, hub)`. */
+export async function startCluster(t, front = (_, hub) => hub) {
   const redis = await startRedis(t);
-  const hubs = await startHubs(t, [{ REDIS_URL: redis.url, ...env }, { REDIS_URL: redis.url, ...env }]);
+  const hubs = await startHubs(t, [{ REDIS_URL: redis.url }, { REDIS_URL: redis.url }]);
   const instances = new Map();
   for (const hub of hubs) {
     await eventually(async () => (await hub.readyz()).ready, 'a hub that is ready');
     instances.set((await hub.readyz()).instance, hub);
   }
-  const traefik = await startTraefik(t, hubs.map((hub) => hub.url));
-  return { redis, hubs, instances, traefik };
+  const fronts = [];
+  for (const hub of hubs) fronts.push(await front(t, hub));
+  const traefik = await startTraefik(t, fronts.map(({ url }) => url));
+  return { redis, hubs, fronts, instances, traefik };
 }
 
 /**

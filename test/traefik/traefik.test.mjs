@@ -6,6 +6,7 @@ import {
   account, arrive, arriveAll, ask, census, crosses, eventually, newUsername, proper, receivesProper, startCluster, startHub,
   startRedis, startTraefik,
 } from './support.mjs';
+import { clientsStay } from '../support/round_robin.mjs';
 
 /** Waits until both hubs hear each other. */
 async function joined(sockets) {
@@ -42,19 +43,10 @@ test('clients land on both instances, and one event reaches all, its sender incl
   for (const socket of sockets) assert.equal(proper(socket).length, 6);
 });
 
-for (const [name, options] of [['polling only', { transports: ['polling'] }], ['default transports', {}]]) {
-  test(`clients whose requests land anywhere stay, and miss nothing: ${name}`, async (t) => {
-    const { traefik } = await startCluster(t);
-    const token = await traefik.token();
-    const sockets = await arriveAll(t, traefik, token, 4, options);
-    const numbers = Array.from({ length: 50 }, (_, number) => number);
-    for (const number of numbers) sockets[0].emit('test-event', number);
-    for (const socket of sockets) assert.deepEqual(await receivesProper(socket, 50), numbers);
-    const payload = { text: 'é', bytes: Buffer.from([0, 255]) };
-    for (const socket of sockets) assert.deepEqual(await ask(socket, 'echo', payload), [payload]);
-    for (const socket of sockets) assert.deepEqual(socket.disconnects, []);
-  });
-}
+clientsStay(async (t, front) => {
+  const { traefik, ...cluster } = await startCluster(t, front);
+  return { ...cluster, url: traefik.url, token: () => traefik.token() };
+});
 
 test('who registers through Traefik logs in at either instance, and the other way round', async (t) => {
   const { traefik, hubs } = await startCluster(t);

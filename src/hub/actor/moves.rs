@@ -20,7 +20,7 @@ use crate::{
     },
     redis_bridge::messages::ForBridge,
     socket::{
-        messages::{DeliverWithAck, Departed, ForSocket, What},
+        messages::{DeliverWithAck, Departed, ForSocket, LeftSocket, What},
         record::Record,
     },
     socket_io::{
@@ -118,13 +118,11 @@ impl Hub {
     }
 
     /// Lets a question of this instance wait for those who are expected: they are members nowhere now, and would be forgotten.
-    ///
-    /// # Errors
-    /// It need not, or cannot, wait; it is handed back.
-    pub(super) fn postpone(&mut self, ask: Ask) -> Result<(), Ask> {
+    /// One that need not, or cannot, wait is handed back.
+    pub(super) fn postpone(&mut self, ask: Ask) -> Option<Ask> {
         let may_wait = matches!(ask.question, Question::Rooms | Question::Sockets { .. });
-        if self.arrivals.is_empty() || !may_wait {
-            return Err(ask);
+        if self.arrivals.is_empty() || !may_wait || !self.arrivals.has_room() {
+            return Some(ask);
         }
         let Ask {
             namespace,
@@ -137,16 +135,8 @@ impl Hub {
         let asked = self
             .arrivals
             .ask(&namespace, question, answers, 0, Origin::Own, owed);
-        match asked {
-            Ok(_) => Ok(()),
-            Err((question, answers)) => Err(Ask {
-                namespace,
-                question,
-                timeout,
-                is_local,
-                answers,
-            }),
-        }
+        self.after_giving_up(asked.len());
+        None
     }
 
     /// Answers a question, as far as this instance goes; one of another instance, when those who are expected have come, see
@@ -166,7 +156,7 @@ impl Hub {
             // Who asks for ids alone cannot wait: it is the bridge itself, or a server of old that nobody runs beside us.
             Question::SocketIds { .. } | Question::ServerEvent { .. } => (0, false),
         };
-        if self.arrivals.is_empty() || !may_wait {
+        if self.arrivals.is_empty() || !may_wait || !self.arrivals.has_room() {
             return self.answer_now(namespace, question, answers, num_clients);
         }
         let owed = if origin == Origin::Own {
@@ -179,13 +169,7 @@ impl Hub {
         let asked = self
             .arrivals
             .ask(namespace, question, answers, num_clients, origin, owed);
-        match asked {
-            Ok(given_up) => self.after_giving_up(given_up.len()),
-            Err((question, answers)) if owed == Owed::Answer => {
-                self.answer_now(namespace, question, &answers, num_clients);
-            }
-            Err(_) => {}
-        }
+        self.after_giving_up(asked.len());
     }
 
     /// Makes members of a session that has come, and hands it what passed meanwhile.
@@ -238,6 +222,11 @@ impl Hub {
                     return;
                 }
                 match command {
+                    Command::Broadcast(broadcast)
+                        if self.recovery.is_some() && !broadcast.flags.volatile =>
+                    {
+                        self.emit_to_one(record, broadcast.args.clone());
+                    }
                     Command::Broadcast(broadcast) => {
                         let message = encode::event(self.parser, namespace, None, &broadcast.args)
                             .inspect_err(|err| {
@@ -342,7 +331,7 @@ impl Handler<Depart> for Hub {
             Ok(members) => members,
             Err(missing) => return tell(Err(missing)),
         };
-        let mut rooms = Vec::with_capacity(members.len());
+        let mut left = Vec::with_capacity(members.len());
         for (namespace, id) in members {
             let mut of_socket = self.rooms().rooms_of(&namespace, &id);
             of_socket.remove(id.as_str());
@@ -351,11 +340,15 @@ impl Handler<Depart> for Hub {
             }
             self.gone
                 .insert((namespace.clone(), id.clone()), of_socket.clone());
-            rooms.push((namespace, id, of_socket));
+            left.push(LeftSocket {
+                namespace,
+                id,
+                rooms: of_socket,
+            });
         }
         // In this very turn: see `arrivals`.
         self.tell_bridge(|| ForBridge::Behind { to, payload: end });
-        tell(Ok(rooms));
+        tell(Ok(left));
     }
 }
 

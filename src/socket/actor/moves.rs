@@ -30,14 +30,17 @@ use super::{
         endpoint::Layer,
         inbox::InboxRef,
         membership::Membership,
-        messages::{Departed, ForSocket, FromNext, ProbeElsewhere, RoomsOfSockets, What},
+        messages::{Departed, ForSocket, FromNext, LeftSocket, ProbeElsewhere, What},
         outbox::Outbox,
         portable::{Portable, PortableMembership, Undelivered},
-        record::{JoinId, Record},
+        rate::Rate,
+        record::{JoinId, Record, Recoverable},
+        recovery::Standing,
+        slots::Slot,
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
-    Behind, Phase, Services, Socket, SocketActor, Take, Transport,
+    Behind, LastCall, Phase, Services, Socket, SocketActor, Take, Transport,
 };
 use crate::{
     engine_io::{encoded::Encoded, handshake::TransportName},
@@ -128,6 +131,8 @@ pub struct Newcomer {
     pub(crate) probe: Probe,
     /// The way to where it comes from.
     pub call: MoveCall,
+    /// Its place among those of its address.
+    pub slot: Slot,
 }
 
 impl Socket {
@@ -138,6 +143,7 @@ impl Socket {
             portable,
             probe,
             call,
+            slot,
         } = newcomer;
         let unpacked = match Unpacked::of(services, portable, probe.dialect()) {
             Ok(unpacked) => unpacked,
@@ -166,12 +172,15 @@ impl Socket {
                     portable.connect_within,
                 );
                 clock.await_anew(now, &services.config);
+                if decoder.awaits_attachments() {
+                    clock.await_attachments(now, &services.config);
+                }
                 let (transport, outbox) = probe.into_transport(outbox);
                 let teller = call.teller();
                 let mut calls = HashMap::new();
                 let mut members = Vec::new();
                 let mut memberships = Vec::new();
-                for ((packed, gateway), number) in
+                for ((mut packed, gateway), number) in
                     portable.memberships.into_iter().zip(gateways).zip(0_u32..)
                 {
                     let join = JoinId(number);
@@ -184,9 +193,18 @@ impl Socket {
                         &serde_json::Value::Null,
                     );
                     record.set_data_text(&packed.data);
-                    let record = Arc::new(record);
+                    let standing = packed.standing.take().zip(services.recovery.as_ref());
+                    let standing = standing.map(|(packed, recovery)| {
+                        let is_recovered = packed.is_recovered;
+                        (Standing::unpack(recovery, packed), is_recovered)
+                    });
+                    let record = Arc::new(record.with_recoverable(match &standing {
+                        None => Recoverable::No,
+                        Some((_, false)) => Recoverable::Yes,
+                        Some((_, true)) => Recoverable::Recovered,
+                    }));
                     members.push((Arc::clone(&record), inbox.address(), packed.rooms.clone()));
-                    memberships.push(member(
+                    let mut membership = member(
                         services,
                         join,
                         record,
@@ -195,7 +213,9 @@ impl Socket {
                         packed,
                         &teller,
                         &mut calls,
-                    ));
+                    );
+                    membership.standing = standing.map(|(standing, _)| Box::new(standing));
+                    memberships.push(membership);
                 }
                 let (installed, is_installed) = oneshot::channel();
                 services.hub.do_send(Bring {
@@ -231,6 +251,7 @@ impl Socket {
                     inbox.address(),
                     TransportName::WebSocket,
                     revision,
+                    slot,
                 );
                 Self {
                     sid: portable.sid,
@@ -247,6 +268,7 @@ impl Socket {
                     probe: None,
                     outbox,
                     decoder,
+                    rate: Rate::new(now, services.config.max_event_rate),
                     admissions: Vec::new(),
                     next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
                     memberships,
@@ -257,6 +279,7 @@ impl Socket {
                     are_handlers_held: false,
                     have_handlers_moved: false,
                     moving: Some(Box::new(moving)),
+                    last_call: LastCall::Open,
                 }
             })
         });
@@ -408,9 +431,9 @@ impl Socket {
 
     /// The hub has let the sockets go. From now on what handlers send goes by way of the hub; what they have sent is on its way to the
     /// inbox.
-    fn departed(&mut self, rooms: RoomsOfSockets) {
+    fn departed(&mut self, left: Vec<LeftSocket>) {
         let Some(Moving::Out(out)) = self.moving.as_deref() else {
-            let left = rooms.into_iter().map(|(namespace, id, _)| (namespace, id));
+            let left = left.into_iter().map(|left| (left.namespace, left.id));
             return self.services.hub.do_send(Forget(left.collect()));
         };
         let way = out.way.clone();
@@ -420,11 +443,11 @@ impl Socket {
         self.end_of_polling();
         // Handlers that run have sent more than is known of them.
         self.behind = Behind::Hub(self.services.hub.ticket());
-        self.push_behind(ForSocket::for_session(What::PackUp(Box::new(rooms))));
+        self.push_behind(ForSocket::for_session(What::PackUp(left)));
     }
 
     /// Sends the session to where it goes. Nothing of it goes on here unless it cannot move.
-    pub(super) fn pack_up(&mut self, rooms: RoomsOfSockets) {
+    pub(super) fn pack_up(&mut self, left: Vec<LeftSocket>) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -436,11 +459,10 @@ impl Socket {
         out.noop_at = None;
         out.deadline = Instant::now() + TAKEN_TIMEOUT;
         let deadline = out.deadline;
-        let mut rooms: HashMap<SocketId, HashSet<Room>> = rooms
-            .into_iter()
-            .map(|(_, id, rooms)| (id, rooms))
-            .collect();
+        let mut rooms: HashMap<SocketId, HashSet<Room>> =
+            left.into_iter().map(|left| (left.id, left.rooms)).collect();
         let (heartbeat, connect_within) = self.clock.remaining(Instant::now());
+        let recovery = self.services.recovery.as_ref();
         let memberships = self.memberships.iter_mut();
         let portable = Portable {
             sid: self.sid,
@@ -456,7 +478,12 @@ impl Socket {
                 .map(|membership| {
                     // One that joined after the hub let the others go is in no room yet.
                     let rooms = rooms.remove(membership.socket.id()).unwrap_or_default();
-                    membership.pack(rooms)
+                    let mut packed = membership.pack(rooms);
+                    packed.standing = recovery.and_then(|recovery| {
+                        let recovered = membership.socket.recovered();
+                        Some(membership.standing.take()?.pack(recovery, recovered))
+                    });
+                    packed
                 })
                 .collect(),
         };
@@ -560,7 +587,16 @@ impl Socket {
         let Some((membership, at)) = member else {
             return;
         };
+        let what = match what {
+            What::DeliverLogged(logged) => What::Deliver {
+                message: Arc::clone(&logged.message),
+                volatile: false,
+            },
+            what => what,
+        };
         match what {
+            What::DeliverLogged(_) => {}
+            What::Emit(emit) => membership.socket.emit_args(&emit.args),
             What::Deliver { message, .. } => {
                 if let Some(Moving::Out(out)) = self.moving.as_deref() {
                     let (text, attachments) = message.parts();
@@ -572,7 +608,11 @@ impl Socket {
             // Dropped, which says that no ack will come.
             What::EmitWithAck(_) | What::DeliverWithAck(_) => {}
             // For the session, and taken before.
-            What::Mark | What::Departed(_) | What::PackUp(_) | What::FromFormer(_) => {}
+            What::Mark
+            | What::Departed(_)
+            | What::PackUp(_)
+            | What::FromFormer(_)
+            | What::LastCall => {}
         }
     }
 }
@@ -610,7 +650,7 @@ impl Unpacked {
                 return Err("its client's last packet is malformed");
             }
         }
-        let mut outbox = Outbox::new(services.max_backlog_bytes()).in_dialect(dialect);
+        let mut outbox = Outbox::new(services.config.backlog_bytes()).in_dialect(dialect);
         for Undelivered { text, attachments } in std::mem::take(&mut portable.undelivered) {
             let message = match (text, attachments.as_slice()) {
                 (Some(text), _) => {
@@ -726,7 +766,7 @@ impl Take<FromNext> for Socket {
 impl Socket {
     pub(super) fn on_departed(&mut self, departed: Departed) {
         match departed {
-            Ok(rooms) => self.departed(rooms),
+            Ok(left) => self.departed(left),
             Err(_) => {
                 if let Some(Moving::Out(out)) = self.moving.as_deref() {
                     out.way.again();
@@ -760,9 +800,13 @@ impl Socket {
                 }
             }
             Answer::More { at, packet } => {
-                if membership(&inward.joins, at).is_some()
-                    && let Some((text, attachments)) = unpack(packet)
-                {
+                let join = membership(&inward.joins, at).map(|member| member.join);
+                if let (Some(join), Some((text, attachments))) = (join, unpack(packet)) {
+                    let mut members = self.memberships.iter_mut();
+                    if let Some(member) = members.find(|member| member.join == join) {
+                        // It is in no log: if it got lost on its way, the client would miss it and not know it.
+                        member.standing = None;
+                    }
                     self.push(Encoded::new(&text, &attachments));
                 }
             }

@@ -9,7 +9,11 @@ use std::{
 
 /// Puts a command together whose environment holds these settings alone.
 pub(crate) fn command(dir: &Path, settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sockhop"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_sockhop")), dir, settings)
+}
+
+fn command_of(binary: &Path, dir: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(binary);
     command
         .current_dir(dir)
         .env_clear()
@@ -40,7 +44,20 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it and waits until it listens.
     pub(crate) fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = command(dir, settings).spawn().unwrap();
+        Self::spawn(command(dir, settings))
+    }
+
+    /// Starts an example instead, which `cargo test` builds unless it is told to run this test binary alone.
+    pub(crate) fn start_example(name: &str, dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let binary = Path::new(env!("CARGO_BIN_EXE_sockhop"));
+        let binary = binary.with_file_name("examples").join(name);
+        assert!(binary.exists(), "first: cargo build --example {name}");
+        Self::spawn(command_of(&binary, dir, settings))
+    }
+
+    /// Starts a command that is put together elsewhere, and waits until it listens.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
         let addr = loop {
@@ -76,6 +93,12 @@ impl Program {
     /// Returns the most memory that it ever had in use, in MiB.
     pub(crate) fn peak_memory_mib(&self) -> u64 {
         self.status_mib("VmHWM:")
+    }
+
+    /// Returns how many files and connections it has open.
+    pub(crate) fn num_open(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        open.unwrap().count()
     }
 
     fn status_mib(&self, field: &str) -> u64 {

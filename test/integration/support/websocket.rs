@@ -122,6 +122,11 @@ impl WebSocket {
         self.frame(0x81, text.as_bytes()).await;
     }
 
+    /// Sends a text message, if the server still takes any.
+    pub(crate) async fn try_send(&mut self, text: &str) {
+        _ = self.stream.write_all(&frame(0x81, text.as_bytes())).await;
+    }
+
     /// Sends a binary message.
     pub(crate) async fn send_binary(&mut self, bytes: &[u8]) {
         self.frame(0x82, bytes).await;

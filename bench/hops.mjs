@@ -1,0 +1,202 @@
+// `make bench-hops`: what it costs that sessions hop. Each figure beside the same without a hop, in turn, within one run.
+//
+// Three instances (release build) on a Redis, and the balancer of the tests in this process. See README.md beside it.
+
+import { readFileSync, mkdirSync, writeFileSync } from "node:fs";
+import http from "node:http";
+import { cpus } from "node:os";
+import { join } from "node:path";
+
+import { client, eventually } from "../test/client/support.mjs";
+import { startBalancer } from "../test/support/balancer.mjs";
+import { Cluster } from "../test/support/cluster.mjs";
+import { HUB_BIN, ROOT } from "../test/support/hub.mjs";
+
+const positive = (name, fallback) => {
+  const value = Number(process.env[name] || fallback);
+  if (!(value > 0)) throw new Error(`${name}=${process.env[name]} is not a number above 0`);
+  return Math.ceil(value);
+};
+const reps = positive("BENCH_REPS", 5);
+const numPolls = positive("BENCH_POLLS", 1000);
+const numUpgrades = positive("BENCH_UPGRADES", 100);
+const numHandshakes = positive("BENCH_HANDSHAKES", 600);
+/** Handshakes that are under way at a time. */
+const AT_A_TIME = 16;
+
+/** The stack of what is to be ended, in the form that the tests' helpers want. */
+class Scope {
+  after(cleanUp) {
+    this.end = cleanUp;
+  }
+}
+
+const quantile = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
+const sort = (list) => [...list].sort((a, b) => a - b);
+const median = (list) => quantile(sort(list), 0.5);
+const timed = async (doIt) => {
+  const since = performance.now();
+  await doIt();
+  return performance.now() - since;
+};
+const latencies = (list) => ({ p50: quantile(sort(list), 0.5), p99: quantile(sort(list), 0.99) });
+
+/** Processor time of these processes so far, in milliseconds. */
+const cpuOf = (pids) => pids.reduce((sum, pid) => {
+  const [user, system] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ").slice(11, 13).map(Number);
+  return sum + (user + system) * 10;
+}, 0);
+
+// ---- polls ----------------------------------------------------------------------------------------------------------------
+
+const agent = new http.Agent({ keepAlive: true });
+
+function request(hub, method, query, body) {
+  return new Promise((resolve, reject) => {
+    const { hostname, port } = new URL(hub.url);
+    const path = `/socket.io/?EIO=4&transport=polling${query}`;
+    const sent = http.request({ hostname, port, method, path, agent }, (answer) => {
+      let text = "";
+      answer.setEncoding("utf8").on("data", (chunk) => (text += chunk)).on("end", () => {
+        if (answer.statusCode === 200) resolve(text);
+        else reject(new Error(`${method} answered ${answer.statusCode}: ${text}`));
+      }).on("error", reject);
+    });
+    sent.on("error", reject).end(body);
+  });
+}
+
+/** A session by polling, without the heartbeats that a long one would need. */
+async function openPolling(hub, token) {
+  const { sid } = JSON.parse((await request(hub, "GET", "")).slice(1));
+  const query = `&sid=${sid}`;
+  await request(hub, "POST", query, `40/events,${JSON.stringify({ token })}`);
+  let joined = "";
+  while (!joined.includes('"instance"')) joined += await request(hub, "GET", query);
+  return query;
+}
+
+/** POSTs and polls of one session by way of `hub`: how long a POST takes, and a poll whose answer is there. */
+async function measurePolls(owner, hub, query) {
+  const posts = [];
+  const polls = [];
+  for (let n = 0; n < numPolls; n += 1) {
+    posts.push(await timed(() => request(hub, "POST", query, `42/events,${n}["echo",${n}]`)));
+    // By now the ack waits to be fetched; the first that comes may be a ping, whose answer nobody waits for.
+    for (let text = ""; !text.includes(`43/events,${n}[`);) {
+      polls.push(await timed(async () => { text = await request(hub, "GET", query); }));
+      if (text.startsWith("2")) await request(owner, "POST", query, "3");
+    }
+  }
+  return { post: latencies(posts), poll: latencies(polls) };
+}
+
+// ---- upgrades -----------------------------------------------------------------------------------------------------------
+
+/** Connects a client with default transports and waits until it has upgraded. Returns how long that took from the probe on. */
+async function upgrade(scope, place, token) {
+  const socket = client(scope, place, { auth: { token }, reconnection: false });
+  let since;
+  const took = new Promise((resolve, reject) => {
+    socket.io.on("open", () => {
+      socket.io.engine.once("upgrading", () => (since = performance.now()));
+      socket.io.engine.once("upgrade", () => resolve(performance.now() - since));
+    });
+    for (const event of ["connect_error", "disconnect"]) socket.on(event, (reason) => reject(new Error(`${event}: ${reason}`)));
+  });
+  const connected = new Promise((resolve) => socket.on("connect", resolve));
+  const ms = await took;
+  await connected;
+  return { ms, socket };
+}
+
+async function measureUpgrades(place, token) {
+  const scope = new Scope();
+  const all = [];
+  for (let n = 0; n < numUpgrades; n += 1) {
+    const { ms, socket } = await upgrade(scope, place, token);
+    all.push(ms);
+    socket.off("disconnect").disconnect();
+  }
+  await scope.end();
+  return latencies(all);
+}
+
+async function measureHandshakes(place, token, servers) {
+  const scope = new Scope();
+  const before = cpuOf(servers);
+  const since = performance.now();
+  let left = numHandshakes;
+  await Promise.all(Array.from({ length: AT_A_TIME }, async () => {
+    while (left > 0) {
+      left -= 1;
+      const { socket } = await upgrade(scope, place, token);
+      socket.off("disconnect").disconnect();
+    }
+  }));
+  const seconds = (performance.now() - since) / 1000;
+  const cpu = (cpuOf(servers) - before) / numHandshakes;
+  await scope.end();
+  return { perSecond: numHandshakes / seconds, cpu };
+}
+
+// ---- the run ------------------------------------------------------------------------------------------------------------
+
+const scope = new Scope();
+const cluster = await Cluster.start(scope);
+const token = await cluster.token();
+const pids = [...cluster.hubs, cluster.redis].map((server) => server.process.child.pid);
+const places = {};
+for (const policy of ["sticky", "round-robin", "adversarial"]) places[policy] = await startBalancer(scope, cluster.hubs, policy);
+
+/** Figures of each repetition, by name and way. */
+const figures = new Map();
+const note = (name, way, value) => {
+  const of = figures.get(name) ?? figures.set(name, new Map()).get(name);
+  of.set(way, [...(of.get(way) ?? []), value]);
+};
+
+const [owner, other] = cluster.hubs;
+const query = await openPolling(owner, token);
+// Caches, pools and compilers are warm then.
+await measurePolls(owner, other, query);
+for (const place of Object.values(places)) await upgrade(scope, place, token);
+for (let rep = 0; rep < reps; rep += 1) {
+  for (const [way, hub] of [["at its owner", owner], ["relayed", other]]) {
+    const { post, poll } = await measurePolls(owner, hub, query);
+    for (const [name, { p50, p99 }] of [["poll", poll], ["POST", post]]) {
+      note(`${name}, p50 (ms)`, way, p50);
+      note(`${name}, p99 (ms)`, way, p99);
+    }
+  }
+  for (const [way, policy] of [["at its owner", "sticky"], ["moves", "adversarial"]]) {
+    const { p50, p99 } = await measureUpgrades(places[policy], token);
+    note("upgrade, p50 (ms)", way, p50);
+    note("upgrade, p99 (ms)", way, p99);
+  }
+  for (const policy of ["sticky", "round-robin", "adversarial"]) {
+    const { perSecond, cpu } = await measureHandshakes(places[policy], token, pids);
+    note("handshakes per second", policy, perSecond);
+    note("CPU of the servers and Redis for a handshake (ms)", policy, cpu);
+  }
+  console.log(`repetition ${rep + 1} of ${reps} is done`);
+}
+await eventually(async () => await cluster.numConnections() <= 1 + 3, "an end of all but what is kept");
+await scope.end();
+
+const lines = ["| figure | way | median | of the first way | each |", "| --- | --- | --- | --- | --- |"];
+for (const [name, ways] of figures) {
+  const [base] = ways.values();
+  for (const [way, values] of ways) {
+    const factor = (median(values) / median(base)).toFixed(2);
+    lines.push(`| ${name} | ${way} | ${median(values).toFixed(2)} | × ${factor} | ${values.map((value) => value.toFixed(2)).join(", ")} |`);
+  }
+}
+const about = `${reps} repetitions, ${numPolls} polls, ${numUpgrades} upgrades one after the other, ${numHandshakes} handshakes, ${AT_A_TIME} at a time; `
+  + `${cpus().length} × ${cpus()[0].model.trim()}; Node ${process.version}; ${HUB_BIN.replace(`${ROOT}/`, "")}`;
+const out = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "bench");
+mkdirSync(out, { recursive: true });
+const file = join(out, `hops-${new Date().toISOString().slice(0, 19).replace(/:/g, "-")}.md`);
+writeFileSync(file, `${about}\n\n${lines.join("\n")}\n`);
+console.log(`\n${about}\n\n${lines.join("\n")}\n\n${file}`);
+process.exit(0);

@@ -1,0 +1,69 @@
+//! A deadline for the body of every request, whoever reads it: an application's routes have one, too.
+//!
+//! The body ends with an error of kind [`TimedOut`](io::ErrorKind::TimedOut) then; what to answer is for whoever reads it.
+
+use std::{
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix_web::{
+    HttpMessage as _,
+    dev::{Payload, ServiceRequest},
+    error::PayloadError,
+};
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::time::Sleep;
+
+use crate::counters::{Counters, Limit};
+
+/// Gives the body of a request, if it has one, this long to arrive.
+pub(super) fn set(request: &mut ServiceRequest, limit: Duration, counters: &Arc<Counters>) {
+    let timed = match request.take_payload() {
+        Payload::None => return,
+        payload => Timed {
+            payload,
+            timer: Box::pin(tokio::time::sleep(limit)),
+            is_over: false,
+            counters: Arc::clone(counters),
+        },
+    };
+    request.set_payload(Payload::Stream {
+        payload: Box::pin(timed),
+    });
+}
+
+/// Returns whether that is why a body ended.
+pub(super) fn is_late(err: &PayloadError) -> bool {
+    matches!(err, PayloadError::Io(err) if err.kind() == io::ErrorKind::TimedOut)
+}
+
+struct Timed {
+    payload: Payload,
+    timer: Pin<Box<Sleep>>,
+    is_over: bool,
+    counters: Arc<Counters>,
+}
+
+impl Stream for Timed {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let next = Pin::new(&mut self.payload).poll_next(cx);
+        // A body that always brings a little more must end, too.
+        if matches!(next, Poll::Ready(None)) || self.timer.as_mut().poll(cx).is_pending() {
+            return next;
+        }
+        self.is_over = true;
+        self.counters.count(Limit::BodyTimeout);
+        Poll::Ready(Some(Err(PayloadError::Io(io::ErrorKind::TimedOut.into()))))
+    }
+}

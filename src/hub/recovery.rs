@@ -1,0 +1,475 @@
+//! Connection state recovery at the hub: logs what is sent, keeps the places of who is away, and gives them back.
+//!
+//! Messages into calls of [`Replay`] and [`Parked`], as `actor` does for membership. An instance whose clients cannot recover
+//! has none of it.
+//!
+//! ```text
+//! Socket            Hub                    parked, replay
+//!   │── Park ────────▶│ place kept ──────────▶│            the client went away; its rooms stay of interest
+//!   │                 │── every event ───────▶│ logged
+//!   │── Claim ───────▶│ found, and held ◀─────│            it came back, and was authorised anew
+//!   ◀── Claimed ──────│                                    what it missed; then its CONNECT reply is written
+//!   │── Resume ──────▶│ member again                       from now on it is told everything, what came meanwhile first
+//! ```
+//! A claim that is not pursued to its end is free again by itself: [`Pursuit`].
+//!
+//! Source: wire.md 2.6.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use actix::{AsyncContext as _, Context, Handler, Message};
+use tokio::sync::watch;
+
+use super::{
+    actor::{Handle, Hub},
+    ahead::Permit,
+    broadcast::Broadcast,
+    messages::Register,
+    parked::{Lost, Parked, Pursuit, Session},
+    replay::{Audience, Limits, Logged, Replay},
+};
+use crate::{
+    config::RecoveryConfig,
+    redis_bridge::messages::ForBridge,
+    socket::{
+        inbox::{FanOut, Shared},
+        messages::{Emit, What},
+        record::Record,
+    },
+    socket_io::{
+        args::Args,
+        encode,
+        ids::{Namespace, Pid, SocketId},
+        recovery::{Claim as Shown, Epoch, Position},
+    },
+};
+
+/// How often what is too old is forgotten if nothing else happens. Nobody gets it meanwhile.
+const PURGE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What goes along with a session that is away.
+#[derive(Debug)]
+struct Kept {
+    record: Arc<Record>,
+    settled: watch::Receiver<()>,
+}
+
+/// The hub's part of recovery.
+#[derive(Debug)]
+pub struct Recovery {
+    epoch: Epoch,
+    head: Arc<AtomicU64>,
+    replay: Replay,
+    parked: Parked<Kept>,
+}
+
+impl Recovery {
+    /// Returns one that knows of nothing yet. `longest_silence` is how long a connection may be dead before anybody knows: what
+    /// was sent into it is kept for so much longer. `head` is told the serial of each event.
+    pub fn new(
+        epoch: Epoch,
+        head: Arc<AtomicU64>,
+        config: &RecoveryConfig,
+        longest_silence: Duration,
+    ) -> Self {
+        let limits = Limits {
+            max_age: config.max_disconnection.saturating_add(longest_silence),
+            max_bytes: config.max_log_bytes,
+            max_events: config.max_log_events,
+        };
+        Self {
+            epoch,
+            head,
+            replay: Replay::new(limits),
+            parked: Parked::new(config.max_disconnection, config.max_sessions),
+        }
+    }
+
+    fn next(&self) -> Position {
+        Position::of(self.replay.head() + 1)
+    }
+
+    fn append(&mut self, namespace: Namespace, audience: Audience, logged: Arc<Logged>) {
+        self.replay
+            .append(namespace, audience, logged, Instant::now());
+        self.head.store(self.replay.head(), Relaxed);
+    }
+}
+
+/// Takes a socket out of its namespace and keeps its place, because it may come back. From the Socket actor, once, in the place
+/// of `Unregister`; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Park {
+    /// Who it is.
+    pub record: Arc<Record>,
+    /// What its client must show.
+    pub pid: Pid,
+    /// What `authorize` had returned for it: JSON text.
+    pub authorized: Box<str>,
+    /// Where its events begin.
+    pub since: Position,
+    /// The last one that was written to it.
+    pub last: Position,
+    /// The last offset of the instance that its session came from, if it came from one.
+    pub before: Option<Box<str>>,
+    /// Closed when its last handlers are done.
+    pub settled: watch::Receiver<()>,
+}
+
+/// Asks for the state of a client that has come back. From the Socket actor, once the gateway has authorised it.
+#[derive(Message)]
+#[rtype(result = "Result<Claimed, Lost>")]
+pub struct Claim {
+    /// Which namespace it asks for.
+    pub namespace: Namespace,
+    /// What it showed.
+    pub shown: Shown,
+    /// How much may be sent to it at a time, bytes.
+    pub max_bytes: usize,
+    /// Lives as long as it is wanted.
+    pub pursuit: Pursuit,
+}
+
+/// A session that is held for one client.
+pub struct Claimed {
+    /// Who it was.
+    pub record: Arc<Record>,
+    /// What `authorize` had returned for it then: JSON text.
+    pub authorized: Box<str>,
+    /// Closed when its last handlers are done.
+    pub settled: watch::Receiver<()>,
+    /// What it missed, in order.
+    pub missed: Vec<Arc<Logged>>,
+    /// Where its events begin.
+    pub since: Position,
+    /// The last event that it will have got when it has got what it missed.
+    pub last: Position,
+    /// See [`Park::before`].
+    pub before: Option<Box<str>>,
+    /// Serial of the last event that was looked at.
+    pub head: u64,
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claimed")
+            .field("num_missed", &self.missed.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts a client that was let in again into its old place. From the Socket actor, in the place of `Register`, behind what it
+/// missed and the CONNECT reply in its outbox; what came since it was claimed goes to it first. Nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Resume {
+    /// Who it is, of the same id as before.
+    pub register: Register,
+    /// Whose place it takes.
+    pub pid: Pid,
+    /// What [`Claimed::last`] was.
+    pub last: Position,
+    /// What [`Claimed::head`] was.
+    pub head: u64,
+    /// Holds the session until now.
+    pub pursuit: Pursuit,
+}
+
+/// Logs an event that a client alone was sent. From its Socket actor; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Note {
+    /// The client's record.
+    pub record: Arc<Record>,
+    /// The event.
+    pub logged: Arc<Logged>,
+}
+
+/// Sends an event to one socket whose connection has ended: to whoever has its place by now, or into the log. From gateways and
+/// from Socket actors; nothing comes back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct EmitToOne {
+    /// Whom it was for.
+    pub record: Arc<Record>,
+    /// The event.
+    pub args: Args,
+}
+
+impl Hub {
+    /// Forgets now and then what is too old; does nothing if nobody can recover.
+    pub(super) fn begin_purging(&self, ctx: &mut Context<Self>) {
+        if self.recovery.is_some() {
+            ctx.run_interval(PURGE_INTERVAL, |hub, _| hub.purge());
+        }
+    }
+
+    fn purge(&mut self) {
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
+        let now = Instant::now();
+        recovery.replay.purge(now);
+        for session in recovery.parked.purge(now) {
+            self.give_up(&session);
+        }
+    }
+
+    fn give_up(&self, session: &Session) {
+        let Session {
+            namespace,
+            id,
+            rooms,
+            ..
+        } = session;
+        if self.rooms_mut().give_up(namespace, id, rooms) {
+            self.tell_bridge(|| ForBridge::Close(namespace.clone()));
+        }
+    }
+
+    /// Encodes once, hands the same bytes to every selected socket, and logs them if anybody got them or may come back for them.
+    /// `permit` is given back when they all have them.
+    pub(super) fn deliver_logged(&mut self, broadcast: &Broadcast, permit: Option<Permit>) {
+        let Some(recovery) = &self.recovery else {
+            return;
+        };
+        let Broadcast {
+            namespace,
+            target,
+            args,
+            ..
+        } = broadcast;
+        let position = recovery.next();
+        let encoded = || {
+            let offset = recovery.epoch.offset(position);
+            encode::event_with_offset(self.parser, namespace, args, &offset)
+                .map(|message| Arc::new(Logged { position, message }))
+                .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
+        };
+        let mut logged = None;
+        let mut receivers = FanOut::default();
+        let rooms = self.rooms();
+        rooms.select(namespace, target, |member| {
+            if logged.get_or_insert_with(encoded).is_err() {
+                return;
+            }
+            let handle = member.handle();
+            handle.told.store(position.serial, Relaxed);
+            receivers.add(&handle.recipient, handle.join);
+        });
+        if let Some(Ok(logged)) = &logged {
+            receivers.send(&Shared::Logged(Arc::clone(logged)), permit);
+        }
+        if logged.is_none() && rooms.may_be_missed(namespace, target) {
+            logged = Some(encoded());
+        }
+        drop(rooms);
+        if let (Some(Ok(logged)), Some(recovery)) = (logged, &mut self.recovery) {
+            let audience = Audience::Selected(target.clone());
+            recovery.append(namespace.clone(), audience, logged);
+        }
+    }
+
+    fn claim(&mut self, claim: &Claim) -> Result<Claimed, Lost> {
+        self.purge();
+        let recovery = self.recovery.as_mut().ok_or(Lost::Unknown)?;
+        let Claim {
+            namespace,
+            shown,
+            max_bytes,
+            pursuit,
+        } = claim;
+        let (session, kept) = recovery.parked.claim(&shown.pid, namespace, pursuit)?;
+        let offset = match &shown.offset {
+            // It saw all that it was sent elsewhere, and nothing yet of what it was sent here.
+            Some(offset) if session.before.as_deref() == Some(offset) => None,
+            Some(offset) => Some(recovery.epoch.read(offset).ok_or(Lost::Offset)?),
+            None if session.before.is_some() => return Err(Lost::Offset),
+            None => None,
+        };
+        let missed = session.missed(&recovery.replay, offset, *max_bytes)?;
+        let last = missed.last().map_or(session.last, |logged| logged.position);
+        Ok(Claimed {
+            record: Arc::clone(&kept.record),
+            authorized: session.authorized.clone(),
+            settled: kept.settled.clone(),
+            since: session.since,
+            before: session.before.clone(),
+            last: last.max(session.last),
+            missed,
+            head: recovery.replay.head(),
+        })
+    }
+
+    /// Sends an event to one socket: to whoever has its place by now, or into the log if it is away.
+    pub(super) fn emit_to_one(&mut self, record: &Record, args: Args) {
+        let (namespace, id): (&Namespace, &SocketId) = (&record.namespace, &record.id);
+        if let Some(handle) = self.rooms().get(namespace, id) {
+            let record = Arc::clone(&handle.record);
+            return handle.tell(What::Emit(Box::new(Emit {
+                record,
+                args,
+                // Its place is kept behind this, and it ends behind that.
+                hub: None,
+            })));
+        }
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
+        if !recovery.parked.is_away(namespace, id) {
+            return;
+        }
+        let position = recovery.next();
+        let offset = recovery.epoch.offset(position);
+        match encode::event_with_offset(self.parser, namespace, &args, &offset) {
+            Ok(message) => {
+                let logged = Arc::new(Logged { position, message });
+                recovery.append(namespace.clone(), Audience::One(id.clone()), logged);
+            }
+            Err(err) => log::error!("an event cannot be encoded: {err}"),
+        }
+    }
+}
+
+impl Handler<Park> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, park: Park, _: &mut Self::Context) {
+        let Park {
+            record,
+            pid,
+            authorized,
+            since,
+            last,
+            before,
+            settled,
+        } = park;
+        let away = self.rooms_mut().go_away(&record.namespace, &record.id);
+        let (Some((handle, rooms)), Some(recovery)) = (away, &mut self.recovery) else {
+            return;
+        };
+        let session = Session {
+            pid,
+            id: record.id.clone(),
+            namespace: record.namespace.clone(),
+            rooms,
+            authorized,
+            epoch: recovery.epoch,
+            since,
+            last,
+            before,
+            told: handle.told.load(Relaxed),
+            left: recovery.replay.head(),
+        };
+        let kept = Kept { record, settled };
+        recovery.parked.park(session, kept, Instant::now());
+        self.purge();
+    }
+}
+
+impl Handler<Claim> for Hub {
+    type Result = Result<Claimed, Lost>;
+
+    fn handle(&mut self, claim: Claim, _: &mut Self::Context) -> Self::Result {
+        let claimed = self.claim(&claim);
+        if let Err(lost @ (Lost::Forgotten | Lost::TooMuch)) = claimed {
+            log::debug!("a client of {} comes back in vain: {lost}", claim.namespace);
+            let parked = self.recovery.as_mut().map(|recovery| &mut recovery.parked);
+            if let Some((session, _)) = parked.and_then(|parked| parked.take(&claim.shown.pid)) {
+                self.give_up(&session);
+            }
+        }
+        claimed
+    }
+}
+
+impl Handler<Resume> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, resume: Resume, _: &mut Self::Context) {
+        let Resume {
+            register,
+            pid,
+            last,
+            head,
+            pursuit,
+        } = resume;
+        let Register {
+            record,
+            recipient,
+            registering,
+            departure,
+        } = register;
+        let recovery = self.recovery.as_mut();
+        // It is there: it was claimed, and `pursuit` holds it.
+        let Some((session, _)) = recovery.and_then(|recovery| recovery.parked.take(&pid)) else {
+            return debug_assert!(false, "a session that is pursued must not be forgotten");
+        };
+        drop(pursuit);
+        let handle = Handle::new(record, recipient);
+        let told = last.serial.max(session.told);
+        handle.told.store(told, Relaxed);
+        if departure.is_some_and(|departure| departure.is_closed()) {
+            // It goes on where its session goes, and its rooms do not: it would miss their events and not know it.
+            handle.tell(What::Disconnect {
+                whole_connection: true,
+            });
+            return self.give_up(&session);
+        }
+        if let Some(recovery) = &self.recovery {
+            match session.missed_since(&recovery.replay, head) {
+                Some(missed) => {
+                    for logged in missed {
+                        handle.told.store(logged.position.serial, Relaxed);
+                        handle.tell(What::DeliverLogged(Arc::clone(logged)));
+                    }
+                }
+                // It would miss something and not know it.
+                None => handle.tell(What::Disconnect {
+                    whole_connection: true,
+                }),
+            }
+        }
+        let Session {
+            namespace,
+            id,
+            rooms,
+            ..
+        } = session;
+        self.rooms_mut().come_back(&namespace, id, rooms, handle);
+        drop(registering);
+    }
+}
+
+impl Handler<Note> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, Note { record, logged }: Note, _: &mut Self::Context) {
+        if let Some(recovery) = &mut self.recovery {
+            let audience = Audience::One(record.id.clone());
+            recovery.append(record.namespace.clone(), audience, logged);
+        }
+    }
+}
+
+impl Handler<EmitToOne> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, EmitToOne { record, args }: EmitToOne, _: &mut Self::Context) {
+        self.emit_to_one(&record, args);
+    }
+}

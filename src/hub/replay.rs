@@ -1,0 +1,281 @@
+//! What was sent lately, to be sent again to clients that come back.
+//!
+//! Plain struct: no actor, no clock of its own. One log for the whole instance, bounded in age, bytes and number; the oldest
+//! event goes first, and whoever would need it cannot recover. An event is encoded once, offset and all: those who get it and
+//! this log share the bytes.
+//!
+//! ```text
+//! serial   … 14 │ 15   16   17   18 = head      15 to 18 are here, 14 and all before it are forgotten
+//! ```
+//! Source: wire.md 2.6.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::broadcast::Target;
+use crate::{
+    engine_io::encoded::Encoded,
+    socket_io::{
+        ids::{Namespace, Room, SocketId},
+        recovery::Position,
+    },
+};
+
+/// What an event takes beside its bytes, about.
+const ENTRY_BYTES: usize = 256;
+
+/// An event that can be sent again.
+#[derive(Debug)]
+pub struct Logged {
+    /// Its place in the order of whoever gets it.
+    pub position: Position,
+    /// The event, its offset included.
+    pub message: Arc<Encoded>,
+}
+
+/// For whom an event was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// For those whom a broadcast selected.
+    Selected(Target),
+    /// For one socket, whoever else may be in the room that its id names.
+    One(SocketId),
+}
+
+impl Audience {
+    /// Returns whether an event is for a socket of this id, which is in `rooms` besides the one that its id names.
+    pub fn includes(&self, id: &SocketId, rooms: &HashSet<Room>) -> bool {
+        let is_in = |room: &Room| room.as_str() == id.as_str() || rooms.contains(room);
+        match self {
+            Self::One(one) => one == id,
+            Self::Selected(target) => {
+                (target.rooms.is_empty() || target.rooms.iter().any(is_in))
+                    && !target.except.iter().any(is_in)
+            }
+        }
+    }
+
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::One(id) => id.as_str().len(),
+            Self::Selected(Target { rooms, except }) => rooms
+                .iter()
+                .chain(except)
+                .map(|room| size_of::<Room>() + room.as_str().len())
+                .sum(),
+        }
+    }
+}
+
+/// An event in the log.
+#[derive(Debug)]
+pub struct Entry {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// For whom it was.
+    pub audience: Audience,
+    /// What was sent.
+    pub logged: Arc<Logged>,
+    at: Instant,
+}
+
+impl Entry {
+    fn len_bytes(&self) -> usize {
+        ENTRY_BYTES + self.audience.len_bytes() + self.logged.message.len_bytes()
+    }
+}
+
+/// How much is kept.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Age of the oldest event.
+    pub max_age: Duration,
+    /// Bytes of all, what they take beside themselves included.
+    pub max_bytes: usize,
+    /// Number of all.
+    pub max_events: usize,
+}
+
+/// The log.
+#[derive(Debug)]
+pub struct Replay {
+    entries: VecDeque<Entry>,
+    /// Serial of the last entry that was appended, or 0.
+    head: u64,
+    len_bytes: usize,
+    limits: Limits,
+}
+
+impl Replay {
+    /// Returns an empty log.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            head: 0,
+            len_bytes: 0,
+            limits,
+        }
+    }
+
+    /// Returns the serial of the last event.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Returns the last serial that is not here any more; 0, if nothing was forgotten.
+    pub fn forgotten(&self) -> u64 {
+        self.head - self.entries.len() as u64
+    }
+
+    /// Appends an event, and forgets what has no place beside it. Its serial is one more than [`Self::head`] was.
+    pub fn append(
+        &mut self,
+        namespace: Namespace,
+        audience: Audience,
+        logged: Arc<Logged>,
+        now: Instant,
+    ) {
+        let entry = Entry {
+            namespace,
+            audience,
+            logged,
+            at: now,
+        };
+        self.head += 1;
+        self.len_bytes += entry.len_bytes();
+        self.entries.push_back(entry);
+        self.purge(now);
+    }
+
+    /// Forgets what is over a limit.
+    pub fn purge(&mut self, now: Instant) {
+        while let Some(oldest) = self.entries.front() {
+            let is_over = self.len_bytes > self.limits.max_bytes
+                || self.entries.len() > self.limits.max_events
+                || now.saturating_duration_since(oldest.at) > self.limits.max_age;
+            if !is_over {
+                break;
+            }
+            self.len_bytes -= oldest.len_bytes();
+            self.entries.pop_front();
+        }
+        if self.entries.is_empty() && self.entries.capacity() > 1024 {
+            self.entries = VecDeque::new();
+        }
+    }
+
+    /// Returns what is here of the events behind a serial, each with its own.
+    pub fn behind(&self, serial: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let forgotten = self.forgotten();
+        let first = serial.clamp(forgotten, self.head) + 1;
+        let skip = (first - 1 - forgotten) as usize;
+        (first..).zip(self.entries.range(skip..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replay() -> Replay {
+        Replay::new(Limits {
+            max_age: Duration::from_secs(10),
+            max_bytes: 10 * ENTRY_BYTES,
+            max_events: 4,
+        })
+    }
+
+    fn append(replay: &mut Replay, text: &str, now: Instant) {
+        let logged = Arc::new(Logged {
+            position: Position::of(replay.head() + 1),
+            message: Encoded::new(text, &[]),
+        });
+        replay.append(
+            "/a".into(),
+            Audience::Selected(Target::default()),
+            logged,
+            now,
+        );
+    }
+
+    fn serials(replay: &Replay, behind: u64) -> Vec<u64> {
+        replay
+            .behind(behind)
+            .map(|(serial, entry)| {
+                assert_eq!(entry.logged.position, Position::of(serial));
+                serial
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_came_behind_a_serial_is_found_by_it() {
+        let now = Instant::now();
+        let mut replay = replay();
+        assert_eq!((replay.head(), replay.forgotten()), (0, 0));
+        assert!(serials(&replay, 0).is_empty());
+        for _ in 0..3 {
+            append(&mut replay, "4", now);
+        }
+        assert_eq!(serials(&replay, 0), [1, 2, 3]);
+        assert_eq!(serials(&replay, 2), [3]);
+        assert!(serials(&replay, 3).is_empty() && serials(&replay, u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn the_oldest_goes_first_by_number_bytes_and_age() {
+        let now = Instant::now();
+        let mut replay = replay();
+        for _ in 0..6 {
+            append(&mut replay, "4", now);
+        }
+        assert_eq!((replay.head(), replay.forgotten()), (6, 2));
+        assert_eq!(serials(&replay, 0), [3, 4, 5, 6]);
+        let large = "4".repeat(8 * ENTRY_BYTES);
+        append(&mut replay, &large, now + Duration::from_secs(5));
+        assert_eq!(
+            serials(&replay, 0),
+            [7],
+            "two of the small ones are too many beside it"
+        );
+        append(&mut replay, "4", now + Duration::from_secs(6));
+        assert!(serials(&replay, 0).len() <= 2 && replay.len_bytes <= 10 * ENTRY_BYTES);
+        replay.purge(now + Duration::from_secs(20));
+        assert_eq!((replay.forgotten(), replay.len_bytes), (8, 0));
+        append(&mut replay, &"4".repeat(20 * ENTRY_BYTES), now);
+        assert_eq!(
+            serials(&replay, 0),
+            [0; 0],
+            "one that is over the limit alone is not kept"
+        );
+        assert_eq!((replay.head(), replay.len_bytes), (9, 0));
+    }
+
+    #[test]
+    fn an_event_is_for_whoever_would_have_been_selected() {
+        let of = |rooms: &[&str], except: &[&str]| {
+            Audience::Selected(Target {
+                rooms: rooms.iter().map(|room| Room::from(*room)).collect(),
+                except: except.iter().map(|room| Room::from(*room)).collect(),
+            })
+        };
+        let (id, rooms) = (SocketId::from("me"), HashSet::from([Room::from("red")]));
+        for (audience, expected) in [
+            (of(&[], &[]), true),
+            (of(&["red"], &[]), true),
+            (of(&["blue", "red"], &[]), true),
+            (of(&["me"], &[]), true),
+            (of(&["blue"], &[]), false),
+            (of(&[], &["red"]), false),
+            (of(&["red"], &["me"]), false),
+            (of(&["red"], &["blue"]), true),
+            (Audience::One(SocketId::from("me")), true),
+            (Audience::One(SocketId::from("red")), false),
+        ] {
+            assert_eq!(audience.includes(&id, &rooms), expected, "{audience:?}");
+        }
+    }
+}

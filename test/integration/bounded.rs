@@ -1,0 +1,439 @@
+//! Memory, whatever many clients do at once: each bound is computed from the limits, everyone else is served meanwhile, and
+//! nothing stays behind. The server is a process of its own, whose memory the system tells.
+//!
+//! | what clients do | test |
+//! | --- | --- |
+//! | stop reading, or never poll, while events flow | `clients_that_stop_reading_…` |
+//! | ask for more than they read | `clients_that_never_read_their_answers_…` |
+//! | join a million rooms | `rooms_cost_what_they_hold_…` |
+//! | are dropped all at once and come back | `a_reconnect_storm_…` |
+//! | send faster than their handlers work | `events_for_handlers_that_are_slow_…` |
+//! | send while Redis stands still | `a_redis_that_stands_still_…` |
+//! | half-open connections, slow handshakes, sessions that do nothing | `hostile::thousands_of_…` |
+//! | come and go in every way for an hour | `soak` |
+//!
+//! Sizes are a tenth of what `make soak` does, which sets `SOAK_SCALE=10` and takes the release build. Bounds on memory leave a
+//! debug build and the allocator some room, and are a fraction of what would be taken without the limit.
+
+#![allow(clippy::print_stderr, reason = "the figures are what one runs it for")]
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
+
+use crate::support::{
+    http::{self, Poller, await_connections, num_connections},
+    program::Program,
+    redis_server::RedisServer,
+    websocket::{WebSocket, frame, upgrade_request},
+    within,
+};
+
+const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// What a session may take beside its backlog, and what the process may for having been busy.
+const PER_SESSION: usize = 24 * KIB;
+const BUSY: usize = 16 * MIB;
+
+/// How many times as large as in the suite everything is.
+fn scale() -> usize {
+    let scale = std::env::var_os("SOAK_SCALE");
+    scale.map_or(1, |scale| scale.to_str().unwrap().parse().unwrap())
+}
+
+/// The server.
+struct Server {
+    program: Program,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let program = Program::start_example("churn", dir.path(), settings);
+        let server = Self { program, _dir: dir };
+        // What is made at the first use does not count.
+        let mut client = server.join().await;
+        assert_eq!(ask(&mut client, r#"["count"]"#).await, "[[1,1]]");
+        drop(client);
+        await_connections(server.addr(), 0).await;
+        server
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.program.addr
+    }
+
+    /// Joins `/`.
+    async fn join(&self) -> WebSocket {
+        let mut websocket = WebSocket::open(self.addr()).await;
+        websocket.send("40").await;
+        assert!(websocket.text().await.starts_with("40{"));
+        websocket
+    }
+
+    /// Returns how often a limit was met.
+    async fn num_met(&self, limit: &str) -> u64 {
+        let readyz = http::get(self.addr(), "/readyz").await.json();
+        readyz["limits"][limit].as_u64().unwrap()
+    }
+
+    fn memory(&self) -> usize {
+        self.program.memory_mib() as usize * MIB
+    }
+
+    /// Asserts that it never took more than `bound` bytes beside what it had `before`, and says how much it was.
+    fn assert_peak(&self, what: &str, before: usize, bound: usize) {
+        let peak = self.program.peak_memory_mib() as usize * MIB;
+        let grown = peak.saturating_sub(before);
+        eprintln!(
+            "{what}: {} MiB taken at most, {} allowed",
+            grown / MIB,
+            bound / MIB
+        );
+        assert!(
+            grown <= bound,
+            "{what}: {grown} bytes taken, {bound} allowed"
+        );
+    }
+
+    /// Asserts that everyone has left and nothing of them has stayed.
+    async fn assert_empty(&self) {
+        await_connections(self.addr(), 0).await;
+        let mut client = self.join().await;
+        assert_eq!(ask(&mut client, r#"["count"]"#).await, "[[1,1]]");
+        drop(client);
+        await_connections(self.addr(), 0).await;
+    }
+}
+
+/// Sends an event and returns its ack; what comes before it is skipped.
+async fn ask(client: &mut WebSocket, event: &str) -> String {
+    client.send(&format!("427{event}")).await;
+    loop {
+        if let Some(ack) = client.message().await.strip_prefix("437") {
+            return ack.to_owned();
+        }
+    }
+}
+
+/// A client in a room whose kernel takes little and that reads nothing more once it has joined.
+async fn deaf(addr: SocketAddr, room: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(addr).await.unwrap();
+    let join = format!(r#"427["join","{room}"]"#);
+    let mut read = Vec::new();
+    for (packets, answer) in [
+        (upgrade_request(WEBSOCKET, &[]), "}"),
+        (frame(0x81, b"40"), "\"}"),
+        (frame(0x81, join.as_bytes()), "437[]"),
+    ] {
+        stream.write_all(&packets).await.unwrap();
+        read.clear();
+        within("an answer", async {
+            while !read.ends_with(answer.as_bytes()) {
+                assert!(stream.read_buf(&mut read).await.unwrap() > 0);
+            }
+        })
+        .await;
+    }
+    stream
+}
+
+/// A client in a room that never polls again.
+async fn deaf_poller(addr: SocketAddr, room: &str) -> Poller {
+    let poller = Poller::open(addr).await;
+    poller.ok("40").await;
+    poller.payload().await;
+    poller.ok(&format!(r#"427["join","{room}"]"#)).await;
+    assert_eq!(poller.payload().await, "437[]");
+    poller
+}
+
+/// Returns what 99 of 100 are not above. For people: a machine's speed is no reason to fail.
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times
+        .get(times.len() * 99 / 100)
+        .copied()
+        .unwrap_or_default()
+}
+
+#[actix_rt::test]
+async fn clients_that_stop_reading_cost_their_backlog_and_nobody_else_an_event() {
+    const BACKLOG: usize = 256 * KIB;
+    const EVENT: usize = KIB;
+    let backlog = BACKLOG.to_string();
+    let server = Server::start(&[
+        ("MAX_BACKLOG", &backlog),
+        ("MAX_HTTP_BUFFER_SIZE", &backlog),
+        // Their end must be that of a slow reader.
+        ("PING_INTERVAL", "600000"),
+    ])
+    .await;
+    let addr = server.addr();
+    let num_deaf = 100 * scale();
+    let before = server.memory();
+    let mut after = Vec::new();
+    for round in 1..=2 {
+        let mut held = Vec::new();
+        let mut pollers = Vec::new();
+        for n in 0..num_deaf {
+            match n % 4 {
+                0 => pollers.push(deaf_poller(addr, "all").await),
+                _ => held.push(deaf(addr, "all").await),
+            }
+        }
+        let mut reading = Vec::new();
+        for _ in 0..4 {
+            let mut reader = server.join().await;
+            ask(&mut reader, r#"["join","all"]"#).await;
+            reading.push(reader);
+        }
+        let mut speaker = server.join().await;
+        let mut bystander = server.join().await;
+        let num_expected = 6 + num_deaf as u64;
+        assert_eq!(num_connections(addr).await, num_expected);
+        let (mut num_portions, mut is_quiet) = (0, false);
+        let (mut beside, mut after_them) = (Vec::new(), Vec::new());
+        // One portion more when they are gone, to compare.
+        while !is_quiet {
+            is_quiet = num_connections(addr).await == 6;
+            let event = format!(r#"["flood","all",1000,{EVENT}]"#);
+            let reads = reading.iter_mut().map(async |reader| {
+                for n in 0..1000 {
+                    let got = reader.message().await;
+                    let expected = format!(r#"42["flood",{n},""#);
+                    assert!(got.starts_with(&expected), "{got:.40} for {expected}");
+                }
+            });
+            let times = if is_quiet {
+                &mut after_them
+            } else {
+                &mut beside
+            };
+            let speaking = async { tokio::join!(ask(&mut speaker, &event), join_all(reads)) };
+            let mut speaking = std::pin::pin!(speaking);
+            loop {
+                let asked = Instant::now();
+                tokio::select! {
+                    _ = &mut speaking => break,
+                    _ = ask(&mut bystander, r#"["echo",1]"#) => times.push(asked.elapsed()),
+                }
+            }
+            // Behind the answer that was given up for the end of the portion.
+            bystander.send(r#"427["echo",2]"#).await;
+            while bystander.message().await != "437[2]" {}
+            num_portions += 1;
+            assert!(
+                num_portions < 100,
+                "clients that read nothing must not be kept"
+            );
+        }
+        let num_slow = server.num_met("slow_reader").await;
+        assert_eq!(num_slow, (round * num_deaf) as u64);
+        eprintln!(
+            "{num_portions} portions of 1000 events; an ack of a bystander, 99 of 100: {:?} beside {num_deaf} clients that do \
+             not read, {:?} without them",
+            p99(beside),
+            p99(after_them),
+        );
+        drop((held, pollers, reading, speaker, bystander));
+        server.assert_empty().await;
+        after.push(server.memory());
+    }
+    // Events are shared: each client has a place in its queue for every one that waits, and all have the bytes once. A queue
+    // that grew may have room for as many again.
+    let places = BACKLOG / (64 + EVENT) * 64 * 2;
+    let bound = num_deaf * (PER_SESSION + places) + 4 * BACKLOG + BUSY;
+    server.assert_peak("clients that stop reading", before, bound);
+    let (first, second) = (after[0], after[1]);
+    assert!(second <= first + 8 * MIB, "kept: {first}, then {second}");
+}
+
+#[actix_rt::test]
+async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
+    const BACKLOG: usize = 512 * KIB;
+    let backlog = BACKLOG.to_string();
+    let server = Server::start(&[
+        ("MAX_BACKLOG", &backlog),
+        ("MAX_HTTP_BUFFER_SIZE", "100000"),
+        ("PING_INTERVAL", "2000"),
+        ("PING_TIMEOUT", "2000"),
+    ])
+    .await;
+    let addr = server.addr();
+    let before = server.memory();
+    let num_deaf = 20 * scale();
+    let echo = format!(r#"421["echo","{}"]"#, "x".repeat(90_000));
+    let echo = frame(0x81, echo.as_bytes());
+    // Each writes until its session is over: it does not answer pings.
+    let attacks = (0..num_deaf).map(async |_| {
+        let mut stream = deaf(addr, "all").await;
+        while stream.write_all(&echo).await.is_ok() {}
+    });
+    let attacks = join_all(attacks);
+    let mut other = server.join().await;
+    let serving = async {
+        for _ in 0..100 {
+            assert_eq!(ask(&mut other, r#"["echo",1]"#).await, "[1]");
+        }
+    };
+    within("the end of all", async { tokio::join!(attacks, serving) }).await;
+    drop(other);
+    server.assert_empty().await;
+    // Nothing is shared here. A client is not read from while half of its backlog waits; the rest is for one portion of the
+    // stream, what is in work, and what waits for its handlers.
+    let bound = num_deaf * (PER_SESSION + 2 * BACKLOG) + BUSY;
+    server.assert_peak("clients that never read their answers", before, bound);
+}
+
+#[actix_rt::test]
+async fn rooms_cost_what_they_hold_and_nothing_when_they_are_left() {
+    let server = Server::start(&[]).await;
+    let before = server.memory();
+    let num_clients = 100 * scale();
+    let mut after = Vec::new();
+    for _ in 0..2 {
+        let mut clients = Vec::new();
+        for n in 0..num_clients {
+            let mut client = server.join().await;
+            let join = format!(r#"["join-many","room of {n}, ",1000]"#);
+            assert_eq!(ask(&mut client, &join).await, "[]");
+            clients.push(client);
+        }
+        let count = ask(&mut clients[0], r#"["count"]"#).await;
+        assert_eq!(count, format!("[[{num_clients},{}]]", num_clients * 1001));
+        // One goes room by room, the others all at once.
+        for n in 0..1000 {
+            let leave = format!(r#"["leave","room of 0, {n}"]"#);
+            ask(&mut clients[0], &leave).await;
+        }
+        let count = ask(&mut clients[0], r#"["count"]"#).await;
+        assert_eq!(
+            count,
+            format!("[[{num_clients},{}]]", num_clients * 1001 - 1000)
+        );
+        drop(clients);
+        server.assert_empty().await;
+        after.push(server.memory());
+    }
+    // A name, a set of one member, and the member's note of it.
+    let bound = num_clients * (PER_SESSION + 1000 * 768) + BUSY;
+    server.assert_peak("a thousand rooms each", before, bound);
+    let (first, second) = (after[0], after[1]);
+    assert!(second <= first + 8 * MIB, "kept: {first}, then {second}");
+}
+
+#[actix_rt::test]
+async fn a_reconnect_storm_brings_everyone_back() {
+    let server = Server::start(&[]).await;
+    let addr = server.addr();
+    let before = server.memory();
+    let num_clients = 500 * scale();
+    let join = async || {
+        let stream = deaf(addr, "all").await;
+        // Dropped, it is reset.
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        stream
+    };
+    let mut clients = join_all((0..num_clients).map(|_| join())).await;
+    for _ in 0..3 {
+        drop(clients);
+        clients = join_all((0..num_clients).map(|_| join())).await;
+        await_connections(addr, num_clients as u64).await;
+    }
+    let mut other = server.join().await;
+    let expected = num_clients + 1;
+    let count = format!("[[{expected},{}]]", expected + 1);
+    assert_eq!(ask(&mut other, r#"["count"]"#).await, count);
+    drop((clients, other));
+    server.assert_empty().await;
+    // Those that are back, and those that were not yet seen to be gone.
+    let bound = 2 * num_clients * PER_SESSION + BUSY;
+    server.assert_peak("a reconnect storm", before, bound);
+}
+
+#[actix_rt::test]
+async fn events_for_handlers_that_are_slow_wait_where_they_are_counted() {
+    let server = Server::start(&[
+        ("PING_INTERVAL", "2000"),
+        ("PING_TIMEOUT", "2000"),
+        ("WORKERS", "1"),
+    ])
+    .await;
+    let addr = server.addr();
+    let before = server.memory();
+    let num_clients = 20 * scale();
+    let event = format!(r#"42["never","{}"]"#, "x".repeat(200_000));
+    let event = frame(0x81, event.as_bytes());
+    let attacks = (0..num_clients).map(async |_| {
+        let mut stream = deaf(addr, "all").await;
+        // Until it was held back for so long that it is taken for gone.
+        while stream.write_all(&event).await.is_ok() {}
+    });
+    let attacks = join_all(attacks);
+    let mut other = server.join().await;
+    let serving = async {
+        for _ in 0..100 {
+            assert_eq!(ask(&mut other, r#"["echo",1]"#).await, "[1]");
+        }
+    };
+    within("the end of all", async { tokio::join!(attacks, serving) }).await;
+    drop(other);
+    await_connections(addr, 0).await;
+    // A megabyte of events, the one that went beyond it, the one that runs, and the one that is being received.
+    let bound = num_clients * (PER_SESSION + MIB + 3 * 256 * KIB) + BUSY;
+    server.assert_peak("handlers that are slow", before, bound);
+}
+
+#[actix_rt::test]
+async fn a_redis_that_stands_still_costs_what_may_wait_for_it() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let server = Server::start(&[("REDIS_URL", &url)]).await;
+    let addr = server.addr();
+    let state = async || http::get(addr, "/readyz").await.json()["redis"]["state"].clone();
+    let connected = async || {
+        within("Redis", async {
+            while state().await != "up" {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    connected().await;
+    let before = server.memory();
+    let mut client = server.join().await;
+    ask(&mut client, r#"["join","all"]"#).await;
+    redis.freeze();
+    for _ in 0..5 * scale() {
+        client.send(r#"427["flood","all",100,100000]"#).await;
+        for n in 0..100 {
+            let got = client.message().await;
+            let expected = format!(r#"42["flood",{n},""#);
+            assert!(got.starts_with(&expected), "{got:.40} for {expected}");
+        }
+        assert_eq!(client.message().await, "437[]");
+    }
+    redis.thaw();
+    connected().await;
+    drop(client);
+    await_connections(addr, 0).await;
+    // 16 MiB wait, once as they are and once as they are written; what the kernel has not taken is with them.
+    let bound = 2 * 16 * MIB + BUSY;
+    server.assert_peak("a Redis that stands still", before, bound);
+}

@@ -1,0 +1,505 @@
+//! What each limit does to whoever meets it, how it is told, that it is counted, and that others do not notice.
+//!
+//! Not here: what many clients cost together (`bounded`), and limits of the protocols (`hostile`, `websocket`, `polling`).
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+use sockhop::{
+    config::Config,
+    gateways::{Arg, Gateway, SocketRef},
+    socket::disconnect::DisconnectReason,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+};
+
+use crate::support::{
+    http::{self, Answer, Pending, Poller, request},
+    server::TestServer,
+    websocket::{Frame, WebSocket, upgrade_request},
+    within,
+};
+
+const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
+
+/// Returns how often a limit was met.
+async fn num_met(addr: SocketAddr, limit: &str) -> u64 {
+    let readyz = http::get(addr, "/readyz").await.json();
+    readyz["limits"][limit].as_u64().unwrap()
+}
+
+async fn await_met(addr: SocketAddr, limit: &str, expected: u64) {
+    within(limit, async {
+        while num_met(addr, limit).await < expected {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(num_met(addr, limit).await, expected, "{limit}");
+}
+
+/// Tries to open a session with these headers.
+async fn open_polling(addr: SocketAddr, headers: &[&str]) -> Answer {
+    http::send(addr, "GET", POLLING, headers, b"").await
+}
+
+async fn refused_websocket(addr: SocketAddr) -> Answer {
+    let pending = Pending::send(addr, &upgrade_request(WEBSOCKET, &[])).await;
+    pending.answer().await
+}
+
+/// A gateway that tells why its clients left.
+fn telling() -> (Gateway, mpsc::UnboundedReceiver<DisconnectReason>) {
+    let (sender, reasons) = mpsc::unbounded_channel();
+    let gateway = Gateway::new("/a").on_disconnect(move |_, reason| {
+        sender.send(reason).unwrap();
+        async {}
+    });
+    (gateway, reasons)
+}
+
+/// Reads until the server ends the stream.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    within("the end of the stream", async {
+        while let Ok(1..) = stream.read_buf(&mut all).await {}
+    })
+    .await;
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+// ---- connections --------------------------------------------------------------------------------------------------------
+
+#[actix_rt::test]
+async fn an_instance_takes_so_many_clients_and_again_when_one_has_left() {
+    let server = TestServer::with(|config| config.limits.max_connections = 2);
+    let addr = server.addr;
+    let poller = Poller::open(addr).await;
+    let websocket = WebSocket::open(addr).await;
+    let answer = open_polling(addr, &[]).await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]),
+        (503, &json!("too_many_connections"))
+    );
+    let answer = refused_websocket(addr).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("as many clients"), "{answer:?}");
+    // Those who are in stay in, and may change their transport.
+    let mut upgraded = WebSocket::connect(addr, &poller.upgrade_target()).await;
+    upgraded.send("2probe").await;
+    assert_eq!(upgraded.text().await, "3probe");
+    drop(websocket);
+    server.await_connections(1).await;
+    WebSocket::open(addr).await;
+    assert_eq!(num_met(addr, "connections").await, 2);
+}
+
+#[actix_rt::test]
+async fn an_address_has_so_many_clients_wherever_its_balancer_is() {
+    let server = TestServer::with(|config| {
+        config.limits.max_connections_per_address = 2;
+        config.limits.trusted_proxies = "127.0.0.0/8".parse().unwrap();
+    });
+    let addr = server.addr;
+    let one = ["X-Forwarded-For: 203.0.113.7"];
+    let forged = ["X-Forwarded-For: 198.51.100.1, 203.0.113.7"];
+    let other = ["X-Forwarded-For: 198.51.100.1"];
+    let first = open_polling(addr, &one).await;
+    assert_eq!(first.status, 200);
+    let mut second = TcpStream::connect(addr).await.unwrap();
+    second
+        .write_all(&upgrade_request(WEBSOCKET, &one))
+        .await
+        .unwrap();
+    server.await_connections(2).await;
+    for headers in [one, forged] {
+        let answer = open_polling(addr, &headers).await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]),
+            (429, &json!("too_many_connections_of_address"))
+        );
+    }
+    assert_eq!(open_polling(addr, &other).await.status, 200);
+    // The balancer itself is an address like any other.
+    assert_eq!(open_polling(addr, &[]).await.status, 200);
+    drop(second);
+    server.await_connections(3).await;
+    assert_eq!(open_polling(addr, &one).await.status, 200);
+    assert_eq!(num_met(addr, "connections_per_address").await, 2);
+}
+
+#[actix_rt::test]
+async fn a_header_of_whoever_is_no_balancer_is_not_believed() {
+    let server = TestServer::with(|config| config.limits.max_connections_per_address = 1);
+    let headers = |n: u8| format!("X-Forwarded-For: 203.0.113.{n}");
+    assert_eq!(open_polling(server.addr, &[&headers(1)]).await.status, 200);
+    assert_eq!(open_polling(server.addr, &[&headers(2)]).await.status, 429);
+}
+
+#[actix_rt::test]
+async fn an_address_cannot_take_all_http_connections() {
+    let server = TestServer::with(|config| config.limits.max_connections_per_address = 2);
+    let addr = server.addr;
+    // What became a WebSocket is none any more.
+    let _websockets = [WebSocket::open(addr).await, WebSocket::open(addr).await];
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(TcpStream::connect(addr).await.unwrap());
+    }
+    let mut ninth = TcpStream::connect(addr).await.unwrap();
+    let answer = rest(&mut ninth).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
+    assert!(
+        head.ends_with(&format!("Content-Length: {}", body.len())),
+        "{head}"
+    );
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["error"], "too_many_connections_of_address");
+    held.clear();
+    // Each may still be refused until the server has seen that the others are gone.
+    let met = within("room for another connection", async {
+        loop {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            let get = request("GET", "/readyz", &["Connection: close"], b"");
+            _ = stream.write_all(&get).await;
+            let answer = rest(&mut stream).await;
+            if answer.starts_with("HTTP/1.1 200 ") {
+                let json = answer.split("\r\n\r\n").nth(1).unwrap();
+                let json: Value = serde_json::from_str(json).unwrap();
+                let num = &json["limits"]["http_connections_per_address"];
+                break num.as_u64().unwrap();
+            }
+        }
+    })
+    .await;
+    assert!(met >= 1);
+}
+
+// ---- time -------------------------------------------------------------------------------------------------------------
+
+/// Sends `before`, then a byte at a time until the server has had enough; returns what it said.
+async fn dribble(addr: SocketAddr, before: &[u8]) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(before).await.unwrap();
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    let mut answer = Vec::new();
+    within("the end of the dribble", async {
+        loop {
+            tokio::select! {
+                _ = pace.tick() => drop(stream.write_all(b"x").await),
+                read = stream.read_buf(&mut answer) => if read.unwrap_or(0) == 0 { break },
+            }
+        }
+    })
+    .await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[actix_rt::test]
+async fn a_head_that_dribbles_is_cut_off_when_the_setting_says() {
+    let server = TestServer::with(|config| config.limits.head_timeout = Duration::from_secs(1));
+    let answer = dribble(server.addr, b"GET /healthz HTTP/1.1\r\nx: ").await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let first = request("GET", "/healthz", &[], b"");
+    let second = [&first, &b"GET /healthz HTTP/1.1\r\nx: "[..]].concat();
+    let answer = dribble(server.addr, &second).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[actix_rt::test]
+async fn a_body_that_dribbles_is_told_so_and_ends_its_session_whoever_reads_it() {
+    use sockhop::actix_web::{HttpResponse, web};
+
+    let server = TestServer::of(
+        |config| config.engine.body_timeout = Duration::from_millis(300),
+        |app| {
+            let app = app.gateway(Gateway::new("/"));
+            app.routes(|routes| {
+                async fn upload(body: web::Bytes) -> HttpResponse {
+                    HttpResponse::Ok().body(body)
+                }
+                routes.route("/upload", web::post().to(upload));
+            })
+        },
+    );
+    let head = |target: &str| {
+        format!("POST {target} HTTP/1.1\r\nHost: hub\r\nContent-Length: 9999\r\n\r\n")
+    };
+    let poller = Poller::open(server.addr).await;
+    let answer = dribble(server.addr, head(&poller.target).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    poller.assert_gone().await;
+    let answer = dribble(server.addr, head("/upload").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    // Nobody reads this one, so it is the head of a next request that does not arrive.
+    let answer = dribble(server.addr, head("/nowhere").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert_eq!(num_met(server.addr, "body_timeout").await, 2);
+    server.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn an_answer_that_nobody_reads_is_given_up() {
+    let gateway = Gateway::new("/a").on("fill", |socket: SocketRef, (): ()| async move {
+        // More than the kernel takes for a client that reads nothing.
+        socket.emit("x", "y".repeat(30_000_000))
+    });
+    let change = |config: &mut Config| config.limits.write_timeout = Duration::from_millis(300);
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/a,").await;
+    poller.payload().await;
+    poller.ok(r#"42/a,["fill"]"#).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.addr).await.unwrap();
+    stream
+        .write_all(&request("GET", &poller.target, &[], b""))
+        .await
+        .unwrap();
+    await_met(server.addr, "write_timeout", 1).await;
+    let answer = rest(&mut stream).await;
+    assert!(answer.len() < 30_000_000, "{}", answer.len());
+    poller.ok("1").await;
+    server.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn attachments_that_do_not_come_end_the_session_however_it_pongs() {
+    let (gateway, mut reasons) = telling();
+    let change = |config: &mut Config| config.engine.body_timeout = Duration::from_millis(400);
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let header =
+        r#"452-/a,["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    // In time: nothing of it remains.
+    websocket.send(header).await;
+    websocket.send_binary(&[1]).await;
+    websocket.send_binary(&[2]).await;
+    websocket.send(header).await;
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    let closed = within("the end", async {
+        loop {
+            tokio::select! {
+                _ = pace.tick() => websocket.send("3").await,
+                closed = websocket.next() => break closed,
+            }
+        }
+    })
+    .await;
+    let text = "attachments did not come within 400ms".to_owned();
+    assert_eq!(closed, Frame::Close(Some(1008), text));
+    assert_eq!(reasons.recv().await.unwrap().as_str(), "forced close");
+    assert_eq!(num_met(server.addr, "body_timeout").await, 1);
+}
+
+// ---- events -------------------------------------------------------------------------------------------------------------
+
+#[actix_rt::test]
+async fn who_sends_more_events_than_it_may_is_told_and_who_goes_on_is_disconnected() {
+    let (gateway, mut reasons) = telling();
+    let gateway = gateway.on("echo", |_, Arg(n): Arg<u32>| async move { n });
+    // Slow enough that none comes back while this runs.
+    let change = |config: &mut Config| config.engine.max_event_rate = 1;
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let (mut websocket, reply) = WebSocket::join(server.addr, "/a", "").await;
+    assert!(reply.starts_with("40/a,"), "the wish to join is the first");
+    websocket.send(r#"42/a,1["echo",7]"#).await;
+    assert_eq!(websocket.text().await, "43/a,1[7]");
+    websocket.send(r#"42/a,2["echo",7]"#).await;
+    let text = "No more than 1 events per second: slow down, or be disconnected.";
+    let error = json!([{ "error": { "code": "rate_limited", "message": text } }]);
+    assert_eq!(websocket.text().await, format!("43/a,2{error}"));
+    // Leaving and acks are free.
+    websocket.send("41/a,").await;
+    websocket.send("40/a,").await;
+    let error = json!({ "message": text, "data": { "code": "rate_limited" } });
+    let refused = websocket.text().await;
+    let refused = refused.strip_prefix("44/a,").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(refused).unwrap(), error);
+    assert_eq!(
+        reasons.recv().await.unwrap().as_str(),
+        "client namespace disconnect"
+    );
+    websocket.send("40/a,").await;
+    let text = "more than 1 events per second".to_owned();
+    assert_eq!(websocket.closed().await, (Some(1008), text));
+    server.await_connections(0).await;
+    assert_eq!(num_met(server.addr, "event_rate").await, 3);
+    assert_eq!(num_met(server.addr, "rate_limited").await, 1);
+}
+
+#[actix_rt::test]
+async fn the_rate_is_a_clients_own_on_either_transport() {
+    let (gateway, mut reasons) = telling();
+    let gateway = gateway.on("echo", |_, Arg(n): Arg<u32>| async move { n });
+    let change = |config: &mut Config| config.engine.max_event_rate = 2;
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let poller = Poller::open(server.addr).await;
+    let events = [r#"42/a,["echo",7]"#; 8].join("\u{1e}");
+    poller.ok("40/a,").await;
+    assert!(poller.payload().await.starts_with("40/a,"));
+    poller.ok(&events).await;
+    assert_eq!(poller.payload().await, "6\u{1e}1");
+    assert_eq!(reasons.recv().await.unwrap().as_str(), "rate limited");
+    // Others have their own.
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    websocket.send(r#"42/a,1["echo",7]"#).await;
+    assert_eq!(websocket.text().await, "43/a,1[7]");
+    assert_eq!(num_met(server.addr, "rate_limited").await, 1);
+}
+
+#[actix_rt::test]
+async fn a_socket_is_in_so_many_rooms() {
+    let gateway = Gateway::new("/a").on(
+        "join",
+        |socket: SocketRef, Arg(room): Arg<String>| async move { socket.join(room).await },
+    );
+    let change = |config: &mut Config| config.limits.max_rooms_per_socket = 2;
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    for (id, room) in ["r1", "r2", "r1"].iter().enumerate() {
+        websocket
+            .send(&format!(r#"42/a,{id}["join","{room}"]"#))
+            .await;
+        assert_eq!(websocket.text().await, format!("43/a,{id}[]"));
+    }
+    websocket.send(r#"42/a,9["join","r3"]"#).await;
+    let error = json!({ "code": "too_many_rooms", "message": "socket is in 2 rooms already" });
+    assert_eq!(
+        websocket.text().await,
+        format!("43/a,9{}", json!([{ "error": error }]))
+    );
+    assert_eq!(num_met(server.addr, "rooms").await, 1);
+}
+
+// ---- backlog ------------------------------------------------------------------------------------------------------------
+
+/// A gateway that sends what it is asked for; `flood` and `volatile-flood` take a number of events of 100,000 bytes.
+fn flooding(gateway: Gateway) -> Gateway {
+    gateway
+        .on(
+            "flood",
+            |socket: SocketRef, Arg(num): Arg<u32>| async move {
+                for n in 0..num {
+                    socket.emit("x", (n, "y".repeat(100_000)))?;
+                    tokio::task::yield_now().await;
+                }
+                Ok::<_, sockhop::gateways::HandlerError>(())
+            },
+        )
+        .on(
+            "volatile-flood",
+            |socket: SocketRef, Arg(num): Arg<u32>| async move {
+                let namespace = socket.namespace_ref();
+                for n in 0..num {
+                    let all = namespace.all().volatile();
+                    all.emit("v", (n, "y".repeat(100_000))).await?;
+                }
+                Ok::<_, sockhop::gateways::HandlerError>(())
+            },
+        )
+}
+
+#[actix_rt::test]
+async fn a_slow_reader_is_disconnected_by_a_reason_of_its_own() {
+    let (gateway, mut reasons) = telling();
+    let change = |config: &mut Config| config.engine.max_backlog = Some(1_000_000);
+    let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    websocket.send(r#"42/a,["flood",400]"#).await;
+    let reason = within("the end", reasons.recv()).await.unwrap();
+    assert_eq!(reason.as_str(), "slow reader");
+    assert_eq!(num_met(server.addr, "slow_reader").await, 1);
+    server.await_connections(0).await;
+    drop(websocket);
+    // The same by polling: it posts, and never polls.
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/a,").await;
+    poller.payload().await;
+    poller.ok(r#"42/a,["flood",400]"#).await;
+    let reason = within("the end", reasons.recv()).await.unwrap();
+    assert_eq!(reason.as_str(), "slow reader");
+    assert_eq!(num_met(server.addr, "slow_reader").await, 2);
+    server.await_connections(0).await;
+}
+
+/// A client that answers pings without having read them held its backlog for as long as it liked.
+#[actix_rt::test]
+async fn pongs_do_not_keep_a_client_that_reads_nothing() {
+    let (gateway, mut reasons) = telling();
+    let change = |config: &mut Config| {
+        config.engine.ping_interval = Duration::from_millis(300);
+        config.engine.ping_timeout = Duration::from_millis(200);
+        config.limits.write_timeout = Duration::from_millis(600);
+        config.engine.max_backlog = Some(100_000_000);
+    };
+    let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/a,").await;
+    poller.payload().await;
+    poller.ok(r#"42/a,["flood",1]"#).await;
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    // Far below the limit of the backlog, above what the kernel takes.
+    websocket.send(r#"42/a,["flood",300]"#).await;
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    let both = within("both ends", async {
+        let mut both = Vec::new();
+        while both.len() < 2 {
+            tokio::select! {
+                reason = reasons.recv() => both.push(reason.unwrap().as_str()),
+                _ = pace.tick() => {
+                    _ = poller.post("3").await;
+                    websocket.try_send("3").await;
+                }
+            }
+        }
+        both
+    })
+    .await;
+    assert_eq!(both, ["slow reader"; 2]);
+    assert_eq!(num_met(server.addr, "write_timeout").await, 2);
+    server.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn volatile_events_are_dropped_before_anything_else_happens_to_a_client_that_is_behind() {
+    let (gateway, mut reasons) = telling();
+    let change = |config: &mut Config| config.engine.max_backlog = Some(1_000_000);
+    let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
+    let (mut behind, _) = WebSocket::join(server.addr, "/a", "").await;
+    let (mut asking, _) = WebSocket::join(server.addr, "/a", "").await;
+    // 40 MB, forty times the backlog, and neither reads.
+    asking.send(r#"42/a,1["volatile-flood",400]"#).await;
+    let (mut seen, mut last) = (0, None);
+    loop {
+        match asking.text().await {
+            text if text == "43/a,1[]" => break,
+            text => {
+                let n: u32 = text
+                    .strip_prefix(r#"42/a,["v","#)
+                    .and_then(|rest| rest.split(',').next()?.parse().ok())
+                    .unwrap_or_else(|| panic!("{text:.100}"));
+                assert!(last < Some(n), "in order");
+                (seen, last) = (seen + 1, Some(n));
+            }
+        }
+    }
+    let dropped = num_met(server.addr, "volatile_dropped").await;
+    assert!(
+        dropped > 300,
+        "{dropped} of 400 for the one that does not read"
+    );
+    assert!(seen > 0);
+    // Who was behind is still there, and gets what is not volatile.
+    behind.send(r#"42/a,2["flood",1]"#).await;
+    while !behind.text().await.starts_with(r#"42/a,["x",0,"#) {}
+    assert_eq!(server.num_connections().await, 2);
+    assert_eq!(num_met(server.addr, "slow_reader").await, 0);
+    assert!(reasons.try_recv().is_err());
+}

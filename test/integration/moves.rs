@@ -1,0 +1,552 @@
+//! Sessions that move to the instance at which their WebSocket lands: all of a session goes along, and what cannot is reached from
+//! there. Source: wire.md 1.6; design.md, "Sessions hop".
+
+use std::{
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    task::Poll,
+    time::Duration,
+};
+
+use serde_json::json;
+use sockhop::{
+    adapter::{kind::AdapterKind, sharded_channel::SubscriptionMode},
+    app::App,
+    gateways::{Ack, AllArgs, Arg, Event, Gateway, HandlerError, SocketRef},
+};
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::{
+    cluster::{await_redis, pair_by, pair_of},
+    support::{
+        http::{self, Poller},
+        program::Program,
+        redis_server::RedisServer,
+        server::TestServer,
+        websocket::{Frame, WebSocket, upgrade_request},
+        within,
+    },
+};
+
+/// Handlers of these tests that wait until a test lets them go on.
+static GATE: Semaphore = Semaphore::const_new(0);
+
+/// `/moves`: handlers that are under way while their session moves.
+fn with_moves(app: App) -> App {
+    let gateway = Gateway::new("/moves")
+        .on("held", |socket: SocketRef, Arg(n): Arg<u32>| async move {
+            socket.emit("begun", n)?;
+            let permit = GATE.acquire().await;
+            permit.map(tokio::sync::SemaphorePermit::forget).unwrap();
+            socket.set_data(&json!({ "last": n })).unwrap();
+            socket.join(format!("room {n}")).await?;
+            socket.emit("going on", n)?;
+            let rooms = socket.rooms().await?.len();
+            socket.namespace_ref().emit("to all", n).await?;
+            Ok::<_, HandlerError>(Ack((n, rooms as u64)))
+        })
+        .on("data", |socket: SocketRef, (): ()| async move {
+            Ack(socket.data())
+        })
+        .on("ask", |socket: SocketRef, (): ()| async move {
+            let answer = socket
+                .emit_with_ack::<(u32,)>("question", (), Duration::from_secs(30))
+                .await;
+            socket.emit("answered", answer.ok().map(|(n,)| n))
+        })
+        .on("rooms", |socket: SocketRef, (): ()| async move {
+            let mut rooms: Vec<_> = socket.rooms().await?.into_iter().collect();
+            rooms.retain(|room| room.as_str() != socket.id().as_str());
+            rooms.sort();
+            Ok::<_, HandlerError>(Ack(rooms))
+        })
+        .on("who", |socket: SocketRef, _: Event| async move {
+            Ack((socket.id().clone(), socket.instance().as_str().to_owned()))
+        })
+        .on(
+            "to-room",
+            |socket: SocketRef, Arg(room): Arg<String>| async move {
+                socket
+                    .namespace_ref()
+                    .to(room.as_str())
+                    .emit("in room", room)
+                    .await
+            },
+        )
+        .on(
+            "tell-all",
+            |socket: SocketRef, args: AllArgs<(String, u32)>| async move {
+                let AllArgs((name, n)) = args;
+                socket.namespace_ref().emit("told", (&name, n)).await?;
+                Ok::<_, HandlerError>(Ack(n))
+            },
+        )
+        .on(
+            "ask-all",
+            |socket: SocketRef, args: AllArgs<(String, u32)>| async move {
+                let AllArgs((name, n)) = args;
+                let all = socket.namespace_ref().all();
+                // Nobody answers, and nobody waits for it.
+                let mut asked = Box::pin(async move {
+                    all.emit_with_ack::<u32>("told", (&name, n), Duration::from_secs(5))
+                        .await
+                });
+                // Put now, in its place among what this client sends.
+                poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx).is_ready())).await;
+                actix_rt::spawn(asked);
+                Ok::<_, HandlerError>(Ack(n))
+            },
+        )
+        .on("never", |_, _: Event| std::future::pending::<()>());
+    let dynamic =
+        Gateway::matching("/rooms/{id}").on("say", |socket: SocketRef, event: Event| async move {
+            socket
+                .namespace_ref()
+                .all()
+                .emit_args(event.args().clone())
+                .await
+        });
+    app.gateway(gateway).gateway(dynamic)
+}
+
+async fn pair(redis: &RedisServer) -> (TestServer, TestServer) {
+    pair_of(redis, with_moves).await
+}
+
+/// Lets a WebSocket at `there` probe for a session.
+async fn probing(poller: &Poller, there: SocketAddr) -> WebSocket {
+    let mut websocket = WebSocket::connect(there, &poller.upgrade_target()).await;
+    websocket.send("2probe").await;
+    assert_eq!(websocket.text().await, "3probe");
+    websocket
+}
+
+async fn moved(poller: &Poller, there: SocketAddr) -> WebSocket {
+    let mut websocket = probing(poller, there).await;
+    websocket.send("5").await;
+    websocket
+}
+
+/// Joins `/moves` by polling.
+async fn joined(at: SocketAddr) -> (Poller, String) {
+    let poller = Poller::open(at).await;
+    poller.ok("40/moves,").await;
+    let connected = poller.payload().await;
+    let id = connected.strip_prefix(r#"40/moves,{"sid":""#).unwrap();
+    (poller, id.strip_suffix(r#""}"#).unwrap().to_owned())
+}
+
+#[actix_rt::test]
+async fn a_session_moves_to_the_instance_of_its_websocket() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let (poller, id) = joined(one.addr).await;
+    let parked = poller.begin_get().await;
+    let mut websocket = probing(&poller, two.addr).await;
+    assert_eq!(
+        parked.answer().await.text(),
+        "6",
+        "a parked poll is released"
+    );
+    assert_eq!(
+        poller.payload().await,
+        "6",
+        "and so is one that comes later"
+    );
+    websocket.send("5").await;
+    websocket.send(r#"42/moves,0["who"]"#).await;
+    let instance = http::get(two.addr, "/readyz").await.json()["instance"].clone();
+    let expected = format!(r#"43/moves,0[["{id}",{instance}]]"#);
+    assert_eq!(
+        websocket.text().await,
+        expected,
+        "the same socket, elsewhere"
+    );
+    one.await_connections(0).await;
+    two.await_connections(1).await;
+    for addr in [one.addr, two.addr] {
+        let answer = http::get(addr, &poller.target).await;
+        assert_eq!(answer.status, 400, "polling is over: {answer:?}");
+        let mut second = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let request = upgrade_request(&poller.upgrade_target(), &[]);
+        tokio::io::AsyncWriteExt::write_all(&mut second, &request)
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        let read = tokio::io::AsyncReadExt::read_to_string(&mut second, &mut answer);
+        // Refused, or closed as a second one: either way it ends.
+        _ = within("the end of a second WebSocket", read).await;
+    }
+    websocket.send(r#"42/moves,1["rooms"]"#).await;
+    assert_eq!(websocket.text().await, "43/moves,1[[]]");
+    websocket.send("41/moves,").await;
+    drop(websocket);
+    two.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn what_waits_for_a_poll_goes_along_in_order_and_rooms_and_data_do_too() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let poller = Poller::open(one.addr).await;
+    poller.ok("40/test,").await;
+    assert!(poller.payload().await.starts_with("40/test,"));
+    poller.ok(r#"42/test,0["join"]"#).await;
+    for n in 1..20 {
+        poller.ok(&format!(r#"42/test,{n}["visit"]"#)).await;
+    }
+    let mut websocket = moved(&poller, two.addr).await;
+    assert_eq!(websocket.text().await, "43/test,0[]");
+    for n in 1..20 {
+        assert_eq!(websocket.text().await, format!("43/test,{n}[{n}]"));
+    }
+    websocket.send(r#"42/test,20["visit"]"#).await;
+    assert_eq!(websocket.text().await, "43/test,20[20]", "data came along");
+    let (mut other, _) = WebSocket::join(one.addr, "/test", "").await;
+    other.send(r#"42/test,["to-room","hello"]"#).await;
+    assert_eq!(websocket.text().await, r#"42/test,["to-room","hello"]"#);
+}
+
+#[actix_rt::test]
+async fn a_handler_that_runs_goes_on_and_no_later_event_overtakes_it() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let (poller, _) = joined(one.addr).await;
+    poller.ok(r#"42/moves,0["held",7]"#).await;
+    assert_eq!(poller.payload().await, r#"42/moves,["begun",7]"#);
+    // These wait for their turn, and go along.
+    poller.ok(r#"42/moves,1["data"]"#).await;
+    poller.ok(r#"42/moves,2["rooms"]"#).await;
+    let mut websocket = moved(&poller, two.addr).await;
+    one.await_connections(0).await;
+    websocket.send(r#"42/moves,3["who"]"#).await;
+    GATE.add_permits(1);
+    for expected in [
+        r#"42/moves,["going on",7]"#,
+        r#"42/moves,["to all",7]"#,
+        "43/moves,0[[7,2]]",
+        r#"43/moves,1[{"last":7}]"#,
+        r#"43/moves,2[["room 7"]]"#,
+    ] {
+        assert_eq!(websocket.text().await, expected);
+    }
+    assert!(websocket.text().await.starts_with("43/moves,3["));
+}
+
+#[actix_rt::test]
+async fn an_ack_that_is_awaited_where_the_session_was_arrives_there() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let (poller, _) = joined(one.addr).await;
+    poller.ok(r#"42/moves,["ask"]"#).await;
+    let question = poller.payload().await;
+    let id = question.strip_prefix("42/moves,").unwrap();
+    let id = id.strip_suffix(r#"["question"]"#).unwrap().to_owned();
+    let mut websocket = moved(&poller, two.addr).await;
+    one.await_connections(0).await;
+    websocket.send(&format!("43/moves,{id}[5]")).await;
+    assert_eq!(websocket.text().await, r#"42/moves,["answered",5]"#);
+    // And one that is asked for by a handler that began before the move and asks after it.
+    websocket.send(r#"42/moves,["ask"]"#).await;
+    let question = websocket.text().await;
+    assert!(
+        !question.contains(&id),
+        "numbers are not used twice: {question}"
+    );
+}
+
+#[actix_rt::test]
+async fn who_leaves_after_a_move_lets_nobody_wait() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let (poller, _) = joined(one.addr).await;
+    poller.ok(r#"42/moves,["ask"]"#).await;
+    assert!(poller.payload().await.contains("question"));
+    let websocket = moved(&poller, two.addr).await;
+    one.await_connections(0).await;
+    drop(websocket);
+    two.await_connections(0).await;
+    // The handler at the first instance has ended, or a stop would wait for it.
+    let began = std::time::Instant::now();
+    one.stop();
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[actix_rt::test]
+async fn a_packet_may_be_cut_in_two_by_the_move() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let poller = Poller::open(one.addr).await;
+    poller.ok("40/test,").await;
+    poller.payload().await;
+    let header = r#"451-/test,0["reverse",{"_placeholder":true,"num":0}]"#;
+    poller.ok(header).await;
+    let mut websocket = moved(&poller, two.addr).await;
+    websocket.send_binary(&[1, 2, 3]).await;
+    let text = websocket.text().await;
+    assert_eq!(text, r#"461-/test,0[{"_placeholder":true,"num":0}]"#);
+    assert_eq!(websocket.next().await, Frame::Binary(vec![3, 2, 1]));
+}
+
+#[actix_rt::test]
+async fn a_wish_that_is_not_judged_yet_is_judged_where_the_session_is() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let poller = Poller::join_main(one.addr).await;
+    let mut websocket = probing(&poller, two.addr).await;
+    poller.ok(r#"40/test,{"x":"never"}"#).await;
+    poller.ok(r#"40/custom,{"token":"t"}"#).await;
+    assert!(poller.payload().await.starts_with("40/custom,"));
+    websocket.send("5").await;
+    websocket.send(r#"420["message-with-ack",1]"#).await;
+    loop {
+        let text = websocket.text().await;
+        if text == "430[1]" {
+            break;
+        }
+        assert_eq!(text, r#"42/custom,["auth",{"token":"t"}]"#);
+    }
+    one.await_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn namespaces_that_come_and_go_are_listened_to_before_a_session_comes() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let poller = Poller::open(one.addr).await;
+    poller.ok("40/rooms/1,").await;
+    poller.payload().await;
+    let mut websocket = probing(&poller, two.addr).await;
+    // Of this one the other instance learns late.
+    poller.ok("40/rooms/2,").await;
+    assert!(poller.payload().await.contains("40/rooms/2,"));
+    websocket.send("5").await;
+    for room in ["/rooms/1", "/rooms/2"] {
+        let (mut other, _) = WebSocket::join(one.addr, room, "").await;
+        let event = format!(r#"42{room},["say","hello"]"#);
+        other.send(&event).await;
+        assert_eq!(other.text().await, event);
+        assert_eq!(websocket.text().await, event);
+    }
+}
+
+#[actix_rt::test]
+async fn a_probe_that_ends_leaves_the_session_where_it_was() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let poller = Poller::join_main(one.addr).await;
+    for packet in ["2", "2other", r#"42["message",1]"#, "abc", "3probe"] {
+        let mut websocket = WebSocket::connect(two.addr, &poller.upgrade_target()).await;
+        websocket.send(packet).await;
+        assert_eq!(websocket.next().await, Frame::Close(None, String::new()));
+    }
+    let websocket = probing(&poller, two.addr).await;
+    let mut second = WebSocket::connect(two.addr, &poller.upgrade_target()).await;
+    assert_eq!(
+        second.next().await,
+        Frame::Close(None, String::new()),
+        "one at a time"
+    );
+    let mut second = WebSocket::connect(one.addr, &poller.upgrade_target()).await;
+    assert_eq!(
+        second.next().await,
+        Frame::Close(None, String::new()),
+        "wherever it lands"
+    );
+    drop(websocket);
+    within("another probe", async {
+        loop {
+            let mut again = WebSocket::connect(two.addr, &poller.upgrade_target()).await;
+            again.send("2probe").await;
+            match again.next().await {
+                Frame::Text(text) => break assert_eq!(text, "3probe"),
+                // The first has not been given up yet.
+                frame => assert_eq!(frame, Frame::Close(None, String::new())),
+            }
+        }
+    })
+    .await;
+    poller.ok(r#"420["message-with-ack",1]"#).await;
+    let mut all = String::new();
+    while !all.contains("430[1]") {
+        all = poller.payload().await;
+    }
+    assert_eq!(
+        (one.num_connections().await, two.num_connections().await),
+        (1, 0)
+    );
+}
+
+/// Asks for an upgrade and returns the answer, which is none.
+async fn refused(addr: SocketAddr, sid: &str) -> String {
+    let target = format!("/socket.io/?EIO=4&transport=websocket&sid={sid}");
+    let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let request = upgrade_request(&target, &[]);
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &request)
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    let read = tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer);
+    within("a refusal", read).await.unwrap();
+    answer
+}
+
+#[actix_rt::test]
+async fn an_upgrade_of_a_session_that_is_nowhere_is_refused_before_it_begins() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let poller = Poller::open(one.addr).await;
+    let mut forged = poller.sid.clone();
+    forged.replace_range(29.., if forged.ends_with('A') { "B" } else { "A" });
+    let mut strange = poller.sid.clone();
+    strange.replace_range(..8, "AAAAAAAA");
+    for sid in [forged, strange] {
+        let answer = refused(two.addr, &sid).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.ends_with("Session ID unknown"), "{answer}");
+    }
+}
+
+#[actix_rt::test]
+async fn with_the_sharded_adapter_a_session_stays_where_it_is() {
+    let redis = RedisServer::start();
+    let adapter = AdapterKind::Sharded(SubscriptionMode::Dynamic);
+    let (one, two) = pair_by(adapter, &redis.url(), with_moves).await;
+    let (poller, _) = joined(one.addr).await;
+    let answer = refused(two.addr, &poller.sid).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    poller.ok(r#"42/moves,0["rooms"]"#).await;
+    assert_eq!(poller.payload().await, "43/moves,0[[]]");
+}
+
+#[actix_rt::test]
+async fn an_owner_that_dies_at_the_last_moment_ends_the_session_within_a_second() {
+    let redis = RedisServer::start();
+    let data = TempDir::new().unwrap();
+    let owner = Program::start(data.path(), &[("REDIS_URL", &redis.url())]);
+    let two = TestServer::on_redis_by(AdapterKind::Classic, &redis.url(), with_moves);
+    await_redis(&two, "up").await;
+    let poller = Poller::open(owner.addr).await;
+    let mut websocket = probing(&poller, two.addr).await;
+    owner.signal("-KILL");
+    websocket.send("5").await;
+    let Frame::Close(code, reason) = websocket.next().await else {
+        panic!("no close frame");
+    };
+    assert!(code.is_none() || code == Some(1013), "{code:?} {reason}");
+    two.await_connections(0).await;
+}
+
+/// Publishes numbered events in `/moves` until told to stop, and then one that says so. Returns how many.
+async fn publish(name: &'static str, addr: SocketAddr, is_stopped: watch::Receiver<bool>) -> u32 {
+    let mut publisher = WebSocket::open(addr).await;
+    publisher.send("40/moves,").await;
+    publisher.text().await;
+    let mut n = 0;
+    loop {
+        let last = *is_stopped.borrow();
+        n += 1;
+        let number = if last { 0 } else { n };
+        // Every other one is an event that is to be acknowledged: it goes another way.
+        let event = if n % 2 == 0 { "ask-all" } else { "tell-all" };
+        publisher
+            .send(&format!(r#"42/moves,{n}["{event}","{name}",{number}]"#))
+            .await;
+        while publisher.text().await != format!("43/moves,{n}[{number}]") {}
+        if last {
+            return n;
+        }
+        // A rate, so that there are events at every step of a move and the receivers keep up.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Connects by polling at `here`, upgrades at `there`, and returns every number that it got of each publisher.
+async fn follow(
+    here: SocketAddr,
+    there: SocketAddr,
+    has_moved: mpsc::UnboundedSender<()>,
+) -> [Vec<u32>; 3] {
+    let poller = Poller::open(here).await;
+    poller.ok("40/moves,").await;
+    let mut history: Vec<String> = Vec::new();
+    let mut note = |payload: String| {
+        history.extend(payload.split('\u{1e}').map(str::to_owned));
+    };
+    let mut websocket = WebSocket::connect(there, &poller.upgrade_target()).await;
+    websocket.send("2probe").await;
+    let mut is_probed = false;
+    let mut get = Box::pin(poller.payload());
+    loop {
+        tokio::select! {
+            text = websocket.text(), if !is_probed => {
+                assert_eq!(text, "3probe");
+                is_probed = true;
+            }
+            payload = &mut get => {
+                note(payload);
+                if is_probed {
+                    break;
+                }
+                get = Box::pin(poller.payload());
+            }
+        }
+    }
+    websocket.send("5").await;
+    has_moved.send(()).unwrap();
+    let mut num_ends = 0;
+    while num_ends < 3 {
+        let text = websocket.text().await;
+        num_ends += usize::from(text.ends_with(",0]"));
+        note(text);
+    }
+    ["a", "b", "c"].map(|name| {
+        let of_publisher = format!(r#"["told","{name}","#);
+        let numbers = history.iter().filter_map(|packet| {
+            let (_, number) = packet.split_once(&of_publisher)?;
+            Some(number.strip_suffix(']')?.parse().unwrap())
+        });
+        numbers.collect()
+    })
+}
+
+/// Three publishers, one at each instance, while sessions move between two of these: each session gets each event of each publisher once and in order, from
+/// the first that it sees on.
+#[actix_rt::test]
+async fn nothing_is_lost_doubled_or_reordered_while_sessions_move() {
+    const SESSIONS: usize = 40;
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let three = TestServer::on_redis_by(AdapterKind::Classic, &redis.url(), with_moves);
+    await_redis(&three, "up").await;
+    let at = [one.addr, two.addr, three.addr];
+    let (stop, is_stopped) = watch::channel(false);
+    let publishers = ["a", "b", "c"].into_iter().zip(at);
+    let publishers: Vec<_> = publishers
+        .map(|(name, addr)| actix_rt::spawn(publish(name, addr, is_stopped.clone())))
+        .collect();
+    let (has_moved, mut moves) = mpsc::unbounded_channel();
+    let clients = (0..SESSIONS).map(|n| follow(at[n % 2], at[(n + 1) % 2], has_moved.clone()));
+    let clients: Vec<_> = clients.map(actix_rt::spawn).collect();
+    for _ in 0..SESSIONS {
+        within("a session moves", moves.recv()).await.unwrap();
+    }
+    stop.send(true).unwrap();
+    for publisher in publishers {
+        assert!(publisher.await.unwrap() > 1);
+    }
+    for client in clients {
+        for numbers in within("the end of a history", client).await.unwrap() {
+            let (end, numbers) = numbers.split_last().unwrap();
+            assert_eq!(*end, 0);
+            let first = numbers.first().copied().unwrap_or_default();
+            let expected: Vec<u32> = (first..).take(numbers.len()).collect();
+            assert_eq!(numbers, expected);
+        }
+    }
+}
