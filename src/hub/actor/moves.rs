@@ -20,7 +20,7 @@ use crate::{
     },
     redis_bridge::messages::ForBridge,
     socket::{
-        messages::{DeliverWithAck, Departed, LeftSocket, What},
+        messages::{DeliverWithAck, Departed, ForSocket, LeftSocket, What},
         record::Record,
     },
     socket_io::{
@@ -323,9 +323,13 @@ impl Handler<Depart> for Hub {
             end,
             socket,
         } = message;
+        let tell = |departed: Departed| {
+            let what = What::Departed(Box::new(departed));
+            socket.do_send(ForSocket::for_session(what));
+        };
         let members = match departure.close(|namespace| namespaces.contains(namespace)) {
             Ok(members) => members,
-            Err(missing) => return socket.do_send(Departed(Err(missing))),
+            Err(missing) => return tell(Err(missing)),
         };
         let mut left = Vec::with_capacity(members.len());
         for (namespace, id) in members {
@@ -344,7 +348,7 @@ impl Handler<Depart> for Hub {
         }
         // In this very turn: see `arrivals`.
         self.tell_bridge(|| ForBridge::Behind { to, payload: end });
-        socket.do_send(Departed(Ok(left)));
+        tell(Ok(left));
     }
 }
 
