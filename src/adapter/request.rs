@@ -46,6 +46,9 @@ use crate::{
 /// Random bytes of a request's id: 16 characters of lower-case hex, as the sharded adapter has them.
 const REQUEST_ID_BYTES: usize = 8;
 
+/// What the ids begin with that instances of Sockhop choose.
+const OURS: &str = "sockhop-";
+
 /// What a request's responses refer to. Others choose theirs freely, so it is any text.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(String);
@@ -60,6 +63,16 @@ impl RequestId {
         getrandom::fill(&mut bytes)?;
         let number = u64::from_be_bytes(bytes);
         Ok(Self(format!("{number:016x}")))
+    }
+
+    /// Returns the `number`-th of the instance `uid`. Whoever answers an instance of Sockhop sees by it that it does.
+    pub fn of_ours(uid: &Uid, number: u64) -> Self {
+        Self(format!("{OURS}{uid}-{number}"))
+    }
+
+    /// Returns whether an instance of Sockhop asks, as far as it can be told.
+    pub fn is_of_ours(&self) -> bool {
+        self.0.starts_with(OURS)
     }
 
     /// Returns the text.

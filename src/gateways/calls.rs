@@ -54,7 +54,8 @@ pub enum AskError<A> {
         num_instances: usize,
         /// How many of them did not answer.
         num_silent_instances: usize,
-        /// Those of them that are instances of Sockhop. Servers of Node have no names to be called by.
+        /// Those of them that are instances of Sockhop, and any that died within the last seconds before they could be asked. Servers
+        /// of Node have no names to be called by.
         silent_instances: Vec<InstanceId>,
         /// How many clients did not acknowledge, or not with what was expected.
         num_silent_clients: u64,

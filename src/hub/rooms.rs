@@ -755,8 +755,8 @@ mod tests {
             "the namespace is open"
         );
         assert!(!rooms.remove(&chat(), &id('b')), "and stays it");
-        rooms.come_back(&chat(), id('a'), of_a, 'A');
-        assert_eq!(select(&rooms, &["red"], &[]), "A");
+        rooms.come_back(&chat(), id('a'), of_a, 'a');
+        assert_eq!(select(&rooms, &["red"], &[]), "a");
         assert_eq!(rooms.rooms_of(&chat(), &id('a')).len(), 3);
         assert!(!rooms.may_be_missed(&chat(), &Target::default()));
         assert_eq!(listed(&table), ["/chat blue", "/chat red"]);

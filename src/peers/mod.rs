@@ -5,8 +5,8 @@
 //! others answer within [`ANSWER_DELAY`], once for all newcomers of that time.
 //!
 //! What it is for: the names of those that do not answer a question, the certainty that all who heard it are ours, polling
-//! requests for sessions of instances that are gone, and people (`/readyz`). What others say decides nothing else: anyone
-//! who may publish may say it.
+//! requests for sessions of instances that are gone or were away, and people (`/readyz`). Anyone who may publish may say that
+//! somebody lives, or does not, so it decides nothing else.
 //!
 //! | file | |
 //! | --- | --- |
@@ -200,10 +200,16 @@ impl Peers {
         self.lock().heard(instance).is_some()
     }
 
-    /// Returns whether an instance lives and has not missed a beat: for [`BEAT_INTERVAL`] and a little, this is sure.
+    /// Returns whether an instance lives and has not missed a beat yet.
     pub fn is_fresh(&self, instance: InstanceId) -> bool {
         let heard = self.lock().heard(instance);
         heard.is_some_and(|heard| heard.elapsed() <= BEAT_INTERVAL + ANSWER_DELAY)
+    }
+
+    /// Returns when an instance that lives last said hello, if that was heard: it began to listen shortly before, and need not have
+    /// heard what it was sent earlier.
+    pub fn hailed_at(&self, instance: InstanceId) -> Option<Instant> {
+        self.lock().hailed(instance)
     }
 
     /// Returns whether an instance was here and is gone. Of one that nobody has heard of, this says nothing.

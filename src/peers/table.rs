@@ -29,6 +29,8 @@ const MEMORY: Duration = Duration::from_secs(10 * 60);
 pub(super) struct Peer {
     /// When it was last heard.
     pub(super) heard: Instant,
+    /// When it last said hello, if anyone here knows: what it was sent before that, it need not have heard.
+    pub(super) hailed: Option<Instant>,
     /// What it said then.
     pub(super) beat: Beat,
 }
@@ -89,6 +91,7 @@ impl Table {
             }
             Said::Beat(beat) => {
                 let instance = beat.instance;
+                let hailed = self.hailed(instance);
                 let is_known = self.remove(&instance);
                 if !is_known && self.alive.len() >= MAX_PEERS {
                     return Taken::TooMany;
@@ -100,7 +103,13 @@ impl Table {
                 } else {
                     Taken::Lives
                 };
-                self.alive.insert(instance, Peer { heard: now, beat });
+                let hailed = if beat.is_hello { Some(now) } else { hailed };
+                let peer = Peer {
+                    heard: now,
+                    hailed,
+                    beat,
+                };
+                self.alive.insert(instance, peer);
                 taken
             }
         }
@@ -154,6 +163,11 @@ impl Table {
     /// Returns when one was last heard that lives, as far as is known.
     pub(super) fn heard(&self, instance: InstanceId) -> Option<Instant> {
         self.alive.get(&instance).map(|peer| peer.heard)
+    }
+
+    /// Returns when one that lives last said hello.
+    pub(super) fn hailed(&self, instance: InstanceId) -> Option<Instant> {
+        self.alive.get(&instance).and_then(|peer| peer.hailed)
     }
 
     /// Returns whether one is known to be gone.
@@ -279,6 +293,26 @@ mod tests {
         // Nor of a beat that we have yet to send.
         clock.echo(62, 1_000_000);
         assert_eq!(clock.state(1), ALIVE);
+    }
+
+    #[test]
+    fn the_last_hello_is_remembered_from_beat_to_beat() {
+        let mut clock = Clock::new();
+        let hello = || {
+            Said::Beat(Beat {
+                is_hello: true,
+                ..beat(1)
+            })
+        };
+        let hailed = |clock: &Clock| clock.table.hailed(instance(1));
+        let second = |clock: &Clock, second| Some(clock.began + Duration::from_secs(second));
+        clock.hears(1, 1);
+        assert_eq!(hailed(&clock), None);
+        clock.at(2, hello());
+        clock.hears(3, 1);
+        assert_eq!(hailed(&clock), second(&clock, 2));
+        clock.at(4, hello());
+        assert_eq!(hailed(&clock), second(&clock, 4));
     }
 
     #[test]

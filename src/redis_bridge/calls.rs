@@ -128,7 +128,7 @@ impl Calls {
         if state.calls.len() >= MAX_CALLS {
             return None;
         }
-        let id = RequestId::from(format!("{}{}", self.uid, state.num_begun));
+        let id = RequestId::of_ours(&self.uid, state.num_begun);
         state.num_begun += 1;
         let call = Call {
             namespace,

@@ -377,7 +377,6 @@ impl Intake {
         };
         self.hub.answering.send(answering).await.or(Err(HubGone))?;
         let relay = Relay {
-            peers: Arc::clone(&self.peers),
             queue: Arc::clone(&self.queue),
             channels: Arc::clone(channels),
             uid,
@@ -389,7 +388,7 @@ impl Intake {
     }
 
     fn respond(&self, channels: &Channels, uid: Option<&str>, response: &Response) {
-        respond(&self.peers, &self.queue, channels, uid, response);
+        respond(&self.queue, channels, uid, response);
     }
 
     // ---- responses ----
@@ -501,7 +500,6 @@ impl Drop for Slot {
 
 /// Passes the answers to one question on to the instance that asked it.
 struct Relay {
-    peers: Arc<Peers>,
     queue: Arc<Queue>,
     channels: Arc<Channels>,
     /// Who asked.
@@ -516,7 +514,7 @@ impl Relay {
         while let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await {
             if let Some(response) = self.response(answer) {
                 let uid = self.uid.as_deref();
-                respond(&self.peers, &self.queue, &self.channels, uid, &response);
+                respond(&self.queue, &self.channels, uid, &response);
             }
         }
     }
@@ -543,16 +541,8 @@ impl Relay {
     }
 }
 
-fn respond(
-    peers: &Peers,
-    queue: &Queue,
-    channels: &Channels,
-    uid: Option<&str>,
-    response: &Response,
-) {
-    // Others are answered byte for byte as Node answers.
-    let is_one_of_us = uid.and_then(|uid| peers.named(uid)).is_some();
-    match channels.response(uid, is_one_of_us, response) {
+fn respond(queue: &Queue, channels: &Channels, uid: Option<&str>, response: &Response) {
+    match channels.response(uid, response) {
         Ok(Some(outbound)) => queue.push(outbound),
         // Nobody who could be answered has asked.
         Ok(None) => {}

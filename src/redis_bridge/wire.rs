@@ -247,18 +247,17 @@ impl Channels {
         }
     }
 
-    /// Returns a response to the instance `requester` as it is published; nothing if nobody could hear it. If the requester
-    /// `is_one_of_us`, the response says whose it is.
+    /// Returns a response to the instance `requester` as it is published; nothing if nobody could hear it. One to an
+    /// instance of Sockhop says whose it is; all others are byte for byte as Node's.
     pub(super) fn response(
         &self,
         requester: Option<&str>,
-        is_one_of_us: bool,
         response: &Response,
     ) -> Result<Option<Outbound>, EncodeError> {
         let (channel, payload) = match &self.names {
             ChannelNames::Classic { requests, .. } => (
                 requests.respond_on(requester, response).into_owned(),
-                response::encode(response, is_one_of_us.then_some(&self.uid))?,
+                response::encode(response, response.id().is_of_ours().then_some(&self.uid))?,
             ),
             ChannelNames::Sharded(channels) => {
                 let Some(channel) = requester.and_then(|uid| channels.respond_on(uid)) else {
@@ -497,6 +496,21 @@ mod tests {
     }
 
     #[test]
+    fn only_one_of_us_is_told_by_whom_it_is_answered() {
+        let (me, other) = (Uid::random().unwrap(), Uid::random().unwrap());
+        let channels = channels(AdapterKind::Classic, &me);
+        for (id, expected) in [
+            (RequestId::from("1"), None),
+            (RequestId::of_ours(&other, 1), Some(me.as_str())),
+        ] {
+            let response = Response::ClientCount { id, num_clients: 2 };
+            let sent = channels.response(Some(other.as_str()), &response);
+            let read = response::decode(&sent.unwrap().unwrap().payload).unwrap();
+            assert_eq!(read.uid.as_deref(), expected);
+        }
+    }
+
+    #[test]
     fn a_response_goes_to_the_instance_that_asked_or_nowhere() {
         let me = Uid::random_hex().unwrap();
         let channels = channels(SHARDED, &me);
@@ -504,7 +518,7 @@ mod tests {
             id: RequestId::from("1"),
             num_clients: 2,
         };
-        let to = |requester| channels.response(requester, false, &response).unwrap();
+        let to = |requester| channels.response(requester, &response).unwrap();
         let sent = to(Some("0123456789abcdef")).unwrap();
         assert_eq!(sent.channel, "p#/a#0123456789abcdef#");
         assert_eq!(to(Some("emitter")), None);

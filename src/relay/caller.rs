@@ -7,6 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -37,6 +38,7 @@ pub type Answer = wire::Answer;
 #[derive(Debug)]
 struct Waiting {
     to: InstanceId,
+    begun: Instant,
     reply: Reply,
 }
 
@@ -74,7 +76,8 @@ impl Calls {
         }
         let id = state.num_begun;
         state.num_begun += 1;
-        state.calls.insert(id, Waiting { to, reply });
+        let begun = Instant::now();
+        state.calls.insert(id, Waiting { to, begun, reply });
         Some(id)
     }
 
@@ -89,17 +92,17 @@ impl Calls {
         if state.calls.get(&id).is_none_or(|call| call.to != from) {
             return;
         }
-        let Some(call) = state.calls.remove(&id) else {
+        let Some(Waiting { to, begun, reply }) = state.calls.remove(&id) else {
             return;
         };
-        match call.reply {
+        match reply {
             // The client may have gone away just now; the host learns of it by the call's abort.
             Reply::Once(reply) => _ = reply.send(answer),
             Reply::All(reply) => {
                 // Who does not keep up loses the rest, and knows it by the end.
                 if reply.try_send(answer).is_ok() {
                     let reply = Reply::All(reply);
-                    state.calls.insert(id, Waiting { to: from, reply });
+                    state.calls.insert(id, Waiting { to, begun, reply });
                 }
             }
         }
@@ -111,6 +114,7 @@ impl Calls {
             Some(Waiting {
                 to,
                 reply: Reply::All(reply),
+                ..
             }) if *to == from => Some(reply.clone()),
             _ => None,
         }
@@ -128,9 +132,11 @@ impl Calls {
         state.calls.clear();
     }
 
-    /// Fails the calls to some instances.
-    pub(super) fn lose(&self, is_lost: impl Fn(InstanceId) -> bool) {
-        self.lock().calls.retain(|_, call| !is_lost(call.to));
+    /// Fails some calls: to whom, and begun when.
+    pub(super) fn lose(&self, is_lost: impl Fn(InstanceId, Instant) -> bool) {
+        self.lock()
+            .calls
+            .retain(|_, call| !is_lost(call.to, call.begun));
     }
 }
 

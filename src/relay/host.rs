@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use actix::Addr;
@@ -44,6 +45,7 @@ pub(super) type Key = (InstanceId, u64);
 /// A request that is under way. Dropped, it is aborted.
 #[derive(Debug)]
 struct Hosted {
+    begun: Instant,
     /// Ends the task that waits for the answer.
     _abort: oneshot::Sender<()>,
     /// Where a POST's body is waited for.
@@ -91,16 +93,10 @@ impl Host {
         self.lock().keys().map(|(from, _)| *from).collect()
     }
 
-    /// Aborts the requests of some instances.
-    pub(super) fn lose(&self, is_lost: impl Fn(InstanceId) -> bool) {
-        self.lock().retain(|(from, _), _| !is_lost(*from));
-    }
-
-    /// Aborts all requests. Returns those whose callers wait for an answer, which they do not know to be lost.
-    pub(super) fn lose_all(&self) -> Vec<Key> {
-        let lost = std::mem::take(&mut *self.lock());
-        let waits = |(key, hosted): (Key, Hosted)| hosted.leaving.is_none().then_some(key);
-        lost.into_iter().filter_map(waits).collect()
+    /// Aborts some requests: whose, and begun when.
+    pub(super) fn lose(&self, is_lost: impl Fn(InstanceId, Instant) -> bool) {
+        self.lock()
+            .retain(|(from, _), hosted| !is_lost(*from, hosted.begun));
     }
 
     /// Takes what a caller says.
@@ -235,6 +231,7 @@ impl Host {
     ) -> oneshot::Receiver<()> {
         let (abort, aborted) = oneshot::channel();
         let hosted = Hosted {
+            begun: Instant::now(),
             _abort: abort,
             body,
             leaving: None,

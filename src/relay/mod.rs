@@ -14,10 +14,11 @@
 //!          body ▶ B          ══ body ═════▶ A
 //! client ◀─ ok ── B          ◀══ ok ═══════ A
 //! ```
-//! Whoever waits for an instance that is gone is told within seconds: every message says how many have heard it, and who is waited
-//! for is looked for every [`LOOK_INTERVAL`], at Redis if it has missed a beat. One that is known to be gone is not asked at all. If Redis goes away, all that is under way fails at once: the client is
-//! told "Session ID unknown" and connects anew, and its session ends as if the client had gone away. Never is a payload sent
-//! twice, or one lost without the end of its session, at once or by its heartbeat.
+//! Whoever waits for an instance that is gone is told within seconds: every message says how many have heard it, and who is
+//! waited for is looked for every [`LOOK_INTERVAL`], at Redis if it has missed a beat. One that is known to be gone is not asked
+//! at all. If Redis goes away, all that is under way fails at once: the client is told "Session ID unknown" and connects anew,
+//! and its session ends as if the client had gone away. Never is a payload sent twice, or one lost without the end of its
+//! session, at once or by its heartbeat.
 //!
 //! | file | |
 //! | --- | --- |
@@ -62,7 +63,7 @@ pub mod wire;
 use std::{
     collections::HashSet,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::Recipient;
@@ -228,13 +229,7 @@ impl Relay {
 
     /// Fails all that is under way: others cannot be heard any more. From the bridge.
     pub fn lose_all(&self) {
-        self.calls.lose(|_| true);
-        let code = HandshakeError::SessionIdUnknown.code();
-        for (to, id) in self.host.lose_all() {
-            // Waits until others can be told. They may have been reachable all along, without us, and then nothing else tells them.
-            let payload = self.encode(id, &Message::Answer(Answer::Error { code }));
-            self.tell_bridge(ForBridge::Behind { to, payload });
-        }
+        self.lose(|_, _| true);
     }
 
     /// Fails the requests of this instance's clients: it is stopping, and they connect anew elsewhere. What others ask goes on.
@@ -242,14 +237,18 @@ impl Relay {
         self.calls.close();
     }
 
-    /// Fails what is under way with instances that are not there any more.
+    /// Fails what is under way with instances that are not there any more, or were away for a moment.
     async fn look(&self) {
         let mut peers: HashSet<InstanceId> = self.calls.peers();
         peers.extend(self.host.peers());
         for peer in peers {
             if self.peers.is_gone(peer) {
-                self.lose(peer);
+                self.lose_peer(peer);
                 continue;
+            }
+            // Whoever loses Redis forgets what was under way; and of what was sent to it just then, Redis says that it was heard.
+            if let Some(hailed) = self.peers.hailed_at(peer) {
+                self.lose(|of, begun| of == peer && begun < hailed);
             }
             // Redis need not be asked; and it may know nobody of that name for a moment, while the slot of its channel moves.
             if self.peers.is_fresh(peer) {
@@ -262,16 +261,21 @@ impl Relay {
             });
             // Without an answer nobody knows: if Redis is away, all fails by itself.
             if let Ok(0) = counted.await {
-                self.lose(peer);
+                self.lose_peer(peer);
             }
         }
     }
 
     /// Fails what is under way with an instance.
-    fn lose(&self, peer: InstanceId) {
+    fn lose_peer(&self, peer: InstanceId) {
         log::debug!("instance {peer} is gone");
-        self.calls.lose(|of| of == peer);
-        self.host.lose(|of| of == peer);
+        self.lose(|of, _| of == peer);
+    }
+
+    /// Fails some of what is under way: with whom, and begun when.
+    fn lose(&self, is_lost: impl Fn(InstanceId, Instant) -> bool) {
+        self.calls.lose(&is_lost);
+        self.host.lose(&is_lost);
     }
 
     fn tell_bridge(&self, message: ForBridge) {

@@ -31,10 +31,9 @@ use crate::{
         recovery::{Claim, Claimed, Park},
         replay::Logged,
     },
-    msgpack::EncodeError,
     socket_io::{
         args::Args,
-        encode,
+        encode::{self, EncodeError},
         ids::{Namespace, Pid, SocketId},
         parser::Parser,
         recovery::{Claim as Shown, Epoch, Position},

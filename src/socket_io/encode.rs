@@ -17,7 +17,8 @@ use super::{
     msgpack_packet,
     parser::Parser,
 };
-use crate::{engine_io::encoded::Encoded, msgpack::EncodeError};
+use crate::engine_io::encoded::Encoded;
+pub use crate::msgpack::EncodeError;
 
 /// Writes type, attachment count and namespace: what stands before the ack id.
 fn head(plain: char, binary: char, namespace: &Namespace, args: Option<&Args>) -> String {

@@ -25,6 +25,57 @@ pub(crate) async fn await_redis(server: &TestServer, state: &str) {
     .await;
 }
 
+/// Waits until the instance knows exactly these others.
+pub(crate) async fn await_peers(server: &TestServer, others: &[String]) {
+    let mut others = others.to_vec();
+    others.sort_unstable();
+    within("the acquaintance", async {
+        while peers(server).await != others {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Returns the others that an instance knows, by name.
+async fn peers(server: &TestServer) -> Vec<String> {
+    let ready = http::get(server.addr, "/readyz").await.json();
+    let list = ready["peers"]["list"].as_array().unwrap().clone();
+    assert_eq!(ready["peers"]["num"], list.len());
+    let name = |peer: &serde_json::Value| peer["instance"].as_str().unwrap().to_owned();
+    list.iter().map(name).collect()
+}
+
+#[actix_rt::test]
+async fn readyz_tells_of_the_other_instances_and_their_load() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let names = [one.instance().await, two.instance().await];
+    await_peers(&one, &names[1..]).await;
+    await_peers(&two, &names[..1]).await;
+    let _client = WebSocket::open(two.addr).await;
+    within("the load", async {
+        loop {
+            let ready = http::get(one.addr, "/readyz").await.json();
+            let peer = &ready["peers"]["list"][0];
+            assert_eq!(peer["release"], env!("CARGO_PKG_VERSION"));
+            assert!(peer["uptime_s"].is_u64(), "{peer}");
+            assert!(peer["heard_ms_ago"].as_u64().unwrap() < 7_000, "{peer}");
+            if peer["sessions"] == 1 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    two.stop();
+    await_peers(&one, &[]).await;
+    // Where there is no Redis, there are no others.
+    let alone = TestServer::start();
+    let ready = http::get(alone.addr, "/readyz").await.json();
+    assert!(ready.get("peers").is_none(), "{ready}");
+}
+
 /// Two instances that see each other.
 async fn pair(redis: &RedisServer) -> (TestServer, TestServer) {
     pair_of(redis, |app| app).await

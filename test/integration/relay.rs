@@ -329,6 +329,37 @@ async fn an_owner_that_is_killed_leaves_no_poll_waiting() {
 }
 
 #[actix_rt::test]
+async fn an_owner_that_does_not_move_any_more_is_known_to_be_gone() {
+    let (redis, dir) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let (one, two) = processes(&redis, &dir);
+    await_up(one.addr).await;
+    await_up(two.addr).await;
+    let num_peers = async |expected: u64| {
+        within("the others", async {
+            while http::get(two.addr, "/readyz").await.json()["peers"]["num"] != expected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    num_peers(1).await;
+    let session = Session::open(one.addr).await;
+    let other = Session::open(one.addr).await;
+    // Its connections stay open, and to Redis it listens as before.
+    one.signal("-STOP");
+    let parked = within("the news", session.get(two.addr)).await;
+    assert_unknown(&parked);
+    num_peers(0).await;
+    assert_unknown(&other.get(two.addr).await);
+    assert_unknown(&other.post(two.addr, b"1").await);
+    // It only slept.
+    one.signal("-CONT");
+    num_peers(1).await;
+    let session = Session::open(one.addr).await;
+    assert_eq!(session.post(two.addr, b"40").await.text(), "ok");
+}
+
+#[actix_rt::test]
 async fn an_instance_that_is_killed_leaves_no_session_behind() {
     let (redis, dir) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let (one, two) = processes(&redis, &dir);

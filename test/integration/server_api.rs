@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sockhop::adapter::kind::AdapterKind;
+use sockhop::adapter::{kind::AdapterKind, sharded_channel::SubscriptionMode};
 
 use crate::{
-    cluster::{await_redis, pair_by},
+    cluster::{await_peers, await_redis, pair_by},
     ops_gateway,
     support::{redis_server::RedisServer, server::TestServer, websocket::WebSocket, within},
 };
@@ -290,17 +290,38 @@ async fn without_redis_a_question_says_so_with_what_did_arrive() {
 }
 
 #[actix_rt::test]
-async fn without_the_right_to_count_instances_whoever_heard_a_question_is_counted() {
+async fn without_the_right_to_count_instances_those_who_know_each_other_are_asked() {
     let redis = RedisServer::start();
-    let (one, _two, mut a, mut b) = two(&redis).await;
+    let (one, two, mut a, mut b) = two(&redis).await;
     redis.command(&[b"ACL", b"SETUSER", b"default", b"-pubsub"]);
+    await_peers(&one, &[two.instance().await]).await;
     let told = a.op(json!({ "op": "fetch" })).await;
-    assert_eq!(sorted(&told["ok"]), ids(&[&a, &b]), "PUBLISH says it, too");
+    assert_eq!(sorted(&told["ok"]), ids(&[&a, &b]), "{told}");
+    // Somebody else listens, too: then whoever heard the question counts.
+    let _mute = redis.subscribe("socket.io-request#/ops#");
+    let told = a.op(json!({ "op": "fetch" })).await;
+    assert_eq!(sorted(&told["arrived"]), ids(&[&a, &b]), "{told}");
+    let error = told["error"].as_str().unwrap();
+    assert!(error.contains("1 of 2 other instances and"), "{error}");
     a.op(json!({ "op": "join", "to": [b.id], "rooms": ["x"] }))
         .await;
     a.op(json!({ "op": "disconnect", "to": ["x"], "close": false }))
         .await;
     assert_eq!(b.websocket.text().await, "41/ops,");
+    await_redis(&one, "up").await;
+}
+
+#[actix_rt::test]
+async fn without_the_right_to_count_instances_who_knows_nobody_says_so() {
+    let redis = RedisServer::start();
+    redis.command(&[b"ACL", b"SETUSER", b"default", b"-pubsub"]);
+    let one = TestServer::on_redis_with(&redis.url(), |app| app.gateway(ops_gateway::gateway()));
+    await_redis(&one, "up").await;
+    let mut a = Client::of(&one).await;
+    let told = a.op(json!({ "op": "fetch" })).await;
+    assert_eq!(sorted(&told["arrived"]), ids(&[&a]), "{told}");
+    let error = told["error"].as_str().unwrap();
+    assert!(error.contains("NOPERM"), "{error}");
     await_redis(&one, "up").await;
 }
 
@@ -324,8 +345,8 @@ async fn a_question_under_way_fails_when_redis_does() {
 }
 
 #[actix_rt::test]
-async fn an_instance_that_is_frozen_is_named_by_number_and_the_rest_arrives() {
-    // A subscriber that never answers stands in for it.
+async fn a_server_that_is_frozen_is_counted_and_the_rest_arrives() {
+    // A subscriber that never answers stands in for it: one of Node has no name to be called by.
     let redis = RedisServer::start();
     let (_one, _two, mut a, b) = two(&redis).await;
     let _mute = redis.subscribe("socket.io-request#/ops#");
@@ -334,5 +355,37 @@ async fn an_instance_that_is_frozen_is_named_by_number_and_the_rest_arrives() {
     assert!(began.elapsed() >= Duration::from_secs(4), "{told}");
     assert_eq!(sorted(&told["arrived"]), ids(&[&a, &b]));
     let error = told["error"].as_str().unwrap();
-    assert!(error.contains("1 of 2 other instances"), "{error}");
+    assert!(error.contains("1 of 2 other instances and"), "{error}");
+}
+
+#[actix_rt::test]
+async fn an_instance_that_is_frozen_is_called_by_its_name_and_the_rest_arrives() {
+    for adapter in [
+        AdapterKind::Classic,
+        AdapterKind::Sharded(SubscriptionMode::default()),
+    ] {
+        let redis = RedisServer::start();
+        let (one, two, mut a, b) = two_by(adapter, &redis.url()).await;
+        // One that said that it lives, listens, and answers nothing.
+        let is_classic = adapter == AdapterKind::Classic;
+        let (uid, publish) = match is_classic {
+            true => ("a1B2c3", &b"PUBLISH"[..]),
+            false => ("0123456789abcdef", &b"SPUBLISH"[..]),
+        };
+        let _frozen = match is_classic {
+            true => redis.subscribe("socket.io-request#/ops#"),
+            false => redis.subscribe_sharded("socket.io#/ops#"),
+        };
+        let beat = format!(
+            r#"{{"peer":1,"instance":"Ab3dE6gH","uid":"{uid}","release":"0.1.0","uptime_ms":1,"sessions":3,"namespaces":["/ops"]}}"#
+        );
+        redis.command(&[publish, b"socket.io-sockhop#", beat.as_bytes()]);
+        let others = [two.instance().await, "Ab3dE6gH".to_owned()];
+        await_peers(&one, &others).await;
+        let told = a.op(json!({ "op": "fetch" })).await;
+        assert_eq!(sorted(&told["arrived"]), ids(&[&a, &b]), "{told}");
+        let error = told["error"].as_str().unwrap();
+        let expected = "1 of 2 other instances (Ab3dE6gH) and 0 clients";
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -158,9 +158,18 @@ impl RedisServer {
 
     /// Subscribes to a channel and says nothing ever after; ends when dropped.
     pub(crate) fn subscribe(&self, channel: &str) -> TcpStream {
+        self.listen("SUBSCRIBE", channel)
+    }
+
+    /// The same of a sharded channel.
+    pub(crate) fn subscribe_sharded(&self, channel: &str) -> TcpStream {
+        self.listen("SSUBSCRIBE", channel)
+    }
+
+    fn listen(&self, command: &str, channel: &str) -> TcpStream {
         let mut stream =
             TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("redis-server listens");
-        let request = format!("SUBSCRIBE {channel}\r\n");
+        let request = format!("{command} {channel}\r\n");
         stream.write_all(request.as_bytes()).expect("it reads");
         let mut answer = [0; 64];
         let len = stream.read(&mut answer).expect("it answers");

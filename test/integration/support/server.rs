@@ -142,6 +142,12 @@ impl TestServer {
     }
 
     /// Returns how many sessions the instance has.
+    /// Returns its name among instances.
+    pub(crate) async fn instance(&self) -> String {
+        let ready = super::http::get(self.addr, "/readyz").await.json();
+        ready["instance"].as_str().unwrap().to_owned()
+    }
+
     pub(crate) async fn num_connections(&self) -> u64 {
         http::num_connections(self.addr).await
     }
