@@ -15,6 +15,7 @@ use super::{
     arrivals::{Arrivals, Origin},
     broadcast::{Broadcast, Target},
     command::Command,
+    freight::Freight,
     interest::Interest,
     messages::{
         Answering, Ask, Emit, Forward, Join, Leave, Originate, Register, Reinject, RoomsOf, Settle,
@@ -88,6 +89,8 @@ pub struct Hub {
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
     counters: Arc<Counters>,
+    /// What is on its way to the bridge.
+    freight: Freight,
     /// Sessions of other instances that are on their way here.
     arrivals: Arrivals<Newcomers>,
     /// Sockets that have left for another instance.
@@ -116,6 +119,7 @@ impl Hub {
             server_side,
             bridge: None,
             counters: Arc::default(),
+            freight: Freight::default(),
             arrivals: Arrivals::default(),
             gone: Gone::default(),
         };
@@ -167,9 +171,23 @@ impl Hub {
             self.obey(&command, permit);
         }
         if !is_local {
-            self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
+            self.publish(command);
         }
         Ok(())
+    }
+
+    /// Has others told, unless too much is on its way to them already: then they go without, as in an outage.
+    fn publish(&self, command: Command) {
+        if self.bridge.is_none() {
+            return;
+        }
+        match self.freight.load(&command) {
+            Some(load) => self.tell_bridge(|| ForBridge::Publish(Arc::new(command), load)),
+            None if self.counters.count(Limit::BridgeBehind) == 0 => log::warn!(
+                "events come faster than they can be published; some do not reach other instances, and are counted in /readyz"
+            ),
+            None => {}
+        }
     }
 
     /// Judges whether a selection, and that many moves of each of its sockets, is more than the hub may do at a time.
@@ -689,7 +707,7 @@ mod tests {
     async fn published(bridge: &mut mpsc::UnboundedReceiver<ForBridge>) -> Broadcast {
         loop {
             match bridge.recv().await.unwrap() {
-                ForBridge::Publish(command) => match &*command {
+                ForBridge::Publish(command, _) => match &*command {
                     Command::Broadcast(broadcast) => return broadcast.clone(),
                     other => panic!("no broadcast: {other:?}"),
                 },
@@ -933,11 +951,46 @@ mod tests {
         }
         let num_published = published
             .iter()
-            .filter(|message| matches!(message, ForBridge::Publish(_)))
+            .filter(|message| matches!(message, ForBridge::Publish(..)))
             .count();
         assert_eq!(
             num_published, 2,
             "nobody else is asked to do what is too much"
         );
+    }
+
+    /// A bug: a flood filled the memory with what the bridge had not taken yet.
+    #[actix::test]
+    async fn what_is_on_its_way_to_the_bridge_is_bounded_and_the_rest_counted() {
+        let counters = Arc::new(Counters::default());
+        let (server_side, _) = probe();
+        let (mut hub, _) = Hub::new(Parser::Json, Arc::default(), server_side);
+        hub.limit(10, Arc::clone(&counters));
+        let hub = hub.start();
+        // What it has not taken, it holds.
+        let (bridge, mut to_bridge) = probe();
+        hub.send(ConnectBridge(bridge)).await.unwrap();
+        let socket = SocketProbe::open();
+        hub.send(register("a", &socket)).await.unwrap();
+        let json = format!("[\"{}\"]", "x".repeat(1 << 20));
+        let event = Broadcast {
+            args: Args::from_parts(json.into(), Vec::new()),
+            ..broadcast(Target::default(), Flags::default())
+        };
+        for _ in 0..20 {
+            hub.send(originate(event.clone())).await.unwrap().unwrap();
+            delivered(socket.next().await);
+        }
+        assert_eq!(
+            counters.get(Limit::BridgeBehind),
+            5,
+            "local sockets get all"
+        );
+        for _ in 0..15 {
+            assert_eq!(published(&mut to_bridge).await, event);
+        }
+        hub.send(originate(event.clone())).await.unwrap().unwrap();
+        assert_eq!(published(&mut to_bridge).await, event);
+        assert_eq!(counters.get(Limit::BridgeBehind), 5);
     }
 }

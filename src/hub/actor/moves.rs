@@ -15,6 +15,7 @@ use crate::{
         arrivals::{Arrived, Origin, Owed, Waiting, What as Logged},
         broadcast::Target,
         command::Command,
+        freight::Load,
         messages::{Ask, Bring, Depart, Expect, Finish, Forget, GiveUp, Hand, Mark, PassOn},
         question::{Answer, Answers, Question},
     },
@@ -72,7 +73,7 @@ impl Hub {
                 rooms,
             }
         };
-        self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
+        self.tell_bridge(|| ForBridge::Publish(Arc::new(command), Load::default()));
     }
 
     /// Notes a command for those who are expected.
