@@ -1,6 +1,6 @@
-//! The hub that `make bench` measures rooms with: `/events` with `join` and `say`, which the built-in gateway lacks.
+//! The hub that `make bench` measures rooms with: `/events` with `join`, `leave` and `say`, which the built-in gateway lacks.
 //!
-//! `join` takes a room's name and is acked; `say` takes a name and a payload, which goes to everyone there as `said`.
+//! `join` and `leave` take a room's name and are acked; `say` takes a name and a payload, which goes to everyone there as `said`.
 
 use serde_json::value::RawValue;
 use sockhop::{
@@ -17,6 +17,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gateway = Gateway::new("/events")
         .on("join", |socket: SocketRef, Arg(room): Arg<String>| async move {
             socket.join(room).await
+        })
+        .on("leave", |socket: SocketRef, Arg(room): Arg<String>| async move {
+            socket.leave(room).await
         })
         .on(
             "say",

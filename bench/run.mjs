@@ -26,8 +26,11 @@ function positive(name, fallback) {
 
 function chosen(name, all) {
   const words = (process.env[name] || Object.keys(all).join(",")).split(",").map((word) => word.trim());
-  for (const word of words) if (!all[word]) die(`${name}: ${word} is none of ${Object.keys(all).join(", ")}`);
-  return Object.keys(all).filter((key) => words.includes(key));
+  const isMeant = (word) => (key) => key === word || all[key].group === word;
+  for (const word of words) {
+    if (!Object.keys(all).some(isMeant(word))) die(`${name}: ${word} is none of ${Object.keys(all).join(", ")}`);
+  }
+  return Object.keys(all).filter((key) => words.some((word) => isMeant(word)(key)));
 }
 
 const reps = Math.ceil(positive("BENCH_REPS", 5));
@@ -118,7 +121,8 @@ async function measure(workload, server) {
   try {
     const token = started.token ? ["--token", started.token] : [];
     const where = ["--targets", started.targets.join(","), "--pids", started.pids.join(",")];
-    return { raw: await load([...workloads[workload].load, "--seconds", seconds, ...where, ...token]) };
+    if (started.also.length) where.push("--also", started.also.join(","));
+    return { raw: await load([...(workloads[workload].loads?.[server] ?? workloads[workload].load), "--seconds", seconds, ...where, ...token]) };
   } finally {
     await started.stop();
   }
@@ -127,7 +131,7 @@ async function measure(workload, server) {
 const plan = [];
 for (let rep = 0; rep < reps; rep++) {
   for (const workload of only) {
-    const able = which.filter((server) => !servers[server].lacks?.includes(workload));
+    const able = which.filter((server) => !servers[server].lacks?.includes(workloads[workload].group ?? workload));
     // Each repetition begins with another server, so that none always has the same neighbour.
     able.forEach((_, i) => plan.push({ rep, workload, server: able[(i + rep) % able.length] }));
   }

@@ -51,6 +51,7 @@ use crate::{
     hub::{
         self,
         actor::{ConnectBridge, Hub},
+        hub_ref::HubRef,
         interest::Interest,
         room_table::RoomTable,
     },
@@ -285,7 +286,7 @@ impl App {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let hub = HubDoor::new(&hub, interest.clone(), rooms);
+                let hub = HubDoor::new(hub.addr(), interest.clone(), rooms);
                 let peers = Arc::new(Peers::new(instance, uid));
                 let relay = Arc::new(Relay::new(Arc::clone(&peers), adapter));
                 let listener = relayed(&relay);
@@ -420,7 +421,7 @@ fn start_hub(
     ack_ids: &Arc<AckIds>,
     gateways: &Gateways,
     kept: Kept,
-) -> (Addr<Hub>, Interest) {
+) -> (HubRef, Interest) {
     let Kept {
         rooms,
         recovery,
@@ -438,7 +439,7 @@ fn start_hub(
         if let Some(rooms) = rooms {
             hub.list_rooms_in(rooms);
         }
-        let hub = Hub::start_in_arbiter(&arbiter.handle(), |_| hub);
+        let hub = HubRef::from(Hub::start_in_arbiter(&arbiter.handle(), |_| hub));
         started = Some((hub.clone(), interest));
         ServerSide::new(gateways.clone(), hub)
     });
@@ -574,6 +575,8 @@ impl Running {
                 "{num_clients} clients could not be told in time, handlers of {num_working} are cut off"
             );
         }
+        // What handlers have sent and not awaited is to be published, too.
+        self.services.hub.settle().await;
         if let Some((arbiter, bridge)) = &self.bridge {
             // Fails only if the bridge has ended already.
             _ = bridge.send(redis_bridge::messages::Stop).await;

@@ -34,10 +34,12 @@ pub enum Limit {
     Rooms,
     /// A command or question, of another server or our own, would have kept the hub busy for too long.
     HubWork,
+    /// A command was not published, because too many were on their way already.
+    BridgeBehind,
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Connections, "connections"),
         (Self::ConnectionsPerAddress, "connections_per_address"),
         (
@@ -53,6 +55,7 @@ impl Limit {
         (Self::RateLimited, "rate_limited"),
         (Self::Rooms, "rooms"),
         (Self::HubWork, "hub_work"),
+        (Self::BridgeBehind, "bridge_behind"),
     ];
 }
 
@@ -106,6 +109,6 @@ mod tests {
         let json = serde_json::to_value(&counters).unwrap();
         assert_eq!(json.as_object().unwrap().len(), Limit::ALL.len());
         assert_eq!(json["connections"], 0);
-        assert_eq!(json["hub_work"], 11);
+        assert_eq!(json["bridge_behind"], 12);
     }
 }

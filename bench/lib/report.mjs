@@ -35,13 +35,15 @@ export function summarise(repetitions, cores) {
   return summary;
 }
 
-/** Each target with its ratio, or with none where a server was not measured. */
+/** Each target with its ratio (to another server, or to ourselves in another workload), or with none where one was not measured. */
 export function judge(summary, targets) {
   return targets.map((target) => {
     const row = summary[target.workload] ?? {};
     const ours = row.sockhop?.[target.figure];
-    // Without another server the figure itself is judged.
-    const theirs = target.to ? row[target.to]?.[target.figure] : { median: 1 };
+    // Without either the figure itself is judged.
+    const other = target.than ? (summary[target.than] ?? {}) : row;
+    const isAlone = !target.to && !target.than;
+    const theirs = isAlone ? { median: 1 } : other[target.to ?? "sockhop"]?.[target.figure];
     if (!ours || !theirs) return { ...target, verdict: "not measured" };
     const ratio = ours.median / theirs.median;
     const isMet = target.at_most === undefined ? ratio >= target.at_least : ratio <= target.at_most;
@@ -60,7 +62,7 @@ const percent = (cell) => (cell ? `${Math.round(100 * cell.median)} %` : "–");
 
 export function targetText(target) {
   const limit = target.at_most === undefined ? `≥ ${target.at_least}` : `≤ ${target.at_most}`;
-  return { what: `${target.workload}: ${figureTitles[target.figure]}${target.to ? `, ratio to ${target.to}` : ""}`, limit };
+  return { what: `${target.workload}: ${figureTitles[target.figure]}${target.to ? `, ratio to ${target.to}` : ""}${target.than ? `, ratio to ${target.than}` : ""}`, limit };
 }
 
 export function markdown(summary, verdicts, about) {
@@ -69,7 +71,7 @@ export function markdown(summary, verdicts, about) {
   lines.push(`${about.versions}.`, "");
   lines.push(
     `Medians of ${about.reps} repetitions, each server's in turn, with least and greatest; ${about.seconds} s each. ` +
-      "CPU is user and system time of all threads of the server (of both instances in the cluster; not of Redis), divided by what " +
+      "CPU is user and system time of all threads of the server (of both instances in the cluster; of Redis only where it says so), divided by what " +
       "arrived. Load and others are shares of one core and of the machine: where the load program is near 100 %, the rate is its own; " +
       "where others were busy, rates and latencies say little and CPU is a little too high.",
     "",

@@ -19,7 +19,8 @@ export const paths = {
   load: join(target, "bench-build/release/load"),
 };
 
-const hub = (workload) => [workload === "rooms" ? paths.rooms : paths.hub];
+const hasRooms = (workload) => workload === "rooms" || workload.startsWith("growth");
+const hub = (workload) => [hasRooms(workload) ? paths.rooms : paths.hub];
 const node = (engine) => () => [process.execPath, join(bench, "peers/node/server.mjs"), engine];
 const built = (name) => () => [join(paths.built, "release", name)];
 
@@ -27,9 +28,9 @@ const built = (name) => () => [join(paths.built, "release", name)];
 export const servers = {
   floor: { title: "floor: one send per delivery", command: built("floor"), lacks: ["polling", "cluster"] },
   sockhop: { title: "Sockhop", command: hub, isHub: true },
-  "node-ws": { title: "Node socket.io, ws", command: node("ws") },
+  "node-ws": { title: "Node socket.io, ws", command: node("ws"), lacks: ["growth"] },
   "node-uws": { title: "Node socket.io, µWebSockets", command: node("uws") },
-  socketioxide: { title: "socketioxide", command: built("sockhop-bench-socketioxide"), lacks: ["cluster"] },
+  socketioxide: { title: "socketioxide", command: built("sockhop-bench-socketioxide"), lacks: ["cluster", "growth"] },
 };
 
 const START_PATIENCE = 20_000;
@@ -101,6 +102,7 @@ export async function startRedis() {
 export async function startServer(name, workload) {
   const server = servers[name];
   const started = [];
+  const also = [];
   const stop = async () => {
     for (const one of started.reverse()) await one.stop();
   };
@@ -110,6 +112,7 @@ export async function startServer(name, workload) {
     if (workload === "cluster") {
       const redis = await startRedis();
       started.push(redis);
+      also.push(redis.pid);
       env.REDIS_URL = redis.url;
       num = 2;
     }
@@ -121,8 +124,8 @@ export async function startServer(name, workload) {
       instances.push(instance);
     }
     const targets = instances.map((instance) => instance.found);
-    const token = server.isHub && workload !== "rooms" ? await register(targets[0]) : undefined;
-    return { targets, pids: instances.map((instance) => instance.pid), token, stop };
+    const token = server.isHub && !hasRooms(workload) ? await register(targets[0]) : undefined;
+    return { targets, pids: instances.map((instance) => instance.pid), also, token, stop };
   } catch (error) {
     await stop();
     throw error;

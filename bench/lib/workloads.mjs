@@ -4,14 +4,36 @@ const perDelivery = (raw) => raw.server_ns / 1000 / raw.delivered;
 const latency = (raw) => ({ p50_ms: raw.p50_us / 1000, p99_ms: raw.p99_us / 1000, p999_ms: raw.p999_us / 1000 });
 const delivered = (raw) => ({ cpu_us: perDelivery(raw), ...latency(raw) });
 
+/** `growth`: the same with ever more sockets, and with events so rare that deliveries are as many. */
+const growth = (sockets, rate) => ({
+  group: "growth",
+  title: `Growth: ${sockets.toLocaleString("en")} sockets, each in a room of its own and all in one, ${rate} events a second to that, 128 bytes`,
+  unit: "delivery",
+  load: ["growth", "--sockets", sockets, "--rate", rate],
+  // The floor knows no rooms: its deliveries alone show how the kernel's own cost grows.
+  loads: { floor: ["steady", "--sockets", sockets, "--rate", rate] },
+  figures: (raw) => ({
+    ...delivered(raw),
+    ...(raw.connect_ns && { connect_us: raw.connect_ns / 1000, move_us: raw.move_ns / 1000, disconnect_us: raw.disconnect_ns / 1000 }),
+  }),
+});
+
 /** What each figure is called in the tables; the first of a workload is its main one. */
 export const figureTitles = {
   cpu_us: "server CPU each, µs",
+  with_redis_us: "with Redis, µs",
+  connect_us: "connect, µs",
+  move_us: "join or leave, µs",
+  disconnect_us: "disconnect, µs",
   per_second: "per second",
   kib: "RSS per socket, KiB",
   p50_ms: "p50, ms",
   p99_ms: "p99, ms",
   p999_ms: "p99.9, ms",
+  near_p50_ms: "same instance p50, ms",
+  near_p99_ms: "p99, ms",
+  far_p50_ms: "other instance p50, ms",
+  far_p99_ms: "p99, ms",
 };
 
 /** Which figures are better if they are greater. */
@@ -82,8 +104,18 @@ export const workloads = {
     title: "Two instances over Redis: 500 sockets on each, 20 broadcasts a second from one of them, 128 bytes",
     unit: "delivery",
     load: ["steady", "--sockets", 1000, "--rate", 20],
-    figures: delivered,
+    figures: (raw) => ({
+      cpu_us: perDelivery(raw),
+      with_redis_us: (raw.server_ns + raw.also_ns) / 1000 / raw.delivered,
+      near_p50_ms: raw.near_p50_us / 1000,
+      near_p99_ms: raw.near_p99_us / 1000,
+      far_p50_ms: raw.far_p50_us / 1000,
+      far_p99_ms: raw.far_p99_us / 1000,
+    }),
   },
+  growth100: growth(100, 200),
+  growth1000: growth(1000, 20),
+  growth10000: growth(10_000, 2),
 };
 
 /** Besides its figures: what went wrong, and how trustworthy the measurement is. */

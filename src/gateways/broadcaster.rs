@@ -24,24 +24,24 @@
 
 use std::time::Duration;
 
-use actix::Addr;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::{
     calls::{self, AskError, Asked},
-    mail,
+    mail::{self, Sent},
     remote_socket::RemoteSocket,
     reply::{HandlerError, IntoArgs},
     socket_ref::Gone,
 };
 use crate::{
     hub::{
-        actor::Hub,
         broadcast::{Broadcast, Flags, Target},
         command::Command,
+        hub_ref::HubRef,
         messages::{Ask, Originate},
         question::Question,
+        work,
     },
     socket_io::{
         args::Args,
@@ -56,7 +56,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct NamespaceRef {
     pub(crate) namespace: Namespace,
-    pub(crate) hub: Addr<Hub>,
+    pub(crate) hub: HubRef,
 }
 
 impl NamespaceRef {
@@ -174,7 +174,7 @@ fn server_args(name: &str, args: impl IntoArgs) -> Result<Args, HandlerError> {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent before emit"]
 pub struct Broadcaster {
-    hub: Addr<Hub>,
+    hub: HubRef,
     namespace: Namespace,
     target: Target,
     flags: Flags,
@@ -208,8 +208,9 @@ impl Broadcaster {
         self
     }
 
-    /// Sends an event. Returns when it was handed to every selected socket of this instance; other instances are not waited
-    /// for, and an outage of Redis is no error. A selection of nobody is none either.
+    /// Sends an event. Returns when its place among others is certain: what is sent, joined or left from then on comes after it.
+    /// Nobody is waited for unless too much is on its way to clients of this instance already; an outage of Redis is no
+    /// error, and a selection of nobody is none either.
     ///
     /// # Errors
     /// A value does not serialise to JSON, the instance is stopping (`unavailable`), or the selection is too much work for one
@@ -225,17 +226,21 @@ impl Broadcaster {
     /// As [`Self::emit`].
     pub async fn emit_args(self, args: Args) -> Result<(), HandlerError> {
         let (hub, is_local) = (self.hub.clone(), self.is_local);
-        let command = Command::Broadcast(self.broadcast(args));
-        originate(&hub, command, is_local).await
+        let broadcast = self.broadcast(args);
+        if work::may_be_too_much(&broadcast.target) {
+            return originate(&hub, Command::Broadcast(broadcast), is_local).await;
+        }
+        let emitted = hub.emit(broadcast, is_local).await;
+        mail::note(Sent::Broadcast);
+        Ok(emitted.or(Err(Gone))?)
     }
 
     /// Sends an event without waiting for the hub: what one socket may send, and no more.
     pub(super) fn originate(mut self, args: Args, volatile: bool) {
         self.flags.volatile = volatile;
         let (hub, is_local) = (self.hub.clone(), self.is_local);
-        let command = Command::Broadcast(self.broadcast(args));
-        hub.do_send(Originate { command, is_local });
-        mail::note();
+        hub.emit_to_one(self.broadcast(args), is_local);
+        mail::note(Sent::Told);
     }
 
     /// As [`Self::disconnect_sockets`], without waiting for the hub.
@@ -302,7 +307,7 @@ impl Broadcaster {
             expects_one,
         };
         let asked = self.ask(question, timeout).await;
-        mail::note();
+        mail::note(Sent::Told);
         asked
     }
 
@@ -419,9 +424,9 @@ impl Broadcaster {
     }
 }
 
-async fn originate(hub: &Addr<Hub>, command: Command, is_local: bool) -> Result<(), HandlerError> {
+async fn originate(hub: &HubRef, command: Command, is_local: bool) -> Result<(), HandlerError> {
     let done = hub.send(Originate { command, is_local }).await;
-    mail::note();
+    mail::note(Sent::Told);
     let obeyed = done.or(Err(Gone))?;
     obeyed.map_err(|err| HandlerError::new("too_much_work", err.to_string()))
 }

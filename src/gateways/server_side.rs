@@ -6,13 +6,13 @@
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
-use actix::{Actor, Addr, Context, Handler, Message};
+use actix::{Actor, Context, Handler, Message};
 use futures_util::future::FutureExt as _;
 
 use super::{Event, Gateways, HandlerError, NamespaceRef, Reply};
 use crate::{
     hub::{
-        actor::Hub,
+        hub_ref::HubRef,
         question::{Answer, Answers},
     },
     socket::work::WorkCount,
@@ -39,14 +39,14 @@ pub struct ServerEvent {
 #[derive(Debug)]
 pub struct ServerSide {
     gateways: Gateways,
-    hub: Addr<Hub>,
+    hub: HubRef,
     under_way: WorkCount,
     has_dropped: bool,
 }
 
 impl ServerSide {
     /// Returns an actor for the handlers of `gateways`, which send to clients by `hub`.
-    pub fn new(gateways: Gateways, hub: Addr<Hub>) -> Self {
+    pub fn new(gateways: Gateways, hub: HubRef) -> Self {
         Self {
             gateways,
             hub,

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use actix::{Addr, Recipient, prelude::SendError};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -18,19 +17,20 @@ use super::{
     Pattern, binary,
     broadcaster::{Broadcaster, NamespaceRef},
     calls::AskError,
-    mail,
+    mail::{self, Sent},
     reply::{HandlerError, IntoArgs},
 };
 use crate::{
     engine_io::sid::InstanceId,
     hub::{
-        actor::Hub,
+        hub_ref::HubRef,
         messages::{Join, Leave as LeaveRoom, RoomsOf},
         recovery::EmitToOne,
     },
     relay::{Answer, leave::Leave},
     socket::{
         handshake::Handshake,
+        inbox::InboxRef,
         messages::{Emit, EmitWithAck, ForSocket, What},
         record::{Record, Recoverable},
     },
@@ -68,8 +68,8 @@ pub enum AckError {
 struct Inner {
     parser: Parser,
     record: Arc<Record>,
-    hub: Addr<Hub>,
-    socket: Recipient<ForSocket>,
+    hub: HubRef,
+    socket: InboxRef,
     /// Reads the parts of the namespace's name, when asked.
     pattern: Option<Pattern>,
     /// Set when the client's session has moved to another instance.
@@ -94,8 +94,8 @@ impl SocketRef {
     pub(crate) fn new(
         parser: Parser,
         record: Arc<Record>,
-        hub: Addr<Hub>,
-        socket: Recipient<ForSocket>,
+        hub: HubRef,
+        socket: InboxRef,
         pattern: Option<Pattern>,
     ) -> Self {
         Self {
@@ -280,7 +280,7 @@ impl SocketRef {
 
     /// Sends an event that is kept for the client if it is away.
     fn emit_recoverable(&self, args: Args) {
-        mail::note();
+        mail::note(Sent::Told);
         let Inner {
             record,
             socket,
@@ -293,18 +293,14 @@ impl SocketRef {
         }
         let message = ForSocket {
             join: record.join,
-            what: What::Emit(Box::new(Emit { record, args })),
+            what: What::Emit(Box::new(Emit {
+                record,
+                args,
+                // It may end before this comes.
+                hub: Some(hub.clone()),
+            })),
         };
-        match socket.try_send(message) {
-            Ok(()) => {}
-            Err(SendError::Full(message)) => socket.do_send(message),
-            Err(SendError::Closed(ForSocket { what, .. })) => {
-                if let What::Emit(emit) = what {
-                    let Emit { record, args } = *emit;
-                    hub.do_send(EmitToOne { record, args });
-                }
-            }
-        }
+        hub.tell(socket, message);
     }
 
     /// Sends an event to this client alone, or not at all if it cannot take it at once: see
@@ -335,11 +331,10 @@ impl SocketRef {
     }
 
     fn tell(&self, what: What) {
-        mail::note();
-        self.inner.socket.do_send(ForSocket {
-            join: self.inner.record.join,
-            what,
-        });
+        mail::note(Sent::Told);
+        let join = self.inner.record.join;
+        let message = ForSocket { join, what };
+        self.inner.hub.tell(&self.inner.socket, message);
     }
 
     /// Sends an event and awaits the client's ack, whose arguments are read as `T`: a tuple takes them one by one.

@@ -11,11 +11,16 @@ mod moves;
 
 use self::moves::{Gone, Newcomers};
 use super::{
+    ahead::Permit,
     arrivals::{Arrivals, Origin},
     broadcast::{Broadcast, Target},
     command::Command,
+    freight::Freight,
     interest::Interest,
-    messages::{Answering, Ask, Join, Leave, Originate, Register, Reinject, RoomsOf, Unregister},
+    messages::{
+        Answering, Ask, Emit, Forward, Join, Leave, Originate, Register, Reinject, RoomsOf, Settle,
+        Unregister,
+    },
     question::{Answer, Answers, Found, Question},
     recovery::Recovery,
     room_table::RoomTable,
@@ -28,8 +33,9 @@ use crate::{
     redis_bridge::messages::{AskOthers, ForBridge},
     socket::{
         acks::AckIds,
+        inbox::{FanOut, InboxRef, Shared},
         messages::{DeliverWithAck, ForSocket, What},
-        record::Record,
+        record::{JoinId, Record},
     },
     socket_io::{
         encode,
@@ -45,15 +51,19 @@ const MAILBOX_CAPACITY: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) record: Arc<Record>,
-    pub(super) recipient: Recipient<ForSocket>,
+    /// As in the record, which lies elsewhere in memory.
+    pub(super) join: JoinId,
+    pub(super) recipient: InboxRef,
     /// Serial of the last event for it that can be sent again; used if clients may recover.
     pub(super) told: AtomicU64,
 }
 
 impl Handle {
-    pub(super) fn new(record: Arc<Record>, recipient: Recipient<ForSocket>) -> Self {
+    pub(super) fn new(record: Arc<Record>, recipient: InboxRef) -> Self {
+        let join = record.join;
         Self {
             record,
+            join,
             recipient,
             told: AtomicU64::new(0),
         }
@@ -61,7 +71,7 @@ impl Handle {
 
     pub(super) fn tell(&self, what: What) {
         self.recipient.do_send(ForSocket {
-            join: self.record.join,
+            join: self.join,
             what,
         });
     }
@@ -79,6 +89,8 @@ pub struct Hub {
     server_side: Recipient<ServerEvent>,
     bridge: Option<Recipient<ForBridge>>,
     counters: Arc<Counters>,
+    /// What is on its way to the bridge.
+    freight: Freight,
     /// Sessions of other instances that are on their way here.
     arrivals: Arrivals<Newcomers>,
     /// Sockets that have left for another instance.
@@ -107,6 +119,7 @@ impl Hub {
             server_side,
             bridge: None,
             counters: Arc::default(),
+            freight: Freight::default(),
             arrivals: Arrivals::default(),
             gone: Gone::default(),
         };
@@ -141,6 +154,39 @@ impl Hub {
     pub(super) fn tell_bridge(&self, message: impl FnOnce() -> ForBridge) {
         if let Some(bridge) = &self.bridge {
             bridge.do_send(message());
+        }
+    }
+
+    /// Local sockets first: not one local event waits for Redis.
+    fn originate(
+        &mut self,
+        command: Command,
+        is_local: bool,
+        permit: Option<Permit>,
+    ) -> Result<(), TooMuchWork> {
+        // Servers do not send events to themselves, as in Node.
+        if !matches!(command, Command::ServerEvent { .. }) {
+            self.judge_command(&command)?;
+            self.note(&command, Origin::Own);
+            self.obey(&command, permit);
+        }
+        if !is_local {
+            self.publish(command);
+        }
+        Ok(())
+    }
+
+    /// Has others told, unless too much is on its way to them already: then they go without, as in an outage.
+    fn publish(&self, command: Command) {
+        if self.bridge.is_none() {
+            return;
+        }
+        match self.freight.load(&command) {
+            Some(load) => self.tell_bridge(|| ForBridge::Publish(Arc::new(command), load)),
+            None if self.counters.count(Limit::BridgeBehind) == 0 => log::warn!(
+                "events come faster than they can be published; some do not reach other instances, and are counted in /readyz"
+            ),
+            None => {}
         }
     }
 
@@ -189,14 +235,15 @@ impl Hub {
         }
     }
 
-    fn obey(&mut self, command: &Command) {
+    /// Does what a command says, as far as this instance goes. `permit` is of a broadcast.
+    fn obey(&mut self, command: &Command, permit: Option<Permit>) {
         match command {
             Command::Broadcast(broadcast)
                 if self.recovery.is_some() && !broadcast.flags.volatile =>
             {
-                self.deliver_logged(broadcast);
+                self.deliver_logged(broadcast, permit);
             }
-            Command::Broadcast(broadcast) => self.deliver(broadcast),
+            Command::Broadcast(broadcast) => self.deliver(broadcast, permit),
             Command::Join {
                 namespace,
                 target,
@@ -233,21 +280,29 @@ impl Hub {
         }
     }
 
-    /// Encodes once and hands the same bytes to every selected socket.
-    fn deliver(&self, broadcast: &Broadcast) {
-        let mut message = None;
+    /// Encodes once and hands the same bytes to every selected socket. `permit` is given back when they all have them.
+    fn deliver(&self, broadcast: &Broadcast, permit: Option<Permit>) {
+        let mut receivers = FanOut::default();
         self.rooms()
             .select(&broadcast.namespace, &broadcast.target, |member| {
-                let message = message.get_or_insert_with(|| {
-                    encode::event(self.parser, &broadcast.namespace, None, &broadcast.args)
-                        .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
-                });
-                let Ok(message) = message else { return };
-                member.handle().tell(What::Deliver {
-                    message: Arc::clone(message),
-                    volatile: broadcast.flags.volatile,
-                });
+                let Handle {
+                    join, recipient, ..
+                } = member.handle();
+                receivers.add(recipient, *join);
             });
+        if receivers.is_empty() {
+            return;
+        }
+        match encode::event(self.parser, &broadcast.namespace, None, &broadcast.args) {
+            Ok(message) => receivers.send(
+                &Shared::Plain {
+                    message,
+                    volatile: broadcast.flags.volatile,
+                },
+                permit,
+            ),
+            Err(err) => log::error!("a broadcast cannot be encoded: {err}"),
+        }
     }
 
     fn join_all(&mut self, namespace: &Namespace, target: &Target, rooms: &[Room]) {
@@ -484,23 +539,49 @@ impl Handler<RoomsOf> for Hub {
 impl Handler<Originate> for Hub {
     type Result = Result<(), TooMuchWork>;
 
-    /// Local sockets first: not one local event waits for Redis.
     fn handle(
         &mut self,
         Originate { command, is_local }: Originate,
         _: &mut Self::Context,
     ) -> Self::Result {
-        // Servers do not send events to themselves, as in Node.
-        if !matches!(command, Command::ServerEvent { .. }) {
-            self.judge_command(&command)?;
-            self.note(&command, Origin::Own);
-            self.obey(&command);
-        }
-        if !is_local {
-            self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
-        }
-        Ok(())
+        self.originate(command, is_local, None)
     }
+}
+
+impl Handler<Emit> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Emit, _: &mut Self::Context) {
+        let Emit {
+            broadcast,
+            is_local,
+            permit,
+            begun,
+        } = message;
+        // Who sends one that may be refused awaits what becomes of it, as an `Originate`.
+        _ = self.originate(Command::Broadcast(broadcast), is_local, permit);
+        drop(begun);
+    }
+}
+
+impl Handler<Forward> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Forward, _: &mut Self::Context) {
+        let Forward {
+            socket,
+            message,
+            begun,
+        } = message;
+        socket.do_send(message);
+        drop(begun);
+    }
+}
+
+impl Handler<Settle> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, _: Settle, _: &mut Self::Context) {}
 }
 
 impl Handler<Reinject> for Hub {
@@ -510,7 +591,7 @@ impl Handler<Reinject> for Hub {
         // Counted; others do not wait to hear how it went.
         if self.judge_command(&command).is_ok() {
             self.note(&command, Origin::Other(from));
-            self.obey(&command);
+            self.obey(&command, None);
         }
     }
 }
@@ -553,17 +634,21 @@ mod tests {
     use super::*;
     use crate::{
         engine_io::{encoded::Encoded, sid::InstanceId},
-        hub::broadcast::{Flags, Target},
-        socket::{handshake::Handshake, record::JoinId},
+        hub::{
+            broadcast::{Flags, Target},
+            hub_ref::HubRef,
+        },
+        socket::{handshake::Handshake, inbox::Probe as SocketProbe, record::JoinId},
         socket_io::{
             args::Args,
             ids::{Room, SocketId},
         },
     };
-    use actix::Addr;
+    use actix::{Addr, Arbiter};
+    use futures_util::FutureExt as _;
     use tokio::sync::mpsc;
 
-    /// Stands in the place of a socket and of the bridge, and passes on what it gets.
+    /// Stands in the place of the bridge, and passes on what it gets.
     struct Probe<M>(mpsc::UnboundedSender<M>);
 
     impl<M: Unpin + 'static> Actor for Probe<M> {
@@ -586,7 +671,7 @@ mod tests {
         (Probe(sender).start().recipient(), receiver)
     }
 
-    fn register(id: &str, recipient: &Recipient<ForSocket>) -> Register {
+    fn register(id: &str, socket: &SocketProbe) -> Register {
         let handshake = Handshake::new(String::new(), String::new(), std::iter::empty(), &[]);
         let record = Record::new(
             SocketId::from(id),
@@ -598,7 +683,7 @@ mod tests {
         );
         Register {
             record: Arc::new(record),
-            recipient: recipient.clone(),
+            recipient: socket.address(),
             registering: Interest::in_everything().register(),
             departure: None,
         }
@@ -622,7 +707,7 @@ mod tests {
     async fn published(bridge: &mut mpsc::UnboundedReceiver<ForBridge>) -> Broadcast {
         loop {
             match bridge.recv().await.unwrap() {
-                ForBridge::Publish(command) => match &*command {
+                ForBridge::Publish(command, _) => match &*command {
                     Command::Broadcast(broadcast) => return broadcast.clone(),
                     other => panic!("no broadcast: {other:?}"),
                 },
@@ -651,16 +736,15 @@ mod tests {
     #[actix::test]
     async fn a_broadcast_is_encoded_once_and_published_once() {
         let hub = hub();
-        let (first, mut first_got) = probe();
-        let (second, mut second_got) = probe();
+        let (first, second) = (SocketProbe::open(), SocketProbe::open());
         let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &first)).await.unwrap();
         hub.send(register("b", &second)).await.unwrap();
         let event = broadcast(Target::default(), Flags::default());
         hub.send(originate(event.clone())).await.unwrap().unwrap();
-        let (one, _) = delivered(first_got.recv().await.unwrap());
-        let (other, _) = delivered(second_got.recv().await.unwrap());
+        let (one, _) = delivered(first.next().await);
+        let (other, _) = delivered(second.next().await);
         assert!(Arc::ptr_eq(&one, &other), "receivers must share the bytes");
         assert_eq!(published(&mut to_bridge).await, event);
     }
@@ -668,7 +752,7 @@ mod tests {
     #[actix::test]
     async fn what_came_from_the_bridge_and_what_is_local_is_not_published() {
         let hub = hub();
-        let (socket, mut got) = probe();
+        let socket = SocketProbe::open();
         let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
         hub.send(register("a", &socket)).await.unwrap();
@@ -685,8 +769,8 @@ mod tests {
         })
         .await
         .unwrap();
-        got.recv().await.unwrap();
-        got.recv().await.unwrap();
+        socket.next().await;
+        socket.next().await;
         // The marker is the first to be published, so nothing was before it.
         let marker = broadcast(
             Target {
@@ -702,7 +786,7 @@ mod tests {
     #[actix::test]
     async fn rooms_are_joined_and_left_by_message() {
         let hub = hub();
-        let (socket, mut got) = probe();
+        let socket = SocketProbe::open();
         hub.send(register("a", &socket)).await.unwrap();
         let to_red = || {
             broadcast(
@@ -728,7 +812,7 @@ mod tests {
         .unwrap()
         .unwrap();
         hub.send(originate(to_red())).await.unwrap().unwrap();
-        got.recv().await.unwrap();
+        socket.next().await;
         let (namespace, socket_id, room) = (
             membership.0.into(),
             SocketId::from(membership.1),
@@ -750,7 +834,7 @@ mod tests {
             .await
             .unwrap()
             .unwrap();
-        let (_, is_volatile) = delivered(got.recv().await.unwrap());
+        let (_, is_volatile) = delivered(socket.next().await);
         assert!(is_volatile, "nothing must come between");
         hub.send(Unregister {
             namespace: "/events".into(),
@@ -758,14 +842,46 @@ mod tests {
         })
         .await
         .unwrap();
-        let (other, mut other_got) = probe();
+        let other = SocketProbe::open();
         hub.send(register("b", &other)).await.unwrap();
         hub.send(originate(broadcast(Target::default(), Flags::default())))
             .await
             .unwrap()
             .unwrap();
-        other_got.recv().await.unwrap();
-        assert!(got.try_recv().is_err(), "who left gets nothing more");
+        other.next().await;
+        assert!(socket.is_empty(), "who left gets nothing more");
+    }
+
+    #[actix::test]
+    async fn a_flood_waits_until_its_receivers_have_what_came_before() {
+        let (server_side, _) = probe();
+        let (hub, _) = Hub::new(Parser::Json, Arc::default(), server_side);
+        let arbiter = Arbiter::new();
+        let hub = HubRef::from(Hub::start_in_arbiter(&arbiter.handle(), |_| hub));
+        let socket = SocketProbe::open();
+        hub.send(register("a", &socket)).await.unwrap();
+        let event = || hub.emit(broadcast(Target::default(), Flags::default()), true);
+        let mut num = 0;
+        // Nothing else runs on this thread meanwhile: the hub can pass everything on, and nothing comes into the inbox.
+        while event().now_or_never().is_some() {
+            num += 1;
+            assert!(num < 10_000, "nobody holds it back");
+        }
+        while !hub.is_done(hub.ticket()) {
+            std::thread::yield_now();
+        }
+        assert!(
+            event().now_or_never().is_none(),
+            "it was passed on, not received"
+        );
+        let (late, _) = tokio::join!(event(), async {
+            for _ in 0..num {
+                socket.next().await;
+            }
+        });
+        late.unwrap();
+        socket.next().await;
+        arbiter.stop();
     }
 
     /// A bug: a single message of Redis that named many rooms for many sockets kept everybody waiting.
@@ -778,7 +894,7 @@ mod tests {
         let hub = hub.start();
         let (bridge, mut to_bridge) = probe();
         hub.send(ConnectBridge(bridge)).await.unwrap();
-        let (socket, mut got) = probe();
+        let socket = SocketProbe::open();
         for n in 0..100 {
             hub.send(register(&format!("{n}"), &socket)).await.unwrap();
         }
@@ -828,18 +944,53 @@ mod tests {
         assert_eq!(counters.get(Limit::Rooms), 100);
         let event = broadcast(Target::default(), Flags::default());
         hub.send(originate(event)).await.unwrap().unwrap();
-        got.recv().await.unwrap();
+        socket.next().await;
         let mut published = Vec::new();
         while let Ok(message) = to_bridge.try_recv() {
             published.push(message);
         }
         let num_published = published
             .iter()
-            .filter(|message| matches!(message, ForBridge::Publish(_)))
+            .filter(|message| matches!(message, ForBridge::Publish(..)))
             .count();
         assert_eq!(
             num_published, 2,
             "nobody else is asked to do what is too much"
         );
+    }
+
+    /// A bug: a flood filled the memory with what the bridge had not taken yet.
+    #[actix::test]
+    async fn what_is_on_its_way_to_the_bridge_is_bounded_and_the_rest_counted() {
+        let counters = Arc::new(Counters::default());
+        let (server_side, _) = probe();
+        let (mut hub, _) = Hub::new(Parser::Json, Arc::default(), server_side);
+        hub.limit(10, Arc::clone(&counters));
+        let hub = hub.start();
+        // What it has not taken, it holds.
+        let (bridge, mut to_bridge) = probe();
+        hub.send(ConnectBridge(bridge)).await.unwrap();
+        let socket = SocketProbe::open();
+        hub.send(register("a", &socket)).await.unwrap();
+        let json = format!("[\"{}\"]", "x".repeat(1 << 20));
+        let event = Broadcast {
+            args: Args::from_parts(json.into(), Vec::new()),
+            ..broadcast(Target::default(), Flags::default())
+        };
+        for _ in 0..20 {
+            hub.send(originate(event.clone())).await.unwrap().unwrap();
+            delivered(socket.next().await);
+        }
+        assert_eq!(
+            counters.get(Limit::BridgeBehind),
+            5,
+            "local sockets get all"
+        );
+        for _ in 0..15 {
+            assert_eq!(published(&mut to_bridge).await, event);
+        }
+        hub.send(originate(event.clone())).await.unwrap().unwrap();
+        assert_eq!(published(&mut to_bridge).await, event);
+        assert_eq!(counters.get(Limit::BridgeBehind), 5);
     }
 }

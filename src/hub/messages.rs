@@ -2,12 +2,14 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use actix::{Message, Recipient};
+use actix::Message;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    ahead::{Begun, Permit},
     arrivals::ArrivalId,
+    broadcast::Broadcast,
     command::Command,
     interest::Registering,
     question::{Answers, Question},
@@ -18,11 +20,7 @@ use crate::{
     adapter::uid::Uid,
     engine_io::sid::InstanceId,
     relay,
-    socket::{
-        departure::Departure,
-        messages::{Departed, ForSocket},
-        record::Record,
-    },
+    socket::{departure::Departure, inbox::InboxRef, messages::ForSocket, record::Record},
     socket_io::ids::{Namespace, Room, SocketId},
 };
 
@@ -34,7 +32,7 @@ pub struct Register {
     /// Who it is.
     pub record: Arc<Record>,
     /// Where its deliveries go.
-    pub recipient: Recipient<ForSocket>,
+    pub recipient: InboxRef,
     /// Says that it is on its way; dropped when it has arrived.
     pub registering: Registering,
     /// Of a session that is about to move to another instance: then the socket may be a member there only.
@@ -85,9 +83,45 @@ pub struct RoomsOf {
     pub socket_id: SocketId,
 }
 
+/// Broadcasts what originates at this instance, and hands it to the others unless it is local. From [`HubRef::emit`]; nothing
+/// comes back, and the permit is why a flood waits at its source and not in the mailbox.
+///
+/// [`HubRef::emit`]: super::hub_ref::HubRef::emit
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Emit {
+    /// What goes to whom.
+    pub broadcast: Broadcast,
+    /// Whether it is for this instance alone.
+    pub is_local: bool,
+    /// Given back when every receiver of this instance has it. None of what one socket may send and no more.
+    pub permit: Option<Permit>,
+    /// Dropped when it was passed on.
+    pub begun: Begun,
+}
+
+/// Passes on what must not overtake an earlier [`Emit`] of the same sender. From [`HubRef::tell`] and from sockets; nothing
+/// comes back.
+///
+/// [`HubRef::tell`]: super::hub_ref::HubRef::tell
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Forward {
+    /// Which socket it is for.
+    pub socket: InboxRef,
+    /// What it is told.
+    pub message: ForSocket,
+    /// Dropped when it was passed on.
+    pub begun: Begun,
+}
+
+/// Comes back when everything before it was done. From the application, when it stops.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Settle;
+
 /// Obeys a command that originates at this instance, and hands it to the others unless it is local. From gateways, who
-/// await the answer, so that a flood waits at its source and not in the mailbox. Refused if it would keep the hub busy for too
-/// long; then nobody is told.
+/// await the answer: what they do next may count on it. Refused if it would keep the hub busy for too long; then nobody is told.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), TooMuchWork>")]
 pub struct Originate {
@@ -142,7 +176,7 @@ pub struct Answering {
 // ---- sessions that move; see `crate::relay` ----
 
 /// Lets a session's sockets go to another instance, in line with what others sent: by the relay, in the place of the marker ADOPT. Its
-/// Socket actor is told [`Departed`], and the other instance `end`, in line with what this one publishes.
+/// Socket actor is told [`Departed`](crate::socket::messages::Departed), and the other instance `end`, in line with what this one publishes.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Depart {
@@ -155,7 +189,7 @@ pub struct Depart {
     /// The marker END.
     pub end: Bytes,
     /// The session's actor.
-    pub socket: Recipient<Departed>,
+    pub socket: InboxRef,
 }
 
 /// Nobody acts upon these sockets, which have left for another instance, by way of this one any more. From their Socket actor, at its
@@ -216,7 +250,7 @@ pub struct Bring {
     /// Which session.
     pub id: ArrivalId,
     /// Its sockets, and their rooms without those that their ids name.
-    pub members: Vec<(Arc<Record>, Recipient<ForSocket>, HashSet<Room>)>,
+    pub members: Vec<(Arc<Record>, InboxRef, HashSet<Room>)>,
     /// Told when they are members. Dropped if the session was given up.
     pub installed: oneshot::Sender<()>,
 }

@@ -1,15 +1,20 @@
 //! The hub: who is in which room, and what goes to whom. One actor per instance.
 //!
 //! `rooms` is the membership, a plain struct without actix; `broadcast`, `command` and `question` say what goes to whom, what
-//! is done and what is asked on all instances, `work` how much of it at a time; `interest` and `room_table` are what the bridge
+//! is done and what is asked on all instances, `work` how much of it at a time, `freight` how much
+//! of it may be on its way to the bridge; `interest` and `room_table` are what the bridge
 //! sees of membership; `arrivals` is what passes while sessions of other instances are moving here; `replay` and `parked` are what
-//! was sent lately and who may come back for it, plain structs as well; `actor`, and `recovery` for those two, only translate
-//! messages into calls. Nothing outside this folder knows who is in which room.
+//! was sent lately and who may come back for it, plain structs as well; `hub_ref` is what everyone else holds of the hub, and
+//! `ahead` counts what they sent and do not await; `actor`, and `recovery` for `replay` and `parked`, only translate messages into
+//! calls. Nothing outside this folder knows who is in which room.
 
 pub mod actor;
+pub mod ahead;
 pub mod arrivals;
 pub mod broadcast;
 pub mod command;
+pub mod freight;
+pub mod hub_ref;
 pub mod interest;
 pub mod messages;
 pub mod parked;

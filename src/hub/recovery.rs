@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use super::{
     actor::{Handle, Hub},
+    ahead::Permit,
     broadcast::Broadcast,
     messages::Register,
     parked::{Lost, Parked, Pursuit, Session},
@@ -38,6 +39,7 @@ use crate::{
     config::RecoveryConfig,
     redis_bridge::messages::ForBridge,
     socket::{
+        inbox::{FanOut, Shared},
         messages::{Emit, What},
         record::Record,
     },
@@ -240,7 +242,8 @@ impl Hub {
     }
 
     /// Encodes once, hands the same bytes to every selected socket, and logs them if anybody got them or may come back for them.
-    pub(super) fn deliver_logged(&mut self, broadcast: &Broadcast) {
+    /// `permit` is given back when they all have them.
+    pub(super) fn deliver_logged(&mut self, broadcast: &Broadcast, permit: Option<Permit>) {
         let Some(recovery) = &self.recovery else {
             return;
         };
@@ -258,15 +261,19 @@ impl Hub {
                 .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
         };
         let mut logged = None;
+        let mut receivers = FanOut::default();
         let rooms = self.rooms();
         rooms.select(namespace, target, |member| {
-            let Ok(logged) = logged.get_or_insert_with(encoded) else {
+            if logged.get_or_insert_with(encoded).is_err() {
                 return;
-            };
+            }
             let handle = member.handle();
             handle.told.store(position.serial, Relaxed);
-            handle.tell(What::DeliverLogged(Arc::clone(logged)));
+            receivers.add(&handle.recipient, handle.join);
         });
+        if let Some(Ok(logged)) = &logged {
+            receivers.send(&Shared::Logged(Arc::clone(logged)), permit);
+        }
         if logged.is_none() && rooms.may_be_missed(namespace, target) {
             logged = Some(encoded());
         }
@@ -313,7 +320,12 @@ impl Hub {
         let (namespace, id): (&Namespace, &SocketId) = (&record.namespace, &record.id);
         if let Some(handle) = self.rooms().get(namespace, id) {
             let record = Arc::clone(&handle.record);
-            return handle.tell(What::Emit(Box::new(Emit { record, args })));
+            return handle.tell(What::Emit(Box::new(Emit {
+                record,
+                args,
+                // Its place is kept behind this, and it ends behind that.
+                hub: None,
+            })));
         }
         let Some(recovery) = &mut self.recovery else {
             return;

@@ -24,6 +24,11 @@ pub struct TooMuchWork {
     pub num_rooms: usize,
 }
 
+/// Returns whether a broadcast may be refused, if there are sockets enough.
+pub fn may_be_too_much(target: &Target) -> bool {
+    target.rooms.len() + target.except.len() > FEW_ROOMS
+}
+
 /// Judges a command for `num_sockets` sockets, counted by rooms, that moves each in or out of `num_moves` rooms.
 ///
 /// # Errors

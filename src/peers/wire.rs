@@ -189,6 +189,8 @@ pub fn decode(bytes: &[u8]) -> Result<Said, DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn beat() -> Beat {
@@ -291,6 +293,22 @@ mod tests {
     fn other_messages_are_not_of_this_kind() {
         for text in ["", "{", r#"{"v":1,"id":7}"#, r#" {"peer":1}"#] {
             assert!(!is_said(text.as_bytes()), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_damage_to_a_beat_is_answered_without_a_panic_and_what_is_read_is_written(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)
+        ) {
+            let mut bytes = encode(&Said::Beat(beat())).to_vec();
+            for (index, byte) in damage {
+                let index = index.index(bytes.len());
+                bytes[index] = byte;
+            }
+            if let Ok(said) = decode(&bytes) {
+                prop_assert_eq!(decode(&encode(&said)).unwrap(), said);
+            }
         }
     }
 }

@@ -292,7 +292,10 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
 
     fn handle(&mut self, message: ForBridge, ctx: &mut Self::Context) {
         match message {
-            ForBridge::Publish(command) => self.publish(&command),
+            ForBridge::Publish(command, load) => {
+                self.publish(&command);
+                drop(load);
+            }
             ForBridge::Ask(ask) => {
                 self.hear_answers(&ask, ctx);
                 self.ask(ask);

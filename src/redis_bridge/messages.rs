@@ -10,6 +10,7 @@ use crate::{
     engine_io::sid::InstanceId,
     hub::{
         command::Command,
+        freight::Load,
         question::{Answers, Question},
     },
     socket_io::ids::Namespace,
@@ -22,7 +23,7 @@ pub enum ForBridge {
     /// Publishes a command to the other instances.
     ///
     /// Taken at once: it waits in the bridge's own queue, which is bounded in bytes and age and drops its oldest.
-    Publish(Arc<Command>),
+    Publish(Arc<Command>, Load),
     /// Asks the other instances.
     Ask(Box<AskOthers>),
     /// A namespace has its first socket here: what others publish there is heard from now on. One of the namespaces that the

@@ -39,6 +39,7 @@ use crate::{
     hub::{
         broadcast::{Broadcast, Flags, Target},
         command::Command,
+        freight::Load,
         interest::Interest,
         messages::{Answering, Reinject},
         question::{Answer, Answers, Question},
@@ -178,7 +179,7 @@ fn passing_on(probe: Addr<Probe>) -> Listener {
 }
 
 fn publish(broadcast: Broadcast) -> ForBridge {
-    ForBridge::Publish(Arc::new(Command::Broadcast(broadcast)))
+    ForBridge::Publish(Arc::new(Command::Broadcast(broadcast)), Load::default())
 }
 
 /// An instance without a hub: a bridge and its probe.
@@ -657,7 +658,9 @@ async fn an_echo_of_ones_own_request_is_not_obeyed_twice() {
         rooms: vec!["r".into()],
     };
     // The probe fails on any command that is no broadcast.
-    instance.bridge.do_send(ForBridge::Publish(Arc::new(join)));
+    instance
+        .bridge
+        .do_send(ForBridge::Publish(Arc::new(join), Load::default()));
     instance
         .until_stats(|stats| stats.num_own_echoes == 1)
         .await;

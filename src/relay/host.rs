@@ -28,7 +28,7 @@ use crate::{
     },
     hub::messages::Depart,
     socket::{
-        actor::{Services, Socket},
+        actor::{Services, SocketActor},
         departure::Departure,
         messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
         sessions::Session,
@@ -57,7 +57,7 @@ struct Hosted {
 /// A session that is to move, or has.
 #[derive(Clone, Debug)]
 struct Leaving {
-    session: Addr<Socket>,
+    session: Arc<Session>,
     departure: Arc<Departure>,
     /// Namespaces that the caller was told of, and listens to.
     told: HashSet<Namespace>,
@@ -123,7 +123,7 @@ impl Host {
                     // The client counts on the move, so it polls no more.
                     (Some(hosted), Some(_)) => {
                         if let Some(leaving) = hosted.leaving {
-                            leaving.session.do_send(Abandon);
+                            leaving.session.addr.do_send(Abandon);
                         }
                     }
                     (_, None) => {}
@@ -254,7 +254,6 @@ impl Host {
             reply,
         });
         let relay = Arc::clone(relay);
-        let session = session.addr.clone();
         actix_rt::spawn(async move {
             let (to, id) = key;
             let answer = match receiver.await {
@@ -307,7 +306,7 @@ impl Host {
             namespaces: told,
             to,
             end: relay.encode(id, &Message::Answer(Answer::End)),
-            socket: session.recipient(),
+            socket: session.inbox.clone(),
         });
     }
 
@@ -336,7 +335,7 @@ impl Host {
             .get(&key)
             .and_then(|hosted| hosted.leaving.as_ref())
         {
-            leaving.session.do_send(what);
+            leaving.session.addr.do_send(what);
         }
     }
 
@@ -374,7 +373,7 @@ impl Host {
         &self,
         relay: &Arc<Relay>,
         key: Key,
-        session: &Addr<Socket>,
+        session: &Addr<SocketActor>,
         body: Option<oneshot::Sender<messages::Body>>,
         answer: impl Future<Output = Answer> + 'static,
     ) {

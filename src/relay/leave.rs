@@ -4,7 +4,6 @@
 
 use std::{fmt, sync::Arc};
 
-use actix::Addr;
 use bytes::Bytes;
 
 use super::{
@@ -14,20 +13,20 @@ use super::{
 };
 use crate::{
     engine_io::sid::InstanceId,
-    hub::{actor::Hub, messages::PassOn},
+    hub::{hub_ref::HubRef, messages::PassOn},
 };
 
 /// The way there. Cheap to clone.
 #[derive(Clone)]
 pub struct Leave {
     relay: Arc<Relay>,
-    hub: Addr<Hub>,
+    hub: HubRef,
     key: Key,
 }
 
 impl Leave {
     /// Returns the way to the instance `to`, which calls the session `number`.
-    pub fn new(relay: Arc<Relay>, hub: Addr<Hub>, to: InstanceId, number: u64) -> Self {
+    pub fn new(relay: Arc<Relay>, hub: HubRef, to: InstanceId, number: u64) -> Self {
         Self {
             relay,
             hub,

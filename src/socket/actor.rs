@@ -1,24 +1,28 @@
 //! The Socket actor: one client session, from its handshake to its one end.
 //!
 //! Everything that concerns the client passes here: packets in, messages out, deadlines, handlers. One future, `Drive`,
-//! is polled after the mailbox was drained, so all that is due at one moment leaves in one write.
+//! is polled after the mailbox was drained, so all that is due at one moment leaves in one write; what others send comes by the
+//! inbox, and most of it needs no turn of the task.
 //!
 //! ```text
-//! mailbox (Deliver, Poll, Post, Upgrade, …) ──▶ outbox
+//! mailbox (Poll, Post, Upgrade, …), inbox (Deliver, Disconnect, …) ──▶ outbox
 //! Drive: flush ▸ admissions ▸ handlers ▸ input ▸ probe ▸ flush ▸ deadlines     until nothing moves
 //! ```
 //! `Socket::end` is the only way to end a session; how one comes from another instance and goes to one stands in `moves`.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     future::Future as _,
+    panic::AssertUnwindSafe,
     pin::Pin,
+    rc::{Rc, Weak},
     sync::{Arc, atomic::AtomicBool},
     task::{Context as TaskContext, Poll as Ready, Waker},
     time::{Duration, Instant},
 };
 
-use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
+use actix::{Actor, ActorContext as _, ActorFuture, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
 use tokio::{sync::watch, task::JoinHandle, time::Sleep};
 
@@ -32,10 +36,11 @@ use super::{
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
+    inbox::{Inbox, Receive},
     membership::{self, Admission, Admitted, Done, Membership},
     messages::{
-        Abandon, DeliverWithAck, Emit, EmitWithAck, ForSocket, LastCall, Poll, PollAnswer, Post,
-        PostAnswer, Stop, Upgrade, What,
+        Abandon, DeliverWithAck, Emit, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer,
+        Stop, Upgrade, What,
     },
     outbox::Outbox,
     polling::{FromPost, Polling},
@@ -58,9 +63,10 @@ use crate::{
         packet::{Message, Packet},
         sid::{InstanceId, Sid},
     },
-    gateways::{ConnectRequest, Event, Gateways, HandlerError, Refusal, SocketRef},
+    gateways::{ConnectRequest, Event, Gateways, HandlerError, Refusal, SocketRef, mail::Sent},
     hub::{
-        actor::Hub,
+        ahead::Ticket,
+        hub_ref::HubRef,
         interest::Interest,
         messages::{Register, Unregister},
         recovery::{EmitToOne, Note, Resume},
@@ -119,7 +125,7 @@ pub struct Services {
     /// The application.
     pub gateways: Gateways,
     /// Membership and broadcasts.
-    pub hub: Addr<Hub>,
+    pub hub: HubRef,
     /// The hub's membership, as the bridge sees it.
     pub interest: Interest,
     /// Numbers for acks, shared with the hub.
@@ -157,6 +163,24 @@ enum Phase {
     Closed,
 }
 
+/// What handlers of this client have sent and may not be in its inbox yet.
+#[derive(Clone, Copy, Debug)]
+enum Behind {
+    Nothing,
+    /// On its way to the hub.
+    Hub(Ticket),
+    /// Sent, and not yet in an inbox.
+    Inbox(u64),
+}
+
+/// What was sent to a session before its end, as far as it may have to be kept.
+#[derive(Clone, Copy, Debug)]
+enum LastCall {
+    Open,
+    Called,
+    Answered,
+}
+
 /// What a membership that ended has still to do.
 struct WindingDown {
     namespace: Namespace,
@@ -181,8 +205,13 @@ pub struct Socket {
     handshake: Arc<Handshake>,
     /// What the HTTP layer sees of this session.
     session: Arc<Session>,
-    /// This actor's own address.
-    own: Addr<Self>,
+    /// The way by which hub and gateways reach it.
+    inbox: Inbox,
+    /// Of its actor's task, once that has run.
+    waker: Option<Waker>,
+    /// Whether something has come by the inbox that its task has to look after.
+    needs_turn: bool,
+    has_panicked: bool,
     phase: Phase,
     transport: Transport,
     probe: Option<Probe>,
@@ -197,12 +226,14 @@ pub struct Socket {
     next_join: u32,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
-    /// Whether something that a handler sent may still be in the mailbox: nothing must overtake it.
-    is_mail_due: bool,
+    /// What handlers have sent and no ack may overtake.
+    behind: Behind,
+    /// Whether handlers have to wait until that is there.
+    are_handlers_held: bool,
     /// Whether a handler came to its end since the last pong was due.
     have_handlers_moved: bool,
-    /// Whether what was sent to this actor before its end is being waited for.
-    is_last_call: bool,
+    /// Whether what was sent to it before its end is being waited for.
+    last_call: LastCall,
     /// Of a session that is moving to another instance, or has come from one.
     moving: Option<Box<Moving>>,
 }
@@ -273,17 +304,24 @@ impl Socket {
             // There is no namespace that could be joined.
             clock.joined();
         }
-        Self::create(|ctx| {
-            let own = ctx.address();
-            Self {
+        SocketActor::create(|ctx| {
+            SocketActor::of(|inbox| Self {
                 sid,
                 services: Arc::clone(services),
                 layer,
                 handshake: Arc::new(handshake),
-                session: services
-                    .sessions
-                    .insert(sid, own.clone(), name, revision, slot),
-                own,
+                session: services.sessions.insert(
+                    sid,
+                    ctx.address(),
+                    inbox.address(),
+                    name,
+                    revision,
+                    slot,
+                ),
+                inbox,
+                waker: None,
+                needs_turn: false,
+                has_panicked: false,
                 phase: Phase::Open,
                 transport,
                 probe: None,
@@ -296,18 +334,24 @@ impl Socket {
                 next_join: 0,
                 clock,
                 timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
-                is_mail_due: false,
+                behind: Behind::Nothing,
+                are_handlers_held: false,
                 have_handlers_moved: false,
-                is_last_call: false,
+                last_call: LastCall::Open,
                 moving: None,
-            }
+            })
         });
     }
 
     /// Does all that can be done now. Ready once the session is over.
     fn drive(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
-        // The mailbox was drained before this was called.
-        self.is_mail_due = false;
+        if self.has_panicked {
+            return Ready::Ready(());
+        }
+        let waker = cx.waker();
+        if !self.waker.as_ref().is_some_and(|own| own.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
         for _ in 0..MAX_ROUNDS {
             match self.phase {
                 Phase::Open => {}
@@ -409,6 +453,94 @@ impl Socket {
         }
     }
 
+    // ---- what it is told ----
+
+    /// Returns whether all that was sent to a session before its end has come. Handlers may have sent something in this very turn, and
+    /// the client may come back for it.
+    fn has_called_last(&mut self) -> bool {
+        if self.services.recovery.is_none() {
+            return true;
+        }
+        if let LastCall::Open = self.last_call {
+            self.last_call = LastCall::Called;
+            // By way of the hub, which has been told before that the client is away.
+            let message = ForSocket::for_session(What::LastCall);
+            self.services.hub.forward(&self.inbox.address(), message);
+        }
+        matches!(self.last_call, LastCall::Answered)
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Writes what came, and lets the task do the rest if there is more to do.
+    fn say(&mut self) {
+        let waker = self.waker.take();
+        let waker_or_none = waker.as_ref().unwrap_or(Waker::noop());
+        let is_readable_again = self.flush(&mut TaskContext::from_waker(waker_or_none));
+        self.waker = waker;
+        self.needs_turn |= is_readable_again || !matches!(self.phase, Phase::Open);
+        if std::mem::take(&mut self.needs_turn) {
+            self.wake();
+        }
+    }
+
+    fn on_told(&mut self, ForSocket { join, what }: ForSocket) {
+        let what = match what {
+            What::Mark => return self.are_handlers_held = false,
+            What::Departed(departed) => return self.on_departed(*departed),
+            What::PackUp(left) => return self.pack_up(left),
+            What::FromFormer(answer) => return self.on_former(*answer),
+            What::LastCall => return self.last_call = LastCall::Answered,
+            what => what,
+        };
+        if matches!(self.phase, Phase::Leaving | Phase::Left) {
+            return self.pass_on(join, what);
+        }
+        let Some(at) = self
+            .memberships
+            .iter()
+            .position(|membership| membership.join == join)
+        else {
+            if let What::Emit(emit) = what {
+                let Emit { record, args, .. } = *emit;
+                self.services.hub.do_send(EmitToOne { record, args });
+            }
+            return;
+        };
+        match what {
+            What::Deliver { message, volatile } => {
+                if !volatile || self.is_writable() {
+                    self.push(message);
+                } else {
+                    self.services.counters.count(Limit::VolatileDropped);
+                }
+            }
+            What::DeliverLogged(logged) => {
+                if let Some(standing) = self
+                    .memberships
+                    .get_mut(at)
+                    .and_then(|membership| membership.standing.as_mut())
+                {
+                    standing.last = logged.position;
+                }
+                self.push(Arc::clone(&logged.message));
+            }
+            What::Emit(emit) => self.emit(at, *emit),
+            What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
+            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
+            What::Mark
+            | What::Departed(_)
+            | What::PackUp(_)
+            | What::FromFormer(_)
+            | What::LastCall => {}
+            What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
+        }
+    }
+
     // ---- admissions and handlers ----
 
     fn poll_admissions(&mut self, cx: &mut TaskContext<'_>) -> bool {
@@ -493,7 +625,7 @@ impl Socket {
             (Some(_), Some(_)) => Recoverable::Recovered,
         }));
         let hub = self.services.hub.clone();
-        let own = self.own.clone().recipient();
+        let own = self.inbox.address();
         let pattern = gateway.pattern().cloned();
         let socket = SocketRef::new(self.services.parser, Arc::clone(&record), hub, own, pattern);
         // Before the client learns of it: what others send it from then on is not for nobody.
@@ -511,7 +643,7 @@ impl Socket {
         }
         let register = Register {
             record,
-            recipient: self.own.clone().recipient(),
+            recipient: self.inbox.address(),
             registering,
             departure,
         };
@@ -561,19 +693,15 @@ impl Socket {
         })
     }
 
-    /// Lets handlers run, until one has sent something: that comes back by way of the mailbox, and what it says (that the
-    /// client is to be thrown out, for one) holds for the next handler.
+    /// Lets handlers run, until one has sent something that holds for the next one (that the client is to be thrown out, for
+    /// one): it comes back by way of the inbox, and a mark behind it.
     fn poll_memberships(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let mut moved = false;
         let mut at = 0;
-        while !self.is_mail_due
+        while !self.are_handlers_held
             && let Some(membership) = self.memberships.get_mut(at)
         {
-            let Ready::Ready(Done {
-                ack,
-                is_behind_mail,
-            }) = membership.poll_next(cx)
-            else {
+            let Ready::Ready(Done { ack, sent }) = membership.poll_next(cx) else {
                 at += 1;
                 continue;
             };
@@ -586,25 +714,46 @@ impl Socket {
                     .inspect_err(|err| log::error!("an ack cannot be encoded: {err}"))
                     .ok()
             });
-            if is_behind_mail {
-                self.is_mail_due = true;
-                cx.waker().wake_by_ref();
+            if sent != Sent::Nothing {
+                self.behind = Behind::Hub(self.services.hub.ticket());
             }
-            match ack {
-                Some(message) if is_behind_mail => {
-                    self.own.do_send(ForSocket {
-                        join,
-                        what: What::Deliver {
-                            message,
-                            volatile: false,
-                        },
-                    });
-                }
-                Some(message) => self.push(message),
-                None => {}
+            if let Some(message) = ack {
+                let volatile = false;
+                let what = What::Deliver { message, volatile };
+                self.push_behind(ForSocket { join, what });
+            }
+            if sent == Sent::Told {
+                self.are_handlers_held = true;
+                self.push_behind(ForSocket::for_session(What::Mark));
             }
         }
         moved
+    }
+
+    /// Pushes a message, or tells it to this socket if what handlers have sent could come after it otherwise.
+    fn push_behind(&mut self, message: ForSocket) {
+        if let Behind::Hub(ticket) = self.behind
+            && self.services.hub.is_done(ticket)
+        {
+            self.behind = Behind::Inbox(self.inbox.mark());
+        }
+        if let Behind::Inbox(mark) = self.behind
+            && self.inbox.has_reached(mark)
+        {
+            self.behind = Behind::Nothing;
+        }
+        match self.behind {
+            Behind::Hub(_) => {
+                let hub = &self.services.hub;
+                hub.forward(&self.inbox.address(), message);
+                self.behind = Behind::Hub(hub.ticket());
+            }
+            Behind::Inbox(_) => {
+                self.inbox.address().do_send(message);
+                self.behind = Behind::Inbox(self.inbox.mark());
+            }
+            Behind::Nothing => self.on_told(message),
+        }
     }
 
     /// Takes a membership out of the hub; if its client may come back to it, its place is kept there. Then whoever wants to know when
@@ -686,7 +835,7 @@ impl Socket {
     }
 
     /// Sends the client an event that can be sent again.
-    fn emit(&mut self, at: usize, Emit { record, args }: Emit) {
+    fn emit(&mut self, at: usize, Emit { record, args, .. }: Emit) {
         let Services {
             parser, recovery, ..
         } = &*self.services;
@@ -1094,8 +1243,9 @@ impl Socket {
         }
     }
 
-    /// Returns whether a volatile message could leave at once.
-    fn is_writable(&self) -> bool {
+    /// Returns whether a volatile message could leave at once. What came before it in the same turn is written for that.
+    fn is_writable(&mut self) -> bool {
+        self.flush(&mut TaskContext::from_waker(Waker::noop()));
         self.outbox.is_empty()
             && match &self.transport {
                 Transport::Polling(polling) => polling.is_parked(),
@@ -1227,7 +1377,7 @@ impl Socket {
     }
 
     /// Is over, whether the last payload was fetched or not.
-    fn forget(&mut self, ctx: &mut Context<Self>) {
+    fn forget(&mut self, ctx: &mut Context<SocketActor>) {
         self.phase = Phase::Closed;
         self.services.sessions.remove(&self.sid);
         ctx.stop();
@@ -1251,24 +1401,33 @@ impl Drop for Socket {
     }
 }
 
+/// The actor: one [`Socket`], which its arbiter's depot reaches as well, see [`super::inbox`].
+pub struct SocketActor(Rc<RefCell<Socket>>);
+
+impl SocketActor {
+    fn of(make: impl FnOnce(Inbox) -> Socket) -> Self {
+        Self(Rc::new_cyclic(|own: &Weak<RefCell<Socket>>| {
+            let own: Weak<RefCell<Socket>> = own.clone();
+            RefCell::new(make(Inbox::open(own)))
+        }))
+    }
+}
+
 /// Polls [`Socket::drive`] within the actor's own task.
 struct Drive;
 
-impl ActorFuture<Socket> for Drive {
+impl ActorFuture<SocketActor> for Drive {
     type Output = ();
 
     fn poll(
         self: Pin<&mut Self>,
-        socket: &mut Socket,
-        ctx: &mut Context<Socket>,
+        SocketActor(socket): &mut SocketActor,
+        ctx: &mut Context<SocketActor>,
         task: &mut TaskContext<'_>,
     ) -> Ready<()> {
+        let mut socket = socket.borrow_mut();
         let over = socket.drive(task);
-        if over.is_ready() && socket.services.recovery.is_some() {
-            // What handlers sent in this very turn is in the mailbox still, and the client may come back for it.
-            if !std::mem::replace(&mut socket.is_last_call, true) {
-                socket.own.do_send(LastCall);
-            }
+        if over.is_ready() && !socket.has_called_last() {
             return Ready::Pending;
         }
         if over.is_ready() {
@@ -1278,63 +1437,57 @@ impl ActorFuture<Socket> for Drive {
     }
 }
 
-impl Actor for Socket {
+impl Actor for SocketActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.join_main_unasked();
+        self.0.borrow_mut().join_main_unasked();
         ctx.spawn(Drive);
     }
 }
 
-impl Handler<ForSocket> for Socket {
+/// What the socket does about a message of its actor's mailbox.
+trait Take<M> {
+    fn take(&mut self, message: M, ctx: &mut Context<SocketActor>);
+}
+
+impl<M: actix::Message<Result = ()>> Handler<M> for SocketActor
+where
+    Socket: Take<M>,
+{
     type Result = ();
 
-    fn handle(&mut self, ForSocket { join, what }: ForSocket, _: &mut Self::Context) {
-        if matches!(self.phase, Phase::Leaving | Phase::Left) {
-            return self.pass_on(join, what);
-        }
-        let Some(at) = self
-            .memberships
-            .iter()
-            .position(|membership| membership.join == join)
-        else {
-            if let What::Emit(emit) = what {
-                let Emit { record, args } = *emit;
-                self.services.hub.do_send(EmitToOne { record, args });
-            }
-            return;
-        };
-        match what {
-            What::Deliver { message, volatile } => {
-                if !volatile || self.is_writable() {
-                    self.push(message);
-                } else {
-                    self.services.counters.count(Limit::VolatileDropped);
-                }
-            }
-            What::DeliverLogged(logged) => {
-                if let Some(standing) = self
-                    .memberships
-                    .get_mut(at)
-                    .and_then(|membership| membership.standing.as_mut())
-                {
-                    standing.last = logged.position;
-                }
-                self.push(Arc::clone(&logged.message));
-            }
-            What::Emit(emit) => self.emit(at, *emit),
-            What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
-            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
-            What::Disconnect { whole_connection } => self.disconnect(at, whole_connection),
-        }
+    fn handle(&mut self, message: M, ctx: &mut Self::Context) {
+        self.0.borrow_mut().take(message, ctx);
     }
 }
 
-impl Handler<Poll> for Socket {
-    type Result = ();
+impl Receive for RefCell<Socket> {
+    fn receive(&self, message: ForSocket) {
+        guard(self, |socket| {
+            // Whatever else it is, something may follow from it.
+            socket.needs_turn |=
+                !matches!(message.what, What::Deliver { .. } | What::DeliverLogged(_));
+            socket.on_told(message);
+        });
+    }
 
-    fn handle(&mut self, Poll { reply }: Poll, ctx: &mut Self::Context) {
+    fn say(&self) {
+        guard(self, Socket::say);
+    }
+}
+
+/// Makes a call whose panic ends the socket and nobody else.
+fn guard(socket: &RefCell<Socket>, call: impl FnOnce(&mut Socket)) {
+    let mut socket = socket.borrow_mut();
+    if std::panic::catch_unwind(AssertUnwindSafe(|| call(&mut socket))).is_err() {
+        socket.has_panicked = true;
+        socket.wake();
+    }
+}
+
+impl Take<Poll> for Socket {
+    fn take(&mut self, Poll { reply }: Poll, ctx: &mut Context<SocketActor>) {
         if matches!(self.phase, Phase::Open) {
             // The timer may be late, and a session whose time is over takes no more polls.
             self.do_what_is_due(Instant::now());
@@ -1363,10 +1516,8 @@ impl Handler<Poll> for Socket {
     }
 }
 
-impl Handler<Post> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, Post { body, reply }: Post, _: &mut Self::Context) {
+impl Take<Post> for Socket {
+    fn take(&mut self, Post { body, reply }: Post, _: &mut Context<SocketActor>) {
         let Transport::Polling(polling) = &mut self.transport else {
             return;
         };
@@ -1380,10 +1531,8 @@ impl Handler<Post> for Socket {
     }
 }
 
-impl Handler<Upgrade> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, message: Upgrade, _: &mut Self::Context) {
+impl Take<Upgrade> for Socket {
+    fn take(&mut self, message: Upgrade, _: &mut Context<SocketActor>) {
         let Upgrade {
             handover,
             dialect,
@@ -1404,26 +1553,14 @@ impl Handler<Upgrade> for Socket {
     }
 }
 
-impl Handler<Abandon> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, _: Abandon, _: &mut Self::Context) {
+impl Take<Abandon> for Socket {
+    fn take(&mut self, _: Abandon, _: &mut Context<SocketActor>) {
         self.end(CloseReason::Aborted);
     }
 }
 
-impl Handler<LastCall> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, _: LastCall, ctx: &mut Self::Context) {
-        ctx.stop();
-    }
-}
-
-impl Handler<Stop> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+impl Take<Stop> for Socket {
+    fn take(&mut self, _: Stop, ctx: &mut Context<SocketActor>) {
         match self.phase {
             Phase::Closing(_) => self.forget(ctx),
             // It is told there whether it still lives; that takes no longer than a stop may.

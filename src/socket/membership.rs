@@ -25,7 +25,10 @@ use super::{
     recovery::{Attempt, Restored, Standing},
 };
 use crate::{
-    gateways::{ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef, mail},
+    gateways::{
+        ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef,
+        mail::{self, Sent},
+    },
     socket_io::{
         args::Args,
         decoder::AckId,
@@ -149,7 +152,7 @@ struct Running {
     number: u32,
     call: LocalBoxFuture<'static, Result<Reply, HandlerError>>,
     ack: Option<AckId>,
-    /// Whether it has ever waited for something: then what it sent may have come back by way of the mailbox.
+    /// Whether it has ever waited for something: then what it sent may be on its way, although it was noted in another turn.
     has_waited: bool,
 }
 
@@ -158,8 +161,8 @@ struct Running {
 pub(super) struct Done {
     /// The ack that it owes.
     pub(super) ack: Option<(AckId, Args)>,
-    /// Whether something that it sent may still be in the client's mailbox.
-    pub(super) is_behind_mail: bool,
+    /// What it sent, as far as that may not have come back yet.
+    pub(super) sent: Sent,
 }
 
 /// Returns whether a client should not be read from until the handlers of its namespaces caught up.
@@ -271,10 +274,11 @@ impl Membership {
                     ack, has_waited, ..
                 } = self.running.remove(at);
                 self.is_connecting = false;
-                let is_behind_mail = mail::take() | has_waited;
+                let noted = mail::take();
+                let sent = if has_waited { Sent::Told } else { noted };
                 return Poll::Ready(Done {
                     ack: ack.map(|id| (id, ack_args(outcome))),
-                    is_behind_mail,
+                    sent,
                 });
             }
             let limit = if self.is_connecting {

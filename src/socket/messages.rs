@@ -19,7 +19,7 @@ use crate::{
         encoded::{Encoded, PollingBody},
         sid::InstanceId,
     },
-    hub::{question::Answers, replay::Logged},
+    hub::{hub_ref::HubRef, question::Answers, recovery::EmitToOne, replay::Logged},
     relay,
     socket_io::{
         args::Args,
@@ -90,15 +90,32 @@ pub struct Upgrade {
     pub answer: Bytes,
 }
 
-/// What is meant for one membership of a client. One message for all of it, so that whoever may tell a socket several
-/// things keeps one recipient, and their order. Dropped if that membership has ended.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+/// What is meant for one membership of a client. It comes by way of the socket's [`inbox`](super::inbox), so that what one
+/// sender tells a socket keeps its order. Dropped if that membership has ended.
+#[derive(Debug)]
 pub struct ForSocket {
     /// Which membership.
     pub join: JoinId,
     /// What for.
     pub what: What,
+}
+
+impl ForSocket {
+    /// The socket has ended, so the message goes where it can still be of use, if anywhere.
+    pub(super) fn give_back(self) {
+        if let What::Emit(emit) = self.what {
+            let Emit { record, args, hub } = *emit;
+            if let Some(hub) = hub {
+                hub.do_send(EmitToOne { record, args });
+            }
+        }
+    }
+
+    /// Returns what is meant for a whole session, and not for one membership.
+    pub fn for_session(what: What) -> Self {
+        let join = JoinId(u32::MAX);
+        Self { join, what }
+    }
 }
 
 /// See [`ForSocket`].
@@ -119,6 +136,17 @@ pub enum What {
     EmitWithAck(Box<EmitWithAck>),
     /// An event for many clients, each of which is to acknowledge it. From the hub.
     DeliverWithAck(Box<DeliverWithAck>),
+    /// Nothing; says that what was sent before it is there. From the socket itself.
+    Mark,
+    /// For the session: see [`Departed`].
+    Departed(Box<Departed>),
+    /// For the session: packs it up. From the socket itself, behind what its own handlers have sent by then.
+    PackUp(Vec<LeftSocket>),
+    /// For the session: what the instance from which it has come says. From the socket itself, behind what came by way of the hub
+    /// before.
+    FromFormer(Box<relay::Answer>),
+    /// For the session, which is over: its actor stops, behind all that was sent to it before. From the socket itself.
+    LastCall,
     /// The end of the membership. From gateways and from the hub.
     Disconnect {
         /// Whether all of the client's memberships end, and its connection with them.
@@ -133,6 +161,8 @@ pub struct Emit {
     pub record: Arc<Record>,
     /// Name and arguments of the event.
     pub args: Args,
+    /// Who takes it if the socket has ended before it comes.
+    pub hub: Option<HubRef>,
 }
 
 /// An event that the client is to acknowledge.
@@ -184,14 +214,7 @@ pub struct LeftSocket {
 
 /// The hub has let this session's sockets go; or has not, because of namespaces that nobody listens to where it goes. From the hub,
 /// behind all that it had for them.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Departed(pub Result<Vec<LeftSocket>, Vec<Namespace>>);
-
-/// Packs the session up. From the actor to itself: behind what its own handlers have sent by then.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct PackUp(pub(super) Vec<LeftSocket>);
+pub type Departed = Result<Vec<LeftSocket>, Vec<Namespace>>;
 
 /// What the instance to which this session moves, or has moved, says. From the relay.
 #[derive(Debug, Message)]
@@ -214,20 +237,10 @@ pub enum FromNext {
     Ended,
 }
 
-/// What the instance from which this session has come says. From the actor to itself: behind what came by way of the hub before.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct FromFormer(pub(super) relay::Answer);
-
 /// Ends the session because what was written for its client got lost on the way. From the relay.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Abandon;
-
-/// Stops the actor of a session that is over, behind all that was sent to it before. From the actor itself.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct LastCall;
 
 /// Ends the session because the instance is stopping. From the application.
 #[derive(Debug, Message)]

@@ -1,6 +1,6 @@
 //! Sockets: one actor per client session.
 //!
-//! Reading order: `messages` (the door), `actor` (the session's life), `polling` and `websocket_transport` (the two
+//! Reading order: `messages` (the door), `inbox` (the way to it from hub and gateways), `actor` (the session's life), `polling` and `websocket_transport` (the two
 //! transports), `membership` (the namespaces it joined and the handlers that run), `acks` (those that it owes), `clock`
 //! (heartbeat and deadlines), `rate` (how many events it may send), `outbox` (what waits to be written), `disconnect` (every way
 //! to end), `sessions` (who is here), `slots` (how many of each address), `handshake` (what is kept of the first request),
@@ -18,6 +18,7 @@ pub mod departure;
 pub mod disconnect;
 pub mod endpoint;
 pub mod handshake;
+pub mod inbox;
 mod membership;
 pub mod messages;
 pub mod outbox;

@@ -191,6 +191,12 @@ impl Outbox {
         payload
     }
 
+    /// Returns what is to be written next to a WebSocket, if that is all.
+    pub fn lone(&self) -> Option<&[u8]> {
+        let front = self.items.front().filter(|_| self.items.len() == 1)?;
+        front.bytes(self.dialect).get(self.front_written..)
+    }
+
     /// Fills `slices` with what is to be written next to a WebSocket and returns the filled part.
     pub fn fill_slices<'s, 'a>(&'a self, slices: &'s mut [IoSlice<'a>]) -> &'s [IoSlice<'a>] {
         let mut skip = self.front_written;
@@ -255,6 +261,12 @@ mod tests {
             copy.push_raw(Bytes::from_static(b"\x88\x00")).unwrap();
             copy.written(cut);
             assert_eq!(pending(&copy), all[cut..], "after {cut} bytes");
+            let is_last = (11..all.len()).contains(&cut);
+            assert_eq!(
+                copy.lone(),
+                is_last.then(|| &all[cut..]),
+                "after {cut} bytes"
+            );
             copy.written(all.len() - cut);
             assert!(copy.is_empty());
             assert_eq!(copy.len_bytes, 0);

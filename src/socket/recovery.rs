@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -26,7 +25,7 @@ use super::{
 use crate::{
     gateways::Gateway,
     hub::{
-        actor::Hub,
+        hub_ref::HubRef,
         parked::Pursuit,
         recovery::{Claim, Claimed, Park},
         replay::Logged,
@@ -164,7 +163,7 @@ pub(super) fn may_come_back(reason: DisconnectReason) -> bool {
 
 /// What a client shows to get its state back, and whom to ask.
 pub(super) struct Attempt {
-    pub(super) hub: Addr<Hub>,
+    pub(super) hub: HubRef,
     pub(super) namespace: Namespace,
     pub(super) shown: Shown,
     pub(super) max_bytes: usize,

@@ -14,14 +14,16 @@ use std::{
 use actix::Addr;
 use tokio::sync::watch;
 
-use super::{actor::Socket, slots::Slot};
+use super::{actor::SocketActor, inbox::InboxRef, slots::Slot};
 use crate::engine_io::{dialect::Revision, handshake::TransportName, sid::Sid};
 
 /// A session, as the HTTP layer sees it.
 #[derive(Debug)]
 pub struct Session {
     /// Its actor.
-    pub addr: Addr<Socket>,
+    pub addr: Addr<SocketActor>,
+    /// What takes what has to keep its order with deliveries.
+    pub inbox: InboxRef,
     /// The revision that it speaks, for its whole life.
     pub revision: Revision,
     is_websocket: AtomicBool,
@@ -71,7 +73,8 @@ impl Sessions {
     pub(super) fn insert(
         &self,
         sid: Sid,
-        addr: Addr<Socket>,
+        addr: Addr<SocketActor>,
+        inbox: InboxRef,
         transport: TransportName,
         revision: Revision,
         slot: Slot,
@@ -79,6 +82,7 @@ impl Sessions {
         let is_websocket = AtomicBool::new(transport == TransportName::WebSocket);
         let session = Arc::new(Session {
             addr,
+            inbox,
             revision,
             is_websocket,
             _slot: slot,

@@ -156,9 +156,15 @@ impl Connection {
         outbox: &mut Outbox,
     ) -> Poll<io::Result<()>> {
         while !outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let filled = outbox.fill_slices(&mut slices);
-            match self.io.try_write_vectored(filled) {
+            let written = match outbox.lone() {
+                // The kernel does less for a plain `send`, and so do we.
+                Some(bytes) => self.io.try_write(bytes),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                    self.io.try_write_vectored(outbox.fill_slices(&mut slices))
+                }
+            };
+            match written {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(len) => outbox.written(len),
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {

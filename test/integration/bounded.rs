@@ -186,7 +186,7 @@ async fn clients_that_stop_reading_cost_their_backlog_and_nobody_else_an_event()
     let num_deaf = 100 * scale();
     let before = server.memory();
     let mut after = Vec::new();
-    for round in 1..=2 {
+    for round in 1..=3 {
         let mut held = Vec::new();
         let mut pollers = Vec::new();
         for n in 0..num_deaf {
@@ -258,8 +258,9 @@ async fn clients_that_stop_reading_cost_their_backlog_and_nobody_else_an_event()
     let places = BACKLOG / (64 + EVENT) * 64 * 2;
     let bound = num_deaf * (PER_SESSION + places) + 4 * BACKLOG + BUSY;
     server.assert_peak("clients that stop reading", before, bound);
-    let (first, second) = (after[0], after[1]);
-    assert!(second <= first + 8 * MIB, "kept: {first}, then {second}");
+    // What the allocator keeps has settled by the second time.
+    let (second, third) = (after[1], after[2]);
+    assert!(third <= second + 8 * MIB, "kept: {second}, then {third}");
 }
 
 #[actix_rt::test]
@@ -279,10 +280,12 @@ async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
     let echo = format!(r#"421["echo","{}"]"#, "x".repeat(90_000));
     let echo = frame(0x81, echo.as_bytes());
     // Each writes until its session is over: it does not answer pings.
-    let attacks = (0..num_deaf).map(async |_| {
-        let mut stream = deaf(addr, "all").await;
-        while stream.write_all(&echo).await.is_ok() {}
-    });
+    let streams = join_all((0..num_deaf).map(|_| deaf(addr, "all"))).await;
+    let attacks = streams.into_iter().map(
+        async |mut stream| {
+            while stream.write_all(&echo).await.is_ok() {}
+        },
+    );
     let attacks = join_all(attacks);
     let mut other = server.join().await;
     let serving = async {
@@ -380,8 +383,8 @@ async fn events_for_handlers_that_are_slow_wait_where_they_are_counted() {
     let num_clients = 20 * scale();
     let event = format!(r#"42["never","{}"]"#, "x".repeat(200_000));
     let event = frame(0x81, event.as_bytes());
-    let attacks = (0..num_clients).map(async |_| {
-        let mut stream = deaf(addr, "all").await;
+    let streams = join_all((0..num_clients).map(|_| deaf(addr, "all"))).await;
+    let attacks = streams.into_iter().map(async |mut stream| {
         // Until it was held back for so long that it is taken for gone.
         while stream.write_all(&event).await.is_ok() {}
     });
@@ -433,7 +436,8 @@ async fn a_redis_that_stands_still_costs_what_may_wait_for_it() {
     connected().await;
     drop(client);
     await_connections(addr, 0).await;
-    // 16 MiB wait, once as they are and once as they are written; what the kernel has not taken is with them.
-    let bound = 2 * 16 * MIB + BUSY;
+    // 16 MiB are on their way to the bridge and 16 MiB wait there; what the kernel has not taken is with them. The one local client
+    // has its backlog.
+    let bound = 2 * 16 * MIB + 8 * MIB + BUSY;
     server.assert_peak("a Redis that stands still", before, bound);
 }

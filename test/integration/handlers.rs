@@ -10,7 +10,7 @@ use std::{
 
 use sockhop::{
     config::DEFAULT_MAX_BACKLOG,
-    gateways::{Ack, Event, Gateway, HandlerError, Refusal, Reply, SocketRef},
+    gateways::{Ack, Arg, Event, Gateway, HandlerError, Refusal, Reply, SocketRef},
 };
 use tokio::sync::{Notify, watch};
 
@@ -189,6 +189,112 @@ async fn events_behind_a_kick_are_not_handled() {
     within("the disconnect handler", told.notified()).await;
     server.stop();
     assert_eq!(handled.load(Ordering::SeqCst), 0);
+}
+
+#[actix_rt::test]
+async fn a_client_is_thrown_out_behind_the_broadcast_before_it_and_ahead_of_its_next_event() {
+    let (handled, count) = counter();
+    let gateway = Gateway::new("/a")
+        .on("kick", |socket: SocketRef, (): ()| async move {
+            for n in 0..50 {
+                socket.namespace_ref().emit("bye", n).await?;
+            }
+            socket.disconnect(false);
+            Ok::<_, HandlerError>(())
+        })
+        .on("count", move |_, (): ()| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async {}
+        });
+    let server = TestServer::of_gateway(gateway);
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    let mut all = frame(0x81, br#"42/a,["kick"]"#);
+    for _ in 0..10 {
+        all.extend(frame(0x81, br#"42/a,["count"]"#));
+    }
+    websocket.write(&all).await;
+    for n in 0..50 {
+        assert_eq!(websocket.text().await, format!(r#"42/a,["bye",{n}]"#));
+    }
+    assert_eq!(websocket.text().await, "41/a,");
+    server.stop();
+    assert_eq!(handled.load(Ordering::SeqCst), 0);
+}
+
+#[actix_rt::test]
+async fn what_handlers_send_by_whatever_way_and_their_acks_keep_their_order() {
+    let gateway = Gateway::new("/a")
+        .on("all", |socket: SocketRef, Arg(n): Arg<u32>| async move {
+            socket.namespace_ref().emit("1", n).await?;
+            socket.emit("2", n)?;
+            socket.namespace_ref().emit("3", n).await?;
+            socket
+                .namespace_ref()
+                .to(socket.id().room())
+                .emit("4", n)
+                .await
+        })
+        .on("one", |socket: SocketRef, Arg(n): Arg<u32>| async move {
+            socket.namespace_ref().emit("5", n).await
+        })
+        .on("none", |_, Arg(_): Arg<u32>| async {});
+    let noise = Gateway::new("/noise").on("noise", |socket: SocketRef, (): ()| async move {
+        socket.namespace_ref().emit("noise", ()).await
+    });
+    let server = TestServer::of(|_| {}, |app| app.gateway(gateway).gateway(noise));
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    // Somebody else's broadcasts, so that the hub is busy.
+    let (mut other, _) = WebSocket::join(server.addr, "/noise", "").await;
+    for round in 0..20 {
+        let mut noise = Vec::new();
+        let mut events = Vec::new();
+        for n in (round * 10)..(round * 10 + 10) {
+            for (at, name) in ["all", "one", "none"].iter().enumerate() {
+                let text = format!(r#"42/a,{}["{name}",{n}]"#, 3 * n + at);
+                events.extend(frame(0x81, text.as_bytes()));
+            }
+            noise.extend(frame(0x81, br#"42/noise,["noise"]"#));
+        }
+        other.write(&noise).await;
+        websocket.write(&events).await;
+        for n in (round * 10)..(round * 10 + 10) {
+            for name in 1..=4 {
+                assert_eq!(websocket.text().await, format!(r#"42/a,["{name}",{n}]"#));
+            }
+            assert_eq!(websocket.text().await, format!("43/a,{}[]", 3 * n));
+            assert_eq!(websocket.text().await, format!(r#"42/a,["5",{n}]"#));
+            for at in 1..3 {
+                assert_eq!(websocket.text().await, format!("43/a,{}[]", 3 * n + at));
+            }
+        }
+        for _ in 0..10 {
+            assert_eq!(other.text().await, r#"42/noise,["noise"]"#);
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn volatile_events_that_come_at_once_reach_a_client_that_reads() {
+    let gateway = Gateway::new("/a").on("several", |socket: SocketRef, (): ()| async move {
+        for n in 0..10 {
+            socket.volatile().emit("direct", n)?;
+            socket
+                .namespace_ref()
+                .all()
+                .volatile()
+                .emit("all", n)
+                .await?;
+        }
+        Ok::<_, HandlerError>(())
+    });
+    let server = TestServer::of_gateway(gateway);
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    websocket.send(r#"42/a,["several"]"#).await;
+    for n in 0..10 {
+        for name in ["direct", "all"] {
+            assert_eq!(websocket.text().await, format!(r#"42/a,["{name}",{n}]"#));
+        }
+    }
 }
 
 #[actix_rt::test]

@@ -72,6 +72,9 @@ pub(crate) struct Tally {
     pub(crate) acked: u64,
     /// From the sending of an event to its delivery or ack.
     pub(crate) latency: Histogram,
+    /// Of deliveries at the first target, where whoever sends is, and at the others.
+    pub(crate) near: Histogram,
+    pub(crate) far: Histogram,
     /// Came behind a later one.
     pub(crate) disordered: u64,
     /// Neither what was expected nor what may be ignored.
@@ -85,6 +88,8 @@ impl Tally {
             delivered: 0,
             acked: 0,
             latency: Histogram::new(),
+            near: Histogram::new(),
+            far: Histogram::new(),
             disordered: 0,
             strange: 0,
             ended: 0,
@@ -96,6 +101,8 @@ impl Tally {
         self.delivered = 0;
         self.acked = 0;
         self.latency.clear();
+        self.near.clear();
+        self.far.clear();
     }
 }
 
@@ -321,6 +328,14 @@ impl Fleet {
         }
     }
 
+    /// Ends a client's connection without a word, as a closed lid does.
+    pub(crate) fn disconnect(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        client.phase = Phase::Ended;
+        // One that is closed already is so, too.
+        _ = client.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     fn end(&mut self, number: usize) {
         let client = &mut self.clients[number];
         if mem::replace(&mut client.phase, Phase::Ended) != Phase::Ended {
@@ -474,7 +489,12 @@ impl Fleet {
         client.received += 1;
         client.seq_sum += u64::from(seq);
         self.tally.delivered += 1;
-        self.tally.latency.add(now.saturating_sub(sent));
+        let latency = now.saturating_sub(sent);
+        self.tally.latency.add(latency);
+        match client.target {
+            0 => self.tally.near.add(latency),
+            _ => self.tally.far.add(latency),
+        }
     }
 
     #[inline]

@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | `--targets` | | `address:port`, commas between several; clients take turns |
 //! | `--pids` | | processes whose processor time and memory are counted |
+//! | `--also` | | processes whose processor time is told beside that: Redis |
 //! | `--sockets` | 1000 | clients |
 //! | `--payload` | 128 | bytes of each event's argument, as JSON |
 //! | `--rate` | 20 | events per second, of all senders together |

@@ -10,15 +10,29 @@ use crate::{
 
 type Result<T> = std::result::Result<T, String>;
 
+/// What was measured, by name.
+type Figures = Vec<(&'static str, f64)>;
+
 /// How long connecting, or the last deliveries, may take before it counts as a failure, or they as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long memory may settle before it is read.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// Clients of `growth` that warm up compilers and pools, and that join, leave and disconnect in the end.
+const FEW: usize = 50;
+
+/// How often each of them joins and leaves.
+const JOINS: usize = 40;
+
+/// How long a server has to notice who disconnected.
+const NOTICE: Duration = Duration::from_secs(1);
+
 struct Bench {
     fleet: Fleet,
     pids: Vec<u32>,
+    /// Processes beside the servers, without which they would not be what they are: Redis.
+    also: Vec<u32>,
     sockets: usize,
     rate: f64,
     window: u32,
@@ -32,6 +46,7 @@ struct Bench {
 struct Mark {
     at: Instant,
     server_ns: u64,
+    also_ns: u64,
     load_ns: u64,
     machine_ns: u64,
     rss_kib: u64,
@@ -65,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<String> {
         namespace: args.get("namespace", "/events".to_owned())?,
         auth: token.unwrap_or_default(),
         polls: args.text("transport") == Some("polling"),
-        event: if workload == "rooms" {
+        event: if ["rooms", "growth"].contains(&workload) {
             "said"
         } else {
             "test-event"
@@ -79,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<String> {
     let mut bench = Bench {
         fleet: Fleet::new(manner)?,
         pids: args.list("pids")?,
+        also: args.list("also")?,
         sockets,
         rate: args.get("rate", 20.0)?,
         window: args.get("window", 64)?,
@@ -86,15 +102,21 @@ pub(crate) fn run(args: &Args) -> Result<String> {
         warmup: Duration::from_secs_f64(args.get("warmup", 1.0)?),
         sent: vec![0; groups],
     };
-    match workload {
+    let figures = match workload {
         "connect" => bench.connect(),
         "idle" => bench.idle(),
         "steady" => bench.steady(),
         "flood" => bench.flood(),
         "acks" => bench.acks(),
         "rooms" => bench.rooms(),
+        "growth" => bench.growth(),
         other => Err(format!("{other}: not a workload")),
-    }
+    };
+    let fields: Vec<_> = figures?
+        .iter()
+        .map(|(name, value)| format!("\"{name}\":{value}"))
+        .collect();
+    Ok(format!("{{{}}}", fields.join(",")))
 }
 
 impl Bench {
@@ -104,6 +126,7 @@ impl Bench {
         Ok(Mark {
             at: Instant::now(),
             server_ns: process::cpu_ns(&self.pids).map_err(failed)?,
+            also_ns: process::cpu_ns(&self.also).map_err(failed)?,
             load_ns: process::cpu_ns(&[std::process::id()]).map_err(failed)?,
             machine_ns: process::machine_ns().map_err(failed)?,
             rss_kib: process::rss_kib(&self.pids).map_err(failed)?,
@@ -111,29 +134,32 @@ impl Bench {
     }
 
     /// The figures since `mark`.
-    fn report(&mut self, mark: &Mark) -> Result<String> {
+    fn report(&mut self, mark: &Mark) -> Result<Figures> {
         let missing = self.fleet.count_missing(&self.sent);
         let duplicates = self.fleet.count_duplicates(&self.sent);
         let Mark {
             at,
             server_ns,
+            also_ns,
             load_ns,
             machine_ns,
             rss_kib,
         } = *mark;
         let seconds = at.elapsed().as_secs_f64();
         let tally = &self.fleet.tally;
-        let latency = &tally.latency;
+        let (latency, near, far) = (&tally.latency, &tally.near, &tally.far);
         let connect = &self.fleet.connect_time;
         let failed = |err: std::io::Error| format!("/proc: {err}");
         let server_ns = process::cpu_ns(&self.pids).map_err(failed)? - server_ns;
+        let also_ns = process::cpu_ns(&self.also).map_err(failed)? - also_ns;
         let load_ns = process::cpu_ns(&[std::process::id()]).map_err(failed)? - load_ns;
         let machine_ns = process::machine_ns().map_err(failed)? - machine_ns;
         let rss_after = process::rss_kib(&self.pids).map_err(failed)?;
-        let fields = [
+        Ok(vec![
             ("seconds", seconds),
             ("sockets", self.sockets as f64),
             ("server_ns", server_ns as f64),
+            ("also_ns", also_ns as f64),
             ("load_ns", load_ns as f64),
             ("machine_ns", machine_ns as f64),
             ("delivered", tally.delivered as f64),
@@ -142,6 +168,10 @@ impl Bench {
             ("p99_us", latency.quantile(0.99) as f64),
             ("p999_us", latency.quantile(0.999) as f64),
             ("max_us", latency.max() as f64),
+            ("near_p50_us", near.quantile(0.5) as f64),
+            ("near_p99_us", near.quantile(0.99) as f64),
+            ("far_p50_us", far.quantile(0.5) as f64),
+            ("far_p99_us", far.quantile(0.99) as f64),
             ("connect_p50_us", connect.quantile(0.5) as f64),
             ("connect_p99_us", connect.quantile(0.99) as f64),
             ("connect_p999_us", connect.quantile(0.999) as f64),
@@ -152,12 +182,13 @@ impl Bench {
             ("ended", tally.ended as f64),
             ("rss_before_kib", rss_kib as f64),
             ("rss_after_kib", rss_after as f64),
-        ];
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|(name, value)| format!("\"{name}\":{value}"))
-            .collect();
-        Ok(format!("{{{}}}", fields.join(",")))
+        ])
+    }
+
+    /// Processor time of the servers since `mark`, for each of `num` things.
+    fn server_ns_each(&self, mark: &Mark, num: usize) -> Result<f64> {
+        let now = process::cpu_ns(&self.pids).map_err(|err| format!("/proc: {err}"))?;
+        Ok((now - mark.server_ns) as f64 / num as f64)
     }
 
     fn join_all(&mut self) -> Result<()> {
@@ -184,7 +215,7 @@ impl Bench {
     }
 
     /// Just-in-time compilers and pools warm up with as many clients as are then measured.
-    fn connect(&mut self) -> Result<String> {
+    fn connect(&mut self) -> Result<Figures> {
         self.fleet.connect(self.sockets, 1, PATIENCE)?;
         let mark = self.mark()?;
         self.fleet.connect_time.clear();
@@ -193,7 +224,7 @@ impl Bench {
     }
 
     /// The first clients are not counted: with them come code, pools and tables that do not grow with the next.
-    fn idle(&mut self) -> Result<String> {
+    fn idle(&mut self) -> Result<Figures> {
         self.fleet.connect(100, 1, PATIENCE)?;
         self.serve_until(SETTLE, |_| false)?;
         let mark = self.mark()?;
@@ -202,7 +233,7 @@ impl Bench {
         self.report(&mark)
     }
 
-    fn steady(&mut self) -> Result<String> {
+    fn steady(&mut self) -> Result<Figures> {
         self.join_all()?;
         let speaker = self.speaker()?;
         let event = move |bench: &mut Self| {
@@ -224,7 +255,7 @@ impl Bench {
         }
     }
 
-    fn at_rate(&mut self, mut event: impl FnMut(&mut Self)) -> Result<String> {
+    fn at_rate(&mut self, mut event: impl FnMut(&mut Self)) -> Result<Figures> {
         let every = Duration::from_secs_f64(1.0 / self.rate);
         self.send_for(self.warmup, every, &mut event)?;
         self.drain()?;
@@ -254,7 +285,7 @@ impl Bench {
     }
 
     /// One client sends as fast as all others keep up: never more than a window of broadcasts ahead of the average client.
-    fn flood(&mut self) -> Result<String> {
+    fn flood(&mut self) -> Result<Figures> {
         self.join_all()?;
         let speaker = self.speaker()?;
         self.flood_for(self.warmup, speaker)?;
@@ -286,7 +317,7 @@ impl Bench {
     }
 
     /// Every client keeps a window of `echo` in flight.
-    fn acks(&mut self) -> Result<String> {
+    fn acks(&mut self) -> Result<Figures> {
         self.join_all()?;
         self.fleet.echoes = true;
         for client in 0..self.sockets {
@@ -303,19 +334,11 @@ impl Bench {
     }
 
     /// The first client of each room speaks to it, room after room.
-    fn rooms(&mut self) -> Result<String> {
+    fn rooms(&mut self) -> Result<Figures> {
         self.join_all()?;
-        self.fleet.tally.clear();
-        for client in 0..self.sockets {
-            let room = client % self.sent.len();
-            let join = format!("42{},0[\"join\",\"r{room}\"]", self.fleet.namespace());
-            self.fleet.put(client, join.as_bytes());
-            self.fleet.flush(client);
-        }
-        let all = self.sockets as u64;
-        if !self.serve_until(PATIENCE, |bench| bench.fleet.tally.acked == all)? {
-            return Err("not every client could join its room".to_owned());
-        }
+        let num_rooms = self.sent.len();
+        let client_and_room = |client| (client, "join", format!("r{}", client % num_rooms));
+        self.move_about((0..self.sockets).map(client_and_room))?;
         let mut room = 0;
         self.at_rate(move |bench: &mut Self| {
             let first = format!("\"r{room}\",");
@@ -326,5 +349,60 @@ impl Bench {
             bench.fleet.flush(room);
             room = (room + 1) % bench.sent.len();
         })
+    }
+
+    /// Lets clients join or leave rooms, and waits until they have.
+    fn move_about(
+        &mut self,
+        moves: impl Iterator<Item = (usize, &'static str, String)>,
+    ) -> Result<()> {
+        self.fleet.tally.clear();
+        let mut num = 0;
+        for (client, event, room) in moves {
+            let packet = format!("42{},0[\"{event}\",\"{room}\"]", self.fleet.namespace());
+            self.fleet.put(client, packet.as_bytes());
+            self.fleet.flush(client);
+            num += 1;
+        }
+        if !self.serve_until(PATIENCE, |bench| bench.fleet.tally.acked == num)? {
+            return Err("not every client could join its room, or leave it".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What each connect, delivery, join and disconnect costs among so many others, each of whom is in a room of its own, too.
+    fn growth(&mut self) -> Result<Figures> {
+        self.fleet.connect(FEW, 1, PATIENCE)?;
+        let mark = self.mark()?;
+        self.fleet.connect(self.sockets - FEW, 1, PATIENCE)?;
+        let connect_ns = self.server_ns_each(&mark, self.sockets - FEW)?;
+        self.move_about((0..self.sockets).map(|client| (client, "join", "all".to_owned())))?;
+        self.move_about((0..self.sockets).map(|client| (client, "join", format!("r{client}"))))?;
+        let mut figures = self.at_rate(|bench: &mut Self| {
+            bench
+                .fleet
+                .put_event(0, None, "say", "\"all\",", bench.sent[0]);
+            bench.sent[0] += 1;
+            bench.fleet.flush(0);
+        })?;
+        let mark = self.mark()?;
+        for _ in 0..JOINS {
+            for event in ["join", "leave"] {
+                self.move_about((0..FEW).map(|client| (client, event, format!("x{client}"))))?;
+            }
+        }
+        let move_ns = self.server_ns_each(&mark, 2 * JOINS * FEW)?;
+        let mark = self.mark()?;
+        for client in 0..FEW {
+            self.fleet.disconnect(client);
+        }
+        self.serve_until(NOTICE, |_| false)?;
+        let disconnect_ns = self.server_ns_each(&mark, FEW)?;
+        figures.extend([
+            ("connect_ns", connect_ns),
+            ("move_ns", move_ns),
+            ("disconnect_ns", disconnect_ns),
+        ]);
+        Ok(figures)
     }
 }

@@ -44,5 +44,9 @@ events.on("connection", (socket) => {
     socket.join(room);
     ack();
   });
+  socket.on("leave", (room, ack) => {
+    socket.leave(room);
+    ack();
+  });
   socket.on("say", (room, payload) => events.to(room).emit("said", payload));
 });

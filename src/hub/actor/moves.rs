@@ -15,12 +15,13 @@ use crate::{
         arrivals::{Arrived, Origin, Owed, Waiting, What as Logged},
         broadcast::Target,
         command::Command,
+        freight::Load,
         messages::{Ask, Bring, Depart, Expect, Finish, Forget, GiveUp, Hand, Mark, PassOn},
         question::{Answer, Answers, Question},
     },
     redis_bridge::messages::ForBridge,
     socket::{
-        messages::{DeliverWithAck, Departed, LeftSocket, What},
+        messages::{DeliverWithAck, Departed, ForSocket, LeftSocket, What},
         record::Record,
     },
     socket_io::{
@@ -72,7 +73,7 @@ impl Hub {
                 rooms,
             }
         };
-        self.tell_bridge(|| ForBridge::Publish(Arc::new(command)));
+        self.tell_bridge(|| ForBridge::Publish(Arc::new(command), Load::default()));
     }
 
     /// Notes a command for those who are expected.
@@ -323,9 +324,13 @@ impl Handler<Depart> for Hub {
             end,
             socket,
         } = message;
+        let tell = |departed: Departed| {
+            let what = What::Departed(Box::new(departed));
+            socket.do_send(ForSocket::for_session(what));
+        };
         let members = match departure.close(|namespace| namespaces.contains(namespace)) {
             Ok(members) => members,
-            Err(missing) => return socket.do_send(Departed(Err(missing))),
+            Err(missing) => return tell(Err(missing)),
         };
         let mut left = Vec::with_capacity(members.len());
         for (namespace, id) in members {
@@ -344,7 +349,7 @@ impl Handler<Depart> for Hub {
         }
         // In this very turn: see `arrivals`.
         self.tell_bridge(|| ForBridge::Behind { to, payload: end });
-        socket.do_send(Departed(Ok(left)));
+        tell(Ok(left));
     }
 }
 

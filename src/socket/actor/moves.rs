@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor as _, AsyncContext as _, Handler};
+use actix::{Actor as _, AsyncContext as _, Context};
 use bytestring::ByteString;
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use tokio::sync::oneshot;
@@ -28,8 +28,9 @@ use super::{
         departure::Departure,
         disconnect::CloseReason,
         endpoint::Layer,
+        inbox::InboxRef,
         membership::Membership,
-        messages::{Departed, FromFormer, FromNext, LeftSocket, PackUp, ProbeElsewhere, What},
+        messages::{Departed, ForSocket, FromNext, LeftSocket, ProbeElsewhere, What},
         outbox::Outbox,
         portable::{Portable, PortableMembership, Undelivered},
         rate::Rate,
@@ -39,7 +40,7 @@ use super::{
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
-    Phase, Services, Socket, Transport,
+    Behind, LastCall, Phase, Services, Socket, SocketActor, Take, Transport,
 };
 use crate::{
     engine_io::{encoded::Encoded, handshake::TransportName},
@@ -152,126 +153,135 @@ impl Socket {
                 return probe.farewell(&not_moved());
             }
         };
-        Self::create(|ctx| {
-            let own = ctx.address();
-            let Unpacked {
-                portable,
-                outbox,
-                decoder,
-                gateways,
-            } = unpacked;
-            let handshake = Arc::new(portable.handshake);
-            let now = Instant::now();
-            let revision = portable.revision;
-            let mut clock = Clock::resume(
-                now,
-                &services.config,
-                revision,
-                portable.heartbeat,
-                portable.connect_within,
-            );
-            clock.await_anew(now, &services.config);
-            if decoder.awaits_attachments() {
-                clock.await_attachments(now, &services.config);
-            }
-            let (transport, outbox) = probe.into_transport(outbox);
-            let teller = call.teller();
-            let mut calls = HashMap::new();
-            let mut members = Vec::new();
-            let mut memberships = Vec::new();
-            for ((mut packed, gateway), number) in
-                portable.memberships.into_iter().zip(gateways).zip(0_u32..)
-            {
-                let join = JoinId(number);
-                let record = Record::new(
-                    packed.id.clone(),
-                    gateway.name_to_keep(&packed.namespace),
-                    join,
-                    services.instance,
-                    Arc::clone(&handshake),
-                    &serde_json::Value::Null,
+        SocketActor::create(|ctx| {
+            SocketActor::of(|inbox| {
+                let Unpacked {
+                    portable,
+                    outbox,
+                    decoder,
+                    gateways,
+                } = unpacked;
+                let handshake = Arc::new(portable.handshake);
+                let now = Instant::now();
+                let revision = portable.revision;
+                let mut clock = Clock::resume(
+                    now,
+                    &services.config,
+                    revision,
+                    portable.heartbeat,
+                    portable.connect_within,
                 );
-                record.set_data_text(&packed.data);
-                let standing = packed.standing.take().zip(services.recovery.as_ref());
-                let standing = standing.map(|(packed, recovery)| {
-                    let is_recovered = packed.is_recovered;
-                    (Standing::unpack(recovery, packed), is_recovered)
+                clock.await_anew(now, &services.config);
+                if decoder.awaits_attachments() {
+                    clock.await_attachments(now, &services.config);
+                }
+                let (transport, outbox) = probe.into_transport(outbox);
+                let teller = call.teller();
+                let mut calls = HashMap::new();
+                let mut members = Vec::new();
+                let mut memberships = Vec::new();
+                for ((mut packed, gateway), number) in
+                    portable.memberships.into_iter().zip(gateways).zip(0_u32..)
+                {
+                    let join = JoinId(number);
+                    let record = Record::new(
+                        packed.id.clone(),
+                        gateway.name_to_keep(&packed.namespace),
+                        join,
+                        services.instance,
+                        Arc::clone(&handshake),
+                        &serde_json::Value::Null,
+                    );
+                    record.set_data_text(&packed.data);
+                    let standing = packed.standing.take().zip(services.recovery.as_ref());
+                    let standing = standing.map(|(packed, recovery)| {
+                        let is_recovered = packed.is_recovered;
+                        (Standing::unpack(recovery, packed), is_recovered)
+                    });
+                    let record = Arc::new(record.with_recoverable(match &standing {
+                        None => Recoverable::No,
+                        Some((_, false)) => Recoverable::Yes,
+                        Some((_, true)) => Recoverable::Recovered,
+                    }));
+                    members.push((Arc::clone(&record), inbox.address(), packed.rooms.clone()));
+                    let mut membership = member(
+                        services,
+                        join,
+                        record,
+                        inbox.address(),
+                        gateway,
+                        packed,
+                        &teller,
+                        &mut calls,
+                    );
+                    membership.standing = standing.map(|(standing, _)| Box::new(standing));
+                    memberships.push(membership);
+                }
+                let (installed, is_installed) = oneshot::channel();
+                services.hub.do_send(Bring {
+                    id: call.arrival(),
+                    members,
+                    installed,
                 });
-                let record = Arc::new(record.with_recoverable(match &standing {
-                    None => Recoverable::No,
-                    Some((_, false)) => Recoverable::Yes,
-                    Some((_, true)) => Recoverable::Recovered,
-                }));
-                members.push((
-                    Arc::clone(&record),
-                    own.clone().recipient(),
-                    packed.rooms.clone(),
-                ));
-                let mut membership = member(
-                    services, join, record, &own, gateway, packed, &teller, &mut calls,
-                );
-                membership.standing = standing.map(|(standing, _)| Box::new(standing));
-                memberships.push(membership);
-            }
-            let (installed, is_installed) = oneshot::channel();
-            services.hub.do_send(Bring {
-                id: call.arrival(),
-                members,
-                installed,
-            });
-            let arriving = async move {
-                let arrive = async {
-                    is_installed.await.is_ok() && teller.tell_surely(Request::Taken).await
+                let arriving = async move {
+                    let arrive = async {
+                        is_installed.await.is_ok() && teller.tell_surely(Request::Taken).await
+                    };
+                    tokio::time::timeout(MOVE_TIMEOUT, arrive)
+                        .await
+                        .unwrap_or(false)
                 };
-                tokio::time::timeout(MOVE_TIMEOUT, arrive)
-                    .await
-                    .unwrap_or(false)
-            };
-            let admissions = portable.admissions.into_iter().map(|admission| {
-                let auth = admission.auth.map(ByteString::from);
-                (admission.namespace, auth)
-            });
-            let moving = Moving::In(In {
-                joins: memberships
-                    .iter()
-                    .map(|member: &Membership| member.join)
-                    .collect(),
-                admissions: admissions.collect(),
-                arriving: Some(arriving.boxed_local()),
-                calls,
-                call,
-            });
-            let session = services.sessions.insert(
-                portable.sid,
-                own.clone(),
-                TransportName::WebSocket,
-                revision,
-                slot,
-            );
-            Self {
-                sid: portable.sid,
-                services: Arc::clone(services),
-                layer,
-                handshake,
-                session,
-                own,
-                phase: Phase::Open,
-                transport: Transport::WebSocket(transport),
-                probe: None,
-                outbox,
-                decoder,
-                rate: Rate::new(now, services.config.max_event_rate),
-                admissions: Vec::new(),
-                next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
-                memberships,
-                winding_down: Vec::new(),
-                timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
-                clock,
-                is_mail_due: false,
-                have_handlers_moved: false,
-                moving: Some(Box::new(moving)),
-                is_last_call: false,
-            }
+                let admissions = portable.admissions.into_iter().map(|admission| {
+                    let auth = admission.auth.map(ByteString::from);
+                    (admission.namespace, auth)
+                });
+                let moving = Moving::In(In {
+                    joins: memberships
+                        .iter()
+                        .map(|member: &Membership| member.join)
+                        .collect(),
+                    admissions: admissions.collect(),
+                    arriving: Some(arriving.boxed_local()),
+                    calls,
+                    call,
+                });
+                let session = services.sessions.insert(
+                    portable.sid,
+                    ctx.address(),
+                    inbox.address(),
+                    TransportName::WebSocket,
+                    revision,
+                    slot,
+                );
+                Self {
+                    sid: portable.sid,
+                    services: Arc::clone(services),
+                    layer,
+                    handshake,
+                    session,
+                    inbox,
+                    waker: None,
+                    needs_turn: false,
+                    has_panicked: false,
+                    phase: Phase::Open,
+                    transport: Transport::WebSocket(transport),
+                    probe: None,
+                    outbox,
+                    decoder,
+                    rate: Rate::new(now, services.config.max_event_rate),
+                    admissions: Vec::new(),
+                    next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
+                    memberships,
+                    winding_down: Vec::new(),
+                    timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
+                    clock,
+                    behind: Behind::Nothing,
+                    are_handlers_held: false,
+                    have_handlers_moved: false,
+                    moving: Some(Box::new(moving)),
+                    last_call: LastCall::Open,
+                }
+            })
         });
     }
 
@@ -352,7 +362,8 @@ impl Socket {
             Some(Moving::In(inward)) => match inward.call.poll_next(cx) {
                 Ready::Pending => false,
                 Ready::Ready(Some(answer)) => {
-                    self.own.do_send(FromFormer(answer));
+                    let what = What::FromFormer(Box::new(answer));
+                    self.inbox.address().do_send(ForSocket::for_session(what));
                     true
                 }
                 Ready::Ready(None) => {
@@ -418,7 +429,8 @@ impl Socket {
         }
     }
 
-    /// The hub has let the sockets go. From now on what handlers send goes by way of the hub; what they have sent is in the mailbox.
+    /// The hub has let the sockets go. From now on what handlers send goes by way of the hub; what they have sent is on its way to the
+    /// inbox.
     fn departed(&mut self, left: Vec<LeftSocket>) {
         let Some(Moving::Out(out)) = self.moving.as_deref() else {
             let left = left.into_iter().map(|left| (left.namespace, left.id));
@@ -429,11 +441,13 @@ impl Socket {
             membership.socket.note_moved(way.clone(), at);
         }
         self.end_of_polling();
-        self.own.do_send(PackUp(left));
+        // Handlers that run have sent more than is known of them.
+        self.behind = Behind::Hub(self.services.hub.ticket());
+        self.push_behind(ForSocket::for_session(What::PackUp(left)));
     }
 
     /// Sends the session to where it goes. Nothing of it goes on here unless it cannot move.
-    fn pack_up(&mut self, left: Vec<LeftSocket>) {
+    pub(super) fn pack_up(&mut self, left: Vec<LeftSocket>) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -593,6 +607,12 @@ impl Socket {
             What::Disconnect { whole_connection } => membership.socket.disconnect(whole_connection),
             // Dropped, which says that no ack will come.
             What::EmitWithAck(_) | What::DeliverWithAck(_) => {}
+            // For the session, and taken before.
+            What::Mark
+            | What::Departed(_)
+            | What::PackUp(_)
+            | What::FromFormer(_)
+            | What::LastCall => {}
         }
     }
 }
@@ -661,20 +681,14 @@ fn member(
     services: &Services,
     join: JoinId,
     record: Arc<Record>,
-    own: &actix::Addr<Socket>,
+    own: InboxRef,
     gateway: Arc<Gateway>,
     packed: PortableMembership,
     teller: &Teller,
     calls: &mut HashMap<(u32, u32), oneshot::Sender<Args>>,
 ) -> Membership {
     let pattern = gateway.pattern().cloned();
-    let socket = SocketRef::new(
-        services.parser,
-        record,
-        services.hub.clone(),
-        own.clone().recipient(),
-        pattern,
-    );
+    let socket = SocketRef::new(services.parser, record, services.hub.clone(), own, pattern);
     let at = join.0;
     let acks = |id: AckId, acked: oneshot::Receiver<Args>| {
         let teller = teller.clone();
@@ -688,10 +702,8 @@ fn member(
     Membership::unpack(join, socket, gateway, packed, calls, acks)
 }
 
-impl Handler<ProbeElsewhere> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, message: ProbeElsewhere, _: &mut Self::Context) {
+impl Take<ProbeElsewhere> for Socket {
+    fn take(&mut self, message: ProbeElsewhere, _: &mut Context<SocketActor>) {
         let ProbeElsewhere {
             to,
             number,
@@ -721,33 +733,8 @@ impl Handler<ProbeElsewhere> for Socket {
     }
 }
 
-impl Handler<Departed> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, Departed(departed): Departed, _: &mut Self::Context) {
-        match departed {
-            Ok(left) => self.departed(left),
-            Err(_) => {
-                if let Some(Moving::Out(out)) = self.moving.as_deref() {
-                    out.way.again();
-                }
-            }
-        }
-    }
-}
-
-impl Handler<PackUp> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, PackUp(left): PackUp, _: &mut Self::Context) {
-        self.pack_up(left);
-    }
-}
-
-impl Handler<FromNext> for Socket {
-    type Result = ();
-
-    fn handle(&mut self, message: FromNext, _: &mut Self::Context) {
+impl Take<FromNext> for Socket {
+    fn take(&mut self, message: FromNext, _: &mut Context<SocketActor>) {
         match message {
             FromNext::Probed => {
                 if let (Phase::Open, Some(Moving::Out(out))) =
@@ -776,10 +763,19 @@ impl Handler<FromNext> for Socket {
     }
 }
 
-impl Handler<FromFormer> for Socket {
-    type Result = ();
+impl Socket {
+    pub(super) fn on_departed(&mut self, departed: Departed) {
+        match departed {
+            Ok(left) => self.departed(left),
+            Err(_) => {
+                if let Some(Moving::Out(out)) = self.moving.as_deref() {
+                    out.way.again();
+                }
+            }
+        }
+    }
 
-    fn handle(&mut self, FromFormer(answer): FromFormer, _: &mut Self::Context) {
+    pub(super) fn on_former(&mut self, answer: Answer) {
         let Some(Moving::In(inward)) = self.moving.as_deref_mut() else {
             return;
         };

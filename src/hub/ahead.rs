@@ -1,0 +1,142 @@
+//! What has been sent by way of the hub and is not awaited: counted, so that a flood waits at its source, and so that nothing
+//! overtakes it.
+//!
+//! Two counts, since there are two ends. A *permit* is given back when the message is in the inbox of every receiver: who finds
+//! none left waits, so what is on its way is bounded whatever the hub and the workers can do. A *ticket* says that the hub has
+//! passed something on: what is sent then cannot arrive before it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of arguments that may be on their way; a lone event may be larger.
+const MAX_BYTES: u32 = 1024 * 1024;
+
+/// What an event counts at least: a 128th, for the lists of its receivers.
+const MIN_EVENT_BYTES: u32 = MAX_BYTES / 128;
+
+/// The counts of one instance.
+#[derive(Debug)]
+pub struct Ahead {
+    room: Arc<Semaphore>,
+    num_begun: AtomicU64,
+    num_done: AtomicU64,
+}
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(MAX_BYTES as usize)),
+            num_begun: AtomicU64::new(0),
+            num_done: AtomicU64::new(0),
+        }
+    }
+}
+
+/// One event's share of what may be on its way; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    _share: OwnedSemaphorePermit,
+}
+
+/// One message on its way to the hub, which passed it on when this is dropped.
+#[derive(Debug)]
+pub struct Begun(Arc<Ahead>);
+
+/// All that had been begun at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+impl Ahead {
+    /// Waits until an event of this size may be on its way.
+    pub async fn permit(&self, len_bytes: usize) -> Permit {
+        let len = u32::try_from(len_bytes).unwrap_or(u32::MAX);
+        let share = len.clamp(MIN_EVENT_BYTES, MAX_BYTES);
+        let room = Arc::clone(&self.room);
+        let _share = match Arc::clone(&room).try_acquire_many_owned(share) {
+            Ok(share) => share,
+            Err(_) => room
+                .acquire_many_owned(share)
+                .await
+                .expect("the semaphore is never closed"),
+        };
+        Permit { _share }
+    }
+
+    /// Counts a message that is about to be sent to the hub.
+    pub fn begin(self: &Arc<Self>) -> Begun {
+        self.num_begun.fetch_add(1, SeqCst);
+        Begun(Arc::clone(self))
+    }
+
+    /// Returns a ticket for all that has been begun, whoever did. After the caller's own message was sent, it covers that and
+    /// whatever stands before it in the hub's mailbox: of those, every one had been counted before it was sent.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.num_begun.load(SeqCst))
+    }
+
+    /// Returns whether the caller's own message has been passed on.
+    ///
+    /// As many as the ticket counts are done. If the caller's were not among them, they would all stand before it; but the
+    /// ticket counts no more than those and the caller's.
+    pub fn is_done(&self, ticket: Ticket) -> bool {
+        self.num_done.load(SeqCst) >= ticket.0
+    }
+
+    /// Returns whether nothing is on its way to the hub that could have been sent before now.
+    pub fn is_idle(&self) -> bool {
+        self.is_done(self.ticket())
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.num_done.fetch_add(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[test]
+    fn a_ticket_is_done_when_as_many_are_as_had_been_begun() {
+        let ahead = Arc::new(Ahead::default());
+        assert!(ahead.is_idle());
+        let first = ahead.begin();
+        let ticket = ahead.ticket();
+        let second = ahead.begin();
+        assert!(!ahead.is_done(ticket) && !ahead.is_idle());
+        drop(first);
+        assert!(ahead.is_done(ticket) && !ahead.is_idle());
+        drop(second);
+        assert!(ahead.is_idle());
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_bounded_in_number_and_in_bytes() {
+        let ahead = Ahead::default();
+        let all: Vec<_> = std::iter::from_fn(|| ahead.permit(1).now_or_never()).collect();
+        assert_eq!(all.len(), 128);
+        drop(all);
+        let all: Vec<_> = std::iter::from_fn(|| ahead.permit(300_000).now_or_never()).collect();
+        assert_eq!(all.len(), 3);
+        drop(all);
+        let huge = ahead.permit(usize::MAX).now_or_never();
+        assert!(huge.is_some() && ahead.permit(1).now_or_never().is_none());
+    }
+
+    #[test]
+    fn who_waits_gets_the_room_that_is_given_back() {
+        let ahead = Ahead::default();
+        let huge = ahead.permit(usize::MAX).now_or_never();
+        let mut waits = Box::pin(ahead.permit(1));
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(huge);
+        assert!(waits.now_or_never().is_some());
+    }
+}

@@ -1,0 +1,572 @@
+//! What was sent to the sockets of one arbiter and has not reached them yet.
+//!
+//! A message for many sockets crosses to their arbiter once, whatever their number: that is one wake-up of its thread and one
+//! allocation, where a mailbox for each would be a thousand. There the arbiter's `Depot` hands out what has come, lot by lot, and
+//! when each socket of a lot has all that is for it, each has its say once: it writes, in one go, without a turn of its task.
+//! All that is sent to one socket goes this way, so it keeps its order.
+//!
+//! Only carries; what a message means is the socket's. The next lot is handed out when all of the last one have had their say, and
+//! what waits before that is bounded by who sends it, see `hub::ahead`.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    rc::{Rc, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use slab::Slab;
+
+use super::{
+    messages::{ForSocket, What},
+    record::JoinId,
+};
+use crate::{
+    engine_io::encoded::Encoded,
+    hub::{ahead::Permit, replay::Logged},
+};
+
+/// Parcels whose room an idle depot keeps.
+const SPARE_PARCELS: usize = 256;
+
+/// Sockets that have their say before other tasks of the arbiter get their turn.
+const MAX_SAYS: usize = 64;
+
+/// Messages that are handed out before those who got them have their say; the last parcel may exceed it.
+const MAX_LOT: usize = 64 * 1024;
+
+/// One socket's place in its depot. No two sockets of an arbiter have had the same, but for four thousand million between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    index: u32,
+    serial: u32,
+}
+
+/// One of many receivers.
+#[derive(Clone, Copy, Debug)]
+struct Receiver {
+    place: Place,
+    join: JoinId,
+}
+
+/// A message that many have in common.
+#[derive(Clone, Debug)]
+pub enum Shared {
+    /// See [`What::Deliver`].
+    Plain {
+        /// The message.
+        message: Arc<Encoded>,
+        /// Whether a client that cannot take it at once goes without it.
+        volatile: bool,
+    },
+    /// See [`What::DeliverLogged`].
+    Logged(Arc<Logged>),
+}
+
+impl Shared {
+    fn what(&self) -> What {
+        match self {
+            Self::Plain { message, volatile } => What::Deliver {
+                message: Arc::clone(message),
+                volatile: *volatile,
+            },
+            Self::Logged(logged) => What::DeliverLogged(Arc::clone(logged)),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Parcel {
+    One {
+        place: Place,
+        message: ForSocket,
+    },
+    Many {
+        receivers: Vec<Receiver>,
+        message: Shared,
+        /// Given back when all have it.
+        permit: Option<Arc<Permit>>,
+    },
+}
+
+/// What waits for one arbiter. The one part that other threads see.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    num_pushed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    parcels: Vec<Parcel>,
+    /// Of the depot, while it sleeps.
+    waker: Option<Waker>,
+    /// The arbiter is gone.
+    is_closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing panics with the lock held.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, parcel: Parcel) {
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return;
+        }
+        waiting.parcels.push(parcel);
+        self.num_pushed.fetch_add(1, SeqCst);
+        let waker = waiting.waker.take();
+        drop(waiting);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.is_closed = true;
+        let rest = std::mem::take(&mut waiting.parcels);
+        drop(waiting);
+        drop(rest);
+    }
+}
+
+/// Sends to one socket, from any thread. What is sent to one that has ended is dropped.
+#[derive(Clone, Debug)]
+pub struct InboxRef {
+    queue: Arc<Queue>,
+    place: Place,
+}
+
+impl InboxRef {
+    /// Sends a message. Never waits.
+    pub fn do_send(&self, message: ForSocket) {
+        let place = self.place;
+        self.queue.push(Parcel::One { place, message });
+    }
+}
+
+/// Collects the receivers of one message, by arbiter.
+#[derive(Debug, Default)]
+pub struct FanOut {
+    groups: Vec<(Arc<Queue>, Vec<Receiver>)>,
+}
+
+impl FanOut {
+    /// Adds a membership of a socket.
+    pub fn add(&mut self, inbox: &InboxRef, join: JoinId) {
+        let place = inbox.place;
+        let receiver = Receiver { place, join };
+        // As many as there are workers, so it is found at once.
+        let known = self
+            .groups
+            .iter_mut()
+            .find(|(queue, _)| Arc::ptr_eq(queue, &inbox.queue));
+        match known {
+            Some((_, receivers)) => receivers.push(receiver),
+            None => self.groups.push((Arc::clone(&inbox.queue), vec![receiver])),
+        }
+    }
+
+    /// Returns whether nobody was added.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Sends the message to all that were added. `permit` is given back when all of them have it.
+    pub fn send(self, message: &Shared, permit: Option<Permit>) {
+        let permit = permit.map(Arc::new);
+        for (queue, receivers) in self.groups {
+            queue.push(Parcel::Many {
+                receivers,
+                message: message.clone(),
+                permit: permit.clone(),
+            });
+        }
+    }
+}
+
+/// A socket, as its depot sees it.
+pub trait Receive {
+    /// Takes a message. [`Self::say`] follows when the lot is handed out.
+    fn receive(&self, message: ForSocket);
+
+    /// Does what is to be done about all that was received.
+    fn say(&self);
+}
+
+/// A place in the depot.
+#[derive(Debug)]
+struct Slot {
+    serial: u32,
+    /// Whether it is to have its say.
+    is_due: bool,
+    socket: Weak<dyn Receive>,
+}
+
+/// The sockets of one arbiter.
+#[derive(Debug)]
+struct Depot {
+    queue: Arc<Queue>,
+    slots: RefCell<Slab<Slot>>,
+    next_serial: Cell<u32>,
+    /// Who is to have its say.
+    due: RefCell<Vec<usize>>,
+    /// Parcels that have been handed out.
+    num_distributed: Cell<u64>,
+    /// Those that come next, taken from the queue already.
+    next: RefCell<VecDeque<Parcel>>,
+    spare: RefCell<Vec<Parcel>>,
+}
+
+thread_local! {
+    static DEPOT: RefCell<Option<Rc<Depot>>> = const { RefCell::new(None) };
+}
+
+impl Depot {
+    /// Returns the depot of this arbiter, which begins with its first socket.
+    fn current() -> Rc<Self> {
+        DEPOT.with_borrow_mut(|current| {
+            let depot = current.get_or_insert_with(|| {
+                let depot = Rc::new(Self {
+                    queue: Arc::default(),
+                    slots: RefCell::default(),
+                    next_serial: Cell::new(0),
+                    due: RefCell::default(),
+                    num_distributed: Cell::new(0),
+                    next: RefCell::default(),
+                    spare: RefCell::default(),
+                });
+                actix_rt::spawn(Distribute(Rc::clone(&depot)));
+                depot
+            });
+            Rc::clone(depot)
+        })
+    }
+
+    fn put(&self, place: Place, message: ForSocket) {
+        let index = place.index as usize;
+        let socket = {
+            let mut slots = self.slots.borrow_mut();
+            let slot = slots.get_mut(index);
+            let Some(slot) = slot.filter(|slot| slot.serial == place.serial) else {
+                drop(slots);
+                return message.give_back();
+            };
+            if !std::mem::replace(&mut slot.is_due, true) {
+                self.due.borrow_mut().push(index);
+            }
+            slot.socket.upgrade()
+        };
+        if let Some(socket) = socket {
+            socket.receive(message);
+        }
+    }
+
+    /// Takes what waits in the queue. Returns whether there is anything to hand out; if not, the task is woken when there is.
+    fn fetch(&self, cx: &Context<'_>) -> bool {
+        let mut next = self.next.borrow_mut();
+        if !next.is_empty() {
+            return true;
+        }
+        let mut parcels = self.spare.take();
+        {
+            let mut waiting = self.queue.lock();
+            std::mem::swap(&mut waiting.parcels, &mut parcels);
+            if parcels.is_empty() {
+                waiting.waker = Some(cx.waker().clone());
+            }
+        }
+        next.extend(parcels.drain(..));
+        if parcels.capacity() <= SPARE_PARCELS {
+            self.spare.replace(parcels);
+        }
+        if next.is_empty() && next.capacity() > SPARE_PARCELS {
+            *next = VecDeque::new();
+        }
+        !next.is_empty()
+    }
+
+    /// Hands out a lot.
+    fn distribute(&self) {
+        let mut num = 0;
+        while num < MAX_LOT {
+            let Some(parcel) = self.next.borrow_mut().pop_front() else {
+                break;
+            };
+            match parcel {
+                Parcel::One { place, message } => {
+                    num += 1;
+                    self.put(place, message);
+                }
+                Parcel::Many {
+                    receivers,
+                    message,
+                    permit,
+                } => {
+                    num += receivers.len();
+                    for Receiver { place, join } in receivers {
+                        let what = message.what();
+                        self.put(place, ForSocket { join, what });
+                    }
+                    drop(permit);
+                }
+            }
+            self.num_distributed.set(self.num_distributed.get() + 1);
+        }
+    }
+
+    /// Lets some of those that are due have their say.
+    fn let_say(&self) {
+        for _ in 0..MAX_SAYS {
+            let Some(index) = self.due.borrow_mut().pop() else {
+                break;
+            };
+            let socket = {
+                let mut slots = self.slots.borrow_mut();
+                // The place may have become another's: it has nothing to say then, and no harm is done.
+                slots.get_mut(index).and_then(|slot| {
+                    slot.is_due = false;
+                    slot.socket.upgrade()
+                })
+            };
+            if let Some(socket) = socket {
+                socket.say();
+            }
+        }
+    }
+}
+
+/// Distributes what comes for an arbiter, as long as it runs.
+struct Distribute(Rc<Depot>);
+
+impl Future for Distribute {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let depot = &self.0;
+        if depot.due.borrow().is_empty() {
+            if !depot.fetch(cx) {
+                return Poll::Pending;
+            }
+            depot.distribute();
+        }
+        depot.let_say();
+        // There may be more, of this lot or of the next.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Distribute {
+    fn drop(&mut self) {
+        self.0.queue.close();
+        drop(self.0.next.take());
+        // A thread may get another arbiter after this one; or it is at its end, and so is its storage.
+        _ = DEPOT.try_with(|current| current.take());
+    }
+}
+
+/// One socket's place in the depot of its arbiter, where it stays; given up when dropped.
+#[derive(Debug)]
+pub struct Inbox {
+    depot: Rc<Depot>,
+    index: usize,
+    serial: u32,
+}
+
+impl Inbox {
+    /// Opens an inbox on this arbiter.
+    pub fn open(socket: Weak<dyn Receive>) -> Self {
+        let depot = Depot::current();
+        let serial = depot.next_serial.get();
+        depot.next_serial.set(serial.wrapping_add(1));
+        let index = depot.slots.borrow_mut().insert(Slot {
+            serial,
+            is_due: false,
+            socket,
+        });
+        Self {
+            depot,
+            index,
+            serial,
+        }
+    }
+
+    /// Returns what reaches it.
+    pub fn address(&self) -> InboxRef {
+        InboxRef {
+            queue: Arc::clone(&self.depot.queue),
+            place: Place {
+                index: u32::try_from(self.index).expect("there are not so many file descriptors"),
+                serial: self.serial,
+            },
+        }
+    }
+
+    /// Returns a mark of all that has been sent to sockets of this arbiter by now.
+    pub fn mark(&self) -> u64 {
+        self.depot.queue.num_pushed.load(SeqCst)
+    }
+
+    /// Returns whether all that was sent before a mark has been received.
+    pub fn has_reached(&self, mark: u64) -> bool {
+        self.depot.num_distributed.get() >= mark
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.depot.slots.borrow_mut().remove(self.index);
+    }
+}
+
+/// Stands in the place of a socket.
+#[cfg(test)]
+pub(crate) struct Probe {
+    inbox: Inbox,
+    received: Rc<Received>,
+}
+
+#[cfg(test)]
+#[derive(Default)]
+struct Received {
+    messages: RefCell<std::collections::VecDeque<ForSocket>>,
+    num_says: Cell<usize>,
+    some: tokio::sync::Notify,
+}
+
+#[cfg(test)]
+impl Receive for Received {
+    fn receive(&self, message: ForSocket) {
+        self.messages.borrow_mut().push_back(message);
+    }
+
+    fn say(&self) {
+        self.num_says.set(self.num_says.get() + 1);
+        self.some.notify_one();
+    }
+}
+
+#[cfg(test)]
+impl Probe {
+    pub(crate) fn open() -> Self {
+        let received = Rc::new(Received::default());
+        let socket: Weak<Received> = Rc::downgrade(&received);
+        Self {
+            inbox: Inbox::open(socket),
+            received,
+        }
+    }
+
+    pub(crate) fn address(&self) -> InboxRef {
+        self.inbox.address()
+    }
+
+    /// Returns what came next.
+    pub(crate) async fn next(&self) -> ForSocket {
+        loop {
+            let next = self.received.messages.borrow_mut().pop_front();
+            match next {
+                Some(message) => return message,
+                None => self.received.some.notified().await,
+            }
+        }
+    }
+
+    /// Returns whether nothing has come.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.received.messages.borrow().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Shared {
+        Shared::Plain {
+            message: Encoded::new("4x", &[]),
+            volatile: false,
+        }
+    }
+
+    fn mark(join: u32) -> ForSocket {
+        ForSocket {
+            join: JoinId(join),
+            what: What::Mark,
+        }
+    }
+
+    #[actix::test]
+    async fn each_socket_has_its_say_once_for_all_that_came_at_once() {
+        let probes: Vec<_> = (0..3 * MAX_SAYS).map(|_| Probe::open()).collect();
+        for _ in 0..3 {
+            let mut all = FanOut::default();
+            for probe in &probes {
+                all.add(&probe.address(), JoinId(1));
+            }
+            all.send(&plain(), None);
+        }
+        probes[0].address().do_send(mark(2));
+        let reached = probes[0].inbox.mark();
+        assert!(!probes[0].inbox.has_reached(reached));
+        for (at, probe) in probes.iter().enumerate() {
+            for _ in 0..3 {
+                assert_eq!(probe.next().await.join, JoinId(1));
+            }
+            if at == 0 {
+                assert_eq!(probe.next().await.join, JoinId(2));
+            }
+            assert!(probe.is_empty());
+            while probe.received.num_says.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(probes[0].inbox.has_reached(reached));
+        let num_says = probes.iter().map(|probe| probe.received.num_says.get());
+        assert_eq!(num_says.sum::<usize>(), probes.len());
+    }
+
+    #[actix::test]
+    async fn what_is_sent_to_one_that_ended_reaches_nobody_who_came_after_it() {
+        let first = Probe::open();
+        let to_first = first.address();
+        to_first.do_send(mark(1));
+        drop(first);
+        let second = Probe::open();
+        assert_eq!(second.address().place.index, to_first.place.index);
+        to_first.do_send(mark(2));
+        second.address().do_send(mark(3));
+        assert_eq!(second.next().await.join, JoinId(3));
+    }
+
+    #[test]
+    fn an_arbiter_that_ends_takes_what_waits_with_it() {
+        let room = Arc::new(crate::hub::ahead::Ahead::default());
+        let to_gone = actix_rt::System::new().block_on(async {
+            let probe = Probe::open();
+            let mut all = FanOut::default();
+            all.add(&probe.address(), JoinId(1));
+            let permit = room.permit(usize::MAX).await;
+            all.send(&plain(), Some(permit));
+            probe.address()
+        });
+        actix_rt::System::new().block_on(async {
+            room.permit(usize::MAX).await;
+            to_gone.do_send(mark(1));
+            let probe = Probe::open();
+            probe.address().do_send(mark(2));
+            assert_eq!(probe.next().await.join, JoinId(2));
+        });
+    }
+}
