@@ -68,6 +68,7 @@ test-client: test/client/$(installed)
 	$(call heading,the official client)
 	@test/support/install-tools.sh '$(TOOLS)' redis python-socketio
 	cargo build --locked --bins --examples
+	cargo test --locked --no-run --test conformance
 	$(call node_test,test/client)
 
 # -B leaves no __pycache__ behind; sockets that the client forgets to close are not our fault.
