@@ -253,8 +253,8 @@ async fn upgraded(server: &Place, path: &str) -> (Poller, WebSocket) {
     (poller, websocket)
 }
 
-/// Asserts that polls are refused, at once. Among several instances, one that is under way beside the `5` may come before it at the
-/// session, and gets the noop that is due to it.
+/// Asserts that polls are refused, at once. Among several instances, one that is sent behind the `5` may come before it at the session,
+/// and gets what is due to a poll that the client should have waited for: a noop, or the close with which the transport ends.
 async fn assert_polling_is_over(server: &Place, poller: &Poller) {
     loop {
         let answer = poller.get().await;
@@ -262,7 +262,7 @@ async fn assert_polling_is_over(server: &Place, poller: &Poller) {
             assert_eq!(answer.status, 400);
             return;
         }
-        assert_eq!(answer.text(), "6");
+        assert!(matches!(answer.text(), "6" | "1"), "{answer:?}");
     }
 }
 
