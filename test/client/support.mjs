@@ -99,10 +99,11 @@ export async function isServed(socket, ms = PATIENCE, isSettled = () => true) {
   await eventually(
     async () => {
       if (!socket.connected || !isSettled(socket)) return false;
-      const answer = await Promise.race([ask(socket, 'echo', 'served?'), next(socket, 'disconnect').then(() => null)]);
-      return answer?.[0] === 'served?' && isSettled(socket);
+      // An event that is lost with its connection is answered by nobody: ask again soon.
+      const answer = await socket.timeout(PATIENCE / 10).emitWithAck('echo', 'served?');
+      return answer === 'served?' && isSettled(socket);
     },
-    () => `a client that is served (connected: ${socket.connected}, by ${socket.io.engine?.transport?.name})`,
+    () => `a client that is served (connected: ${socket.connected}, by ${socket.io.engine?.transport?.name}, which is ${socket.io.engine?.transport?.readyState})`,
     ms,
   );
 }
