@@ -122,6 +122,24 @@ async fn probing(poller: &Poller, there: SocketAddr) -> WebSocket {
     websocket
 }
 
+/// As [`probing`], for a session whose last probe may not have been given up yet.
+async fn probing_again(poller: &Poller, there: SocketAddr) -> WebSocket {
+    within("another probe", async {
+        loop {
+            let mut websocket = WebSocket::connect(there, &poller.upgrade_target()).await;
+            websocket.send("2probe").await;
+            match websocket.next().await {
+                Frame::Text(text) => {
+                    assert_eq!(text, "3probe");
+                    break websocket;
+                }
+                frame => assert_eq!(frame, Frame::Close(None, String::new())),
+            }
+        }
+    })
+    .await
+}
+
 async fn moved(poller: &Poller, there: SocketAddr) -> WebSocket {
     let mut websocket = probing(poller, there).await;
     websocket.send("5").await;
@@ -345,7 +363,7 @@ async fn a_probe_that_ends_leaves_the_session_where_it_was() {
         websocket.send(packet).await;
         assert_eq!(websocket.next().await, Frame::Close(None, String::new()));
     }
-    let websocket = probing(&poller, two.addr).await;
+    let websocket = probing_again(&poller, two.addr).await;
     let mut second = WebSocket::connect(two.addr, &poller.upgrade_target()).await;
     assert_eq!(
         second.next().await,
@@ -359,18 +377,7 @@ async fn a_probe_that_ends_leaves_the_session_where_it_was() {
         "wherever it lands"
     );
     drop(websocket);
-    within("another probe", async {
-        loop {
-            let mut again = WebSocket::connect(two.addr, &poller.upgrade_target()).await;
-            again.send("2probe").await;
-            match again.next().await {
-                Frame::Text(text) => break assert_eq!(text, "3probe"),
-                // The first has not been given up yet.
-                frame => assert_eq!(frame, Frame::Close(None, String::new())),
-            }
-        }
-    })
-    .await;
+    drop(probing_again(&poller, two.addr).await);
     poller.ok(r#"420["message-with-ack",1]"#).await;
     let mut all = String::new();
     while !all.contains("430[1]") {

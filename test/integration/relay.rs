@@ -515,8 +515,10 @@ async fn a_request_that_nobody_hears_is_not_taken_back() {
     for _ in 0..10 {
         assert_unknown(&foreign.get(two.addr).await);
     }
-    // What was said about all but the last has been published before the last was.
-    assert_eq!(num_published() - before, 10);
+    // What was said about all but the last has been published before the last was; and meanwhile both instances may have said that
+    // they live.
+    let num_published = num_published() - before;
+    assert!((10..19).contains(&num_published), "{num_published}");
 }
 
 #[actix_rt::test]
