@@ -16,6 +16,6 @@ test('every case of the official suites passes, wherever its requests land', asy
   assert.equal(code, 0, run.log);
   const passed = Number(/(\d+) passed; 0 failed; 0 ignored/.exec(run.log)?.[1]);
   assert.equal(passed, 57, run.log);
-  assert.ok(cluster.balancer.numRequests.every((num) => num > 50), String(cluster.balancer.numRequests));
+  assert.ok(cluster.balancer.numRequests.every((num) => num > 20), String(cluster.balancer.numRequests));
   t.diagnostic(`requests at each instance: ${cluster.balancer.numRequests}`);
 });
