@@ -40,6 +40,8 @@ const children = new Set();
 process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
+// A signal alone would end this process without `exit`.
+for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]]) process.once(signal, () => process.exit(code));
 
 /** Starts a process and keeps what it prints. It is killed if the test process goes away; `ended` is the promise of `{code, signal}`. */
 export function startProcess(command, args, options) {
