@@ -108,7 +108,14 @@ impl Ready {
             return probe.farewell(&frame);
         }
         call.is_wanted();
-        let session = take(&services, &mut call, &former);
+        let owner = call.arrival().from;
+        let session = async {
+            let relay = services.relay.as_ref()?;
+            tokio::select! {
+                session = take(&services, relay, &mut call, &former) => session,
+                () = relay.gone(owner) => None,
+            }
+        };
         let portable = match tokio::time::timeout(MOVE_TIMEOUT, session).await {
             Ok(Some(portable)) if fits(&portable, &call, &layer, dialect) => portable,
             _ => {
@@ -190,8 +197,12 @@ async fn let_probe(
 }
 
 /// Publishes the marker and awaits the session. May be dropped.
-async fn take(services: &Arc<Services>, call: &mut MoveCall, former: &Uid) -> Option<Portable> {
-    let relay = services.relay.as_ref()?;
+async fn take(
+    services: &Services,
+    relay: &Relay,
+    call: &mut MoveCall,
+    former: &Uid,
+) -> Option<Portable> {
     for _ in 0..MAX_ATTEMPTS {
         services.hub.do_send(Expect {
             id: call.arrival(),

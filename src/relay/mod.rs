@@ -46,8 +46,8 @@
 //! Why no event is lost, doubled or reordered by that is told in [`crate::hub::arrivals`].
 //!
 //! One owner: until `taken` has been heard by A, B delivers nothing and reads nothing; A, once it has packed up, neither. If B does not
-//! get so far within [`MOVE_TIMEOUT`] of the client's `5`, or A does not hear of it, both end the session, with a reason: A tells the
-//! application, B the client, who connects anew. Only a Redis that loses `taken` after it said that A has heard it makes A believe
+//! get so far within [`MOVE_TIMEOUT`] of the client's `5`, or A is gone, which B sees within a second, or A does not hear of it, both end
+//! the session, with a reason: A tells the application, B the client, who connects anew. Only a Redis that loses `taken` after it said that A has heard it makes A believe
 //! in an end of which B knows nothing: then the application is told of a disconnect twice, and the client notices nothing.
 //!
 //! What cannot move stays and is reached from there: handlers that run go on at A, and B lets no later event of the same client
@@ -96,8 +96,18 @@ use crate::{
 /// How often the instances that are waited for are looked for. Redis is asked of those alone that have missed a beat.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a session may be on its way from the client's `5` on. Then it ends, and its client connects anew.
-pub const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a session may be on its way from the client's `5` on, if its owner lives. Then it ends, and its client connects anew: a
+/// machine that is too busy for a move must not be made busier by clients that connect anew.
+pub const MOVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked meanwhile whether the owner lives.
+const OWNER_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a session that is all here may take to become a member and to be known as such where it comes from.
+pub const ARRIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the instance to which a session was sent has to say that it has it: longer than it gives itself, or both would be right.
+pub const TAKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The relay of one instance.
 #[derive(Debug)]
@@ -262,6 +272,19 @@ impl Relay {
             // Without an answer nobody knows: if Redis is away, all fails by itself.
             if let Ok(0) = counted.await {
                 self.lose_peer(peer);
+            }
+        }
+    }
+
+    /// Waits until an instance is gone. May be dropped.
+    async fn gone(&self, instance: InstanceId) {
+        loop {
+            tokio::time::sleep(OWNER_LOOK_INTERVAL).await;
+            let (reply, counted) = oneshot::channel();
+            self.tell_bridge(ForBridge::Look { instance, reply });
+            // Without an answer nobody knows: if Redis is away, all fails by itself.
+            if self.peers.is_gone(instance) || matches!(counted.await, Ok(0)) {
+                return;
             }
         }
     }

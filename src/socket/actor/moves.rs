@@ -47,7 +47,7 @@ use crate::{
     gateways::{Gateway, SocketRef},
     hub::messages::{Bring, Forget, GiveUp, Unregister},
     relay::{
-        Answer, MOVE_TIMEOUT, MoveCall, Request, Teller,
+        ARRIVE_TIMEOUT, Answer, MoveCall, Request, TAKEN_TIMEOUT, Teller,
         adopt::not_moved,
         leave::Leave,
         wire::{pack, unpack},
@@ -58,9 +58,6 @@ use crate::{
         ids::{Namespace, Room, SocketId},
     },
 };
-
-/// How long the instance to which a session was sent has to say that it has it: longer than it takes itself, or both would be right.
-const TAKEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether anybody still awaits the acks that a session which has left owes here.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -227,7 +224,7 @@ impl Socket {
                     let arrive = async {
                         is_installed.await.is_ok() && teller.tell_surely(Request::Taken).await
                     };
-                    tokio::time::timeout(MOVE_TIMEOUT, arrive)
+                    tokio::time::timeout(ARRIVE_TIMEOUT, arrive)
                         .await
                         .unwrap_or(false)
                 };
