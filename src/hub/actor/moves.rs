@@ -3,8 +3,9 @@
 //! Why nothing is lost, doubled or reordered stands in [`super::super::arrivals`]; the whole exchange, in [`crate::relay`].
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use actix::Handler;
@@ -30,8 +31,33 @@ use crate::{
     },
 };
 
-/// Sockets that have gone to another instance and may still be acted upon here, with the rooms that they took along.
-pub(super) type Gone = HashMap<(Namespace, SocketId), HashSet<Room>>;
+/// How long what a handler says about a socket that has gone is sent after it from here: longer than its handle can take to know
+/// the way itself.
+const SENT_AFTER: Duration = Duration::from_secs(60);
+
+/// A socket of a namespace.
+type Socket = (Namespace, SocketId);
+
+/// Sockets that have gone to another instance and may still be acted upon here, with the rooms that they took along. Forgotten when
+/// their actor says so, and after [`SENT_AFTER`] even if that has ended and says nothing.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    rooms: HashMap<Socket, HashSet<Room>>,
+    since: VecDeque<(Instant, Socket)>,
+}
+
+impl Gone {
+    fn insert(&mut self, now: Instant, socket: Socket, rooms: HashSet<Room>) {
+        while let Some((since, _)) = self.since.front()
+            && now.saturating_duration_since(*since) > SENT_AFTER
+            && let Some((_, socket)) = self.since.pop_front()
+        {
+            self.rooms.remove(&socket);
+        }
+        self.since.push_back((now, socket.clone()));
+        self.rooms.insert(socket, rooms);
+    }
+}
 
 /// What a session that comes becomes a member with.
 #[derive(Debug)]
@@ -47,10 +73,11 @@ impl Hub {
         namespace: &Namespace,
         id: &SocketId,
     ) -> Option<&mut HashSet<Room>> {
-        if self.gone.is_empty() {
+        if self.gone.rooms.is_empty() {
             return None;
         }
-        self.gone.get_mut(&(namespace.clone(), id.clone()))
+        let socket = (namespace.clone(), id.clone());
+        self.gone.rooms.get_mut(&socket)
     }
 
     /// Lets a socket that has left join or leave a room where it is now: a handler that began here still holds it.
@@ -339,8 +366,8 @@ impl Handler<Depart> for Hub {
             if self.rooms_mut().remove(&namespace, &id) {
                 self.tell_bridge(|| ForBridge::Close(namespace.clone()));
             }
-            self.gone
-                .insert((namespace.clone(), id.clone()), of_socket.clone());
+            let socket = (namespace.clone(), id.clone());
+            self.gone.insert(Instant::now(), socket, of_socket.clone());
             left.push(LeftSocket {
                 namespace,
                 id,
@@ -358,7 +385,7 @@ impl Handler<Forget> for Hub {
 
     fn handle(&mut self, Forget(sockets): Forget, _: &mut Self::Context) {
         for socket in sockets {
-            self.gone.remove(&socket);
+            self.gone.rooms.remove(&socket);
         }
     }
 }
@@ -444,5 +471,24 @@ impl Handler<GiveUp> for Hub {
     fn handle(&mut self, GiveUp(id): GiveUp, _: &mut Self::Context) {
         self.arrivals.give_up(id);
         self.settle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_gone_is_forgotten_even_if_nobody_says_so() {
+        let mut gone = Gone::default();
+        let start = Instant::now();
+        let socket = |n: u64| ("/".into(), SocketId::from(n.to_string()));
+        for n in 0..300 {
+            let now = start + Duration::from_secs(n);
+            gone.insert(now, socket(n), HashSet::new());
+        }
+        assert_eq!(gone.rooms.len(), 61);
+        assert_eq!(gone.since.len(), 61);
+        assert!(gone.rooms.contains_key(&socket(239)));
     }
 }

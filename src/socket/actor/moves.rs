@@ -429,11 +429,15 @@ impl Socket {
     /// The hub has let the sockets go. From now on what handlers send goes by way of the hub; what they have sent is on its way to the
     /// inbox.
     fn departed(&mut self, left: Vec<LeftSocket>) {
-        let Some(Moving::Out(out)) = self.moving.as_deref() else {
-            let left = left.into_iter().map(|left| (left.namespace, left.id));
-            return self.services.hub.do_send(Forget(left.collect()));
+        let way = match self.moving.as_deref() {
+            Some(Moving::Out(out)) if out.departure.is_closed() => out.way.clone(),
+            _ => {
+                // Whoever wanted it is gone since: its sockets are nowhere any more, and its client polls no more.
+                let left = left.into_iter().map(|left| (left.namespace, left.id));
+                self.services.hub.do_send(Forget(left.collect()));
+                return self.end(CloseReason::NotMoved);
+            }
         };
-        let way = out.way.clone();
         for (membership, at) in self.memberships.iter().zip(0..) {
             membership.socket.note_moved(way.clone(), at);
         }
