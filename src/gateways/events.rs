@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `test-event` | client | goes to all clients of `/events` on all instances, sender included, its arguments unchanged; acks `{"ok":true}` |
 //! | `echo` | client | acks its own arguments |
-//! | `instance` | hub | `{"id": …}`, once after each connect: which instance serves this client |
+//! | `instance` | hub | `{"id": …}`, once after each connect, and after each move to another: which instance serves this client |
 
 use serde::Deserialize;
 use serde_json::json;
@@ -22,9 +22,8 @@ pub const NAMESPACE: &str = "/events";
 pub fn gateway(verifier: TokenVerifier) -> Gateway {
     Gateway::new(NAMESPACE)
         .authorize(move |request| admit(&verifier, &request))
-        .on_connect(|socket| async move {
-            socket.emit("instance", json!({ "id": socket.instance().as_str() }))
-        })
+        .on_connect(|socket| async move { tell_instance(&socket) })
+        .on_move(|socket| async move { tell_instance(&socket) })
         .on("test-event", |socket: SocketRef, event: Event| async move {
             socket
                 .namespace_ref()
@@ -36,6 +35,10 @@ pub fn gateway(verifier: TokenVerifier) -> Gateway {
         .on("echo", |_, event: Event| async move {
             Reply::args(event.payload())
         })
+}
+
+fn tell_instance(socket: &SocketRef) -> Result<(), HandlerError> {
+    socket.emit("instance", json!({ "id": socket.instance().as_str() }))
 }
 
 #[derive(Deserialize)]

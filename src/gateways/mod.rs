@@ -90,6 +90,7 @@ pub struct Gateway {
     names: Names,
     authorize: Vec<Authorize>,
     on_connect: Option<OnConnect>,
+    on_move: Option<OnConnect>,
     on_disconnect: Option<OnDisconnect>,
     on: HashMap<ByteString, OnEvent>,
     on_other: Option<OnEvent>,
@@ -161,6 +162,7 @@ impl Gateway {
             names,
             authorize: Vec::new(),
             on_connect: None,
+            on_move: None,
             on_disconnect: None,
             on: HashMap::new(),
             on_other: None,
@@ -235,6 +237,23 @@ impl Gateway {
         Fut: Future<Output: IntoOutcome> + 'static,
     {
         self.on_connect = Some(Arc::new(move |socket| {
+            call(socket).map(IntoOutcome::into_outcome).boxed_local()
+        }));
+        self
+    }
+
+    /// Runs for each socket that has come from another instance, when its WebSocket landed at this one: before its next event is
+    /// handled, and behind what still ran for it there. It is the same socket as before, with its id, rooms and `data`; neither
+    /// [`on_disconnect`](Self::on_disconnect) nor [`on_connect`](Self::on_connect) was called. Few need to know. A second one
+    /// replaces the first.
+    ///
+    /// It returns nothing, or a `Result` of nothing; an error is logged.
+    pub fn on_move<F, Fut>(mut self, call: F) -> Self
+    where
+        F: Fn(SocketRef) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoOutcome> + 'static,
+    {
+        self.on_move = Some(Arc::new(move |socket| {
             call(socket).map(IntoOutcome::into_outcome).boxed_local()
         }));
         self
@@ -397,6 +416,13 @@ impl Gateway {
         socket: SocketRef,
     ) -> Option<LocalBoxFuture<'static, Result<(), String>>> {
         self.on_connect.as_ref().map(|call| call(socket))
+    }
+
+    pub(crate) fn call_on_move(
+        &self,
+        socket: SocketRef,
+    ) -> Option<LocalBoxFuture<'static, Result<(), String>>> {
+        self.on_move.as_ref().map(|call| call(socket))
     }
 
     pub(crate) fn call_on_disconnect(

@@ -73,6 +73,15 @@ impl<S: Clone + Send + Sync + 'static> StatefulGateway<S> {
         self.change(|gateway, state| gateway.on_connect(move |socket| call(state.clone(), socket)))
     }
 
+    /// See [`Gateway::on_move`].
+    pub fn on_move<F, Fut>(self, call: F) -> Self
+    where
+        F: Fn(S, SocketRef) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoOutcome> + 'static,
+    {
+        self.change(|gateway, state| gateway.on_move(move |socket| call(state.clone(), socket)))
+    }
+
     /// See [`Gateway::on_disconnect`].
     pub fn on_disconnect<F, Fut>(self, call: F) -> Self
     where

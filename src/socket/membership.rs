@@ -134,13 +134,18 @@ impl Admission {
 #[derive(Debug)]
 enum Job {
     Connected,
-    Event { event: Event, ack: Option<AckId> },
+    /// The session has come from another instance.
+    Moved,
+    Event {
+        event: Event,
+        ack: Option<AckId>,
+    },
 }
 
 impl Job {
     fn len_bytes(&self) -> usize {
         match self {
-            Self::Connected => 0,
+            Self::Connected | Self::Moved => 0,
             Self::Event { event, .. } => event.args.len_bytes(),
         }
     }
@@ -343,9 +348,11 @@ impl Membership {
             gateway,
             standing: None,
         };
-        if packed.is_new {
-            membership.queue.push_back(Job::Connected);
-        }
+        membership.queue.push_back(if packed.is_new {
+            Job::Connected
+        } else {
+            Job::Moved
+        });
         for PortableEvent { name, args, ack } in packed.queue {
             let name = name.into();
             let job = Job::Event {
@@ -384,7 +391,7 @@ impl Membership {
                 .queue
                 .iter()
                 .filter_map(|job| match job {
-                    Job::Connected => None,
+                    Job::Connected | Job::Moved => None,
                     Job::Event { event, ack } => Some(PortableEvent {
                         name: event.name.to_string(),
                         args: event.args.clone(),
@@ -526,6 +533,17 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
                 }
                 if !matches!(outcome, Some(Ok(()))) {
                     own.disconnect(false);
+                }
+                Ok(Reply::empty())
+            });
+            (call.boxed_local(), None)
+        }
+        Job::Moved => {
+            let called = own.clone();
+            let moved = guard("move", socket, move || gateway.call_on_move(called))?;
+            let call = moved.map(move |outcome| {
+                if let Some(Err(err)) = &outcome {
+                    log::error!("on_move of {} failed: {err}", own.namespace());
                 }
                 Ok(Reply::empty())
             });

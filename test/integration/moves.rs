@@ -46,6 +46,9 @@ fn with_moves(app: App) -> App {
             socket.namespace_ref().emit("to all", n).await?;
             Ok::<_, HandlerError>(Ack((n, rooms as u64)))
         })
+        .on_move(|socket| async move {
+            socket.with_data(|data| data["moved to"] = socket.instance().as_str().into());
+        })
         .on("data", |socket: SocketRef, (): ()| async move {
             Ack(socket.data())
         })
@@ -240,11 +243,14 @@ async fn a_handler_that_runs_goes_on_and_no_later_event_overtakes_it() {
     one.await_connections(0).await;
     websocket.send(r#"42/moves,3["who"]"#).await;
     GATE.add_permits(1);
+    let instance = http::get(two.addr, "/readyz").await.json()["instance"].clone();
+    // The gateway is told of the move when that handler has ended.
+    let data = format!(r#"43/moves,1[{{"last":7,"moved to":{instance}}}]"#);
     for expected in [
         r#"42/moves,["going on",7]"#,
         r#"42/moves,["to all",7]"#,
         "43/moves,0[[7,2]]",
-        r#"43/moves,1[{"last":7}]"#,
+        &data,
         r#"43/moves,2[["room 7"]]"#,
     ] {
         assert_eq!(websocket.text().await, expected);
