@@ -9,7 +9,7 @@ let browser;
 before(async () => { browser = await startBrowser(); });
 after(() => browser.close());
 
-test('three clients on two instances, one click, 3 of 3 received', async (t) => {
+test('three clients behind Traefik, one click, 3 of 3 received', async (t) => {
   const { traefik, instances } = await startCluster(t);
   const page = await TestPage.open(t, browser, traefik.url);
   await page.sees(/Instance .+, cluster mode\. Ready/);
