@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::support::{
+    PATIENCE,
     http::{self, Poller, await_connections, num_connections},
     program::Program,
     redis_server::RedisServer,
@@ -293,7 +294,10 @@ async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
             assert_eq!(ask(&mut other, r#"["echo",1]"#).await, "[1]");
         }
     };
-    within("the end of all", async { tokio::join!(attacks, serving) }).await;
+    let both = async { tokio::join!(attacks, serving) };
+    let patience = PATIENCE * scale() as u32;
+    let ended = tokio::time::timeout(patience, both).await;
+    assert!(ended.is_ok(), "not within {patience:?}: the end of all");
     drop(other);
     server.assert_empty().await;
     // Nothing is shared here. A client is not read from while half of its backlog waits; the rest is for one portion of the
@@ -395,7 +399,10 @@ async fn events_for_handlers_that_are_slow_wait_where_they_are_counted() {
             assert_eq!(ask(&mut other, r#"["echo",1]"#).await, "[1]");
         }
     };
-    within("the end of all", async { tokio::join!(attacks, serving) }).await;
+    let both = async { tokio::join!(attacks, serving) };
+    let patience = PATIENCE * scale() as u32;
+    let ended = tokio::time::timeout(patience, both).await;
+    assert!(ended.is_ok(), "not within {patience:?}: the end of all");
     drop(other);
     await_connections(addr, 0).await;
     // A megabyte of events, the one that went beyond it, the one that runs, and the one that is being received.
