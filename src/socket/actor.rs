@@ -37,6 +37,7 @@ use super::{
     endpoint::{Endpoint, Layer},
     handshake::Handshake,
     inbox::{Inbox, Receive},
+    lane::LaneRef,
     membership::{self, Admission, Admitted, Done, Membership},
     messages::{
         Abandon, DeliverWithAck, Emit, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer,
@@ -477,6 +478,28 @@ impl Socket {
     }
 
     /// Writes what came, and lets the task do the rest if there is more to do.
+    /// Lends the depot the way past this socket, or takes it back. After all that may have changed whether anything waits for the client.
+    fn lend(&self) {
+        self.inbox.lend(self.lane());
+    }
+
+    fn lane(&self) -> Option<LaneRef<'_>> {
+        let (Phase::Open, Transport::WebSocket(websocket)) = (&self.phase, &self.transport) else {
+            return None;
+        };
+        if !self.outbox.is_empty() || self.is_arriving() || self.has_panicked {
+            return None;
+        }
+        // What can be sent again is noted for each client.
+        let memberships = self.memberships.iter();
+        let joins = memberships.filter(|membership| membership.standing.is_none());
+        Some(LaneRef {
+            stream: websocket.stream(),
+            dialect: self.outbox.dialect(),
+            joins: joins.map(|membership| membership.join).collect(),
+        })
+    }
+
     fn say(&mut self) {
         let waker = self.waker.take();
         let waker_or_none = waker.as_ref().unwrap_or(Waker::noop());
@@ -1427,6 +1450,7 @@ impl ActorFuture<SocketActor> for Drive {
     ) -> Ready<()> {
         let mut socket = socket.borrow_mut();
         let over = socket.drive(task);
+        socket.lend();
         if over.is_ready() && !socket.has_called_last() {
             return Ready::Pending;
         }
@@ -1458,7 +1482,9 @@ where
     type Result = ();
 
     fn handle(&mut self, message: M, ctx: &mut Self::Context) {
-        self.0.borrow_mut().take(message, ctx);
+        let mut socket = self.0.borrow_mut();
+        socket.take(message, ctx);
+        socket.lend();
     }
 }
 
@@ -1472,8 +1498,17 @@ impl Receive for RefCell<Socket> {
         });
     }
 
+    fn receive_rest(&self, message: &Arc<Encoded>, len: usize) {
+        guard(self, |socket| {
+            // The first in its outbox, which is never too much.
+            _ = socket.outbox.push(Arc::clone(message));
+            socket.outbox.written(len);
+        });
+    }
+
     fn say(&self) {
         guard(self, Socket::say);
+        self.borrow().lend();
     }
 }
 

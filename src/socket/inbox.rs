@@ -3,6 +3,7 @@
 //! A message for many sockets crosses to their arbiter once, whatever their number: that is one wake-up of its thread and one
 //! allocation, where a mailbox for each would be a thousand. There the arbiter's `Depot` hands out what has come, lot by lot, and
 //! when each socket of a lot has all that is for it, each has its say once: it writes, in one go, without a turn of its task.
+//! A message that is a lot by itself does not even wake the sockets that lent their [`Lane`]: it is written past them.
 //! All that is sent to one socket goes this way, so it keeps its order.
 //!
 //! Only carries; what a message means is the socket's. The next lot is handed out when all of the last one have had their say, and
@@ -24,6 +25,7 @@ use std::{
 use slab::Slab;
 
 use super::{
+    lane::{Lane, LaneRef, Written},
     messages::{ForSocket, What},
     record::JoinId,
 };
@@ -37,6 +39,9 @@ const SPARE_PARCELS: usize = 256;
 
 /// Sockets that have their say before other tasks of the arbiter get their turn.
 const MAX_SAYS: usize = 64;
+
+/// Sockets whose lanes are touched before the first of them is used: the processor fetches them from memory side by side.
+const NUM_WARM: usize = 16;
 
 /// Messages that are handed out before those who got them have their say; the last parcel may exceed it.
 const MAX_LOT: usize = 64 * 1024;
@@ -70,6 +75,13 @@ pub enum Shared {
 }
 
 impl Shared {
+    fn message(&self) -> &Arc<Encoded> {
+        match self {
+            Self::Plain { message, .. } => message,
+            Self::Logged(logged) => &logged.message,
+        }
+    }
+
     fn what(&self) -> What {
         match self {
             Self::Plain { message, volatile } => What::Deliver {
@@ -93,6 +105,17 @@ enum Parcel {
         /// Given back when all have it.
         permit: Option<Arc<Permit>>,
     },
+}
+
+/// See [`Depot::hand_out_alone`].
+#[derive(Debug)]
+struct Alone {
+    receivers: Vec<Receiver>,
+    /// How many of them have it.
+    num_done: usize,
+    message: Shared,
+    /// Given back when all have it.
+    _permit: Option<Arc<Permit>>,
 }
 
 /// What waits for one arbiter. The one part that other threads see.
@@ -183,9 +206,12 @@ impl FanOut {
     }
 
     /// Sends the message to all that were added. `permit` is given back when all of them have it.
+    ///
+    /// In the order in which they came to their arbiters: that is how they lie in memory, the kernel's part of them too.
     pub fn send(self, message: &Shared, permit: Option<Permit>) {
         let permit = permit.map(Arc::new);
-        for (queue, receivers) in self.groups {
+        for (queue, mut receivers) in self.groups {
+            receivers.sort_unstable_by_key(|receiver| receiver.place.index);
             queue.push(Parcel::Many {
                 receivers,
                 message: message.clone(),
@@ -200,6 +226,9 @@ pub trait Receive {
     /// Takes a message. [`Self::say`] follows when the lot is handed out.
     fn receive(&self, message: ForSocket);
 
+    /// Takes a message of which `len` bytes have been written by the socket's lane, and no more can be. [`Self::say`] follows.
+    fn receive_rest(&self, message: &Arc<Encoded>, len: usize);
+
     /// Does what is to be done about all that was received.
     fn say(&self);
 }
@@ -210,6 +239,7 @@ struct Slot {
     serial: u32,
     /// Whether it is to have its say.
     is_due: bool,
+    lane: Option<Lane>,
     socket: Weak<dyn Receive>,
 }
 
@@ -225,6 +255,8 @@ struct Depot {
     num_distributed: Cell<u64>,
     /// Those that come next, taken from the queue already.
     next: RefCell<VecDeque<Parcel>>,
+    /// A message for many that is a lot by itself, as far as it has not been handed out.
+    alone: RefCell<Option<Alone>>,
     spare: RefCell<Vec<Parcel>>,
 }
 
@@ -244,6 +276,7 @@ impl Depot {
                     due: RefCell::default(),
                     num_distributed: Cell::new(0),
                     next: RefCell::default(),
+                    alone: RefCell::default(),
                     spare: RefCell::default(),
                 });
                 actix_rt::spawn(Distribute(Rc::clone(&depot)));
@@ -294,6 +327,88 @@ impl Depot {
             *next = VecDeque::new();
         }
         !next.is_empty()
+    }
+
+    /// Takes the next parcel if it is a lot by itself.
+    fn take_alone(&self) -> bool {
+        let mut next = self.next.borrow_mut();
+        if next.len() > 1 || !matches!(next.front(), Some(Parcel::Many { .. })) {
+            return false;
+        }
+        if let Some(Parcel::Many {
+            receivers,
+            message,
+            permit,
+        }) = next.pop_front()
+        {
+            self.alone.replace(Some(Alone {
+                receivers,
+                num_done: 0,
+                message,
+                _permit: permit,
+            }));
+        }
+        true
+    }
+
+    /// Hands a message that is a lot by itself to some of its receivers. Returns whether there is one.
+    fn hand_out_alone(&self) -> bool {
+        let Some(mut alone) = self.alone.take() else {
+            return false;
+        };
+        let rest = alone.receivers.get(alone.num_done..).unwrap_or_default();
+        let now = rest.get(..MAX_SAYS).unwrap_or(rest);
+        for few in now.chunks(NUM_WARM) {
+            self.warm(few);
+            for receiver in few {
+                self.put_alone(*receiver, &alone.message);
+            }
+        }
+        alone.num_done += now.len();
+        if alone.num_done < alone.receivers.len() {
+            self.alone.replace(Some(alone));
+        } else {
+            self.num_distributed.set(self.num_distributed.get() + 1);
+        }
+        true
+    }
+
+    /// Touches the lanes of a few sockets.
+    fn warm(&self, few: &[Receiver]) {
+        let slots = self.slots.borrow();
+        for receiver in few {
+            let slot = slots.get(receiver.place.index as usize);
+            if let Some(lane) = slot.and_then(|slot| slot.lane.as_ref()) {
+                lane.warm();
+            }
+        }
+    }
+
+    fn put_alone(&self, Receiver { place, join }: Receiver, shared: &Shared) {
+        let (socket, written) = {
+            let slots = self.slots.borrow();
+            let slot = slots.get(place.index as usize);
+            let Some(slot) = slot.filter(|slot| slot.serial == place.serial) else {
+                return;
+            };
+            let message = shared.message();
+            let written = match &slot.lane {
+                Some(lane) => match lane.write(join, message) {
+                    Written::All => return,
+                    Written::Part(len) => len,
+                },
+                None => 0,
+            };
+            (slot.socket.upgrade(), written)
+        };
+        let Some(socket) = socket else { return };
+        if written > 0 {
+            socket.receive_rest(shared.message(), written);
+        } else {
+            let what = shared.what();
+            socket.receive(ForSocket { join, what });
+        }
+        socket.say();
     }
 
     /// Hands out a lot.
@@ -354,13 +469,17 @@ impl Future for Distribute {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let depot = &self.0;
-        if depot.due.borrow().is_empty() {
-            if !depot.fetch(cx) {
-                return Poll::Pending;
+        if !depot.hand_out_alone() {
+            if depot.due.borrow().is_empty() {
+                if !depot.fetch(cx) {
+                    return Poll::Pending;
+                }
+                if !depot.take_alone() {
+                    depot.distribute();
+                }
             }
-            depot.distribute();
+            depot.let_say();
         }
-        depot.let_say();
         // There may be more, of this lot or of the next.
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -371,6 +490,7 @@ impl Drop for Distribute {
     fn drop(&mut self) {
         self.0.queue.close();
         drop(self.0.next.take());
+        drop(self.0.alone.take());
         // A thread may get another arbiter after this one; or it is at its end, and so is its storage.
         _ = DEPOT.try_with(|current| current.take());
     }
@@ -393,6 +513,7 @@ impl Inbox {
         let index = depot.slots.borrow_mut().insert(Slot {
             serial,
             is_due: false,
+            lane: None,
             socket,
         });
         Self {
@@ -410,6 +531,17 @@ impl Inbox {
                 index: u32::try_from(self.index).expect("there are not so many file descriptors"),
                 serial: self.serial,
             },
+        }
+    }
+
+    /// Lends the depot the socket's lane, as long as nothing waits for its client; or takes it back.
+    pub fn lend(&self, lane: Option<LaneRef<'_>>) {
+        let mut slots = self.depot.slots.borrow_mut();
+        if let Some(slot) = slots.get_mut(self.index) {
+            match (&slot.lane, lane) {
+                (Some(lent), Some(lane)) if lane.is(lent) => {}
+                (_, lane) => slot.lane = lane.map(LaneRef::to_lane),
+            }
         }
     }
 
@@ -449,6 +581,10 @@ struct Received {
 impl Receive for Received {
     fn receive(&self, message: ForSocket) {
         self.messages.borrow_mut().push_back(message);
+    }
+
+    fn receive_rest(&self, _: &Arc<Encoded>, _: usize) {
+        unreachable!("it has no lane")
     }
 
     fn say(&self) {

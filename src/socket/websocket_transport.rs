@@ -7,11 +7,13 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
 
 use super::{disconnect::CloseReason, outbox::Outbox};
 use crate::{
@@ -115,6 +117,11 @@ impl WebSocketTransport {
     /// Writes what it can. Returns whether the stream still stands.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> bool {
         !matches!(self.connection.poll_flush(cx, outbox), Poll::Ready(Err(_)))
+    }
+
+    /// Returns the stream; see [`Connection::stream`].
+    pub(super) fn stream(&self) -> &Rc<TcpStream> {
+        self.connection.stream()
     }
 
     /// Says goodbye and lets go; see [`Connection::farewell`].

@@ -11,12 +11,15 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice},
+    net::Shutdown,
+    rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use socket2::SockRef;
+use tokio::net::TcpStream;
 
 use super::{
     close::CloseFrame,
@@ -51,6 +54,14 @@ pub enum ReceiveError {
     Protocol(#[source] ProtocolError),
 }
 
+/// Writes whole frames before which nothing waits. Returns how many bytes the kernel took; why not all, [`Connection::poll_flush`] finds
+/// out.
+///
+/// The reactor is not asked first whether the stream is writable: it nearly always is.
+pub fn write_now(stream: &TcpStream, frames: &[u8]) -> usize {
+    SockRef::from(stream).send(frames).unwrap_or(0)
+}
+
 /// A raw stream on its way from the worker that accepted it to the arbiter of its session.
 #[derive(Debug)]
 pub struct Handover {
@@ -61,7 +72,7 @@ pub struct Handover {
 /// One WebSocket.
 #[derive(Debug)]
 pub struct Connection {
-    io: TcpStream,
+    io: Rc<TcpStream>,
     decoder: Decoder,
     unread: BytesMut,
 }
@@ -76,7 +87,7 @@ impl Connection {
             unread
         };
         Self {
-            io,
+            io: Rc::new(io),
             decoder: Decoder::new(max_payload),
             unread,
         }
@@ -87,8 +98,9 @@ impl Connection {
     /// # Errors
     /// The reactor would not let go of it.
     pub fn hand_over(self) -> io::Result<Handover> {
+        let io = Rc::into_inner(self.io).ok_or(io::ErrorKind::ResourceBusy)?;
         Ok(Handover {
-            stream: self.io.into_std()?,
+            stream: io.into_std()?,
             unread: self.unread.freeze(),
         })
     }
@@ -100,6 +112,11 @@ impl Connection {
     pub fn take_over(handover: Handover, max_payload: usize) -> io::Result<Self> {
         let io = TcpStream::from_std(handover.stream)?;
         Ok(Self::new(io, BytesMut::from(handover.unread), max_payload))
+    }
+
+    /// Returns the stream, for [`write_now`] while nothing waits to be written.
+    pub fn stream(&self) -> &Rc<TcpStream> {
+        &self.io
     }
 
     /// Receives one portion and appends its messages to `messages`, which may be none.
@@ -189,7 +206,7 @@ impl Connection {
         actix_rt::spawn(async move {
             let goodbye = async {
                 if poll_fn(|cx| self.poll_flush(cx, &mut outbox)).await.is_ok()
-                    && self.io.shutdown().await.is_ok()
+                    && SockRef::from(&*self.io).shutdown(Shutdown::Write).is_ok()
                 {
                     poll_fn(|cx| self.poll_discard(cx)).await;
                 }

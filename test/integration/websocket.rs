@@ -183,3 +183,25 @@ async fn a_client_that_reads_nothing_is_held_back_and_then_let_go_without_harm_t
     }
     drop(deaf);
 }
+
+#[actix_rt::test]
+async fn what_a_client_reads_late_is_whole_and_in_order() {
+    let server = TestServer::with(|config| config.engine.max_backlog = Some(100_000_000));
+    let token = server.token().await;
+    let mut reader = WebSocket::join_events(server.addr, &token).await;
+    let mut late = WebSocket::join_events(server.addr, &token).await;
+    // Above what the kernel takes, and each by itself: one of them is cut in two, and the next are behind it.
+    let event = |n: usize| format!("42/events,[\"test-event\",{n},\"{}\"]", "x".repeat(99_991));
+    let num = 300;
+    for n in 0..num {
+        reader.send(&event(n)).await;
+        assert_eq!(reader.text().await, event(n));
+    }
+    for n in 0..num {
+        assert_eq!(late.text().await, event(n));
+    }
+    for n in num..num + 3 {
+        reader.send(&event(n)).await;
+        assert_eq!(late.text().await, event(n), "and it keeps up again");
+    }
+}
