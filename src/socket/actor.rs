@@ -1398,6 +1398,7 @@ impl Drop for Socket {
                 socket_id: membership.socket.id().clone(),
             });
         }
+        self.end_moving();
     }
 }
 
