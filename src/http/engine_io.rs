@@ -18,14 +18,14 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::{body_deadline, client_bundle, error::ApiError, proxies};
+use super::{body_deadline, client_bundle, error::ApiError, proxies, whose::Whose};
 use crate::{
     config::Limits,
     counters::Limit,
     engine_io::{
         dialect::Revision,
         encoded::PollingBody,
-        handshake::{Facts, HandshakeError, Query, SessionFact, TransportName, verify},
+        handshake::{Facts, HandshakeError, Query, TransportName, verify},
         sid::Sid,
     },
     relay::{Answer, Relay},
@@ -76,57 +76,39 @@ async fn engine_io(
         return file;
     }
     let query = Query::parse(request.query_string());
-    let session = find(&services, &query);
-    let elsewhere = elsewhere(&services, &query, session.as_deref(), &request);
-    let mut facts = facts(&services, &query, session.as_deref(), &request, false);
-    if elsewhere.is_some() {
-        // What is to be judged by the session, its owner judges.
-        facts.session = SessionFact::On(TransportName::Polling, query.dialect.revision);
-    }
-    if let Err(error) = verify(&facts) {
+    let is_polled = matches!(*request.method(), Method::GET | Method::POST);
+    let whose = Whose::find(&services, &query, is_polled);
+    if let Err(error) = verify(&facts(&services, &query, &whose, &request, false)) {
         log_refusal(error, &request);
         return refuse(error);
     }
-    if let Some((relay, sid)) = elsewhere {
-        let revision = query.dialect.revision;
-        return if request.method() == Method::GET {
+    let revision = query.dialect.revision;
+    match (whose, request.method()) {
+        (Whose::New, _) => open(&services, layer, &request, &query),
+        (Whose::Own(session), &Method::GET) => poll(&session).await,
+        (Whose::Own(session), &Method::POST) => post(&services, &session, &request, body).await,
+        (Whose::Elsewhere(relay, sid), &Method::GET) => {
             poll_elsewhere(&services, relay, &sid, revision).await
-        } else {
+        }
+        (Whose::Elsewhere(relay, sid), &Method::POST) => {
             post_elsewhere(&services, relay, &sid, revision, &request, body).await
-        };
-    }
-    match (session, request.method()) {
-        (None, _) => open(&services, layer, &request, &query),
-        (Some(session), &Method::GET) => poll(&session).await,
-        (Some(session), &Method::POST) => post(&services, &session, &request, body).await,
+        }
+        // A session on a WebSocket has no answer to it, here or elsewhere.
+        (Whose::Moved(_), &Method::GET | &Method::POST) | (Whose::Unknown, _) => {
+            refuse(HandshakeError::SessionIdUnknown)
+        }
         // As in Node: the session stays.
-        (Some(_), _) => HttpResponse::InternalServerError().finish(),
+        (Whose::Own(_) | Whose::Elsewhere(..) | Whose::Moved(_), _) => {
+            HttpResponse::InternalServerError().finish()
+        }
     }
-}
-
-/// Finds the session that a query names.
-pub(super) fn find(services: &Services, query: &Query) -> Option<Arc<Session>> {
-    services.sessions.get(&Sid::parse(query.sid.as_deref()?)?)
-}
-
-/// Returns whom to ask about a request that names a session of another instance.
-fn elsewhere<'s>(
-    services: &'s Services,
-    query: &Query,
-    session: Option<&Session>,
-    request: &HttpRequest,
-) -> Option<(&'s Arc<Relay>, Sid)> {
-    let relay = services.relay.as_ref()?;
-    let sid = Sid::parse(query.sid.as_deref()?)?;
-    let is_polled = matches!(*request.method(), Method::GET | Method::POST);
-    (session.is_none() && is_polled && relay.is_elsewhere(&sid)).then_some((relay, sid))
 }
 
 /// Gathers what the rules judge.
 pub(super) fn facts(
     services: &Services,
     query: &Query,
-    session: Option<&Session>,
+    whose: &Whose<'_>,
     request: &impl Head,
     is_upgrade: bool,
 ) -> Facts {
@@ -136,11 +118,7 @@ pub(super) fn facts(
             .headers()
             .get(header::ORIGIN)
             .is_none_or(|origin| origin.to_str().is_ok()),
-        session: match (&query.sid, session) {
-            (None, _) => SessionFact::None,
-            (Some(_), None) => SessionFact::Unknown,
-            (Some(_), Some(session)) => SessionFact::On(session.transport(), session.revision),
-        },
+        session: whose.fact(query),
         is_upgrade,
         is_get: request.method() == Method::GET,
         revision: query.dialect.revision,

@@ -2,8 +2,8 @@
 //!
 //! Reading order: `server`, `connection` and `body_deadline` (how a connection becomes a request, and how long
 //! it may take), `proxies` (whose it is), `routes` (which request goes where), `origin` (which pages
-//! may use the hub: pure policy), `cors` and `upgrade` (where it is applied, for HTTP and for WebSockets), `engine_io`
-//! (polling), `auth` (accounts), `health`, `page` and `client_bundle` (files), `error` (how an error looks).
+//! may use the hub: pure policy), `cors` and `upgrade` (where it is applied, for HTTP and for WebSockets), `whose` (for whose
+//! session), `engine_io` (polling), `auth` (accounts), `health`, `page` and `client_bundle` (files), `error` (how an error looks).
 
 pub mod auth;
 pub mod body_deadline;
@@ -19,3 +19,4 @@ pub mod proxies;
 pub mod routes;
 pub mod server;
 pub mod upgrade;
+mod whose;

@@ -17,18 +17,13 @@ use tokio::{
 use super::{
     connection::Watched,
     cors,
-    engine_io::{Head as _, facts, find, log_refusal, may_open},
+    engine_io::{Head as _, facts, log_refusal, may_open},
     origin::AllowedOrigins,
+    whose::Whose,
 };
 use crate::{
-    engine_io::{
-        handshake::{HandshakeError, Query, SessionFact, TransportName, verify},
-        sid::Sid,
-    },
-    relay::{
-        Relay,
-        adopt::{Ready, Unready},
-    },
+    engine_io::handshake::{HandshakeError, Query, TransportName, verify},
+    relay::adopt::{Ready, Unready},
     socket::{
         actor::{Services, Socket},
         endpoint::{Endpoint, Layer, SOCKET_IO_PATH},
@@ -58,7 +53,7 @@ pub async fn upgrade(
     let Accepted {
         layer,
         query,
-        session,
+        aim,
         answer,
     } = match judge(&services, &policy, &request).await {
         Ok(accepted) => accepted,
@@ -71,8 +66,8 @@ pub async fn upgrade(
         }
     };
     let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
-    match (session, query.transport) {
-        (Whose::Own(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
+    match (aim, query.transport) {
+        (Aim::Own(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
             Ok(handover) => session.addr.do_send(Upgrade {
                 handover,
                 dialect: query.dialect,
@@ -80,11 +75,11 @@ pub async fn upgrade(
             }),
             Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
         },
-        (Whose::Others(ready, slot), Some(TransportName::WebSocket)) => {
+        (Aim::Others(ready, slot), Some(TransportName::WebSocket)) => {
             let adopting = ready.adopt(services, layer, query.dialect, connection, answer, slot);
             actix_rt::spawn(adopting);
         }
-        (Whose::New(slot), Some(TransportName::WebSocket)) => {
+        (Aim::New(slot), Some(TransportName::WebSocket)) => {
             let handshake = request.handshake(&query);
             let opened = Socket::open_websocket(
                 &services,
@@ -112,22 +107,22 @@ struct Accepted {
     /// What stands above Engine.IO at its path.
     layer: Layer,
     query: Query,
-    /// The session that it names, as it was judged: one that ends meanwhile does not turn the request into a new one.
-    session: Whose,
+    /// What for, as it was judged: a session that ends meanwhile does not turn the request into a new one.
+    aim: Aim,
     /// The 101.
     answer: Bytes,
 }
 
-/// Whose session a request is for.
-enum Whose {
-    /// It opens one, which has this place among those of its address.
+/// What a WebSocket is to become the transport of.
+enum Aim {
+    /// A session that it opens, which has this place among those of its address.
     New(Slot),
     /// One of this instance.
     Own(Arc<Session>),
     /// One of another instance, which lets it come here, to this place among those of its address.
     Others(Box<Ready>, Slot),
-    /// One that wants no further WebSocket.
-    Nobodys,
+    /// The session that it names wants no further one.
+    Nothing,
 }
 
 /// Judges a request.
@@ -147,31 +142,34 @@ async fn judge(
         return Err((StatusCode::FORBIDDEN, cors::refusal_text(origin)));
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let session = find(services, &query);
-    let elsewhere = elsewhere(services, &query, session.as_deref());
-    let mut facts = facts(services, &query, session.as_deref(), request, true);
-    if elsewhere.is_some() {
-        // What is to be judged by the session, its owner judges.
-        facts.session = SessionFact::On(TransportName::Polling, query.dialect.revision);
-    }
+    // What it comes for is a session that could move here.
+    let is_websocket = query.transport == Some(TransportName::WebSocket);
+    let can_move = services
+        .relay
+        .as_ref()
+        .is_some_and(|relay| relay.can_move());
+    let whose = Whose::find(services, &query, is_websocket && can_move);
+    let facts = facts(services, &query, &whose, request, true);
     let refuse = |error| {
         log_refusal(error, request);
         refusal(error)
     };
     verify(&facts).map_err(refuse)?;
     let may_open = || may_open(services, request).map_err(|closed| (closed.status, closed.text));
-    let session = match (session, elsewhere) {
-        (Some(session), _) => Whose::Own(session),
-        (None, Some((relay, sid))) => {
+    let aim = match whose {
+        Whose::New => Aim::New(may_open()?),
+        Whose::Own(session) => Aim::Own(session),
+        Whose::Moved(_) => Aim::Nothing,
+        Whose::Unknown => return Err(refuse(HandshakeError::SessionIdUnknown)),
+        Whose::Elsewhere(relay, sid) => {
             // What comes here counts here; if there is no room, its client stays on polling where it is.
             let slot = may_open()?;
             match relay.ask_for(services, &sid, query.dialect).await {
-                Ok(ready) => Whose::Others(Box::new(ready), slot),
-                Err(Unready::Taken) => Whose::Nobodys,
+                Ok(ready) => Aim::Others(Box::new(ready), slot),
+                Err(Unready::Taken) => Aim::Nothing,
                 Err(Unready::Error(error)) => return Err(refuse(error)),
             }
         }
-        (None, None) => Whose::New(may_open()?),
     };
     let mut extra = HeaderMap::new();
     cors::add_headers(&mut extra, verdict, origin);
@@ -179,26 +177,11 @@ async fn judge(
         Ok(answer) => Ok(Accepted {
             layer: endpoint.layer.clone(),
             query,
-            session,
+            aim,
             answer,
         }),
         Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
     }
-}
-
-/// Returns whom to ask about a request that names a session of another instance, if that could move here.
-fn elsewhere<'s>(
-    services: &'s Services,
-    query: &Query,
-    session: Option<&Session>,
-) -> Option<(&'s Arc<Relay>, Sid)> {
-    let relay = services.relay.as_ref()?;
-    let sid = Sid::parse(query.sid.as_deref()?)?;
-    let may_move = session.is_none()
-        && query.transport == Some(TransportName::WebSocket)
-        && relay.is_elsewhere(&sid)
-        && relay.can_move();
-    may_move.then_some((relay, sid))
 }
 
 fn refusal(error: HandshakeError) -> (StatusCode, String) {

@@ -214,25 +214,13 @@ impl Hub {
     /// # Errors
     /// It is: nothing of it is to be done.
     fn judge_command(&self, command: &Command) -> Result<(), TooMuchWork> {
-        match command {
-            Command::Broadcast(Broadcast {
-                namespace, target, ..
-            })
-            | Command::Disconnect {
-                namespace, target, ..
-            } => self.judge(namespace, target, 0),
-            Command::Join {
-                namespace,
-                target,
-                rooms,
-            }
-            | Command::Leave {
-                namespace,
-                target,
-                rooms,
-            } => self.judge(namespace, target, rooms.len()),
-            Command::ServerEvent { .. } => Ok(()),
-        }
+        let num_moves = match command {
+            Command::Join { rooms, .. } | Command::Leave { rooms, .. } => rooms.len(),
+            Command::Broadcast(_) | Command::Disconnect { .. } | Command::ServerEvent { .. } => 0,
+        };
+        command.target().map_or(Ok(()), |target| {
+            self.judge(command.namespace(), target, num_moves)
+        })
     }
 
     /// Does what a command says, as far as this instance goes. `permit` is of a broadcast.

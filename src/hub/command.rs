@@ -62,4 +62,15 @@ impl Command {
             | Self::ServerEvent { namespace, .. } => namespace,
         }
     }
+
+    /// Returns which sockets of it; none if it is about no sockets.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Broadcast(broadcast) => Some(&broadcast.target),
+            Self::Join { target, .. }
+            | Self::Leave { target, .. }
+            | Self::Disconnect { target, .. } => Some(target),
+            Self::ServerEvent { .. } => None,
+        }
+    }
 }

@@ -51,15 +51,14 @@ impl Drop for Load {
 }
 
 fn len_bytes(command: &Command) -> usize {
-    let (target, rooms, args) = match command {
-        Command::Broadcast(broadcast) => (Some(&broadcast.target), &[][..], Some(&broadcast.args)),
-        Command::Join { target, rooms, .. } | Command::Leave { target, rooms, .. } => {
-            (Some(target), rooms.as_slice(), None)
-        }
-        Command::Disconnect { target, .. } => (Some(target), &[][..], None),
-        Command::ServerEvent { args, .. } => (None, &[][..], Some(args)),
+    let (rooms, args) = match command {
+        Command::Broadcast(broadcast) => (&[][..], Some(&broadcast.args)),
+        Command::Join { rooms, .. } | Command::Leave { rooms, .. } => (rooms.as_slice(), None),
+        Command::Disconnect { .. } => (&[][..], None),
+        Command::ServerEvent { args, .. } => (&[][..], Some(args)),
     };
-    let named = target
+    let named = command
+        .target()
         .into_iter()
         .flat_map(|target| target.rooms.iter().chain(&target.except));
     let names: usize = named

@@ -262,7 +262,7 @@ impl<B: Bus> RedisBridge<B> {
                 are_we_among: true,
                 peers: self.peers.hearing(&ask.namespace),
             };
-            return ticket::enqueue(&self.queue, &self.calls, &channels, *ask, Some(census));
+            return ticket::enqueue(&self.queue, &self.calls, &channels, *ask, census);
         }
         let (ask, reason) = match &*self.status.borrow() {
             BusStatus::Down { reason, .. } => (*ask, reason.clone()),

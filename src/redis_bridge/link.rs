@@ -281,10 +281,7 @@ impl<B: Bus> Link<B> {
         mut ticket: Ticket,
         num_heard: usize,
     ) -> Result<(), BusError> {
-        let Some(census) = ticket.census.take() else {
-            ticket.settle();
-            return Ok(());
-        };
+        let census = &mut ticket.census;
         let num_of_us = usize::from(census.are_we_among);
         let mut num_instances = num_heard.saturating_sub(num_of_us);
         if num_instances != census.peers.len() {
@@ -296,10 +293,11 @@ impl<B: Bus> Link<B> {
                 Err(err) => return Err(err),
             }
         }
+        let peers = std::mem::take(&mut census.peers);
         // Whoever asked may have given up.
         _ = ticket.answers.send(Answer::Asked {
             num_instances,
-            peers: census.peers,
+            peers,
         });
         if num_instances == 0 {
             ticket.calls.end(&ticket.id);
@@ -409,7 +407,7 @@ impl<B: Bus> Link<B> {
             are_we_among: settled.unwrap_or(false),
             peers: self.peers.hearing(&ask.namespace),
         };
-        ticket::enqueue(&self.queue, &self.calls, &channels, ask, Some(census));
+        ticket::enqueue(&self.queue, &self.calls, &channels, ask, census);
     }
 
     /// Follows the table of namespaces, and takes in what others publish.

@@ -217,7 +217,10 @@ mod tests {
     use crate::{
         adapter::uid::Uid,
         hub::question::Answer,
-        redis_bridge::calls::{Calls, Wants},
+        redis_bridge::{
+            calls::{Calls, Wants},
+            ticket::Census,
+        },
     };
 
     fn message(number: u8, len: usize) -> Outbound {
@@ -360,7 +363,12 @@ mod tests {
         let (answers, received) = mpsc::unbounded_channel();
         let (now, timeout) = (Instant::now(), Duration::from_secs(5));
         let id = calls.begin(now, "/".into(), Wants::Rooms, answers.clone(), timeout);
-        let ticket = Ticket::new(Arc::clone(calls), id.unwrap(), answers, None);
+        let census = Census {
+            channel: "p-request#/#".to_owned(),
+            are_we_among: true,
+            peers: Vec::new(),
+        };
+        let ticket = Ticket::new(Arc::clone(calls), id.unwrap(), answers, census);
         (message(number, 10), ticket, received)
     }
 

@@ -22,8 +22,8 @@ pub(super) struct Ticket {
     pub(super) calls: Arc<Calls>,
     pub(super) id: RequestId,
     pub(super) answers: Answers,
-    /// Where those who hear the question are counted, if that is to be done.
-    pub(super) census: Option<Census>,
+    /// Where those who hear the question are counted.
+    pub(super) census: Census,
     is_settled: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn enqueue(
     calls: &Arc<Calls>,
     channels: &Channels,
     ask: AskOthers,
-    census: Option<Census>,
+    census: Census,
 ) {
     let AskOthers {
         namespace,
@@ -70,12 +70,7 @@ pub(super) fn enqueue(
 
 impl Ticket {
     /// Returns the ticket of the question `id`, whose answers go to `answers`.
-    pub(super) fn new(
-        calls: Arc<Calls>,
-        id: RequestId,
-        answers: Answers,
-        census: Option<Census>,
-    ) -> Self {
+    pub(super) fn new(calls: Arc<Calls>, id: RequestId, answers: Answers, census: Census) -> Self {
         Self {
             calls,
             id,

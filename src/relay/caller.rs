@@ -324,13 +324,16 @@ impl MoveCall {
         self.answers.poll_recv(cx)
     }
 
-    /// Tells the host that the session, which has come, has ended; or nothing, if `is_known`: it said itself that it has no more to do
-    /// with it.
-    pub fn end(mut self, is_known: bool) {
+    /// Tells the host that the session, which has come, has ended.
+    pub fn end(self) {
+        self.listen_no_more().tell(Request::Ended);
+    }
+
+    /// Listens to no more that the host says about the session, which has come. Returns how to say that it has ended, which is owed to the
+    /// host yet: it judges by it who still asks there.
+    pub fn listen_no_more(mut self) -> Teller {
         self.is_over = true;
-        if !is_known {
-            self.teller().tell(Request::Ended);
-        }
+        self.teller()
     }
 }
 
@@ -369,6 +372,11 @@ impl Relay {
             is_over: false,
         };
         Some((call, heard))
+    }
+
+    /// Returns the revision of a session of this instance that lives at another one now, on its WebSocket.
+    pub fn revision_of_moved(&self, sid: &Sid) -> Option<Revision> {
+        self.host.revision_of_moved(sid)
     }
 
     /// Returns whether a session of this id could live at another instance.

@@ -1,7 +1,8 @@
 //! The instance that has the session: does what the caller's client asked for, and sends back what comes of it.
 //!
 //! A table of what is under way, bounded by [`MAX_HOSTED`]. To the Socket actor a relayed request is like any other; that its
-//! client went away is the end of a channel, here as there.
+//! client went away is the end of a channel, here as there. Of a session that has moved away, it still answers that it is on a
+//! WebSocket.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Relay,
+    moved::{MAX_MOVED, Moved},
     wire::{Answer, Body, Envelope, Message, Request},
 };
 use crate::{
@@ -39,7 +41,7 @@ use crate::{
 /// Requests of others that may be under way at a time; one beyond it is told that its session is unknown.
 pub(super) const MAX_HOSTED: usize = 65_536;
 
-/// Of which request.
+/// Of which request: whose, and the number that it has there.
 pub(super) type Key = (InstanceId, u64);
 
 /// A request that is under way. Dropped, it is aborted.
@@ -63,12 +65,15 @@ struct Leaving {
     told: HashSet<Namespace>,
 }
 
-/// Requests that are under way.
+/// Requests that are under way, and sessions that are not here any more.
 #[derive(Debug, Default)]
 pub(super) struct Host {
     services: OnceLock<Weak<Services>>,
     under_way: Mutex<HashMap<Key, Hosted>>,
+    /// Locked after `under_way`, if both are.
+    moved: Mutex<Moved>,
     has_refused: AtomicBool,
+    has_not_noted: AtomicBool,
 }
 
 impl Host {
@@ -88,15 +93,24 @@ impl Host {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns who waits for something.
-    pub(super) fn peers(&self) -> HashSet<InstanceId> {
-        self.lock().keys().map(|(from, _)| *from).collect()
+    fn moved(&self) -> MutexGuard<'_, Moved> {
+        // Nothing panics in there; if it did, the table would still be one.
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Aborts some requests: whose, and begun when.
+    /// Returns who waits for something, or has a session of ours.
+    pub(super) fn peers(&self) -> HashSet<InstanceId> {
+        let mut peers = self.moved().peers();
+        peers.extend(self.lock().keys().map(|(from, _)| *from));
+        peers
+    }
+
+    /// Aborts some requests: whose, and begun when. What has moved there by such a one is unknown from now on.
     pub(super) fn lose(&self, is_lost: impl Fn(InstanceId, Instant) -> bool) {
         self.lock()
             .retain(|(from, _), hosted| !is_lost(*from, hosted.begun));
+        // Behind them: only what is under way is noted.
+        self.moved().lose(is_lost);
     }
 
     /// Takes what a caller says.
@@ -118,6 +132,7 @@ impl Host {
             // Its task ends, and with it all that waits for the client.
             Request::Abort { sid } => {
                 let hosted = self.lock().remove(&key);
+                self.moved().end(key);
                 match (hosted, sid) {
                     (None, Some(sid)) => self.lose_answer(&sid),
                     // The client counts on the move, so it polls no more.
@@ -144,6 +159,8 @@ impl Host {
             Request::Ended => {
                 self.tell(key, FromNext::Ended);
                 self.lock().remove(&key);
+                // Behind it: only what is under way is noted.
+                self.moved().end(key);
                 return;
             }
             // The caller's limit may be another.
@@ -185,6 +202,11 @@ impl Host {
         }
     }
 
+    /// Returns the revision of a session that has moved away and lives, as far as is known here.
+    pub(super) fn revision_of_moved(&self, sid: &Sid) -> Option<Revision> {
+        self.moved().get(sid)
+    }
+
     /// Finds the session, if the protocol's rules allow such a request; the caller has checked all but these.
     fn judge(
         &self,
@@ -196,8 +218,15 @@ impl Host {
         let unknown = HandshakeError::SessionIdUnknown;
         let error = |error: HandshakeError| Answer::Error { code: error.code() };
         let services = services.ok_or_else(|| error(unknown))?;
-        let session = Sid::parse(sid).and_then(|sid| services.sessions.get(&sid));
-        let session = session.ok_or_else(|| error(unknown))?;
+        let sid = Sid::parse(sid).ok_or_else(|| error(unknown))?;
+        let session = services.sessions.get(&sid);
+        let fact = match &session {
+            Some(session) => SessionFact::On(session.transport(), session.revision),
+            None => match self.revision_of_moved(&sid) {
+                Some(revision) => SessionFact::On(TransportName::WebSocket, revision),
+                None => SessionFact::Unknown,
+            },
+        };
         let facts = Facts {
             transport: Some(if is_upgrade {
                 TransportName::WebSocket
@@ -205,13 +234,15 @@ impl Host {
                 TransportName::Polling
             }),
             origin_is_legal: true,
-            session: SessionFact::On(session.transport(), session.revision),
+            session: fact,
             is_upgrade,
             is_get: true,
             revision,
             allow_eio3: services.config.allow_eio3,
         };
         verify(&facts).map_err(error)?;
+        // One that has moved has its WebSocket, and wants no second one.
+        let session = session.ok_or(Answer::Refused)?;
         if self.lock().len() >= MAX_HOSTED {
             if !self.has_refused.swap(true, Relaxed) {
                 // Once: whoever floods us must not flood the log.
@@ -324,7 +355,23 @@ impl Host {
         answer(relay, key, &Answer::Again { namespaces });
     }
 
-    /// Forgets a session that has moved, or did not.
+    /// Notes that a session lives where it was to go, unless what was to go on there has ended meanwhile.
+    pub(super) fn note_moved(&self, key: Key, sid: Sid, revision: Revision) {
+        let under_way = self.lock();
+        let Some(hosted) = under_way.get(&key) else {
+            return;
+        };
+        if !self.moved().note(sid, revision, key, hosted.begun)
+            && !self.has_not_noted.swap(true, Relaxed)
+        {
+            // Once: it is no fault, and whoever still asks for such a session has it elsewhere.
+            log::warn!(
+                "{MAX_MOVED} sessions of this instance live elsewhere: requests for further ones are told that they are unknown"
+            );
+        }
+    }
+
+    /// Says no more to a session, and hears no more of it: it has moved, or did not.
     pub(super) fn forget(&self, key: Key) {
         self.lock().remove(&key);
     }

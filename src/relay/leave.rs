@@ -12,7 +12,10 @@ use super::{
     wire::{Answer, Message},
 };
 use crate::{
-    engine_io::sid::InstanceId,
+    engine_io::{
+        dialect::Revision,
+        sid::{InstanceId, Sid},
+    },
     hub::{hub_ref::HubRef, messages::PassOn},
 };
 
@@ -42,6 +45,11 @@ impl Leave {
     /// Sends the session.
     pub fn state(&self, state: Bytes) {
         self.say(Answer::State(state));
+    }
+
+    /// Notes that the session lives there: it is judged by that here, until it ends.
+    pub fn note_moved(&self, sid: Sid, revision: Revision) {
+        self.relay.host.note_moved(self.key, sid, revision);
     }
 
     /// Says that the session is not to be had, and no more of it.

@@ -27,6 +27,7 @@
 //! | `host` | the instance that has the session |
 //! | `adopt` | a WebSocket that takes a session along |
 //! | `leave` | what the session's actor says to the instance that it moves to |
+//! | `moved` | which sessions of this instance live at another one now: pure |
 //!
 //! # How a session moves
 //!
@@ -50,6 +51,10 @@
 //! the session, with a reason: A tells the application, B the client, who connects anew. Only a Redis that loses `taken` after it said that A has heard it makes A believe
 //! in an end of which B knows nothing: then the application is told of a disconnect twice, and the client notices nothing.
 //!
+//! A request that comes to A afterwards, or by way of it, is judged as one of a session on a WebSocket. A knows that until B says `ended`, or
+//! cannot be heard any more. What it has forgotten by that, or never noted because of the bound of `moved`, is unknown at A, and its client goes
+//! on at B all the same.
+//!
 //! What cannot move stays and is reached from there: handlers that run go on at A, and B lets no later event of the same client
 //! overtake them; what they send goes by way of A's hub, their acks behind it. Acks that A awaits are sent there. Whoever keeps a
 //! [`SocketRef`](crate::gateways::SocketRef) at A reaches the client by it, by the room that its id names.
@@ -58,6 +63,7 @@ pub mod adopt;
 mod caller;
 mod host;
 pub mod leave;
+mod moved;
 pub mod wire;
 
 use std::{

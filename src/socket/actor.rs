@@ -1421,6 +1421,7 @@ impl Drop for Socket {
                 socket_id: membership.socket.id().clone(),
             });
         }
+        self.end_moving();
     }
 }
 

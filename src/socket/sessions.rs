@@ -41,7 +41,7 @@ impl Session {
         }
     }
 
-    /// Notes a finished upgrade. Only the session's actor calls it.
+    /// Notes a finished upgrade, here or at the instance that the session moves to. Only the session's actor calls it.
     pub(super) fn set_websocket(&self) {
         self.is_websocket.store(true, Ordering::Release);
     }

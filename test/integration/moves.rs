@@ -19,8 +19,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     cluster::{await_redis, pair_by, pair_of},
+    relay::Stranger,
     support::{
-        http::{self, Poller},
+        http::{self, Answer, Poller},
         program::Program,
         redis_server::RedisServer,
         server::TestServer,
@@ -117,6 +118,45 @@ async fn pair(redis: &RedisServer) -> (TestServer, TestServer) {
     pair_of(redis, with_moves).await
 }
 
+/// A third instance beside the pair.
+async fn third(redis: &RedisServer) -> TestServer {
+    let three = TestServer::on_redis_by(AdapterKind::Classic, &redis.url(), with_moves);
+    await_redis(&three, "up").await;
+    three
+}
+
+/// What polling gets whose session lives on a WebSocket, wherever that is.
+fn assert_on_websocket(answer: &Answer) {
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(
+        answer.json(),
+        json!({ "code": 3, "message": "Bad request" })
+    );
+}
+
+fn assert_unknown(answer: &Answer) {
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(
+        answer.json(),
+        json!({ "code": 1, "message": "Session ID unknown" })
+    );
+}
+
+/// Waits until an instance knows that a session has ended that was on a WebSocket.
+async fn await_unknown(addr: SocketAddr, poller: &Poller) {
+    within("the end of a session", async {
+        loop {
+            let answer = http::get(addr, &poller.target).await;
+            if answer.json()["code"] != 3 {
+                return assert_unknown(&answer);
+            }
+            assert_on_websocket(&answer);
+        }
+    })
+    .await;
+    assert_unknown(&http::post(addr, &poller.target, b"40").await);
+}
+
 /// Lets a WebSocket at `there` probe for a session.
 async fn probing(poller: &Poller, there: SocketAddr) -> WebSocket {
     let mut websocket = WebSocket::connect(there, &poller.upgrade_target()).await;
@@ -162,6 +202,7 @@ async fn joined(at: SocketAddr) -> (Poller, String) {
 async fn a_session_moves_to_the_instance_of_its_websocket() {
     let redis = RedisServer::start();
     let (one, two) = pair(&redis).await;
+    let three = third(&redis).await;
     let (poller, id) = joined(one.addr).await;
     let parked = poller.begin_get().await;
     let mut websocket = probing(&poller, two.addr).await;
@@ -186,24 +227,100 @@ async fn a_session_moves_to_the_instance_of_its_websocket() {
     );
     one.await_connections(0).await;
     two.await_connections(1).await;
-    for addr in [one.addr, two.addr] {
-        let answer = http::get(addr, &poller.target).await;
-        assert_eq!(answer.status, 400, "polling is over: {answer:?}");
-        let mut second = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let request = upgrade_request(&poller.upgrade_target(), &[]);
-        tokio::io::AsyncWriteExt::write_all(&mut second, &request)
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        let read = tokio::io::AsyncReadExt::read_to_string(&mut second, &mut answer);
-        // Refused, or closed as a second one: either way it ends.
-        _ = within("the end of a second WebSocket", read).await;
+    for addr in [one.addr, two.addr, three.addr] {
+        assert_on_websocket(&http::get(addr, &poller.target).await);
+        assert_on_websocket(&http::post(addr, &poller.target, b"40").await);
+        let mut second = WebSocket::connect(addr, &poller.upgrade_target()).await;
+        assert_eq!(
+            second.next().await,
+            Frame::Close(None, String::new()),
+            "as a second one is closed anywhere"
+        );
     }
+    // Sound by its transport, and yet of no use: it opens nothing, here as there.
+    let plain = poller.upgrade_target();
+    let by_polling = plain.replace("websocket", "polling");
+    for addr in [two.addr, one.addr] {
+        for answer in [
+            http::get(addr, &plain).await,
+            http::post(addr, &plain, b"40").await,
+        ] {
+            assert_unknown(&answer);
+        }
+        assert_eq!(http::send(addr, "PUT", &plain, &[], b"").await.status, 500);
+        let mut second = WebSocket::connect(addr, &by_polling).await;
+        assert_eq!(second.next().await, Frame::Close(None, String::new()));
+        let other_revision = poller.target.replace("EIO=4", "EIO=3");
+        assert_on_websocket(&http::get(addr, &other_revision).await);
+    }
+    assert_eq!(
+        (
+            one.num_connections().await,
+            two.num_connections().await,
+            three.num_connections().await
+        ),
+        (0, 1, 0)
+    );
     websocket.send(r#"42/moves,1["rooms"]"#).await;
     assert_eq!(websocket.text().await, "43/moves,1[[]]");
     websocket.send("41/moves,").await;
     drop(websocket);
     two.await_connections(0).await;
+    for addr in [one.addr, two.addr, three.addr] {
+        await_unknown(addr, &poller).await;
+    }
+}
+
+#[actix_rt::test]
+async fn what_has_moved_to_an_instance_that_stops_is_unknown_where_it_was() {
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let three = third(&redis).await;
+    let (poller, _) = joined(one.addr).await;
+    let _websocket = moved(&poller, two.addr).await;
+    one.await_connections(0).await;
+    assert_on_websocket(&http::get(one.addr, &poller.target).await);
+    two.stop();
+    for addr in [one.addr, three.addr] {
+        await_unknown(addr, &poller).await;
+    }
+}
+
+#[actix_rt::test]
+async fn what_has_moved_to_an_instance_that_is_killed_is_unknown_where_it_was() {
+    let redis = RedisServer::start();
+    let (one, three) = pair(&redis).await;
+    let data = TempDir::new().unwrap();
+    let two = Program::start(data.path(), &[("REDIS_URL", &redis.url())]);
+    within("the cluster", async {
+        while http::get(two.addr, "/readyz").await.json()["ready"] != true {}
+    })
+    .await;
+    let poller = Poller::open(one.addr).await;
+    let _websocket = moved(&poller, two.addr).await;
+    one.await_connections(0).await;
+    for addr in [one.addr, three.addr] {
+        assert_on_websocket(&http::get(addr, &poller.target).await);
+    }
+    two.signal("-KILL");
+    for addr in [one.addr, three.addr] {
+        await_unknown(addr, &poller).await;
+    }
+}
+
+#[actix_rt::test]
+async fn without_redis_nobody_vouches_for_a_session_that_has_moved() {
+    let mut redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let (poller, _) = joined(one.addr).await;
+    let mut websocket = moved(&poller, two.addr).await;
+    one.await_connections(0).await;
+    assert_on_websocket(&http::get(one.addr, &poller.target).await);
+    redis.kill();
+    await_unknown(one.addr, &poller).await;
+    websocket.send(r#"42/moves,0["rooms"]"#).await;
+    assert_eq!(websocket.text().await, "43/moves,0[[]]", "it lives");
+    assert_on_websocket(&http::get(two.addr, &poller.target).await);
 }
 
 #[actix_rt::test]
@@ -289,8 +406,10 @@ async fn who_leaves_after_a_move_lets_nobody_wait() {
     assert!(poller.payload().await.contains("question"));
     let websocket = moved(&poller, two.addr).await;
     one.await_connections(0).await;
+    assert_on_websocket(&http::get(one.addr, &poller.target).await);
     drop(websocket);
     two.await_connections(0).await;
+    await_unknown(one.addr, &poller).await;
     // The handler at the first instance has ended, or a stop would wait for it.
     let began = std::time::Instant::now();
     one.stop();
@@ -393,6 +512,51 @@ async fn a_probe_that_ends_leaves_the_session_where_it_was() {
         (one.num_connections().await, two.num_connections().await),
         (1, 0)
     );
+}
+
+/// Moves the session of a client to a stranger, who calls it `number`, but for the word that it is taken.
+async fn sent_to(stranger: &mut Stranger<'_>, redis: &RedisServer, poller: &Poller, number: u64) {
+    let sid = &poller.sid;
+    let upgrade = format!(r#""type":"upgrade","sid":"{sid}","eio":4}}"#);
+    stranger.tell(sid, 1, number, &upgrade);
+    stranger.hears(r#""type":"ready""#).await;
+    let adopt = format!(
+        r#"{{"v":1,"id":{number},"from":"{}","type":"adopt","to":"{}"}}"#,
+        Stranger::NAME,
+        &sid[..8]
+    );
+    redis.command(&[b"PUBLISH", b"socket.io-sockhop#", adopt.as_bytes()]);
+    stranger.hears(r#""type":"state""#).await;
+}
+
+#[actix_rt::test]
+async fn what_is_said_of_a_session_that_has_moved_holds_in_the_order_in_which_it_is_said() {
+    let redis = RedisServer::start();
+    let (one, _two) = pair(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let lasts = [r#""type":"ended"}"#, r#""type":"abort"}"#];
+    for (number, last) in (0..).step_by(2).zip(lasts) {
+        let (poller, _) = joined(one.addr).await;
+        sent_to(&mut stranger, &redis, &poller, number).await;
+        stranger.tell(&poller.sid, 1, number, r#""type":"taken"}"#);
+        one.await_connections(0).await;
+        // Of another one.
+        stranger.tell(&poller.sid, 1, number + 1, last);
+        assert_on_websocket(&http::get(one.addr, &poller.target).await);
+        stranger.tell(&poller.sid, 1, number, last);
+        await_unknown(one.addr, &poller).await;
+    }
+    // It ends there before it is known here that it came.
+    for number in 10..20 {
+        let (poller, _) = joined(one.addr).await;
+        sent_to(&mut stranger, &redis, &poller, number).await;
+        for rest in [r#""type":"taken"}"#, r#""type":"ended"}"#] {
+            stranger.tell(&poller.sid, 1, number, rest);
+        }
+        await_unknown(one.addr, &poller).await;
+        one.await_connections(0).await;
+        await_unknown(one.addr, &poller).await;
+    }
 }
 
 /// Asks for an upgrade and returns the answer, which is none.
@@ -535,8 +699,7 @@ async fn nothing_is_lost_doubled_or_reordered_while_sessions_move() {
     const SESSIONS: usize = 40;
     let redis = RedisServer::start();
     let (one, two) = pair(&redis).await;
-    let three = TestServer::on_redis_by(AdapterKind::Classic, &redis.url(), with_moves);
-    await_redis(&three, "up").await;
+    let three = third(&redis).await;
     let at = [one.addr, two.addr, three.addr];
     let (stop, is_stopped) = watch::channel(false);
     let publishers = ["a", "b", "c"].into_iter().zip(at);

@@ -378,16 +378,16 @@ async fn an_instance_that_is_killed_leaves_no_session_behind() {
 }
 
 /// Stands in the place of an instance: hears what is said to it, and says what it likes.
-struct Stranger<'r> {
+pub(crate) struct Stranger<'r> {
     redis: &'r RedisServer,
     stream: TcpStream,
     heard: Vec<u8>,
 }
 
 impl<'r> Stranger<'r> {
-    const NAME: &'static str = "Ab3dE6gH";
+    pub(crate) const NAME: &'static str = "Ab3dE6gH";
 
-    fn join(redis: &'r RedisServer) -> Self {
+    pub(crate) fn join(redis: &'r RedisServer) -> Self {
         let stream = redis.subscribe(&format!("socket.io-sockhop#{}#", Self::NAME));
         stream.set_nonblocking(true).unwrap();
         Self {
@@ -398,7 +398,7 @@ impl<'r> Stranger<'r> {
     }
 
     /// Tells the instance that owns `sid` something, in any version.
-    fn tell(&self, sid: &str, v: u32, id: u64, rest: &str) {
+    pub(crate) fn tell(&self, sid: &str, v: u32, id: u64, rest: &str) {
         let channel = format!("socket.io-sockhop#{}#", &sid[..8]);
         let line = format!(r#"{{"v":{v},"id":{id},"from":"{}",{rest}"#, Self::NAME);
         let heard = self
@@ -408,7 +408,7 @@ impl<'r> Stranger<'r> {
     }
 
     /// Waits until `text` has been said, and returns all that was said up to then.
-    async fn hears(&mut self, text: &str) -> String {
+    pub(crate) async fn hears(&mut self, text: &str) -> String {
         within(text, async {
             loop {
                 let heard = String::from_utf8_lossy(&self.heard).into_owned();

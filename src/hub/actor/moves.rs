@@ -239,14 +239,8 @@ impl Hub {
                 if command.namespace() != namespace {
                     return;
                 }
-                let target = match command {
-                    Command::Broadcast(broadcast) => &broadcast.target,
-                    Command::Join { target, .. }
-                    | Command::Leave { target, .. }
-                    | Command::Disconnect { target, .. } => target,
-                    Command::ServerEvent { .. } => return,
-                };
-                if !self.rooms().selects(namespace, target, id) {
+                let target = command.target();
+                if !target.is_some_and(|target| self.rooms().selects(namespace, target, id)) {
                     return;
                 }
                 match command {

@@ -5,6 +5,7 @@
 //! ```text
 //! here   Open ──ProbeElsewhere──▶ Open ──Departed, PackUp──▶ Leaving ──Taken──▶ Left ──▶ Closed      `Out`
 //! there                                        arriving ──members, and Taken heard──▶ Open           `In`
+//!                                                      nothing is left where it was ──▶ Open           `Came`
 //! ```
 //! While it is arriving, a session neither reads nor writes nor runs anything.
 
@@ -68,6 +69,8 @@ pub(super) enum Moving {
     Out(Out),
     /// From another instance.
     In(In),
+    /// From another instance, at which nothing of it is left: only its end is to be told there.
+    Came(Teller),
 }
 
 /// A WebSocket elsewhere wants the session, or has it.
@@ -356,6 +359,7 @@ impl Socket {
                 }
                 false
             }
+            Some(Moving::Came(_)) => false,
             Some(Moving::In(inward)) => match inward.call.poll_next(cx) {
                 Ready::Pending => false,
                 Ready::Ready(Some(answer)) => {
@@ -374,7 +378,8 @@ impl Socket {
     /// Nothing more comes from where the session was: handlers that still ran there have failed, as far as is known here.
     fn forget_former(&mut self) {
         if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
-            inward.call.end(true);
+            let teller = inward.call.listen_no_more();
+            self.moving = Some(Box::new(Moving::Came(teller)));
         }
     }
 
@@ -396,7 +401,7 @@ impl Socket {
     pub(super) fn departure(&self) -> Option<Arc<Departure>> {
         match self.moving.as_deref() {
             Some(Moving::Out(out)) => Some(Arc::clone(&out.departure)),
-            Some(Moving::In(_)) | None => None,
+            Some(Moving::In(_) | Moving::Came(_)) | None => None,
         }
     }
 
@@ -421,7 +426,8 @@ impl Socket {
     pub(super) fn end_moving(&mut self) {
         match self.moving.take().map(|moving| *moving) {
             Some(Moving::Out(out)) => out.way.refuse(),
-            Some(Moving::In(inward)) => inward.call.end(false),
+            Some(Moving::In(inward)) => inward.call.end(),
+            Some(Moving::Came(teller)) => teller.tell(Request::Ended),
             None => {}
         }
     }
@@ -488,13 +494,17 @@ impl Socket {
                 })
                 .collect(),
         };
-        match portable.encode() {
-            Ok(state) => way.state(state),
+        let state = match portable.encode() {
+            Ok(state) => state,
             Err(err) => {
                 log::warn!("a session cannot move: {err}");
                 return self.end(CloseReason::NotMoved);
             }
-        }
+        };
+        // Before the client can hear anything from there: it is on its WebSocket, and who polls is told so.
+        self.session.set_websocket();
+        self.end_of_polling();
+        way.state(state);
         self.phase = Phase::Leaving;
         // What is being judged is judged there.
         self.admissions.clear();
@@ -507,6 +517,10 @@ impl Socket {
             return;
         }
         self.phase = Phase::Left;
+        if let Some(Moving::Out(out)) = self.moving.as_deref() {
+            // First, or it would be unknown for a moment.
+            out.way.note_moved(self.sid, self.session.revision);
+        }
         self.services.sessions.remove(&self.sid);
         self.outbox.clear();
         for membership in &mut self.memberships {
