@@ -540,7 +540,7 @@ impl Inbox {
         if let Some(slot) = slots.get_mut(self.index) {
             match (&slot.lane, lane) {
                 (Some(lent), Some(lane)) if lane.is(lent) => {}
-                (_, lane) => slot.lane = lane.map(LaneRef::to_lane),
+                (_, lane) => slot.lane = lane.map(LaneRef::lend),
             }
         }
     }

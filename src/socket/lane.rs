@@ -66,7 +66,7 @@ impl LaneRef<'_> {
     }
 
     /// Lends it.
-    pub fn to_lane(self) -> Lane {
+    pub fn lend(self) -> Lane {
         let Self {
             stream,
             dialect,
@@ -130,7 +130,7 @@ mod tests {
             dialect: V4,
             joins: [JoinId(1), JoinId(2)].into_iter().collect(),
         };
-        (lane.to_lane(), client)
+        (lane.lend(), client)
     }
 
     #[actix::test]
@@ -184,7 +184,7 @@ mod tests {
         let joins = (1..9).map(JoinId).collect();
         let other = LaneRef { joins, ..same };
         assert!(!other.is(&lane));
-        let other = other.to_lane();
+        let other = other.lend();
         let message = Encoded::new("4x", &[]);
         assert_eq!(other.write(JoinId(4), &message), Written::All);
         assert_eq!(
