@@ -117,7 +117,7 @@ function load(args) {
 }
 
 async function measure(workload, server) {
-  const started = await startServer(server, workload);
+  const started = await startServer(server, workload, workloads[workload].env);
   try {
     const token = started.token ? ["--token", started.token] : [];
     const where = ["--targets", started.targets.join(","), "--pids", started.pids.join(",")];
@@ -131,7 +131,8 @@ async function measure(workload, server) {
 const plan = [];
 for (let rep = 0; rep < reps; rep++) {
   for (const workload of only) {
-    const able = which.filter((server) => !servers[server].lacks?.includes(workloads[workload].group ?? workload));
+    const { group = workload, servers: only_at = Object.keys(servers) } = workloads[workload];
+    const able = which.filter((server) => only_at.includes(server) && !servers[server].lacks?.includes(group));
     // Each repetition begins with another server, so that none always has the same neighbour.
     able.forEach((_, i) => plan.push({ rep, workload, server: able[(i + rep) % able.length] }));
   }

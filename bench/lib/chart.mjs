@@ -44,7 +44,7 @@ function panel(workload, figure, row) {
 
 export function chart(summary, about) {
   const panels = Object.entries(summary).flatMap(([workload, row]) =>
-    CHARTED.filter((figure) => Object.values(row).some((cell) => cell[figure])).map((figure) => panel(workload, figure, row)),
+    (workloads[workload].charted ?? CHARTED).filter((figure) => Object.values(row).some((cell) => cell[figure])).map((figure) => panel(workload, figure, row)),
   );
   const bottoms = Array(COLUMNS).fill(50);
   const body = panels.map(({ text, height }) => {

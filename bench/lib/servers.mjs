@@ -26,7 +26,7 @@ const built = (name) => () => [join(paths.built, "release", name)];
 
 /** What can be measured, in the order of the tables. */
 export const servers = {
-  floor: { title: "floor: one send per delivery", command: built("floor"), lacks: ["polling", "cluster"] },
+  floor: { title: "floor: one send per delivery", command: built("floor"), lacks: ["polling", "cluster", "beside"] },
   sockhop: { title: "Sockhop", command: hub, isHub: true },
   "node-ws": { title: "Node socket.io, ws", command: node("ws"), lacks: ["growth"] },
   "node-uws": { title: "Node socket.io, µWebSockets", command: node("uws") },
@@ -98,8 +98,8 @@ export async function startRedis() {
   return { ...redis, url: `redis://127.0.0.1:${port}` };
 }
 
-/** Starts a server for a workload: one instance, or two over Redis. */
-export async function startServer(name, workload) {
+/** Starts a server for a workload, with settings of its own: one instance, or two over Redis. */
+export async function startServer(name, workload, settings = {}) {
   const server = servers[name];
   const started = [];
   const also = [];
@@ -107,7 +107,7 @@ export async function startServer(name, workload) {
     for (const one of started.reverse()) await one.stop();
   };
   try {
-    const env = server.isHub ? { HOST: "127.0.0.1", PORT: "0" } : { NODE_ENV: "production" };
+    const env = { ...(server.isHub ? { HOST: "127.0.0.1", PORT: "0" } : { NODE_ENV: "production" }), ...settings };
     let num = 1;
     if (workload === "cluster") {
       const redis = await startRedis();

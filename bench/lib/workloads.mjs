@@ -18,6 +18,26 @@ const growth = (sockets, rate) => ({
   }),
 });
 
+const BESIDE = 1000;
+const besideFigures = (raw) => ({
+  ...latency(raw),
+  max_ms: raw.max_us / 1000,
+  cpu_us: raw.server_ns / 1000 / raw.due,
+  rss_mib: (raw.rss_after_kib - raw.rss_joined_kib) / 1024,
+  ...(raw.deaf && { stayed: raw.deaf_stayed, unsent_kib: raw.unsent_least_kib }),
+});
+
+/** `beside`: what 100 clients notice of 1,000 others, who get the same. */
+const beside = (what, load, more = {}) => ({
+  group: "beside",
+  title: `Beside others: 100 sockets, ${what}; 10 broadcasts a second to all, 1 KiB`,
+  unit: "delivery",
+  load: ["steady", "--sockets", 100, "--rate", 10, "--payload", 1024, ...load],
+  figures: besideFigures,
+  charted: ["p99_ms"],
+  ...more,
+});
+
 /** What each figure is called in the tables; the first of a workload is its main one. */
 export const figureTitles = {
   cpu_us: "server CPU each, µs",
@@ -30,10 +50,14 @@ export const figureTitles = {
   p50_ms: "p50, ms",
   p99_ms: "p99, ms",
   p999_ms: "p99.9, ms",
+  max_ms: "greatest, ms",
   near_p50_ms: "same instance p50, ms",
   near_p99_ms: "p99, ms",
   far_p50_ms: "other instance p50, ms",
   far_p99_ms: "p99, ms",
+  rss_mib: "RSS grown, MiB",
+  stayed: "deaf that stayed",
+  unsent_kib: "waited for each, KiB",
 };
 
 /** Which figures are better if they are greater. */
@@ -116,6 +140,14 @@ export const workloads = {
   growth100: growth(100, 200),
   growth1000: growth(1000, 20),
   growth10000: growth(10_000, 2),
+  beside_none: beside("alone", ["--beside", 0]),
+  beside_readers: beside("beside 1,000 that read", ["--beside", BESIDE]),
+  beside_deaf: beside("beside 1,000 that do not read", ["--deaf", BESIDE]),
+  // What may wait is so little that all of them are thrown out at once, after a second or so.
+  beside_overflow: beside("beside 1,000 that do not read and are thrown out meanwhile", ["--deaf", BESIDE, "--fill", 32], {
+    servers: ["sockhop"],
+    env: { MAX_BACKLOG: 48 * 1024, MAX_HTTP_BUFFER_SIZE: 32 * 1024 },
+  }),
 };
 
 /** Besides its figures: what went wrong, and how trustworthy the measurement is. */

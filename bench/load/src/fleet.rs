@@ -4,6 +4,8 @@
 //!
 //! A polling client has one connection, for whatever it has to ask next: its POST if it has something to say, else its GET. One
 //! that is to speak while its GET is parked has a second one ([`Fleet::add_mouth`]).
+//!
+//! Beside those whose latencies count there may be others ([`Role`]). Of one that reads nothing more, the kernel alone says how it is.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -12,10 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Interest, Poll, Token, event::Event, net::TcpStream};
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     histogram::Histogram,
+    queues::{self, Holding},
     wire::{self, ACCEPT, CLOSE, KEY, TEXT},
 };
 
@@ -24,6 +28,46 @@ const CONNECTING_AT_ONCE: usize = 64;
 
 /// What one `read` takes at most.
 const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// Receive buffer of one that reads nothing more: the kernel takes next to nothing for it.
+const DEAF_RECEIVE_BYTES: usize = 4096;
+
+/// Segments of the further clients, as on Ethernet. A sender's buffer grows with them: to some 100 KB with these, to megabytes with
+/// those of the loopback, which no server would ever fill and which a thousand clients cannot all have.
+const ETHERNET_SEGMENT: u32 = 1460;
+
+/// What `connect` says of a socket that does not block.
+const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+
+/// What a client is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// Its latencies are measured.
+    Measured,
+    /// Reads and checks what it gets as the measured ones do; its latencies do not count.
+    Beside,
+    /// Joins, and then never reads again.
+    Deaf,
+}
+
+impl Role {
+    /// Returns the roles of `num_measured` clients and `num_further` of another role, spread so evenly that whatever order a server
+    /// serves them in, neither come first. The very first is a measured one.
+    pub(crate) fn spread(
+        num_measured: usize,
+        num_further: usize,
+        further: Self,
+    ) -> impl Iterator<Item = Self> {
+        let num = num_measured + num_further;
+        (0..num).map(move |number| {
+            if number * num_measured % num < num_measured {
+                Self::Measured
+            } else {
+                further
+            }
+        })
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -48,6 +92,7 @@ struct Polling {
 
 struct Client {
     stream: TcpStream,
+    role: Role,
     target: usize,
     phase: Phase,
     began: Instant,
@@ -68,6 +113,7 @@ struct Client {
 
 /// What has happened since the last [`Tally::clear`].
 pub(crate) struct Tally {
+    /// Of measured clients, as the latencies are.
     pub(crate) delivered: u64,
     pub(crate) acked: u64,
     /// From the sending of an event to its delivery or ack.
@@ -125,6 +171,8 @@ pub(crate) struct Fleet {
     events: Events,
     clients: Vec<Client>,
     num_ready: usize,
+    /// Whether there are others than measured ones.
+    is_mixed: bool,
     manner: Manner,
     /// What opens each delivery, up to its payload.
     delivery: Vec<u8>,
@@ -148,6 +196,7 @@ impl Fleet {
             events: Events::with_capacity(4096),
             clients: Vec::new(),
             num_ready: 0,
+            is_mixed: false,
             delivery: format!("42{namespace},[\"{}\",", manner.event).into_bytes(),
             ack: format!("43{namespace},").into_bytes(),
             manner,
@@ -173,13 +222,30 @@ impl Fleet {
 
     /// Connects `num` more clients, whose group is their number modulo `groups`.
     pub(crate) fn connect(&mut self, num: usize, groups: usize, patience: Duration) -> Result<()> {
-        let goal = self.num_ready + num;
-        let mut to_open = num;
+        self.connect_as(std::iter::repeat_n(Role::Measured, num), groups, patience)
+    }
+
+    /// Connects one more client of each of these roles, in this order.
+    pub(crate) fn connect_as(
+        &mut self,
+        roles: impl Iterator<Item = Role>,
+        groups: usize,
+        patience: Duration,
+    ) -> Result<()> {
+        let roles: Vec<_> = roles.collect();
+        let goal = self.num_ready + roles.len();
+        let mut to_open = roles.len();
         let deadline = Instant::now() + patience;
         while self.num_ready < goal {
             while to_open > 0 && (goal - to_open) - self.num_ready < CONNECTING_AT_ONCE {
                 let number = self.clients.len();
-                self.open(number % self.manner.targets.len(), number % groups.max(1))?;
+                let role = roles[roles.len() - to_open];
+                // Nobody expects anything of one that reads nothing.
+                let group = match role {
+                    Role::Measured | Role::Beside => number % groups.max(1),
+                    Role::Deaf => usize::MAX,
+                };
+                self.open(number % self.manner.targets.len(), group, role)?;
                 to_open -= 1;
             }
             self.turn(Some(Duration::from_millis(100)))?;
@@ -199,11 +265,16 @@ impl Fleet {
         Ok(())
     }
 
-    fn open(&mut self, target: usize, group: usize) -> Result<()> {
+    fn open(&mut self, target: usize, group: usize, role: Role) -> Result<()> {
         let addr = self.manner.targets[target];
         let number = self.clients.len();
         let began = Instant::now();
-        let mut stream = TcpStream::connect(addr).map_err(|err| format!("connect: {err}"))?;
+        let mut stream = match role {
+            Role::Measured => TcpStream::connect(addr),
+            Role::Beside | Role::Deaf => connect_further(addr, role),
+        }
+        .map_err(|err| format!("connect: {err}"))?;
+        self.is_mixed |= role != Role::Measured;
         self.poll
             .registry()
             .register(
@@ -228,6 +299,7 @@ impl Fleet {
         };
         self.clients.push(Client {
             stream,
+            role,
             target,
             phase: Phase::Opening,
             began,
@@ -252,7 +324,7 @@ impl Fleet {
             .polling
             .as_ref()
             .map(|polling| polling.sid.clone());
-        self.open(target, usize::MAX)?;
+        self.open(target, usize::MAX, Role::Measured)?;
         let mouth = &mut self.clients[number];
         mouth.phase = Phase::Ready;
         mouth.outbox.clear();
@@ -350,16 +422,38 @@ impl Fleet {
             other => other.map_err(|err| err.to_string())?,
         }
         let events = mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
-            let Token(number) = event.token();
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.receive(number)?;
+        if self.is_mixed {
+            // The measured ones first: that the others are read, too, is no latency of the server's.
+            let is_measured =
+                |number: usize, fleet: &Self| fleet.clients[number].role == Role::Measured;
+            for event in &events {
+                if is_measured(event.token().0, self) {
+                    self.handle(event)?;
+                }
             }
-            if event.is_writable() && !self.clients[number].outbox.is_empty() {
-                self.flush(number);
+            for event in &events {
+                if !is_measured(event.token().0, self) {
+                    self.handle(event)?;
+                }
+            }
+        } else {
+            for event in &events {
+                self.handle(event)?;
             }
         }
         self.events = events;
+        Ok(())
+    }
+
+    #[inline]
+    fn handle(&mut self, event: &Event) -> Result<()> {
+        let Token(number) = event.token();
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.receive(number)?;
+        }
+        if event.is_writable() && !self.clients[number].outbox.is_empty() {
+            self.flush(number);
+        }
         Ok(())
     }
 
@@ -488,6 +582,9 @@ impl Fleet {
         }
         client.received += 1;
         client.seq_sum += u64::from(seq);
+        if client.role != Role::Measured {
+            return;
+        }
         self.tally.delivered += 1;
         let latency = now.saturating_sub(sent);
         self.tally.latency.add(latency);
@@ -548,6 +645,11 @@ impl Fleet {
                 self.num_ready += 1;
                 let micros = client.began.elapsed().as_micros() as u64;
                 self.connect_time.add(micros);
+                if client.role == Role::Deaf {
+                    // Nothing that comes for it is so much as noticed from now on.
+                    let deregistered = self.poll.registry().deregister(&mut client.stream);
+                    deregistered.map_err(|err| err.to_string())?;
+                }
             }
         } else if packet.starts_with(b"44") {
             return Err(String::from_utf8_lossy(packet).into_owned());
@@ -578,11 +680,46 @@ impl Fleet {
             .count() as u64
     }
 
+    /// Returns how many bytes a broadcast is on a WebSocket.
+    pub(crate) fn delivery_bytes(&self) -> u64 {
+        wire::frame_len(self.delivery.len() + self.manner.payload + 1) as u64
+    }
+
+    /// Returns what the kernel holds for each deaf client to which the server still has a connection.
+    pub(crate) fn deaf_queues(&self) -> Result<Vec<Holding>> {
+        let failed = |err: std::io::Error| format!("the kernel's table of connections: {err}");
+        let table = queues::read().map_err(failed)?;
+        let deaf = self
+            .clients
+            .iter()
+            .filter(|client| client.role == Role::Deaf);
+        let holdings = deaf.map(|client| {
+            let local = client.stream.local_addr().map_err(failed)?;
+            Ok(table.holding(self.manner.targets[client.target], local))
+        });
+        holdings.filter_map(Result::transpose).collect()
+    }
+
     fn of_groups<'a>(&'a self, sent: &'a [u32]) -> impl Iterator<Item = (&'a Client, u32)> {
         self.clients
             .iter()
             .filter_map(|client| Some((client, *sent.get(client.group)?)))
     }
+}
+
+/// Connects one that is not measured. Its options must stand before the handshake, which tells the server of them.
+fn connect_further(addr: SocketAddr, role: Role) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_mss(ETHERNET_SEGMENT)?;
+    if role == Role::Deaf {
+        socket.set_recv_buffer_size(DEAF_RECEIVE_BYTES)?;
+    }
+    match socket.connect(&addr.into()) {
+        Err(err) if err.raw_os_error() != Some(IN_PROGRESS) => return Err(err),
+        _ => {}
+    }
+    Ok(TcpStream::from_std(socket.into()))
 }
 
 impl Polling {
@@ -603,5 +740,147 @@ impl Polling {
             return;
         }
         self.waits = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn roles_are_as_many_as_were_asked_for_and_evenly_spread() {
+        for (num_measured, num_further) in [(100, 1000), (1, 3), (7, 7), (100, 30), (5, 0)] {
+            let roles: Vec<_> = Role::spread(num_measured, num_further, Role::Deaf).collect();
+            let measured = |roles: &[Role]| {
+                let measured = roles.iter().filter(|role| **role == Role::Measured);
+                measured.count()
+            };
+            assert_eq!(roles.len(), num_measured + num_further);
+            assert_eq!(measured(&roles), num_measured);
+            assert_eq!(roles[0], Role::Measured);
+            for end in 1..=roles.len() {
+                let (num, even) = (measured(&roles[..end]), end * num_measured);
+                let off = (num * roles.len()).abs_diff(even);
+                assert!(off < roles.len(), "{num} of the first {end}");
+            }
+        }
+    }
+
+    /// Reads until `end` has come.
+    fn read_until(stream: &mut std::net::TcpStream, end: &[u8]) {
+        let mut read = Vec::new();
+        while !read.windows(end.len()).any(|part| part == end) {
+            let mut bytes = [0; 1024];
+            let len = stream.read(&mut bytes).unwrap();
+            assert!(len > 0);
+            read.extend_from_slice(&bytes[..len]);
+        }
+    }
+
+    /// A server's frame of a short text.
+    fn frame(text: &[u8]) -> Vec<u8> {
+        [&[0x80 | TEXT, text.len() as u8], text].concat()
+    }
+
+    /// A server that joins `num` clients, one after the other, and then sends these frames to each.
+    fn serve(listener: &TcpListener, num: usize, frames: &[u8]) -> Vec<std::net::TcpStream> {
+        let join = |_| {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_until(&mut stream, b"\r\n\r\n");
+            let accept = String::from_utf8_lossy(ACCEPT);
+            let head = format!("HTTP/1.1 101 Switching Protocols\r\n{accept}\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&frame(br#"0{"sid":"x"}"#)).unwrap();
+            read_until(&mut stream, b"40/events,");
+            stream
+                .write_all(&frame(br#"40/events,{"sid":"x"}"#))
+                .unwrap();
+            stream
+        };
+        let mut streams: Vec<_> = (0..num).map(join).collect();
+        for stream in &mut streams {
+            stream.write_all(frames).unwrap();
+        }
+        streams
+    }
+
+    const MEASURED: usize = 3;
+    const FURTHER: usize = 8;
+    const EVENTS: u32 = 5;
+
+    /// Connects measured clients and further ones to a server that sends some events to all. Returns them when whoever reads has
+    /// all of it, with the number of bytes that were sent to each.
+    fn fleet_beside(
+        further: Role,
+    ) -> (
+        Fleet,
+        usize,
+        std::thread::JoinHandle<Vec<std::net::TcpStream>>,
+    ) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let manner = Manner {
+            targets: vec![listener.local_addr().unwrap()],
+            namespace: "/events".to_owned(),
+            auth: String::new(),
+            polls: false,
+            event: "test-event".to_owned(),
+            payload: 64,
+        };
+        let mut frames = Vec::new();
+        for seq in 0..EVENTS {
+            let mut text = b"42/events,[\"test-event\",".to_vec();
+            wire::put_payload(&mut text, 64, seq, 0);
+            text.push(b']');
+            frames.extend(frame(&text));
+        }
+        let len = frames.len();
+        let server = std::thread::spawn(move || serve(&listener, MEASURED + FURTHER, &frames));
+        let mut fleet = Fleet::new(manner).unwrap();
+        let patience = Duration::from_secs(30);
+        let roles = Role::spread(MEASURED, FURTHER, further);
+        fleet.connect_as(roles, 1, patience).unwrap();
+        let deadline = Instant::now() + patience;
+        while fleet.count_missing(&[EVENTS]) > 0 {
+            assert!(Instant::now() < deadline, "not all has come");
+            fleet.turn(Some(Duration::from_millis(10))).unwrap();
+        }
+        (fleet, len, server)
+    }
+
+    #[test]
+    fn what_others_read_is_checked_but_not_measured() {
+        let (fleet, _, server) = fleet_beside(Role::Beside);
+        let _streams = server.join().unwrap();
+        assert_eq!(fleet.tally.delivered, MEASURED as u64 * u64::from(EVENTS));
+        assert_eq!((fleet.tally.strange, fleet.tally.ended), (0, 0));
+        let num = (MEASURED + FURTHER) as u64;
+        assert_eq!(fleet.count_missing(&[EVENTS + 1]), num);
+        assert_eq!(fleet.count_duplicates(&[EVENTS - 1]), num);
+        assert!(fleet.deaf_queues().unwrap().is_empty());
+    }
+
+    #[test]
+    fn who_is_deaf_reads_nothing_and_misses_nothing_and_is_told_apart_when_its_server_ends_it() {
+        let (fleet, len, server) = fleet_beside(Role::Deaf);
+        let mut streams = server.join().unwrap();
+        assert_eq!(fleet.tally.delivered, MEASURED as u64 * u64::from(EVENTS));
+        assert_eq!(fleet.count_missing(&[EVENTS + 1]), MEASURED as u64);
+        assert_eq!(len as u64, fleet.delivery_bytes() * u64::from(EVENTS));
+        let held = || -> Vec<_> {
+            let queues = fleet.deaf_queues().unwrap();
+            queues.iter().map(Holding::bytes).collect()
+        };
+        // A segment that is not acknowledged yet is at both ends.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while held() != [len as u64; FURTHER] {
+            assert!(Instant::now() < deadline, "{:?} for {len}", held());
+        }
+        streams.drain(..MEASURED);
+        while held().len() + MEASURED > FURTHER + 1 {
+            assert!(Instant::now() < deadline, "{} are left", held().len());
+        }
+        assert_eq!(fleet.tally.ended, 0);
     }
 }

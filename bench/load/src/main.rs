@@ -16,11 +16,14 @@
 //! | `--seconds`, `--warmup` | 5, 1 | measured, and before that unmeasured |
 //! | `--namespace`, `--token` | `/events`, none | what they join, and the token they bring |
 //! | `--transport` | `websocket` | or `polling` |
+//! | `--beside`, `--deaf` | 0 | steady over WebSocket, one of both: further clients whose latencies do not count; deaf ones never read once they have joined |
+//! | `--fill` | 64 | with these: KiB that each gets before the measured part; a deaf one, in the server, beyond what the kernel takes |
 
 mod args;
 mod fleet;
 mod histogram;
 mod process;
+mod queues;
 mod wire;
 mod workloads;
 

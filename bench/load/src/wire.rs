@@ -57,6 +57,16 @@ pub(crate) fn frame(bytes: &[u8], at: usize) -> Option<Frame> {
     })
 }
 
+/// Returns how long a server's frame with so many bytes is.
+pub(crate) fn frame_len(len: usize) -> usize {
+    let head = match len {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    };
+    head + len
+}
+
 /// A whole HTTP response.
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -155,6 +165,7 @@ mod tests {
             bytes[1] &= 0x7f;
             let whole = frame(&bytes, 0).unwrap();
             assert_eq!((whole.opcode, whole.payload), (TEXT, header..header + len));
+            assert_eq!(frame_len(len), bytes.len());
             assert!(frame(&bytes[..bytes.len() - 1], 0).is_none());
         }
     }

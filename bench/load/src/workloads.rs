@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     args::Args,
-    fleet::{Fleet, Manner},
+    fleet::{Fleet, Manner, Role},
     process, wire,
 };
 
@@ -28,12 +28,25 @@ const JOINS: usize = 40;
 /// How long a server has to notice who disconnected.
 const NOTICE: Duration = Duration::from_secs(1);
 
+/// How long a server may take until a connection that it has given up is closed.
+const FAREWELL: Duration = Duration::from_secs(4);
+
+/// Broadcasts that are on their way at once while queues are filled.
+const FILLING_AT_ONCE: u32 = 8;
+
+/// What the kernel takes at most for a client that reads nothing, if that is what it was told.
+const MOST_HELD: u64 = 1 << 20;
+
 struct Bench {
     fleet: Fleet,
     pids: Vec<u32>,
     /// Processes beside the servers, without which they would not be what they are: Redis.
     also: Vec<u32>,
     sockets: usize,
+    /// Clients beside them, and what they are there for, if such were asked for, be it none.
+    further: Option<(usize, Role)>,
+    /// Bytes for each of those before the measured part.
+    fill: u64,
     rate: f64,
     window: u32,
     seconds: Duration,
@@ -52,14 +65,32 @@ struct Mark {
     rss_kib: u64,
 }
 
+/// Returns how many further clients were asked for, and what they are there for.
+fn further(args: &Args) -> Result<Option<(usize, Role)>> {
+    let asked = |name| args.text(name).map(|_| args.get(name, 0)).transpose();
+    let (beside, deaf) = (asked("beside")?, asked("deaf")?);
+    if (beside.is_some() || deaf.is_some())
+        && (args.workload != "steady" || args.text("transport") == Some("polling"))
+    {
+        return Err("--beside and --deaf: steady over WebSocket only".to_owned());
+    }
+    match (beside, deaf) {
+        (Some(_), Some(_)) => Err("--beside and --deaf: one of both".to_owned()),
+        (Some(num), None) => Ok(Some((num, Role::Beside))),
+        (None, deaf) => Ok(deaf.map(|num| (num, Role::Deaf))),
+    }
+}
+
 /// Runs the workload that was asked for. Returns its figures as one line of JSON.
 pub(crate) fn run(args: &Args) -> Result<String> {
     let open_files = process::raise_open_files();
     let sockets = args.get("sockets", 1000)?;
-    if open_files < sockets as u64 + 64 {
+    let further = further(args)?;
+    let all = sockets + further.map_or(0, |(num, _)| num);
+    if open_files < all as u64 + 64 {
         return Err(format!(
-            "{open_files} open files are allowed and {sockets} sockets asked for: ulimit -n {}",
-            sockets + 64
+            "{open_files} open files are allowed and {all} sockets asked for: ulimit -n {}",
+            all + 64
         ));
     }
     let workload = args.workload.as_str();
@@ -96,6 +127,8 @@ pub(crate) fn run(args: &Args) -> Result<String> {
         pids: args.list("pids")?,
         also: args.list("also")?,
         sockets,
+        further,
+        fill: args.get("fill", 64)? * 1024,
         rate: args.get("rate", 20.0)?,
         window: args.get("window", 64)?,
         seconds: Duration::from_secs_f64(args.get("seconds", 5.0)?),
@@ -192,7 +225,9 @@ impl Bench {
     }
 
     fn join_all(&mut self) -> Result<()> {
-        self.fleet.connect(self.sockets, self.sent.len(), PATIENCE)
+        let (num, role) = self.further.unwrap_or((0, Role::Beside));
+        let roles = Role::spread(self.sockets, num, role);
+        self.fleet.connect_as(roles, self.sent.len(), PATIENCE)
     }
 
     /// Serves the clients until `done`, or until patience ends.
@@ -236,14 +271,91 @@ impl Bench {
     fn steady(&mut self) -> Result<Figures> {
         self.join_all()?;
         let speaker = self.speaker()?;
-        let event = move |bench: &mut Self| {
+        let mut event = move |bench: &mut Self| {
             bench
                 .fleet
                 .put_event(speaker, None, "test-event", "", bench.sent[0]);
             bench.sent[0] += 1;
             bench.fleet.flush(speaker);
         };
+        if let Some((num, role)) = self.further {
+            return self.beside(num, role, &mut event);
+        }
         self.at_rate(event)
+    }
+
+    /// What the measured clients notice of so many others, whose queues are filled first if they do not read.
+    fn beside(
+        &mut self,
+        num: usize,
+        role: Role,
+        event: &mut impl FnMut(&mut Self),
+    ) -> Result<Figures> {
+        let num_deaf = if role == Role::Deaf { num } else { 0 };
+        let joined_kib = self.mark()?.rss_kib;
+        let every = Duration::from_secs_f64(1.0 / self.rate);
+        self.send_for(self.warmup, every, event)?;
+        self.drain()?;
+        self.fill(num_deaf, event)?;
+        let (least, most) = self.unsent(num_deaf)?;
+        let sent_before = self.sent[0];
+        let mark = self.mark()?;
+        self.send_for(self.seconds, every, event)?;
+        self.drain()?;
+        let mut figures = self.report(&mark)?;
+        let due = (self.sent[0] - sent_before) as usize * (self.sockets + num);
+        if num_deaf > 0 {
+            self.serve_until(FAREWELL, |_| false)?;
+        }
+        let stayed = self.fleet.deaf_queues()?.len();
+        figures.extend([
+            ("due", due as f64),
+            ("further", num as f64),
+            ("deaf", num_deaf as f64),
+            ("deaf_stayed", stayed as f64),
+            ("unsent_least_kib", least as f64 / 1024.0),
+            ("unsent_most_kib", most as f64 / 1024.0),
+            ("rss_joined_kib", joined_kib as f64),
+        ]);
+        Ok(figures)
+    }
+
+    /// Sends until each deaf client has as much waiting in the server as was asked for; if there is none, until everyone got that much.
+    fn fill(&mut self, num_deaf: usize, event: &mut impl FnMut(&mut Self)) -> Result<()> {
+        let begin = self.sent[0];
+        loop {
+            let got = u64::from(self.sent[0] - begin) * self.fleet.delivery_bytes();
+            let waiting = match num_deaf {
+                0 => got,
+                _ => self.unsent(num_deaf)?.0,
+            };
+            if waiting >= self.fill {
+                return Ok(());
+            }
+            if got > self.fill + MOST_HELD {
+                return Err(format!(
+                    "{got} bytes were sent to each and {waiting} wait: the kernel holds more than it was to, or some have left"
+                ));
+            }
+            for _ in 0..FILLING_AT_ONCE {
+                event(self);
+            }
+            if !self.drain()? {
+                return Err("events were lost before anything was measured".to_owned());
+            }
+        }
+    }
+
+    /// Returns the least and the most of what a deaf client was sent and the kernel does not hold for it, in bytes: it waits in the
+    /// server, or the server has dropped it. One that has left has nothing waiting.
+    fn unsent(&self, num_deaf: usize) -> Result<(u64, u64)> {
+        let due = u64::from(self.sent[0]) * self.fleet.delivery_bytes();
+        let queues = self.fleet.deaf_queues()?;
+        let unsent = |held: u64| due.saturating_sub(held);
+        let all = || queues.iter().map(|queue| unsent(queue.bytes()));
+        let has_left = queues.len() < num_deaf;
+        let least = all().min().filter(|_| !has_left).unwrap_or(0);
+        Ok((least, all().max().unwrap_or(0)))
     }
 
     /// Who sends to all: client 0, or its second connection if it polls.
@@ -404,5 +516,34 @@ impl Bench {
             ("disconnect_ns", disconnect_ns),
         ]);
         Ok(figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(words: &str) -> Result<Option<(usize, Role)>> {
+        further(&Args::read(words.split(' ').map(str::to_owned))?)
+    }
+
+    #[test]
+    fn further_clients_are_of_one_kind_and_only_where_they_are_served() {
+        assert_eq!(asked("steady"), Ok(None));
+        assert_eq!(asked("flood --sockets 10"), Ok(None));
+        assert_eq!(asked("steady --deaf 7"), Ok(Some((7, Role::Deaf))));
+        assert_eq!(asked("steady --beside 9"), Ok(Some((9, Role::Beside))));
+        assert_eq!(asked("steady --beside 0"), Ok(Some((0, Role::Beside))));
+        for words in [
+            "steady --deaf 7 --beside 9",
+            "flood --deaf 7",
+            "growth --beside 7",
+            "steady --beside 7 --transport polling",
+            "steady --deaf -1",
+            "steady --deaf many",
+            "steady --deaf",
+        ] {
+            assert!(asked(words).is_err(), "{words}");
+        }
     }
 }
