@@ -1,6 +1,6 @@
 # `make bench` and `make bench-hops`, a part of the Makefile at the top; see README.md beside this file.
 #
-# Not a part of `make test`: the first takes most of an hour, and both want the machine for themselves.
+# Not a part of `make test`: the first takes about an hour, and both want the machine for themselves.
 BENCH_BUILD = $(CARGO_TARGET_DIR)/bench-build
 BENCH_PEERS = bench/peers/node/$(installed)
 

@@ -122,7 +122,11 @@ async function measure(workload, server) {
     const token = started.token ? ["--token", started.token] : [];
     const where = ["--targets", started.targets.join(","), "--pids", started.pids.join(",")];
     if (started.also.length) where.push("--also", started.also.join(","));
-    return { raw: await load([...(workloads[workload].loads?.[server] ?? workloads[workload].load), "--seconds", seconds, ...where, ...token]) };
+    const raw = await load([...(workloads[workload].loads?.[server] ?? workloads[workload].load), "--seconds", seconds, ...where, ...token]);
+    // What was measured may be something else than what was meant.
+    const flaw = workloads[workload].flaw?.(raw);
+    if (flaw) throw new Error(flaw);
+    return { raw };
   } finally {
     await started.stop();
   }

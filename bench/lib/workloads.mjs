@@ -27,6 +27,9 @@ const besideFigures = (raw) => ({
   ...(raw.deaf && { stayed: raw.deaf_stayed, unsent_kib: raw.unsent_least_kib }),
 });
 
+const whoStayed = (expected) => (raw) =>
+  raw.deaf_stayed === expected ? undefined : `${raw.deaf_stayed} of ${raw.deaf} deaf clients were still connected, and not ${expected}`;
+
 /** `beside`: what 100 clients notice of 1,000 others, who get the same. */
 const beside = (what, load, more = {}) => ({
   group: "beside",
@@ -142,10 +145,11 @@ export const workloads = {
   growth10000: growth(10_000, 2),
   beside_none: beside("alone", ["--beside", 0]),
   beside_readers: beside("beside 1,000 that read", ["--beside", BESIDE]),
-  beside_deaf: beside("beside 1,000 that do not read", ["--deaf", BESIDE]),
+  beside_deaf: beside("beside 1,000 that do not read", ["--deaf", BESIDE], { flaw: whoStayed(BESIDE) }),
   // What may wait is so little that all of them are thrown out at once, after a second or so.
   beside_overflow: beside("beside 1,000 that do not read and are thrown out meanwhile", ["--deaf", BESIDE, "--fill", 32], {
     servers: ["sockhop"],
+    flaw: whoStayed(0),
     env: { MAX_BACKLOG: 48 * 1024, MAX_HTTP_BUFFER_SIZE: 32 * 1024 },
   }),
 };

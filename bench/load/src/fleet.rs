@@ -36,6 +36,9 @@ const DEAF_RECEIVE_BYTES: usize = 4096;
 /// those of the loopback, which no server would ever fill and which a thousand clients cannot all have.
 const ETHERNET_SEGMENT: u32 = 1460;
 
+/// Bytes that the kernel, at both ends, takes at most for one that reads nothing more.
+pub(crate) const MOST_HELD: u64 = 1 << 20;
+
 /// What `connect` says of a socket that does not block.
 const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
@@ -766,6 +769,23 @@ mod tests {
                 assert!(off < roles.len(), "{num} of the first {end}");
             }
         }
+    }
+
+    #[test]
+    fn the_kernel_takes_little_for_who_is_deaf() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _deaf = connect_further(listener.local_addr().unwrap(), Role::Deaf).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut taken = 0;
+        let end = loop {
+            match stream.write(&[0; 1000]) {
+                Ok(len) => taken += len as u64,
+                Err(err) => break err.kind(),
+            }
+            assert!(taken <= MOST_HELD, "{taken}");
+        };
+        assert_eq!(end, ErrorKind::WouldBlock, "after {taken}");
     }
 
     /// Reads until `end` has come.

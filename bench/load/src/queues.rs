@@ -82,6 +82,7 @@ mod tests {
     use std::{
         io::Write,
         net::{TcpListener, TcpStream},
+        time::{Duration, Instant},
     };
 
     use super::*;
@@ -93,11 +94,16 @@ mod tests {
         let (mut stream, _) = listener.accept().unwrap();
         let ends = (listener.local_addr().unwrap(), client.local_addr().unwrap());
         stream.write_all(&[0; 1000]).unwrap();
-        let holding = || read().unwrap().holding(ends.0, ends.1);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let held = || {
+            assert!(Instant::now() < deadline);
+            let holding = read().unwrap().holding(ends.0, ends.1);
+            holding.as_ref().map(Holding::bytes)
+        };
         // Until it is acknowledged it is at both ends.
-        while holding().unwrap().bytes() != 1000 {}
+        while held() != Some(1000) {}
         drop(stream);
-        while holding().is_some() {}
+        while held().is_some() {}
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     args::Args,
-    fleet::{Fleet, Manner, Role},
+    fleet::{Fleet, MOST_HELD, Manner, Role},
     process, wire,
 };
 
@@ -33,9 +33,6 @@ const FAREWELL: Duration = Duration::from_secs(4);
 
 /// Broadcasts that are on their way at once while queues are filled.
 const FILLING_AT_ONCE: u32 = 8;
-
-/// What the kernel takes at most for a client that reads nothing, if that is what it was told.
-const MOST_HELD: u64 = 1 << 20;
 
 struct Bench {
     fleet: Fleet,
