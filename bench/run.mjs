@@ -131,7 +131,8 @@ async function measure(workload, server) {
 const plan = [];
 for (let rep = 0; rep < reps; rep++) {
   for (const workload of only) {
-    const able = which.filter((server) => !servers[server].lacks?.includes(workloads[workload].group ?? workload));
+    const group = workloads[workload].group ?? workload;
+    const able = which.filter((server) => !servers[server].lacks?.includes(group) && (servers[server].only?.includes(group) ?? true));
     // Each repetition begins with another server, so that none always has the same neighbour.
     able.forEach((_, i) => plan.push({ rep, workload, server: able[(i + rep) % able.length] }));
   }
