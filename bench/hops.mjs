@@ -252,8 +252,9 @@ const lines = ["| figure | way | median | of the first way | each |", "| --- | -
 for (const [name, ways] of figures) {
   const [base] = ways.values();
   for (const [way, values] of ways) {
-    const factor = (median(values) / median(base)).toFixed(2);
-    lines.push(`| ${name} | ${way} | ${median(values).toFixed(2)} | × ${factor} | ${values.map((value) => value.toFixed(2)).join(", ")} |`);
+    // Of next to nothing there is no multiple.
+    const factor = median(base) < 0.1 ? "" : `× ${(median(values) / median(base)).toFixed(2)}`;
+    lines.push(`| ${name} | ${way} | ${median(values).toFixed(2)} | ${factor} | ${values.map((value) => value.toFixed(2)).join(", ")} |`);
   }
 }
 const about = `${reps} repetitions, ${numPolls} polls, ${numUpgrades} upgrades one after the other, ${numHandshakes} handshakes, ${AT_A_TIME} at a time; `

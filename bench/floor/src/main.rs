@@ -223,10 +223,7 @@ impl Server {
         let streams = self.clients[from..].iter().flatten();
         let streams = streams.map(|client| client.stream.as_fd().try_clone_to_owned());
         let streams: Vec<OwnedFd> = streams.collect::<io::Result<_>>().expect("descriptors");
-        let mut streams: Vec<_> = streams
-            .into_iter()
-            .map(std::net::TcpStream::from)
-            .collect();
+        let mut streams: Vec<_> = streams.into_iter().map(std::net::TcpStream::from).collect();
         let (frames, waiting) = mpsc::channel::<Vec<u8>>();
         thread::spawn(move || {
             for frame in waiting {
