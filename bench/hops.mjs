@@ -4,6 +4,7 @@
 
 import { readFileSync, mkdirSync, writeFileSync } from "node:fs";
 import http from "node:http";
+import net from "node:net";
 import { cpus } from "node:os";
 import { join } from "node:path";
 
@@ -21,6 +22,7 @@ const reps = positive("BENCH_REPS", 5);
 const numPolls = positive("BENCH_POLLS", 1000);
 const numUpgrades = positive("BENCH_UPGRADES", 100);
 const numHandshakes = positive("BENCH_HANDSHAKES", 600);
+const numParked = positive("BENCH_PARKED", 1000);
 /** Handshakes that are under way at a time. */
 const AT_A_TIME = 16;
 
@@ -46,6 +48,38 @@ const cpuOf = (pids) => pids.reduce((sum, pid) => {
   const [user, system] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ").slice(11, 13).map(Number);
   return sum + (user + system) * 10;
 }, 0);
+
+/** Memory of a process, in KiB. */
+const memoryOf = (pid) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))[1]);
+
+/** What Redis has done so far: messages that were published, and KiB that went in and out. */
+function traffic(redis) {
+  return new Promise((resolve, reject) => {
+    const socket = net.connect(Number(new URL(redis.url).port), "127.0.0.1");
+    let text = "";
+    socket.on("error", reject).on("end", () => {
+      const number = (pattern) => Number(pattern.exec(text)?.[1] ?? 0);
+      resolve({
+        messages: number(/cmdstat_publish:calls=(\d+)/),
+        kib: (number(/total_net_input_bytes:(\d+)/) + number(/total_net_output_bytes:(\d+)/)) / 1024,
+      });
+    }).on("data", (chunk) => (text += chunk));
+    socket.write("INFO everything\r\nQUIT\r\n");
+  });
+}
+
+/** What `doIt` cost the servers and Redis, for each of `num`. */
+async function costOf(num, doIt) {
+  const [cpu, before] = [cpuOf(pids), await traffic(cluster.redis)];
+  const result = await doIt();
+  const after = await traffic(cluster.redis);
+  return {
+    result,
+    cpu: (cpuOf(pids) - cpu) / num,
+    messages: (after.messages - before.messages) / num,
+    kib: (after.kib - before.kib) / num,
+  };
+}
 
 // ---- polls ----------------------------------------------------------------------------------------------------------------
 
@@ -91,6 +125,22 @@ async function measurePolls(owner, hub, query) {
   return { post: latencies(posts), poll: latencies(polls) };
 }
 
+/** Polls that wait for something to come, one of each session: memory for each, where they came to and where the sessions are, in KiB. */
+async function measureParked(owner, hub, token) {
+  const sessions = [];
+  for (let n = 0; n < numParked; n += 1) sessions.push(await openPolling(owner, token));
+  const all = [...new Set([owner, hub])].map((server) => server.process.child.pid);
+  const before = all.map(memoryOf);
+  const polls = sessions.map((query) => request(hub, "GET", query).catch(() => ""));
+  // Once one more has been answered, those have arrived.
+  await request(hub, "POST", sessions[0], `42/events,1["echo",1]`);
+  await polls[0];
+  const grown = all.map((pid, at) => (memoryOf(pid) - before[at]) / numParked);
+  for (const query of sessions) await request(owner, "POST", query, "1").catch(() => "");
+  await Promise.all(polls);
+  return grown;
+}
+
 // ---- upgrades -----------------------------------------------------------------------------------------------------------
 
 /**
@@ -129,9 +179,8 @@ async function measureUpgrades(place, token) {
   return latencies(all);
 }
 
-async function measureHandshakes(place, token, servers) {
+async function measureHandshakes(place, token) {
   const scope = new Scope();
-  const before = cpuOf(servers);
   const since = performance.now();
   let left = numHandshakes;
   await Promise.all(Array.from({ length: AT_A_TIME }, async () => {
@@ -142,9 +191,8 @@ async function measureHandshakes(place, token, servers) {
     }
   }));
   const seconds = (performance.now() - since) / 1000;
-  const cpu = (cpuOf(servers) - before) / numHandshakes;
   await scope.end();
-  return { perSecond: numHandshakes / seconds, cpu };
+  return numHandshakes / seconds;
 }
 
 // ---- the run ------------------------------------------------------------------------------------------------------------
@@ -171,11 +219,17 @@ for (let rep = 0; rep < reps; rep += 1) {
   // A fresh one: nobody polls it for its heartbeat meanwhile.
   const query = await openPolling(owner, token);
   for (const [way, hub] of [["at its owner", owner], ["relayed", other]]) {
-    const { post, poll } = await measurePolls(owner, hub, query);
+    const { result: { post, poll }, cpu, messages, kib } = await costOf(numPolls, () => measurePolls(owner, hub, query));
     for (const [name, { p50, p99 }] of [["poll", poll], ["POST", post]]) {
       note(`${name}, p50 (ms)`, way, p50);
       note(`${name}, p99 (ms)`, way, p99);
     }
+    note("CPU of the servers and Redis for a POST and its poll (ms)", way, cpu);
+    note("messages by Redis for a POST and its poll", way, messages);
+    note("KiB in and out of Redis for a POST and its poll", way, kib);
+    const [here, there] = await measureParked(owner, hub, token);
+    note("memory of a poll that waits (KiB)", `${way}: there`, here);
+    if (there !== undefined) note("memory of a poll that waits (KiB)", `${way}: where it came to`, there);
   }
   for (const [way, policy] of [["at its owner", "sticky"], ["moves", "adversarial"]]) {
     const { p50, p99 } = await measureUpgrades(places[policy], token);
@@ -183,9 +237,11 @@ for (let rep = 0; rep < reps; rep += 1) {
     note("`5` to first packet, p99 (ms)", way, p99);
   }
   for (const policy of ["sticky", "round-robin", "adversarial"]) {
-    const { perSecond, cpu } = await measureHandshakes(places[policy], token, pids);
+    const { result: perSecond, cpu, messages, kib } = await costOf(numHandshakes, () => measureHandshakes(places[policy], token));
     note("handshakes per second", policy, perSecond);
     note("CPU of the servers and Redis for a handshake (ms)", policy, cpu);
+    note("messages by Redis for a handshake", policy, messages);
+    note("KiB in and out of Redis for a handshake", policy, kib);
   }
   await request(owner, "POST", query, "1");
   console.log(`repetition ${rep + 1} of ${reps} is done`);
@@ -196,8 +252,9 @@ const lines = ["| figure | way | median | of the first way | each |", "| --- | -
 for (const [name, ways] of figures) {
   const [base] = ways.values();
   for (const [way, values] of ways) {
-    const factor = (median(values) / median(base)).toFixed(2);
-    lines.push(`| ${name} | ${way} | ${median(values).toFixed(2)} | × ${factor} | ${values.map((value) => value.toFixed(2)).join(", ")} |`);
+    // Of next to nothing there is no multiple.
+    const factor = median(base) < 0.1 ? "" : `× ${(median(values) / median(base)).toFixed(2)}`;
+    lines.push(`| ${name} | ${way} | ${median(values).toFixed(2)} | ${factor} | ${values.map((value) => value.toFixed(2)).join(", ")} |`);
   }
 }
 const about = `${reps} repetitions, ${numPolls} polls, ${numUpgrades} upgrades one after the other, ${numHandshakes} handshakes, ${AT_A_TIME} at a time; `

@@ -135,8 +135,9 @@ async function measure(workload, server) {
 const plan = [];
 for (let rep = 0; rep < reps; rep++) {
   for (const workload of only) {
-    const { group = workload, servers: only_at = Object.keys(servers) } = workloads[workload];
-    const able = which.filter((server) => only_at.includes(server) && !servers[server].lacks?.includes(group));
+    const { group = workload, servers: meant } = workloads[workload];
+    const isAble = ({ lacks, only }) => !lacks?.includes(group) && (only?.includes(group) ?? true);
+    const able = which.filter((server) => isAble(servers[server]) && (meant?.includes(server) ?? true));
     // Each repetition begins with another server, so that none always has the same neighbour.
     able.forEach((_, i) => plan.push({ rep, workload, server: able[(i + rep) % able.length] }));
   }

@@ -5,7 +5,7 @@ import { servers } from "./servers.mjs";
 import { figureTitles, isGreaterBetter, workloads } from "./workloads.mjs";
 
 const CHARTED = ["cpu_us", "per_second", "kib"];
-const colours = { floor: "#9aa0a6", sockhop: "#d9480f", "node-ws": "#2b8a3e", "node-uws": "#74b816", socketioxide: "#1971c2" };
+const colours = { floor: "#9aa0a6", "floor-two": "#c4c8cc", sockhop: "#d9480f", "node-ws": "#2b8a3e", "node-uws": "#74b816", socketioxide: "#1971c2" };
 
 const WIDTH = 480;
 const LABEL = 150;

@@ -24,9 +24,10 @@ const hub = (workload) => [hasRooms(workload) ? paths.rooms : paths.hub];
 const node = (engine) => () => [process.execPath, join(bench, "peers/node/server.mjs"), engine];
 const built = (name) => () => [join(paths.built, "release", name)];
 
-/** What can be measured, in the order of the tables. */
+/** What can be measured, in the order of the tables: in all workloads but those that it lacks, or only in some. */
 export const servers = {
   floor: { title: "floor: one send per delivery", command: built("floor"), lacks: ["polling", "cluster", "beside"] },
+  "floor-two": { title: "floor of two threads", command: () => [...built("floor")(), "--two"], only: ["steady"] },
   sockhop: { title: "Sockhop", command: hub, isHub: true },
   "node-ws": { title: "Node socket.io, ws", command: node("ws"), lacks: ["growth"] },
   "node-uws": { title: "Node socket.io, µWebSockets", command: node("uws") },

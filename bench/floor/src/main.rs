@@ -1,5 +1,8 @@
 //! `floor`: what the kernel alone costs. One thread, one epoll, one `send` for each delivery, and nothing else.
 //!
+//! `floor --two`: the same, save that a second thread sends half of each broadcast to all: what a server pays for the use of two cores,
+//! whatever it is. The kernel looks a file up at a higher price in a process of several threads, and the two disturb each other.
+//!
 //! It answers every handshake, and the events of the workloads, with bytes made beforehand; it checks nothing, allocates next to
 //! nothing and sends no pings. No Socket.IO server can be cheaper that writes each delivery by itself; one that writes several at
 //! once can.
@@ -8,6 +11,9 @@ use std::{
     collections::HashMap,
     io::{self, ErrorKind, Read, Write},
     mem,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::mpsc,
+    thread,
 };
 
 use mio::{
@@ -33,12 +39,21 @@ struct Client {
     outbox: Vec<u8>,
 }
 
+/// The second thread, which begins with the first broadcast: who is there by then stays to the end.
+struct Second {
+    frames: mpsc::Sender<Vec<u8>>,
+    /// Clients from this one on are its.
+    from: usize,
+}
+
 struct Server {
     poll: Poll,
     clients: Vec<Option<Client>>,
     rooms: HashMap<Vec<u8>, Vec<usize>>,
     scratch: Vec<u8>,
     frame: Vec<u8>,
+    is_for_two: bool,
+    second: Option<Second>,
 }
 
 fn main() -> io::Result<()> {
@@ -59,6 +74,8 @@ fn main() -> io::Result<()> {
         rooms: HashMap::new(),
         scratch: vec![0; 256 * 1024],
         frame: Vec::new(),
+        is_for_two: std::env::args().any(|arg| arg == "--two"),
+        second: None,
     };
     let mut events = Events::with_capacity(4096);
     loop {
@@ -185,10 +202,38 @@ impl Server {
                 self.rooms.insert(room.to_vec(), members);
             } else {
                 put_frame(&mut frame, packet);
-                (0..self.clients.len()).for_each(|client| self.send(client, &frame));
+                if self.is_for_two && self.second.is_none() {
+                    self.second = Some(self.share());
+                }
+                let mut num_own = self.clients.len();
+                if let Some(Second { frames, from }) = &self.second {
+                    num_own = *from;
+                    // It lives as long as this one.
+                    _ = frames.send(frame.clone());
+                }
+                (0..num_own).for_each(|client| self.send(client, &frame));
             }
         }
         self.frame = frame;
+    }
+
+    /// Hands half of the clients' streams to a second thread, as far as broadcasts go.
+    fn share(&self) -> Second {
+        let from = self.clients.len() / 2;
+        let streams = self.clients[from..].iter().flatten();
+        let streams = streams.map(|client| client.stream.as_fd().try_clone_to_owned());
+        let streams: Vec<OwnedFd> = streams.collect::<io::Result<_>>().expect("descriptors");
+        let mut streams: Vec<_> = streams.into_iter().map(std::net::TcpStream::from).collect();
+        let (frames, waiting) = mpsc::channel::<Vec<u8>>();
+        thread::spawn(move || {
+            for frame in waiting {
+                for stream in &mut streams {
+                    // At a steady rate the kernel takes it all. If it did not, the load program would miss it.
+                    _ = stream.write(&frame);
+                }
+            }
+        });
+        Second { frames, from }
     }
 
     /// One `send`; what the kernel does not take waits until it does.
