@@ -19,7 +19,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     close::CloseFrame,
@@ -176,10 +176,11 @@ impl Connection {
             let written = match outbox.lone() {
                 // The kernel does less for a plain `send`, and so do we.
                 Some(bytes) => self.io.try_write(bytes),
-                None => {
+                // Of a client that reads nothing it is known already that the kernel takes no more.
+                None => self.io.try_io(Interest::WRITABLE, || Ok(())).and_then(|()| {
                     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                     self.io.try_write_vectored(outbox.fill_slices(&mut slices))
-                }
+                }),
             };
             match written {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
