@@ -674,6 +674,29 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_message_that_comes_alone_has_reached_all_before_the_next_does() {
+        let test = async {
+            let probes: Vec<_> = (0..3 * MAX_SAYS).map(|_| Probe::open()).collect();
+            let mut all = FanOut::default();
+            for probe in probes.iter().rev() {
+                all.add(&probe.address(), JoinId(1));
+            }
+            all.send(&plain(), None);
+            let reached = probes[0].inbox.mark();
+            let (first, last) = (&probes[0], &probes[3 * MAX_SAYS - 1]);
+            assert_eq!(first.next().await.join, JoinId(1));
+            assert!(last.is_empty(), "other tasks get their turn");
+            assert!(!first.inbox.has_reached(reached));
+            last.address().do_send(mark(2));
+            assert_eq!(last.next().await.join, JoinId(1));
+            assert!(first.inbox.has_reached(reached));
+            assert_eq!(last.next().await.join, JoinId(2));
+        };
+        // A task beside the depot's.
+        actix_rt::spawn(test).await.unwrap();
+    }
+
+    #[actix::test]
     async fn what_is_sent_to_one_that_ended_reaches_nobody_who_came_after_it() {
         let first = Probe::open();
         let to_first = first.address();

@@ -57,7 +57,8 @@ pub enum ReceiveError {
 /// Writes whole frames before which nothing waits. Returns how many bytes the kernel took; why not all, [`Connection::poll_flush`] finds
 /// out.
 ///
-/// The reactor is not asked first whether the stream is writable: it nearly always is.
+/// The reactor is not asked first whether the stream is writable: it nearly always is. A peer that is gone is an error, and no signal, as
+/// in every Rust program.
 pub fn write_now(stream: &TcpStream, frames: &[u8]) -> usize {
     SockRef::from(stream).send(frames).unwrap_or(0)
 }
@@ -176,11 +177,7 @@ impl Connection {
             let written = match outbox.lone() {
                 // The kernel does less for a plain `send`, and so do we.
                 Some(bytes) => self.io.try_write(bytes),
-                // Of a client that reads nothing it is known already that the kernel takes no more.
-                None => self.io.try_io(Interest::WRITABLE, || Ok(())).and_then(|()| {
-                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                    self.io.try_write_vectored(outbox.fill_slices(&mut slices))
-                }),
+                None => self.write_several(outbox),
             };
             match written {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -192,6 +189,13 @@ impl Connection {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn write_several(&self, outbox: &Outbox) -> io::Result<usize> {
+        // Of a client that reads nothing it is known already that the kernel takes no more: then nothing need be gathered.
+        self.io.try_io(Interest::WRITABLE, || Ok(()))?;
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        self.io.try_write_vectored(outbox.fill_slices(&mut slices))
     }
 
     /// Sends what waits and a close frame, then gives the peer some time to end the stream.
