@@ -55,6 +55,15 @@ function thaw(hub) {
   hub.proxy.cut();
 }
 
+/** Thaws it, and lets clients come to it when a balancer would that looks at `/readyz`: once it has Redis again. */
+async function backOnceReady(cluster, hub) {
+  const numConnected = () => hub.log.match(/Redis at \S+ connected/g)?.length ?? 0;
+  const before = numConnected();
+  thaw(hub);
+  await eventually(async () => numConnected() > before && (await hub.readyz()).ready, () => `an instance that has Redis again: ${hub.log}`);
+  cluster.balancer.add(hub);
+}
+
 const start = (t) => Cluster.start(t, ENV, { proxied: true });
 
 function visit(t, cluster, token, options = {}) {
@@ -159,10 +168,7 @@ const FAULTS = [
     name: 'hears nothing from Redis, nor is heard, for two seconds, when',
     fault(cluster, hub) {
       cluster.balancer.remove(hub);
-      setTimeout(() => {
-        thaw(hub);
-        cluster.balancer.add(hub);
-      }, 2000).unref();
+      setTimeout(() => backOnceReady(cluster, hub).catch(() => {}), 2000).unref();
       return freeze(hub);
     },
   },
