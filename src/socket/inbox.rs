@@ -3,7 +3,7 @@
 //! A message for many sockets crosses to their arbiter once, whatever their number: that is one wake-up of its thread and one
 //! allocation, where a mailbox for each would be a thousand. There the arbiter's `Depot` hands out what has come, lot by lot, and
 //! when each socket of a lot has all that is for it, each has its say once: it writes, in one go, without a turn of its task.
-//! A message that is a lot by itself does not even wake the sockets that lent their [`Lane`]: it is written past them.
+//! A message that is a lot by itself does not even wake the sockets that lent their lane: it is written past them.
 //! All that is sent to one socket goes this way, so it keeps its order.
 //!
 //! Only carries; what a message means is the socket's. The next lot is handed out when all of the last one have had their say, and
