@@ -125,7 +125,7 @@ async function measurePolls(owner, hub, query) {
   return { post: latencies(posts), poll: latencies(polls) };
 }
 
-/** Polls that wait for something to come, one of each session: memory for each, where they came to and where the sessions are, in KiB. */
+/** Polls that wait for something to come, one of each session: memory for each, where the sessions are and, if that is elsewhere, where they came to, in KiB. */
 async function measureParked(owner, hub, token) {
   const sessions = [];
   for (let n = 0; n < numParked; n += 1) sessions.push(await openPolling(owner, token));

@@ -56,7 +56,7 @@ impl<'s> Whose<'s> {
     pub(super) fn fact(&self, query: &Query) -> SessionFact {
         match self {
             Self::New => SessionFact::None,
-            Self::Own(session) => SessionFact::On(session.transport(), session.revision),
+            Self::Own(session) => session.fact(),
             // What is to be judged by the session, its owner judges.
             Self::Elsewhere(..) => SessionFact::On(TransportName::Polling, query.dialect.revision),
             Self::Moved(revision) => SessionFact::On(TransportName::WebSocket, *revision),

@@ -221,7 +221,7 @@ impl Host {
         let sid = Sid::parse(sid).ok_or_else(|| error(unknown))?;
         let session = services.sessions.get(&sid);
         let fact = match &session {
-            Some(session) => SessionFact::On(session.transport(), session.revision),
+            Some(session) => session.fact(),
             None => match self.revision_of_moved(&sid) {
                 Some(revision) => SessionFact::On(TransportName::WebSocket, revision),
                 None => SessionFact::Unknown,

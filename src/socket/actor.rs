@@ -477,7 +477,6 @@ impl Socket {
         }
     }
 
-    /// Writes what came, and lets the task do the rest if there is more to do.
     /// Lends the depot the way past this socket, or takes it back. After all that may have changed whether anything waits for the client.
     fn lend(&self) {
         self.inbox.lend(self.lane());
@@ -500,6 +499,7 @@ impl Socket {
         })
     }
 
+    /// Writes what came, and lets the task do the rest if there is more to do.
     fn say(&mut self) {
         let waker = self.waker.take();
         let waker_or_none = waker.as_ref().unwrap_or(Waker::noop());

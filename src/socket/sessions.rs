@@ -15,7 +15,11 @@ use actix::Addr;
 use tokio::sync::watch;
 
 use super::{actor::SocketActor, inbox::InboxRef, slots::Slot};
-use crate::engine_io::{dialect::Revision, handshake::TransportName, sid::Sid};
+use crate::engine_io::{
+    dialect::Revision,
+    handshake::{SessionFact, TransportName},
+    sid::Sid,
+};
 
 /// A session, as the HTTP layer sees it.
 #[derive(Debug)]
@@ -39,6 +43,11 @@ impl Session {
         } else {
             TransportName::Polling
         }
+    }
+
+    /// Returns what a request for it is to be judged by.
+    pub fn fact(&self) -> SessionFact {
+        SessionFact::On(self.transport(), self.revision)
     }
 
     /// Notes a finished upgrade, here or at the instance that the session moves to. Only the session's actor calls it.
