@@ -89,6 +89,21 @@ impl Server {
         readyz["limits"][limit].as_u64().unwrap()
     }
 
+    /// Lets these come to their end, all at once, while another client is served.
+    async fn outlives(&self, attacks: impl Iterator<Item: Future>) {
+        let attacks = join_all(attacks);
+        let mut other = self.join().await;
+        let serving = async {
+            for _ in 0..100 {
+                assert_eq!(ask(&mut other, r#"["echo",1]"#).await, "[1]");
+            }
+        };
+        let both = async { tokio::join!(attacks, serving) };
+        let patience = PATIENCE * scale() as u32;
+        let ended = tokio::time::timeout(patience, both).await;
+        assert!(ended.is_ok(), "not within {patience:?}: the end of all");
+    }
+
     fn memory(&self) -> usize {
         self.program.memory_mib() as usize * MIB
     }
@@ -287,18 +302,7 @@ async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
             while stream.write_all(&echo).await.is_ok() {}
         },
     );
-    let attacks = join_all(attacks);
-    let mut other = server.join().await;
-    let serving = async {
-        for _ in 0..100 {
-            assert_eq!(ask(&mut other, r#"["echo",1]"#).await, "[1]");
-        }
-    };
-    let both = async { tokio::join!(attacks, serving) };
-    let patience = PATIENCE * scale() as u32;
-    let ended = tokio::time::timeout(patience, both).await;
-    assert!(ended.is_ok(), "not within {patience:?}: the end of all");
-    drop(other);
+    server.outlives(attacks).await;
     server.assert_empty().await;
     // Nothing is shared here. A client is not read from while half of its backlog waits; the rest is for one portion of the
     // stream, what is in work, and what waits for its handlers.
@@ -392,18 +396,7 @@ async fn events_for_handlers_that_are_slow_wait_where_they_are_counted() {
         // Until it was held back for so long that it is taken for gone.
         while stream.write_all(&event).await.is_ok() {}
     });
-    let attacks = join_all(attacks);
-    let mut other = server.join().await;
-    let serving = async {
-        for _ in 0..100 {
-            assert_eq!(ask(&mut other, r#"["echo",1]"#).await, "[1]");
-        }
-    };
-    let both = async { tokio::join!(attacks, serving) };
-    let patience = PATIENCE * scale() as u32;
-    let ended = tokio::time::timeout(patience, both).await;
-    assert!(ended.is_ok(), "not within {patience:?}: the end of all");
-    drop(other);
+    server.outlives(attacks).await;
     await_connections(addr, 0).await;
     // A megabyte of events, the one that went beyond it, the one that runs, and the one that is being received.
     let bound = num_clients * (PER_SESSION + MIB + 3 * 256 * KIB) + BUSY;
