@@ -92,7 +92,7 @@ impl Opened {
     }
 
     fn args(&self, text: Cow<'_, str>) -> Result<Args, DecodeError> {
-        if json::depth(&text) > MAX_DEPTH {
+        if json::is_deeper(&text, MAX_DEPTH) {
             return Err(msgpack::DecodeError::TooDeep { max: MAX_DEPTH }.into());
         }
         if self.attachments.is_empty() {
@@ -210,7 +210,7 @@ pub(super) fn check_event(args: &Args) -> Result<&str, EncodeError> {
 }
 
 fn check(args: &Args) -> Result<object::Elements<'_>, EncodeError> {
-    if json::depth(args.json()) > MAX_DEPTH {
+    if json::is_deeper(args.json(), MAX_DEPTH) {
         return Err(msgpack::EncodeError::TooDeep.into());
     }
     object::elements(args.json(), 1).ok_or(EncodeError::MessagePack(msgpack::EncodeError::Json {

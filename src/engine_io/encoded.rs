@@ -58,30 +58,43 @@ pub struct PollingBody {
 impl Encoded {
     /// Encodes a text packet (its type digit included) and the binary messages that follow it.
     pub fn new(text: &str, attachments: &[Bytes]) -> Arc<Self> {
-        Self::build(Some(text), attachments)
+        Self::build(&[text], attachments)
+    }
+
+    /// As [`Self::new`], of a text in several parts, so that a long one need not be copied to put something before it.
+    pub fn of_parts(text: &[&str], attachments: &[Bytes]) -> Arc<Self> {
+        Self::build(text, attachments)
     }
 
     /// Encodes a binary message that stands alone.
     pub fn binary(bytes: &Bytes) -> Arc<Self> {
-        Self::build(None, std::slice::from_ref(bytes))
+        Self::build(&[], std::slice::from_ref(bytes))
     }
 
-    fn build(text: Option<&str>, attachments: &[Bytes]) -> Arc<Self> {
+    /// Without any part there is no text packet.
+    fn build(text: &[&str], attachments: &[Bytes]) -> Arc<Self> {
+        let text_len = text.iter().map(|part| part.len()).sum::<usize>();
         let capacity = frame::MAX_SERVER_HEADER_BYTES
-            + text.map_or(0, str::len)
+            + text_len
             + attachments
                 .iter()
                 .map(|a| frame::MAX_SERVER_HEADER_BYTES + a.len())
                 .sum::<usize>();
         let mut frames = BytesMut::with_capacity(capacity);
-        let mut put = |opcode, payload: &[u8]| {
-            frame::put_header(&mut frames, opcode, payload.len());
+        let text = (!text.is_empty()).then(|| {
+            frame::put_header(&mut frames, Opcode::Text, text_len);
             let start = frames.len();
-            frames.put_slice(payload);
+            text.iter()
+                .for_each(|part| frames.put_slice(part.as_bytes()));
+            start..frames.len()
+        });
+        let mut put = |attachment: &Bytes| {
+            frame::put_header(&mut frames, Opcode::Binary, attachment.len());
+            let start = frames.len();
+            frames.put_slice(attachment);
             start..frames.len()
         };
-        let text = text.map(|text| put(Opcode::Text, text.as_bytes()));
-        let attachments = attachments.iter().map(|a| put(Opcode::Binary, a)).collect();
+        let attachments = attachments.iter().map(&mut put).collect();
         Arc::new(Self {
             frames: frames.freeze(),
             text,

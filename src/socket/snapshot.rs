@@ -244,7 +244,7 @@ fn raw_value(text: Option<&str>) -> Option<Box<RawValue>> {
     let Some(text) = text else {
         return Some(empty_object());
     };
-    let is_shallow = json::depth(text) <= MAX_DEPTH;
+    let is_shallow = !json::is_deeper(text, MAX_DEPTH);
     is_shallow
         .then(|| RawValue::from_string(text.to_owned()).ok())
         .flatten()

@@ -41,7 +41,7 @@ impl Args {
                 let end = first.as_ptr() as usize - self.json.as_ptr() as usize + first.len();
                 let tail = self.json.get(end..).unwrap_or("]").trim_start();
                 let tail = tail.strip_prefix(',').unwrap_or(tail);
-                ByteString::from(format!("[{tail}"))
+                ByteString::from(["[", tail].concat())
             },
         );
         Self {
@@ -71,7 +71,7 @@ impl Args {
 
     /// Returns the text of the first element: of an event, its name.
     pub fn first(&self) -> Option<&str> {
-        json::check_array(&self.json).ok()?.first
+        json::first_element(&self.json)
     }
 
     /// Adds the attachments that arrived behind the text.

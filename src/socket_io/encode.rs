@@ -20,10 +20,12 @@ use super::{
 use crate::engine_io::encoded::Encoded;
 pub use crate::msgpack::EncodeError;
 
+/// Room for what stands before the JSON text beside the namespace: type, attachment count and ack id.
+const MAX_NUMBERS_LEN: usize = 32;
+
 /// Writes type, attachment count and namespace: what stands before the ack id.
 fn head(plain: char, binary: char, namespace: &Namespace, args: Option<&Args>) -> String {
-    let json_len = args.map_or(0, |args| args.json().len());
-    let mut text = String::with_capacity(32 + namespace.as_str().len() + json_len);
+    let mut text = String::with_capacity(MAX_NUMBERS_LEN + namespace.as_str().len());
     text.push('4');
     match args.map_or(0, |args| args.attachments().len()) {
         0 => text.push(plain),
@@ -35,6 +37,10 @@ fn head(plain: char, binary: char, namespace: &Namespace, args: Option<&Args>) -
         text.push(',');
     }
     text
+}
+
+fn put_ack_id(head: &mut String, AckId(id): AckId) {
+    head.push_str(itoa::Buffer::new().format(id));
 }
 
 /// Puts a message of one packet together that cannot fail: all its texts came in messages or from an application.
@@ -56,12 +62,11 @@ pub fn event(
         let packet = msgpack_packet::event(namespace, ack, args)?;
         return Ok(Encoded::binary(&packet));
     }
-    let mut text = head('2', '5', namespace, Some(args));
-    if let Some(AckId(id)) = ack {
-        _ = write!(text, "{id}");
+    let mut head = head('2', '5', namespace, Some(args));
+    if let Some(id) = ack {
+        put_ack_id(&mut head, id);
     }
-    text.push_str(args.json());
-    Ok(Encoded::new(&text, args.attachments()))
+    Ok(Encoded::of_parts(&[&head, args.json()], args.attachments()))
 }
 
 /// Encodes an event without ack id, with an offset behind its arguments; see [`super::recovery`].
@@ -96,10 +101,9 @@ pub fn ack(
         let packet = msgpack_packet::ack(namespace, id, args)?;
         return Ok(Encoded::binary(&packet));
     }
-    let mut text = head('3', '6', namespace, Some(args));
-    _ = write!(text, "{}", id.0);
-    text.push_str(args.json());
-    Ok(Encoded::new(&text, args.attachments()))
+    let mut head = head('3', '6', namespace, Some(args));
+    put_ack_id(&mut head, id);
+    Ok(Encoded::of_parts(&[&head, args.json()], args.attachments()))
 }
 
 /// Encodes the admission to a namespace; `pid`, if the client may come back to its state.

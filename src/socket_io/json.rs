@@ -24,8 +24,14 @@ pub enum JsonError {
     TooDeep,
 }
 
-/// Returns how deep arrays and objects nest in valid JSON text.
-pub fn depth(text: &str) -> usize {
+/// Returns whether arrays and objects nest deeper than `max` in valid JSON text.
+pub fn is_deeper(text: &str, max: usize) -> bool {
+    // Few brackets cannot nest deep, wherever they stand; to count them takes a tenth of the time.
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{'));
+    brackets.count() > max && depth(text) > max
+}
+
+fn depth(text: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
         if in_string {
@@ -51,7 +57,7 @@ pub fn depth(text: &str) -> usize {
 }
 
 fn check_depth(text: &str) -> Result<(), JsonError> {
-    if depth(text) > MAX_DEPTH {
+    if is_deeper(text, MAX_DEPTH) {
         Err(JsonError::TooDeep)
     } else {
         Ok(())
@@ -107,6 +113,13 @@ pub fn check_array(text: &str) -> Result<Array<'_>, JsonError> {
     let array = serde_json::from_str(text).or(Err(JsonError::Invalid))?;
     check_depth(text)?;
     Ok(array)
+}
+
+/// Returns the text of the first element of a valid JSON array, or `None` if it is empty. What stands behind it is not looked at.
+pub fn first_element(array: &str) -> Option<&str> {
+    let elements = array.trim_start().strip_prefix('[')?;
+    let mut elements = serde_json::Deserializer::from_str(elements).into_iter::<&RawValue>();
+    Some(elements.next()?.ok()?.get())
 }
 
 /// One object of the form `{"_placeholder":true,"num":…}`.
@@ -241,6 +254,22 @@ mod tests {
         }
         assert_eq!(check_array(r#"[ "a" , 1 ]"#).unwrap().first, Some(r#""a""#));
         assert_eq!(check_array("[]").unwrap().first, None);
+    }
+
+    #[test]
+    fn the_first_element_is_found_without_the_others() {
+        for (array, first) in [
+            (" [ ] ", None),
+            (r#" [ "a,\"]" , 1 ] "#, Some(r#""a,\"]""#)),
+            ("[5.0,6]", Some("5.0")),
+            ("[-1e400]", Some("-1e400")),
+            ("[null ,1]", Some("null")),
+            (r#"[[1,{"a":[]}],2]"#, Some(r#"[1,{"a":[]}]"#)),
+            (r#"[{"a":[2]}]"#, Some(r#"{"a":[2]}"#)),
+        ] {
+            assert_eq!(first_element(array), first, "{array}");
+            assert_eq!(check_array(array).unwrap().first, first, "{array}");
+        }
     }
 
     #[test]
