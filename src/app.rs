@@ -49,11 +49,8 @@ use crate::{
         server,
     },
     hub::{
-        self,
-        actor::{ConnectBridge, Hub},
-        hub_ref::HubRef,
-        interest::Interest,
-        room_table::RoomTable,
+        self, hub_ref::HubRef, interest::Interest, messages::ConnectBridge, room_table::RoomTable,
+        state::State,
     },
     peers::{PeerList, Peers},
     redis_bridge::{self, Audience, HubDoor, Listener, RedisBridge},
@@ -431,7 +428,7 @@ fn start_hub(
     let mut started = None;
     ServerSide::create(|ctx| {
         let server_side = ctx.address().recipient();
-        let (mut hub, interest) = Hub::new(parser, Arc::clone(ack_ids), server_side);
+        let (mut hub, interest) = State::new(parser, Arc::clone(ack_ids), server_side);
         hub.limit(max_rooms, counters);
         if let Some(recovery) = recovery {
             hub.recover(recovery);
@@ -439,7 +436,7 @@ fn start_hub(
         if let Some(rooms) = rooms {
             hub.list_rooms_in(rooms);
         }
-        let hub = HubRef::from(Hub::start_in_arbiter(&arbiter.handle(), |_| hub));
+        let hub = HubRef::start(hub, &arbiter.handle());
         started = Some((hub.clone(), interest));
         ServerSide::new(gateways.clone(), hub)
     });

@@ -50,6 +50,7 @@ export const figureTitles = {
   disconnect_us: "disconnect, µs",
   per_second: "per second",
   kib: "RSS per socket, KiB",
+  silence_us: "server CPU each in 25 s, µs",
   p50_ms: "p50, ms",
   p99_ms: "p99, ms",
   p999_ms: "p99.9, ms",
@@ -98,10 +99,11 @@ export const workloads = {
     }),
   },
   idle: {
-    title: "Idle memory: 8,000 sockets after 100",
+    title: "Idle: 8,000 sockets after 100",
     unit: "socket",
     load: ["idle", "--sockets", 8000],
-    figures: (raw) => ({ kib: (raw.rss_after_kib - raw.rss_before_kib) / raw.sockets }),
+    figures: (raw) => ({ kib: (raw.rss_after_kib - raw.rss_before_kib) / raw.sockets, silence_us: raw.silence_ns / 1000 }),
+    flaw: (raw) => (raw.ended_in_silence ? `${raw.ended_in_silence} clients were thrown out in silence` : undefined),
   },
   rooms: {
     title: "Rooms: 10,000 sockets in 1,000 rooms, 2,000 events a second to 10 each, 128 bytes",

@@ -1,13 +1,13 @@
-//! What has been sent by way of the hub and is not awaited: counted, so that a flood waits at its source, and so that nothing
-//! overtakes it.
+//! What has been sent by way of the hub: counted, so that a flood waits at its source, and so that nothing overtakes it.
 //!
-//! Two counts, since there are two ends. A *permit* is given back when the message is in the inbox of every receiver: who finds
-//! none left waits, so what is on its way is bounded whatever the hub and the workers can do. A *ticket* says that the hub has
-//! passed something on: what is sent then cannot arrive before it.
+//! Three counts, since there are three questions. A *permit* is given back when a broadcast is in the inbox of every receiver: who
+//! finds none left waits, so what is on its way is bounded whatever the hub and the workers can do. What *waits or is being done* says
+//! whether something could be overtaken now. A *ticket* says that the hub has done what its caller left in the mailbox: what is sent
+//! then cannot arrive before it.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::SeqCst},
+    atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,7 +22,8 @@ const MIN_EVENT_BYTES: u32 = MAX_BYTES / 128;
 #[derive(Debug)]
 pub struct Ahead {
     room: Arc<Semaphore>,
-    num_begun: AtomicU64,
+    num_on_their_way: AtomicUsize,
+    num_left: AtomicU64,
     num_done: AtomicU64,
 }
 
@@ -30,7 +31,8 @@ impl Default for Ahead {
     fn default() -> Self {
         Self {
             room: Arc::new(Semaphore::new(MAX_BYTES as usize)),
-            num_begun: AtomicU64::new(0),
+            num_on_their_way: AtomicUsize::new(0),
+            num_left: AtomicU64::new(0),
             num_done: AtomicU64::new(0),
         }
     }
@@ -42,11 +44,15 @@ pub struct Permit {
     _share: OwnedSemaphorePermit,
 }
 
-/// One message on its way to the hub, which passed it on when this is dropped.
+/// One message on its way to the hub, which is done with it when this is dropped.
 #[derive(Debug)]
-pub struct Begun(Arc<Ahead>);
+pub struct OnItsWay(Arc<Ahead>);
 
-/// All that had been begun at one moment.
+/// One message that was left in the hub's mailbox, which is done with it when this is dropped.
+#[derive(Debug)]
+pub struct Left(Arc<Ahead>);
+
+/// All that had been left in the mailbox at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
@@ -66,33 +72,45 @@ impl Ahead {
         Permit { _share }
     }
 
-    /// Counts a message that is about to be sent to the hub.
-    pub fn begin(self: &Arc<Self>) -> Begun {
-        self.num_begun.fetch_add(1, SeqCst);
-        Begun(Arc::clone(self))
+    /// Counts a message that is about to be sent to the hub, in whichever way.
+    pub fn set_out(self: &Arc<Self>) -> OnItsWay {
+        self.num_on_their_way.fetch_add(1, SeqCst);
+        OnItsWay(Arc::clone(self))
     }
 
-    /// Returns a ticket for all that has been begun, whoever did. After the caller's own message was sent, it covers that and
-    /// whatever stands before it in the hub's mailbox: of those, every one had been counted before it was sent.
+    /// Returns whether nothing is on its way to the hub that could have been sent before now.
+    pub fn is_idle(&self) -> bool {
+        self.num_on_their_way.load(SeqCst) == 0
+    }
+
+    /// Counts a message that is about to be put into the mailbox, where it stays until the hub takes it.
+    pub fn leave(self: &Arc<Self>) -> Left {
+        self.num_left.fetch_add(1, SeqCst);
+        Left(Arc::clone(self))
+    }
+
+    /// Returns a ticket for all that has been left, whoever did. After the caller's own message was put in, it covers that and
+    /// whatever stands before it in the hub's mailbox: of those, every one had been counted before it was put in.
     pub fn ticket(&self) -> Ticket {
-        Ticket(self.num_begun.load(SeqCst))
+        Ticket(self.num_left.load(SeqCst))
     }
 
-    /// Returns whether the caller's own message has been passed on.
+    /// Returns whether the hub is done with the caller's own message.
     ///
     /// As many as the ticket counts are done. If the caller's were not among them, they would all stand before it; but the
     /// ticket counts no more than those and the caller's.
     pub fn is_done(&self, ticket: Ticket) -> bool {
         self.num_done.load(SeqCst) >= ticket.0
     }
+}
 
-    /// Returns whether nothing is on its way to the hub that could have been sent before now.
-    pub fn is_idle(&self) -> bool {
-        self.is_done(self.ticket())
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.0.num_on_their_way.fetch_sub(1, SeqCst);
     }
 }
 
-impl Drop for Begun {
+impl Drop for Left {
     fn drop(&mut self) {
         self.0.num_done.fetch_add(1, SeqCst);
     }
@@ -104,17 +122,28 @@ mod tests {
     use futures_util::FutureExt as _;
 
     #[test]
-    fn a_ticket_is_done_when_as_many_are_as_had_been_begun() {
+    fn a_ticket_is_done_when_as_many_are_as_had_been_left() {
+        let ahead = Arc::new(Ahead::default());
+        let first = ahead.leave();
+        let ticket = ahead.ticket();
+        let second = ahead.leave();
+        assert!(!ahead.is_done(ticket));
+        drop(first);
+        assert!(ahead.is_done(ticket) && !ahead.is_done(ahead.ticket()));
+        drop(second);
+        assert!(ahead.is_done(ahead.ticket()));
+    }
+
+    #[test]
+    fn what_never_waited_in_the_mailbox_makes_no_ticket_done() {
         let ahead = Arc::new(Ahead::default());
         assert!(ahead.is_idle());
-        let first = ahead.begin();
+        let waits = (ahead.set_out(), ahead.leave());
         let ticket = ahead.ticket();
-        let second = ahead.begin();
+        drop(ahead.set_out());
         assert!(!ahead.is_done(ticket) && !ahead.is_idle());
-        drop(first);
-        assert!(ahead.is_done(ticket) && !ahead.is_idle());
-        drop(second);
-        assert!(ahead.is_idle());
+        drop(waits);
+        assert!(ahead.is_done(ticket) && ahead.is_idle());
     }
 
     #[test]

@@ -2,21 +2,36 @@
 //!
 //! A broadcast is not awaited. Whoever sends many would wait for the hub between any two, and each of them would cost every
 //! receiver a write of its own. So what must not overtake a broadcast goes after it by the same way: see [`HubRef::tell`].
+//!
+//! ```text
+//!               something waits, or it is long
+//! emit ──┬──────────────────────────────────────▶ mailbox ──▶ the hub's arbiter ──┬──▶ inboxes of the receivers' arbiters
+//!        └─▶ a turn of the hub, on this thread ───────────────────────────────────┘
+//! ```
+//! Either way is one turn of the hub, and all turns have one order. A turn is taken here only if nothing is on its way to the hub that
+//! could have been sent before; it counts as being on its way itself until it is over, so nothing sent by somebody who knows of
+//! it comes before it at any receiver. What changes membership always goes by the mailbox: the memory that it takes is then of
+//! one thread, and not of whichever came first, each of which would keep what it had at its worst.
 
 use std::{fmt, sync::Arc};
 
-use actix::{Addr, Handler, MailboxError, Message, dev::Request};
+use actix::{Addr, ArbiterHandle, MailboxError, Message, dev::Request};
 
 use super::{
-    actor::Hub,
-    ahead::{Ahead, Permit, Ticket},
+    actor::{Hub, Turn, Turns},
+    ahead::{Ahead, Left, OnItsWay, Permit, Ticket},
     broadcast::Broadcast,
     messages::{Emit, Forward, Settle},
+    state::State,
 };
 use crate::socket::{inbox::InboxRef, messages::ForSocket};
 
+/// Sockets that a broadcast may look at on the sender's thread: about as much work as to write to twenty.
+const MAX_SHORT_REACH: usize = 1024;
+
 struct Inner {
     addr: Addr<Hub>,
+    turns: Turns,
     ahead: Arc<Ahead>,
 }
 
@@ -26,38 +41,107 @@ pub struct HubRef {
     inner: Arc<Inner>,
 }
 
-impl From<Addr<Hub>> for HubRef {
-    /// Once for each hub, and cloned from then on: order holds among the clones.
-    fn from(addr: Addr<Hub>) -> Self {
-        let ahead = Arc::default();
-        Self {
-            inner: Arc::new(Inner { addr, ahead }),
-        }
+/// A message that is counted until the hub is done with it.
+#[derive(Debug)]
+pub struct Counted<M> {
+    message: M,
+    on_its_way: OnItsWay,
+    /// Of one that nobody awaits and that waits in the mailbox.
+    left: Option<Left>,
+}
+
+impl<M: Message> Message for Counted<M> {
+    type Result = M::Result;
+}
+
+impl<M: Message> Turn<Counted<M>> for State
+where
+    Self: Turn<M>,
+{
+    fn turn(&mut self, counted: Counted<M>) -> M::Result {
+        let Counted {
+            message,
+            on_its_way,
+            left,
+        } = counted;
+        let result = self.turn(message);
+        drop((on_its_way, left));
+        result
     }
 }
 
 impl HubRef {
+    /// Starts the hub on an arbiter. Once, and cloned from then on: order holds among the clones.
+    pub fn start(state: State, arbiter: &ArbiterHandle) -> Self {
+        let (addr, turns) = Hub::from(state).start_on(arbiter);
+        let ahead = Arc::default();
+        Self {
+            inner: Arc::new(Inner { addr, turns, ahead }),
+        }
+    }
+
     /// Returns the actor's address. What is sent by it is not counted.
     pub fn addr(&self) -> &Addr<Hub> {
         &self.inner.addr
     }
 
-    /// Sends a message and returns its answer.
-    pub fn send<M>(&self, message: M) -> Request<Hub, M>
+    fn counted<M>(&self, message: M) -> Counted<M> {
+        let on_its_way = self.inner.ahead.set_out();
+        Counted {
+            message,
+            on_its_way,
+            left: None,
+        }
+    }
+
+    fn leave<M>(&self, mut message: Counted<M>)
     where
-        Hub: Handler<M>,
+        State: Turn<M>,
         M: Message<Result: Send> + Send + 'static,
     {
-        self.inner.addr.send(message)
+        message.left = Some(self.inner.ahead.leave());
+        self.inner.addr.do_send::<Counted<M>>(message);
+    }
+
+    /// Sends a message and returns its answer.
+    pub fn send<M>(&self, message: M) -> Request<Hub, Counted<M>>
+    where
+        State: Turn<M>,
+        M: Message<Result: Send> + Send + 'static,
+    {
+        self.inner.addr.send::<Counted<M>>(self.counted(message))
     }
 
     /// Sends a message without waiting.
     pub fn do_send<M>(&self, message: M)
     where
-        Hub: Handler<M>,
+        State: Turn<M>,
         M: Message<Result: Send> + Send + 'static,
     {
-        self.inner.addr.do_send(message);
+        self.leave(self.counted(message));
+    }
+
+    /// Takes a turn of the hub on this thread, unless something waits for one or it would be long: then the message is handed back,
+    /// counted.
+    fn try_turn<M>(
+        &self,
+        message: M,
+        is_short: impl FnOnce(&State, &M) -> bool,
+    ) -> Result<M::Result, Counted<M>>
+    where
+        State: Turn<M>,
+        M: Message,
+    {
+        let nothing_waits = self.inner.ahead.is_idle();
+        // From here on it is on its way itself, whichever that will be.
+        let message = self.counted(message);
+        match nothing_waits {
+            true => self
+                .inner
+                .turns
+                .try_take::<Counted<M>>(message, |hub, counted| is_short(hub, &counted.message)),
+            false => Err(message),
+        }
     }
 
     /// Broadcasts on this instance and, unless it is local, on all others. Waits only while too much is on its way; when this
@@ -80,12 +164,15 @@ impl HubRef {
     }
 
     fn emit_with(&self, broadcast: Broadcast, is_local: bool, permit: Option<Permit>) {
-        self.do_send(Emit {
+        let emit = Emit {
             broadcast,
             is_local,
             permit,
-            begun: self.inner.ahead.begin(),
-        });
+        };
+        let is_short = |hub: &State, emit: &Emit| hub.reach(&emit.broadcast) <= MAX_SHORT_REACH;
+        if let Err(emit) = self.try_turn(emit, is_short) {
+            self.leave(emit);
+        }
     }
 
     /// Sends a message to one socket, behind every broadcast that could have been sent before: by way of the hub, if one is on
@@ -100,14 +187,11 @@ impl HubRef {
 
     /// Sends a message to one socket by way of the hub.
     pub fn forward(&self, socket: &InboxRef, message: ForSocket) {
-        self.do_send(Forward {
-            socket: socket.clone(),
-            message,
-            begun: self.inner.ahead.begin(),
-        });
+        let socket = socket.clone();
+        self.do_send(Forward { socket, message });
     }
 
-    /// Returns a ticket for what the caller has sent without waiting.
+    /// Returns a ticket for what the caller has sent without waiting, all of it.
     pub fn ticket(&self) -> Ticket {
         self.inner.ahead.ticket()
     }
@@ -129,5 +213,223 @@ impl fmt::Debug for HubRef {
         f.debug_struct("HubRef")
             .field("ahead", &self.inner.ahead)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Barrier, mpsc},
+        thread,
+    };
+
+    use actix::Arbiter;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::{
+        hub::{
+            broadcast::{Flags, Target},
+            messages::Unregister,
+            testing::{broadcast, delivered, probe, register},
+        },
+        socket::inbox::Probe as SocketProbe,
+        socket_io::{args::Args, ids::SocketId, parser::Parser},
+    };
+
+    fn hub(arbiter: &Arbiter) -> HubRef {
+        let (server_side, _) = probe();
+        let (state, _) = State::new(Parser::Json, Arc::default(), server_side);
+        HubRef::start(state, &arbiter.handle())
+    }
+
+    fn to_all() -> Broadcast {
+        broadcast(Target::default(), Flags::default())
+    }
+
+    /// Keeps an arbiter's thread until the sender that is returned is dropped.
+    fn keep(arbiter: &Arbiter) -> mpsc::Sender<()> {
+        let (free, kept) = mpsc::channel();
+        arbiter.spawn_fn(move || _ = kept.recv());
+        free
+    }
+
+    /// Calls a function in a turn of the hub.
+    struct Call<T>(Box<dyn FnOnce() -> T + Send>);
+
+    impl<T: 'static> Message for Call<T> {
+        type Result = T;
+    }
+
+    impl<T: 'static> Turn<Call<T>> for State {
+        fn turn(&mut self, Call(call): Call<T>) -> T {
+            call()
+        }
+    }
+
+    #[actix::test]
+    async fn what_is_short_is_done_on_the_senders_thread_while_nothing_waits() {
+        let arbiter = Arbiter::new();
+        let hub = hub(&arbiter);
+        let socket = SocketProbe::open();
+        hub.send(register("a", &socket)).await.unwrap();
+        let free = keep(&arbiter);
+        hub.emit(to_all(), true).now_or_never().unwrap().unwrap();
+        assert!(hub.inner.ahead.is_idle());
+        delivered(socket.next().await);
+        drop(free);
+        arbiter.stop();
+    }
+
+    #[actix::test]
+    async fn nothing_overtakes_what_waits_in_the_mailbox() {
+        let arbiter = Arbiter::new();
+        let hub = hub(&arbiter);
+        let (gone, there) = (SocketProbe::open(), SocketProbe::open());
+        for (id, socket) in [("gone", &gone), ("there", &there)] {
+            hub.send(register(id, socket)).await.unwrap();
+        }
+        let free = keep(&arbiter);
+        hub.do_send(Unregister {
+            namespace: "/events".into(),
+            socket_id: SocketId::from("gone"),
+        });
+        hub.emit(to_all(), true).now_or_never().unwrap().unwrap();
+        assert!(!hub.inner.ahead.is_idle());
+        drop(free);
+        delivered(there.next().await);
+        hub.settle().await;
+        assert!(gone.is_empty());
+        arbiter.stop();
+    }
+
+    #[actix::test]
+    async fn a_long_broadcast_is_the_hubs_own_work() {
+        let arbiter = Arbiter::new();
+        let hub = hub(&arbiter);
+        let socket = SocketProbe::open();
+        for n in 0..=MAX_SHORT_REACH {
+            hub.do_send(register(&n.to_string(), &socket));
+        }
+        hub.settle().await;
+        let free = keep(&arbiter);
+        hub.emit_to_one(to_all(), true);
+        assert!(!hub.inner.ahead.is_idle());
+        drop(free);
+        for _ in 0..=MAX_SHORT_REACH {
+            delivered(socket.next().await);
+        }
+        arbiter.stop();
+    }
+
+    #[actix::test]
+    async fn nobody_waits_for_a_turn_of_another() {
+        let arbiter = Arbiter::new();
+        let hub = hub(&arbiter);
+        let socket = SocketProbe::open();
+        hub.send(register("a", &socket)).await.unwrap();
+        let (begins, begun) = tokio::sync::oneshot::channel();
+        let (free, kept) = mpsc::channel::<()>();
+        // Not counted, so that only the turn itself is in the way.
+        hub.addr().do_send(Call(Box::new(move || {
+            _ = begins.send(());
+            _ = kept.recv();
+        })));
+        begun.await.unwrap();
+        hub.emit_to_one(to_all(), true);
+        assert!(socket.is_empty() && !hub.inner.ahead.is_idle());
+        drop(free);
+        delivered(socket.next().await);
+        arbiter.stop();
+    }
+
+    #[actix::test]
+    async fn a_turn_that_is_taken_here_is_on_its_way_until_it_is_over() {
+        let arbiter = Arbiter::new();
+        let hub = hub(&arbiter);
+        hub.settle().await;
+        let ahead = Arc::clone(&hub.inner.ahead);
+        let here = thread::current().id();
+        let look = Call(Box::new(move || (thread::current().id(), ahead.is_idle())));
+        let seen = hub.try_turn(look, |_, _| true);
+        assert_eq!(seen.ok(), Some((here, false)));
+        assert!(hub.inner.ahead.is_idle());
+        arbiter.stop();
+    }
+
+    #[actix::test]
+    async fn a_hub_that_is_gone_is_told_as_such() {
+        let arbiter = Arbiter::new();
+        let hub = hub(&arbiter);
+        hub.settle().await;
+        arbiter.stop();
+        arbiter.join().unwrap();
+        assert_eq!(hub.emit(to_all(), true).await, Err(MailboxError::Closed));
+        let look = Call(Box::new(|| ()));
+        assert!(hub.try_turn(look, |_, _| true).is_err());
+    }
+
+    /// All threads at once, so that turns are taken here and there and messages wait in between.
+    #[actix::test]
+    async fn all_receivers_get_what_many_threads_send_in_one_order() {
+        const NUM_THREADS: usize = 4;
+        const NUM_EACH: usize = 2_000;
+
+        let hub_arbiter = Arbiter::new();
+        let hub = hub(&hub_arbiter);
+        let start = Arc::new(Barrier::new(NUM_THREADS));
+        let (arbiters, seen): (Vec<_>, Vec<_>) = (0..2)
+            .map(|n| {
+                let arbiter = Arbiter::new();
+                let (told, seen) = tokio::sync::oneshot::channel();
+                let hub = hub.clone();
+                let (registered, is_registered) = mpsc::channel();
+                let receive = async move || {
+                    let socket = SocketProbe::open();
+                    hub.send(register(&n.to_string(), &socket)).await.unwrap();
+                    registered.send(()).unwrap();
+                    let mut all = Vec::new();
+                    while all.len() < NUM_THREADS * NUM_EACH {
+                        let (message, _) = delivered(socket.next().await);
+                        all.push(message.frames().clone());
+                    }
+                    _ = told.send(all);
+                };
+                arbiter.spawn_fn(move || _ = actix_rt::spawn(receive()));
+                is_registered.recv().unwrap();
+                (arbiter, seen)
+            })
+            .unzip();
+        let senders: Vec<_> = (0..NUM_THREADS)
+            .map(|sender| {
+                let (hub, start) = (hub.clone(), Arc::clone(&start));
+                thread::spawn(move || {
+                    start.wait();
+                    for n in 0..NUM_EACH {
+                        let json = format!(r#"["x",{sender},{n:05}]"#);
+                        let args = Args::from_parts(json.into(), Vec::new());
+                        hub.emit_to_one(Broadcast { args, ..to_all() }, true);
+                    }
+                })
+            })
+            .collect();
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        let [first, second] = futures_util::future::join_all(seen)
+            .await
+            .try_into()
+            .unwrap();
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert!(first == second, "one order for all");
+        for sender in 0..NUM_THREADS {
+            let of_it = format!(r#"["x",{sender},"#);
+            let is_of_it =
+                |frames: &&bytes::Bytes| String::from_utf8_lossy(frames).contains(&of_it);
+            assert!(first.iter().filter(is_of_it).is_sorted(), "sender {sender}");
+        }
+        for arbiter in arbiters.into_iter().chain([hub_arbiter]) {
+            arbiter.stop();
+        }
     }
 }

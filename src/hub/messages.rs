@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use actix::Message;
+use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    ahead::{Begun, Permit},
+    ahead::Permit,
     arrivals::ArrivalId,
     broadcast::Broadcast,
     command::Command,
@@ -19,10 +19,16 @@ use super::{
 use crate::{
     adapter::uid::Uid,
     engine_io::sid::InstanceId,
+    redis_bridge::messages::ForBridge,
     relay,
     socket::{departure::Departure, inbox::InboxRef, messages::ForSocket, record::Record},
     socket_io::ids::{Namespace, Room, SocketId},
 };
+
+/// Connects the hub to the bridge. From the start of the application, before the first client.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ConnectBridge(pub Recipient<ForBridge>);
 
 /// Adds a socket to its namespace. From the Socket actor, behind the CONNECT reply in its outbox and before that is
 /// written, so whatever is delivered comes after the reply; nothing comes back.
@@ -96,8 +102,6 @@ pub struct Emit {
     pub is_local: bool,
     /// Given back when every receiver of this instance has it. None of what one socket may send and no more.
     pub permit: Option<Permit>,
-    /// Dropped when it was passed on.
-    pub begun: Begun,
 }
 
 /// Passes on what must not overtake an earlier [`Emit`] of the same sender. From [`HubRef::tell`] and from sockets; nothing
@@ -111,8 +115,6 @@ pub struct Forward {
     pub socket: InboxRef,
     /// What it is told.
     pub message: ForSocket,
-    /// Dropped when it was passed on.
-    pub begun: Begun,
 }
 
 /// Comes back when everything before it was done. From the application, when it stops.

@@ -4,9 +4,9 @@
 //! is done and what is asked on all instances, `work` how much of it at a time, `freight` how much
 //! of it may be on its way to the bridge; `interest` and `room_table` are what the bridge
 //! sees of membership; `arrivals` is what passes while sessions of other instances are moving here; `replay` and `parked` are what
-//! was sent lately and who may come back for it, plain structs as well; `hub_ref` is what everyone else holds of the hub, and
-//! `ahead` counts what they sent and do not await; `actor`, and `recovery` for `replay` and `parked`, only translate messages into
-//! calls. Nothing outside this folder knows who is in which room.
+//! was sent lately and who may come back for it, plain structs as well; `state`, and `recovery` for `replay` and `parked`, only
+//! translate messages into calls; `actor` takes the messages, one at a time; `hub_ref` is what everyone else holds of the hub, and
+//! `ahead` counts what they sent. Nothing outside this folder knows who is in which room.
 
 pub mod actor;
 pub mod ahead;
@@ -23,4 +23,7 @@ pub mod recovery;
 pub mod replay;
 pub mod room_table;
 pub mod rooms;
+pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod work;

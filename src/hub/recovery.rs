@@ -1,6 +1,6 @@
 //! Connection state recovery at the hub: logs what is sent, keeps the places of who is away, and gives them back.
 //!
-//! Messages into calls of [`Replay`] and [`Parked`], as `actor` does for membership. An instance whose clients cannot recover
+//! Messages into calls of [`Replay`] and [`Parked`], as `state` does for membership. An instance whose clients cannot recover
 //! has none of it.
 //!
 //! ```text
@@ -24,16 +24,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{AsyncContext as _, Context, Handler, Message};
+use actix::Message;
 use tokio::sync::watch;
 
 use super::{
-    actor::{Handle, Hub},
+    actor::Turn,
     ahead::Permit,
     broadcast::Broadcast,
     messages::Register,
     parked::{Lost, Parked, Pursuit, Session},
     replay::{Audience, Limits, Logged, Replay},
+    state::{Handle, State},
 };
 use crate::{
     config::RecoveryConfig,
@@ -210,15 +211,14 @@ pub struct EmitToOne {
     pub args: Args,
 }
 
-impl Hub {
-    /// Forgets now and then what is too old; does nothing if nobody can recover.
-    pub(super) fn begin_purging(&self, ctx: &mut Context<Self>) {
-        if self.recovery.is_some() {
-            ctx.run_interval(PURGE_INTERVAL, |hub, _| hub.purge());
-        }
+impl State {
+    /// Returns how often [`Self::purge`] is to be called; never, if nobody can recover.
+    pub(super) fn purge_interval(&self) -> Option<Duration> {
+        self.recovery.is_some().then_some(PURGE_INTERVAL)
     }
 
-    fn purge(&mut self) {
+    /// Forgets what is too old.
+    pub(super) fn purge(&mut self) {
         let Some(recovery) = &mut self.recovery else {
             return;
         };
@@ -345,10 +345,8 @@ impl Hub {
     }
 }
 
-impl Handler<Park> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, park: Park, _: &mut Self::Context) {
+impl Turn<Park> for State {
+    fn turn(&mut self, park: Park) {
         let Park {
             record,
             pid,
@@ -381,10 +379,8 @@ impl Handler<Park> for Hub {
     }
 }
 
-impl Handler<Claim> for Hub {
-    type Result = Result<Claimed, Lost>;
-
-    fn handle(&mut self, claim: Claim, _: &mut Self::Context) -> Self::Result {
+impl Turn<Claim> for State {
+    fn turn(&mut self, claim: Claim) -> Result<Claimed, Lost> {
         let claimed = self.claim(&claim);
         if let Err(lost @ (Lost::Forgotten | Lost::TooMuch)) = claimed {
             log::debug!("a client of {} comes back in vain: {lost}", claim.namespace);
@@ -397,10 +393,8 @@ impl Handler<Claim> for Hub {
     }
 }
 
-impl Handler<Resume> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, resume: Resume, _: &mut Self::Context) {
+impl Turn<Resume> for State {
+    fn turn(&mut self, resume: Resume) {
         let Resume {
             register,
             pid,
@@ -455,10 +449,8 @@ impl Handler<Resume> for Hub {
     }
 }
 
-impl Handler<Note> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, Note { record, logged }: Note, _: &mut Self::Context) {
+impl Turn<Note> for State {
+    fn turn(&mut self, Note { record, logged }: Note) {
         if let Some(recovery) = &mut self.recovery {
             let audience = Audience::One(record.id.clone());
             recovery.append(record.namespace.clone(), audience, logged);
@@ -466,10 +458,8 @@ impl Handler<Note> for Hub {
     }
 }
 
-impl Handler<EmitToOne> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, EmitToOne { record, args }: EmitToOne, _: &mut Self::Context) {
+impl Turn<EmitToOne> for State {
+    fn turn(&mut self, EmitToOne { record, args }: EmitToOne) {
         self.emit_to_one(&record, args);
     }
 }

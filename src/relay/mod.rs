@@ -89,9 +89,10 @@ use crate::{
     adapter::kind::AdapterKind,
     engine_io::{handshake::HandshakeError, sid::InstanceId},
     hub::{
-        actor::Hub,
+        actor::Turn,
         arrivals::ArrivalId,
         messages::{Finish, Hand, Mark},
+        state::State,
     },
     peers::Peers,
     redis_bridge::messages::ForBridge,
@@ -214,7 +215,7 @@ impl Relay {
     fn tell_hub<M>(&self, message: M)
     where
         M: actix::Message<Result = ()> + Send + 'static,
-        Hub: actix::Handler<M>,
+        State: Turn<M>,
     {
         if let Some(services) = self.host.services() {
             services.hub.do_send(message);

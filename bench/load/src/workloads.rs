@@ -19,6 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long memory may settle before it is read.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// Clients of `idle` that are not counted.
+const FIRST: usize = 100;
+
+/// How often a server pings a client, if it is at its defaults: so long a silence has one ping for each.
+const PING_INTERVAL: Duration = Duration::from_secs(25);
+
 /// Clients of `growth` that warm up compilers and pools, and that join, leave and disconnect in the end.
 const FEW: usize = 50;
 
@@ -257,12 +263,19 @@ impl Bench {
 
     /// The first clients are not counted: with them come code, pools and tables that do not grow with the next.
     fn idle(&mut self) -> Result<Figures> {
-        self.fleet.connect(100, 1, PATIENCE)?;
+        self.fleet.connect(FIRST, 1, PATIENCE)?;
         self.serve_until(SETTLE, |_| false)?;
         let mark = self.mark()?;
         self.fleet.connect(self.sockets, 1, PATIENCE)?;
         self.serve_until(SETTLE, |_| false)?;
-        self.report(&mark)
+        let mut figures = self.report(&mark)?;
+        // All have been there for less than an interval, so each is pinged once.
+        let mark = self.mark()?;
+        self.serve_until(PING_INTERVAL, |_| false)?;
+        let silence_ns = self.server_ns_each(&mark, FIRST + self.sockets)?;
+        figures.push(("silence_ns", silence_ns));
+        figures.push(("ended_in_silence", self.fleet.tally.ended as f64));
+        Ok(figures)
     }
 
     fn steady(&mut self) -> Result<Figures> {

@@ -8,11 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::Handler;
-
-use super::{Handle, Hub};
+use super::{Handle, State};
 use crate::{
     hub::{
+        actor::Turn,
         arrivals::{Arrived, Origin, Owed, Waiting, What as Logged},
         broadcast::Target,
         command::Command,
@@ -66,7 +65,7 @@ pub(super) struct Newcomers {
     pub(super) installed: tokio::sync::oneshot::Sender<()>,
 }
 
-impl Hub {
+impl State {
     /// Returns the rooms of a socket that has left for another instance.
     pub(super) fn gone_rooms(
         &mut self,
@@ -333,11 +332,9 @@ enum LoggedFor {
     Asked(u64),
 }
 
-impl Handler<Depart> for Hub {
-    type Result = ();
-
+impl Turn<Depart> for State {
     /// In line with what others sent: what came before is delivered, and what comes behind is for the other instance.
-    fn handle(&mut self, message: Depart, _: &mut Self::Context) {
+    fn turn(&mut self, message: Depart) {
         let Depart {
             departure,
             namespaces,
@@ -374,37 +371,29 @@ impl Handler<Depart> for Hub {
     }
 }
 
-impl Handler<Forget> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, Forget(sockets): Forget, _: &mut Self::Context) {
+impl Turn<Forget> for State {
+    fn turn(&mut self, Forget(sockets): Forget) {
         for socket in sockets {
             self.gone.rooms.remove(&socket);
         }
     }
 }
 
-impl Handler<PassOn> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, PassOn { to, payload }: PassOn, _: &mut Self::Context) {
+impl Turn<PassOn> for State {
+    fn turn(&mut self, PassOn { to, payload }: PassOn) {
         self.tell_bridge(|| ForBridge::Behind { to, payload });
     }
 }
 
-impl Handler<Hand> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, Hand { to, answer }: Hand, _: &mut Self::Context) {
+impl Turn<Hand> for State {
+    fn turn(&mut self, Hand { to, answer }: Hand) {
         // The session may have ended; and one that leaves a thousand things unread has other worries.
         _ = to.try_send(answer);
     }
 }
 
-impl Handler<Expect> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, message: Expect, _: &mut Self::Context) {
+impl Turn<Expect> for State {
+    fn turn(&mut self, message: Expect) {
         let Expect {
             id,
             former,
@@ -417,29 +406,23 @@ impl Handler<Expect> for Hub {
     }
 }
 
-impl Handler<Mark> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, Mark(id): Mark, _: &mut Self::Context) {
+impl Turn<Mark> for State {
+    fn turn(&mut self, Mark(id): Mark) {
         // It may have been given up.
         _ = self.arrivals.mark(id);
     }
 }
 
-impl Handler<Finish> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, Finish(id): Finish, _: &mut Self::Context) {
+impl Turn<Finish> for State {
+    fn turn(&mut self, Finish(id): Finish) {
         if let Some(arrived) = self.arrivals.finish(id) {
             self.install(arrived);
         }
     }
 }
 
-impl Handler<Bring> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, message: Bring, _: &mut Self::Context) {
+impl Turn<Bring> for State {
+    fn turn(&mut self, message: Bring) {
         let Bring {
             id,
             members,
@@ -459,10 +442,8 @@ impl Handler<Bring> for Hub {
     }
 }
 
-impl Handler<GiveUp> for Hub {
-    type Result = ();
-
-    fn handle(&mut self, GiveUp(id): GiveUp, _: &mut Self::Context) {
+impl Turn<GiveUp> for State {
+    fn turn(&mut self, GiveUp(id): GiveUp) {
         self.arrivals.give_up(id);
         self.settle();
     }
