@@ -283,7 +283,7 @@ impl App {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let hub = HubDoor::new(hub.addr(), interest.clone(), rooms);
+                let hub = HubDoor::new(&hub, interest.clone(), rooms);
                 let peers = Arc::new(Peers::new(instance, uid));
                 let relay = Arc::new(Relay::new(Arc::clone(&peers), adapter));
                 let listener = relayed(&relay);

@@ -1,6 +1,6 @@
 //! What the handlers that run on this thread have sent.
 //!
-//! It reaches their client by way of its inbox, a broadcast even by way of the hub, and an ack must not overtake it. Whatever
+//! It reaches their client by way of its inbox, a broadcast perhaps by way of the hub's mailbox, and an ack must not overtake it. Whatever
 //! sends notes it here; the Socket actor takes the note after each turn of a handler.
 
 use std::cell::Cell;

@@ -4,7 +4,7 @@
 //! waits for a turn, others may take a short one on their own thread, see `Turns`: to wake this one costs more than most turns.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
@@ -27,7 +27,7 @@ pub trait Turn<M: Message> {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// The actor waits for a turn: nobody else takes one then, or many could keep it waiting together.
+    /// The actor waits for a turn: who has not begun one by then takes none, or many could keep it waiting together.
     is_wanted: AtomicBool,
 }
 
@@ -55,7 +55,7 @@ impl Hub {
     fn state(&self) -> MutexGuard<'_, State> {
         let Shared { state, is_wanted } = &*self.0;
         is_wanted.store(true, SeqCst);
-        // Nothing panics with the lock held; if it did, the rooms would still be rooms.
+        // Nothing panics in a turn; if it did, one message would be half done, and the others still better done than not.
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
         is_wanted.store(false, SeqCst);
         state
@@ -108,10 +108,9 @@ impl Turns {
         if shared.is_wanted.load(SeqCst) {
             return Err(message);
         }
-        let mut state = match shared.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(err)) => err.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(message),
+        // Nor after a turn that went wrong; that is the actor's to live with.
+        let Ok(mut state) = shared.state.try_lock() else {
+            return Err(message);
         };
         match is_short(&state, &message) {
             true => Ok(state.turn(message)),

@@ -1,9 +1,9 @@
 //! What has been sent by way of the hub: counted, so that a flood waits at its source, and so that nothing overtakes it.
 //!
-//! Three counts, since there are three questions. A *permit* is given back when a broadcast is in the inbox of every receiver: who
-//! finds none left waits, so what is on its way is bounded whatever the hub and the workers can do. What *waits or is being done* says
-//! whether something could be overtaken now. A *ticket* says that the hub has done what its caller left in the mailbox: what is sent
-//! then cannot arrive before it.
+//! There are three questions. A *permit* is given back when a broadcast is in the inbox of every receiver: who finds none left waits,
+//! so what is on its way is bounded whatever the hub and the workers can do. What is *on its way* has been sent and the hub is not done
+//! with it: somebody could overtake it now. A *ticket* says that the hub is done with what its holder left in the mailbox for sockets:
+//! what is sent to one then cannot arrive before it.
 
 use std::sync::{
     Arc,
@@ -23,6 +23,7 @@ const MIN_EVENT_BYTES: u32 = MAX_BYTES / 128;
 pub struct Ahead {
     room: Arc<Semaphore>,
     num_on_their_way: AtomicUsize,
+    num_for_sockets: AtomicUsize,
     num_left: AtomicU64,
     num_done: AtomicU64,
 }
@@ -32,6 +33,7 @@ impl Default for Ahead {
         Self {
             room: Arc::new(Semaphore::new(MAX_BYTES as usize)),
             num_on_their_way: AtomicUsize::new(0),
+            num_for_sockets: AtomicUsize::new(0),
             num_left: AtomicU64::new(0),
             num_done: AtomicU64::new(0),
         }
@@ -44,11 +46,23 @@ pub struct Permit {
     _share: OwnedSemaphorePermit,
 }
 
+/// What a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It goes on to sockets, whose other messages must not overtake it.
+    ForSockets,
+    /// Anything else.
+    Other,
+}
+
 /// One message on its way to the hub, which is done with it when this is dropped.
 #[derive(Debug)]
-pub struct OnItsWay(Arc<Ahead>);
+pub struct OnItsWay {
+    of: Arc<Ahead>,
+    kind: Kind,
+}
 
-/// One message that was left in the hub's mailbox, which is done with it when this is dropped.
+/// One message for sockets that was left in the hub's mailbox, which is done with it when this is dropped.
 #[derive(Debug)]
 pub struct Left(Arc<Ahead>);
 
@@ -73,9 +87,13 @@ impl Ahead {
     }
 
     /// Counts a message that is about to be sent to the hub, in whichever way.
-    pub fn set_out(self: &Arc<Self>) -> OnItsWay {
+    pub fn set_out(self: &Arc<Self>, kind: Kind) -> OnItsWay {
         self.num_on_their_way.fetch_add(1, SeqCst);
-        OnItsWay(Arc::clone(self))
+        if kind == Kind::ForSockets {
+            self.num_for_sockets.fetch_add(1, SeqCst);
+        }
+        let of = Arc::clone(self);
+        OnItsWay { of, kind }
     }
 
     /// Returns whether nothing is on its way to the hub that could have been sent before now.
@@ -83,7 +101,12 @@ impl Ahead {
         self.num_on_their_way.load(SeqCst) == 0
     }
 
-    /// Counts a message that is about to be put into the mailbox, where it stays until the hub takes it.
+    /// Returns whether nothing is on its way by the hub to sockets that could have been sent before now.
+    pub fn is_clear(&self) -> bool {
+        self.num_for_sockets.load(SeqCst) == 0
+    }
+
+    /// Counts a message for sockets that is about to be put into the mailbox, where it stays until the hub takes it.
     pub fn leave(self: &Arc<Self>) -> Left {
         self.num_left.fetch_add(1, SeqCst);
         Left(Arc::clone(self))
@@ -106,7 +129,10 @@ impl Ahead {
 
 impl Drop for OnItsWay {
     fn drop(&mut self) {
-        self.0.num_on_their_way.fetch_sub(1, SeqCst);
+        if self.kind == Kind::ForSockets {
+            self.of.num_for_sockets.fetch_sub(1, SeqCst);
+        }
+        self.of.num_on_their_way.fetch_sub(1, SeqCst);
     }
 }
 
@@ -138,12 +164,24 @@ mod tests {
     fn what_never_waited_in_the_mailbox_makes_no_ticket_done() {
         let ahead = Arc::new(Ahead::default());
         assert!(ahead.is_idle());
-        let waits = (ahead.set_out(), ahead.leave());
+        let waits = (ahead.set_out(Kind::ForSockets), ahead.leave());
         let ticket = ahead.ticket();
-        drop(ahead.set_out());
+        drop(ahead.set_out(Kind::ForSockets));
         assert!(!ahead.is_done(ticket) && !ahead.is_idle());
         drop(waits);
         assert!(ahead.is_done(ticket) && ahead.is_idle());
+    }
+
+    #[test]
+    fn what_is_not_for_sockets_is_in_no_sockets_way() {
+        let ahead = Arc::new(Ahead::default());
+        let other = ahead.set_out(Kind::Other);
+        assert!(!ahead.is_idle() && ahead.is_clear());
+        let event = ahead.set_out(Kind::ForSockets);
+        drop(other);
+        assert!(!ahead.is_idle() && !ahead.is_clear());
+        drop(event);
+        assert!(ahead.is_idle() && ahead.is_clear());
     }
 
     #[test]

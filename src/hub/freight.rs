@@ -31,7 +31,7 @@ impl Freight {
     /// Lets a command set out, or not, if too much is on its way already. One alone may be of any size.
     pub fn load(&self, command: &Command) -> Option<Load> {
         let bytes = OVERHEAD + len_bytes(command);
-        // Only the hub adds, so nothing comes between the two.
+        // Only whoever has the hub's turn adds, so nothing comes between the two.
         let before = self.0.load(Ordering::Relaxed);
         if before > 0 && before + bytes > MAX_BYTES {
             return None;

@@ -5,14 +5,15 @@
 //! of it may be on its way to the bridge; `interest` and `room_table` are what the bridge
 //! sees of membership; `arrivals` is what passes while sessions of other instances are moving here; `replay` and `parked` are what
 //! was sent lately and who may come back for it, plain structs as well; `state`, and `recovery` for `replay` and `parked`, only
-//! translate messages into calls; `actor` takes the messages, one at a time; `hub_ref` is what everyone else holds of the hub, and
-//! `ahead` counts what they sent. Nothing outside this folder knows who is in which room.
+//! translate messages into calls; `actor` takes the messages, one at a time; `hub_ref` is what everyone else holds of the hub, `counted`
+//! and `ahead` count what they sent. Nothing outside this folder knows who is in which room.
 
 pub mod actor;
 pub mod ahead;
 pub mod arrivals;
 pub mod broadcast;
 pub mod command;
+pub mod counted;
 pub mod freight;
 pub mod hub_ref;
 pub mod interest;

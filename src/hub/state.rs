@@ -49,6 +49,12 @@ use crate::{
     },
 };
 
+/// Sockets that a short broadcast looks at, as often as it looks whether one is left out: a tenth of a millisecond.
+pub(super) const MAX_SHORT_STEPS: usize = 1024;
+
+/// Bytes of its arguments.
+const MAX_SHORT_BYTES: usize = 64 * 1024;
+
 /// A socket, and what reaches it.
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -192,9 +198,21 @@ impl State {
         }
     }
 
-    /// Returns how many sockets a broadcast looks at, see [`Rooms::reach`].
-    pub(super) fn reach(&self, broadcast: &Broadcast) -> usize {
-        self.rooms().reach(&broadcast.namespace, &broadcast.target)
+    /// Returns whether a broadcast is little work and leaves nothing behind that takes memory.
+    pub(super) fn is_short(&self, emit: &Emit) -> bool {
+        let Broadcast {
+            namespace,
+            target,
+            flags,
+            args,
+        } = &emit.broadcast;
+        let is_kept = !self.arrivals.is_empty() || (self.recovery.is_some() && !flags.volatile);
+        let num_steps = || {
+            self.rooms()
+                .reach(namespace, target)
+                .saturating_mul(1 + target.except.len())
+        };
+        !is_kept && args.len_bytes() <= MAX_SHORT_BYTES && num_steps() <= MAX_SHORT_STEPS
     }
 
     /// Judges whether a selection, and that many moves of each of its sockets, is more than the hub may do at a time.

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use actix::{Addr, Recipient};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
@@ -36,9 +35,10 @@ use crate::{
     },
     engine_io::sid::InstanceId,
     hub::{
-        actor::Hub,
         broadcast::Target,
         command::Command,
+        counted::HubRecipient,
+        hub_ref::HubRef,
         interest::Interest,
         messages::{Answering, Reinject},
         question::{Answer, Found, Question},
@@ -64,8 +64,8 @@ const SERVER_EVENT_TIME: Duration = Duration::from_secs(10);
 /// The hub, as far as the bridge knows it.
 #[derive(Clone, Debug)]
 pub struct HubDoor {
-    pub(super) reinject: Recipient<Reinject>,
-    pub(super) answering: Recipient<Answering>,
+    pub(super) reinject: HubRecipient<Reinject>,
+    pub(super) answering: HubRecipient<Answering>,
     pub(super) interest: Interest,
     pub(super) rooms: Option<Arc<RoomTable>>,
 }
@@ -73,10 +73,10 @@ pub struct HubDoor {
 impl HubDoor {
     /// Returns the door of `hub`, whose membership `interest` shows. `rooms` is the table that it keeps, if the adapter wants
     /// one; see [`room_table`](super::room_table).
-    pub fn new(hub: &Addr<Hub>, interest: Interest, rooms: Option<Arc<RoomTable>>) -> Self {
+    pub fn new(hub: &HubRef, interest: Interest, rooms: Option<Arc<RoomTable>>) -> Self {
         Self {
-            reinject: hub.clone().recipient(),
-            answering: hub.clone().recipient(),
+            reinject: hub.recipient(),
+            answering: hub.recipient(),
             interest,
             rooms,
         }

@@ -39,6 +39,7 @@ use crate::{
     hub::{
         broadcast::{Broadcast, Flags, Target},
         command::Command,
+        counted::{Counted, HubRecipient},
         freight::Load,
         interest::Interest,
         messages::{Answering, Reinject},
@@ -79,14 +80,11 @@ impl Actor for Probe {
     type Context = Context<Self>;
 }
 
-impl Handler<Reinject> for Probe {
+impl Handler<Counted<Reinject>> for Probe {
     type Result = ResponseFuture<()>;
 
-    fn handle(
-        &mut self,
-        Reinject { command, .. }: Reinject,
-        _ctx: &mut Self::Context,
-    ) -> Self::Result {
+    fn handle(&mut self, reinject: Counted<Reinject>, _ctx: &mut Self::Context) -> Self::Result {
+        let Reinject { command, .. } = reinject.into_message();
         let Command::Broadcast(broadcast) = command else {
             panic!("no broadcast: {command:?}");
         };
@@ -127,14 +125,14 @@ impl Handler<Say> for Probe {
     }
 }
 
-impl Handler<Answering> for Probe {
+impl Handler<Counted<Answering>> for Probe {
     type Result = ();
 
     /// Has one client, which never acknowledges anything.
-    fn handle(&mut self, message: Answering, _ctx: &mut Self::Context) {
+    fn handle(&mut self, message: Counted<Answering>, _ctx: &mut Self::Context) {
         let Answering {
             question, answers, ..
-        } = message;
+        } = message.into_message();
         let answer = match question {
             Question::SocketIds { .. } => Answer::SocketIds(vec![SocketId::from("client")]),
             Question::Rooms => Answer::Rooms(vec![Room::from("client")]),
@@ -152,11 +150,12 @@ fn door(probe: Addr<Probe>) -> HubDoor {
 }
 
 fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
+    let ahead = || Arc::default();
     HubDoor {
         interest,
         rooms: None,
-        reinject: probe.clone().recipient(),
-        answering: probe.recipient(),
+        reinject: HubRecipient::new(probe.clone().recipient(), ahead()),
+        answering: HubRecipient::new(probe.recipient(), ahead()),
     }
 }
 
