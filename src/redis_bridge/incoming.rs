@@ -213,110 +213,19 @@ impl Intake {
         if uid.as_deref() == Some(self.peers.uid().as_str()) {
             return Ok(Err(Unfit::OwnEcho));
         }
-        let namespace = channels.namespace().clone();
-        let command = match request {
-            Request::Join { target, rooms } => Command::Join {
-                namespace,
-                target,
-                rooms,
-            },
-            Request::Leave { target, rooms } => Command::Leave {
-                namespace,
-                target,
-                rooms,
-            },
-            Request::Disconnect { target, close } => Command::Disconnect {
-                namespace,
-                target,
-                whole_connection: close,
-            },
-            Request::ServerSideEmit { id: None, args } => Command::ServerEvent { namespace, args },
-            Request::JoinOne {
+        match Wanted::of(channels.namespace(), request) {
+            Ok(Wanted::Command(command)) => self.reinject(command, uid, len_bytes).await.map(Ok),
+            Ok(Wanted::CommandForOne {
                 id,
                 socket_id,
-                room,
-            } => {
-                let target = only(&socket_id);
-                let rooms = vec![room];
-                let command = Command::Join {
-                    namespace,
-                    target,
-                    rooms,
-                };
-                return self
-                    .obey_for_one(channels, uid, id, &socket_id, command)
-                    .await;
+                command,
+            }) => {
+                self.obey_for_one(channels, uid, id, &socket_id, command)
+                    .await
             }
-            Request::LeaveOne {
-                id,
-                socket_id,
-                room,
-            } => {
-                let target = only(&socket_id);
-                let rooms = vec![room];
-                let command = Command::Leave {
-                    namespace,
-                    target,
-                    rooms,
-                };
-                return self
-                    .obey_for_one(channels, uid, id, &socket_id, command)
-                    .await;
-            }
-            Request::DisconnectOne {
-                id,
-                socket_id,
-                close,
-            } => {
-                let command = Command::Disconnect {
-                    namespace,
-                    target: only(&socket_id),
-                    whole_connection: close,
-                };
-                return self
-                    .obey_for_one(channels, uid, id, &socket_id, command)
-                    .await;
-            }
-            Request::SocketIds { id, rooms } => {
-                let target = Target {
-                    rooms,
-                    except: Vec::new(),
-                };
-                return self
-                    .answer(channels, uid, id, Question::SocketIds { target })
-                    .await;
-            }
-            Request::AllRooms { id } => {
-                return self.answer(channels, uid, id, Question::Rooms).await;
-            }
-            Request::Fetch { id, target } => {
-                return self
-                    .answer(channels, uid, id, Question::Sockets { target })
-                    .await;
-            }
-            Request::ServerSideEmit { id: Some(id), args } => {
-                return self
-                    .answer(channels, uid, id, Question::ServerEvent { args })
-                    .await;
-            }
-            Request::Broadcast {
-                id,
-                broadcast,
-                timeout,
-                expect_single_response,
-            } => {
-                if broadcast.namespace != namespace {
-                    return Ok(Err(Unfit::Foreign));
-                }
-                let question = Question::Broadcast {
-                    broadcast,
-                    timeout: timeout.unwrap_or(MAX_ANSWER_TIME),
-                    expects_one: expect_single_response,
-                };
-                return self.answer(channels, uid, id, question).await;
-            }
-        };
-        self.reinject(command, uid, len_bytes).await.map(Ok)
+            Ok(Wanted::Answer { id, question }) => self.answer(channels, uid, id, question).await,
+            Err(unfit) => Ok(Err(unfit)),
+        }
     }
 
     /// The old form of a request, about one socket: only the instance that has it acts and answers.
@@ -376,14 +285,14 @@ impl Intake {
             from: uid.clone(),
         };
         self.hub.answering.send(answering).await.or(Err(HubGone))?;
-        let relay = Relay {
+        let answers_out = AnswersOut {
             queue: Arc::clone(&self.queue),
             channels: Arc::clone(channels),
             uid,
             id,
             _slot: Slot::take(&self.num_answering),
         };
-        actix_rt::spawn(relay.run(received, Instant::now() + time));
+        actix_rt::spawn(answers_out.run(received, Instant::now() + time));
         Ok(Ok(()))
     }
 
@@ -474,6 +383,119 @@ fn origin(inbound: &Inbound) -> Cow<'_, str> {
     }
 }
 
+/// What another server wants of this one.
+enum Wanted {
+    /// That it is done.
+    Command(Command),
+    /// That it is done and answered, if the socket is here.
+    CommandForOne {
+        id: Option<RequestId>,
+        socket_id: SocketId,
+        command: Command,
+    },
+    /// To know something.
+    Answer { id: RequestId, question: Question },
+}
+
+impl Wanted {
+    /// Reads a request that came for a namespace.
+    fn of(namespace: &Namespace, request: Request) -> Result<Self, Unfit> {
+        let namespace = namespace.clone();
+        let for_one = |id, socket_id, command| Self::CommandForOne {
+            id,
+            socket_id,
+            command,
+        };
+        let answer = |id, question| Self::Answer { id, question };
+        Ok(match request {
+            Request::Join { target, rooms } => Self::Command(Command::Join {
+                namespace,
+                target,
+                rooms,
+            }),
+            Request::Leave { target, rooms } => Self::Command(Command::Leave {
+                namespace,
+                target,
+                rooms,
+            }),
+            Request::Disconnect { target, close } => Self::Command(Command::Disconnect {
+                namespace,
+                target,
+                whole_connection: close,
+            }),
+            Request::ServerSideEmit { id: None, args } => {
+                Self::Command(Command::ServerEvent { namespace, args })
+            }
+            Request::JoinOne {
+                id,
+                socket_id,
+                room,
+            } => {
+                let (target, rooms) = (only(&socket_id), vec![room]);
+                let command = Command::Join {
+                    namespace,
+                    target,
+                    rooms,
+                };
+                for_one(id, socket_id, command)
+            }
+            Request::LeaveOne {
+                id,
+                socket_id,
+                room,
+            } => {
+                let (target, rooms) = (only(&socket_id), vec![room]);
+                let command = Command::Leave {
+                    namespace,
+                    target,
+                    rooms,
+                };
+                for_one(id, socket_id, command)
+            }
+            Request::DisconnectOne {
+                id,
+                socket_id,
+                close,
+            } => {
+                let command = Command::Disconnect {
+                    namespace,
+                    target: only(&socket_id),
+                    whole_connection: close,
+                };
+                for_one(id, socket_id, command)
+            }
+            Request::SocketIds { id, rooms } => {
+                let target = Target {
+                    rooms,
+                    except: Vec::new(),
+                };
+                answer(id, Question::SocketIds { target })
+            }
+            Request::AllRooms { id } => answer(id, Question::Rooms),
+            Request::Fetch { id, target } => answer(id, Question::Sockets { target }),
+            Request::ServerSideEmit { id: Some(id), args } => {
+                answer(id, Question::ServerEvent { args })
+            }
+            Request::Broadcast { broadcast, .. } if broadcast.namespace != namespace => {
+                return Err(Unfit::Foreign);
+            }
+            Request::Broadcast {
+                id,
+                broadcast,
+                timeout,
+                expect_single_response,
+            } => {
+                let question = Question::Broadcast {
+                    broadcast,
+                    timeout: timeout.unwrap_or(MAX_ANSWER_TIME),
+                    expects_one: expect_single_response,
+                };
+                answer(id, question)
+            }
+        })
+    }
+}
+
 /// Returns the target that is one socket.
 fn only(socket_id: &SocketId) -> Target {
     Target {
@@ -499,7 +521,7 @@ impl Drop for Slot {
 }
 
 /// Passes the answers to one question on to the instance that asked it.
-struct Relay {
+struct AnswersOut {
     queue: Arc<Queue>,
     channels: Arc<Channels>,
     /// Who asked.
@@ -508,7 +530,7 @@ struct Relay {
     _slot: Slot,
 }
 
-impl Relay {
+impl AnswersOut {
     /// Runs until no more can come, or until the time is over.
     async fn run(self, mut answers: mpsc::UnboundedReceiver<Answer>, deadline: Instant) {
         while let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await {

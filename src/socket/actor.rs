@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, ActorContext as _, ActorFuture, AsyncContext as _, Context, Handler};
+use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
 use tokio::{sync::watch, task::JoinHandle, time::Sleep};
 
@@ -198,6 +198,18 @@ struct Ids {
     back: Option<Back>,
 }
 
+/// What sessions begin with, each its own. All else is the same for all.
+struct Beginning {
+    sid: Sid,
+    layer: Layer,
+    handshake: Arc<Handshake>,
+    transport: Transport,
+    outbox: Outbox,
+    decoder: Decoder,
+    clock: Clock,
+    slot: Slot,
+}
+
 /// One client session.
 pub struct Socket {
     sid: Sid,
@@ -295,53 +307,80 @@ impl Socket {
         outbox: Outbox,
         slot: Slot,
     ) {
-        let name = match &transport {
-            Transport::Polling(_) => TransportName::Polling,
-            Transport::WebSocket(_) => TransportName::WebSocket,
-        };
         let revision = outbox.dialect().revision;
         let mut clock = Clock::new(Instant::now(), &services.config, revision);
         if let Layer::Bare(_) = layer {
             // There is no namespace that could be joined.
             clock.joined();
         }
+        let beginning = Beginning {
+            sid,
+            layer,
+            handshake: Arc::new(handshake),
+            transport,
+            outbox,
+            decoder: Decoder::new(services.parser, services.config.max_payload),
+            clock,
+            slot,
+        };
         SocketActor::create(|ctx| {
-            SocketActor::of(|inbox| Self {
-                sid,
-                services: Arc::clone(services),
-                layer,
-                handshake: Arc::new(handshake),
-                session: services.sessions.insert(
-                    sid,
-                    ctx.address(),
-                    inbox.address(),
-                    name,
-                    revision,
-                    slot,
-                ),
-                inbox,
-                waker: None,
-                needs_turn: false,
-                has_panicked: false,
-                phase: Phase::Open,
-                transport,
-                probe: None,
-                outbox,
-                decoder: Decoder::new(services.parser, services.config.max_payload),
-                rate: Rate::new(Instant::now(), services.config.max_event_rate),
-                admissions: Vec::new(),
-                memberships: Vec::new(),
-                winding_down: Vec::new(),
-                next_join: 0,
-                clock,
-                timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
-                behind: Behind::Nothing,
-                are_handlers_held: false,
-                have_handlers_moved: false,
-                last_call: LastCall::Open,
-                moving: None,
-            })
+            SocketActor::of(|inbox| Self::new(services, ctx.address(), inbox, beginning))
         });
+    }
+
+    /// Returns a session that is in no namespace, and lets it be found.
+    fn new(
+        services: &Arc<Services>,
+        actor: Addr<SocketActor>,
+        inbox: Inbox,
+        beginning: Beginning,
+    ) -> Self {
+        let Beginning {
+            sid,
+            layer,
+            handshake,
+            transport,
+            outbox,
+            decoder,
+            clock,
+            slot,
+        } = beginning;
+        let name = match &transport {
+            Transport::Polling(_) => TransportName::Polling,
+            Transport::WebSocket(_) => TransportName::WebSocket,
+        };
+        let revision = outbox.dialect().revision;
+        let own = inbox.address();
+        Self {
+            sid,
+            services: Arc::clone(services),
+            layer,
+            handshake,
+            session: services
+                .sessions
+                .insert(sid, actor, own, name, revision, slot),
+            inbox,
+            waker: None,
+            needs_turn: false,
+            has_panicked: false,
+            phase: Phase::Open,
+            transport,
+            probe: None,
+            outbox,
+            decoder,
+            rate: Rate::new(Instant::now(), services.config.max_event_rate),
+            admissions: Vec::new(),
+            memberships: Vec::new(),
+            winding_down: Vec::new(),
+            next_join: 0,
+            clock,
+            timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
+            behind: Behind::Nothing,
+            are_handlers_held: false,
+            have_handlers_moved: false,
+            last_call: LastCall::Open,
+            moving: None,
+        }
     }
 
     /// Does all that can be done now. Ready once the session is over.

@@ -29,22 +29,22 @@ use super::{
         departure::Departure,
         disconnect::CloseReason,
         endpoint::Layer,
+        handshake::Handshake,
         inbox::InboxRef,
         membership::Membership,
         messages::{Departed, ForSocket, FromNext, LeftSocket, ProbeElsewhere, What},
         outbox::Outbox,
         portable::{Portable, PortableMembership, Undelivered},
-        rate::Rate,
         record::{JoinId, Record, Recoverable},
         recovery::Standing,
         slots::Slot,
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
-    Behind, LastCall, Phase, Services, Socket, SocketActor, Take, Transport,
+    Beginning, Behind, Phase, Services, Socket, SocketActor, Take, Transport,
 };
 use crate::{
-    engine_io::{encoded::Encoded, handshake::TransportName},
+    engine_io::encoded::Encoded,
     gateways::{Gateway, SocketRef},
     hub::messages::{Bring, Forget, GiveUp, Unregister},
     relay::{
@@ -156,131 +156,75 @@ impl Socket {
         SocketActor::create(|ctx| {
             SocketActor::of(|inbox| {
                 let Unpacked {
-                    portable,
+                    mut portable,
                     outbox,
                     decoder,
                     gateways,
                 } = unpacked;
-                let handshake = Arc::new(portable.handshake);
-                let now = Instant::now();
-                let revision = portable.revision;
-                let mut clock = Clock::resume(
-                    now,
-                    &services.config,
-                    revision,
-                    portable.heartbeat,
-                    portable.connect_within,
-                );
-                clock.await_anew(now, &services.config);
-                if decoder.awaits_attachments() {
-                    clock.await_attachments(now, &services.config);
-                }
-                let (transport, outbox) = probe.into_transport(outbox);
                 let teller = call.teller();
-                let mut calls = HashMap::new();
-                let mut members = Vec::new();
-                let mut memberships = Vec::new();
-                for ((mut packed, gateway), number) in
-                    portable.memberships.into_iter().zip(gateways).zip(0_u32..)
-                {
-                    let join = JoinId(number);
-                    let record = Record::new(
-                        packed.id.clone(),
-                        gateway.name_to_keep(&packed.namespace),
-                        join,
-                        services.instance,
-                        Arc::clone(&handshake),
-                        &serde_json::Value::Null,
-                    );
-                    record.set_data_text(&packed.data);
-                    let standing = packed.standing.take().zip(services.recovery.as_ref());
-                    let standing = standing.map(|(packed, recovery)| {
-                        let is_recovered = packed.is_recovered;
-                        (Standing::unpack(recovery, packed), is_recovered)
-                    });
-                    let record = Arc::new(record.with_recoverable(match &standing {
-                        None => Recoverable::No,
-                        Some((_, false)) => Recoverable::Yes,
-                        Some((_, true)) => Recoverable::Recovered,
-                    }));
-                    members.push((Arc::clone(&record), inbox.address(), packed.rooms.clone()));
-                    let mut membership = member(
-                        services,
-                        join,
-                        record,
-                        inbox.address(),
-                        gateway,
-                        packed,
-                        &teller,
-                        &mut calls,
-                    );
-                    membership.standing = standing.map(|(standing, _)| Box::new(standing));
-                    memberships.push(membership);
-                }
+                let mut settling = Settling {
+                    services,
+                    own: inbox.address(),
+                    handshake: Arc::new(portable.handshake),
+                    teller: &teller,
+                    calls: HashMap::new(),
+                };
+                let packed = std::mem::take(&mut portable.memberships);
+                let (members, memberships): (Vec<_>, Vec<_>) = packed
+                    .into_iter()
+                    .zip(gateways)
+                    .zip(0..)
+                    .map(|((packed, gateway), number)| {
+                        settling.settle(JoinId(number), gateway, packed)
+                    })
+                    .unzip();
+                let Settling {
+                    handshake, calls, ..
+                } = settling;
                 let (installed, is_installed) = oneshot::channel();
                 services.hub.do_send(Bring {
                     id: call.arrival(),
                     members,
                     installed,
                 });
-                let arriving = async move {
-                    let arrive = async {
-                        is_installed.await.is_ok() && teller.tell_surely(Request::Taken).await
-                    };
-                    tokio::time::timeout(ARRIVE_TIMEOUT, arrive)
-                        .await
-                        .unwrap_or(false)
-                };
                 let admissions = portable.admissions.into_iter().map(|admission| {
                     let auth = admission.auth.map(ByteString::from);
                     (admission.namespace, auth)
                 });
                 let moving = Moving::In(In {
-                    joins: memberships
-                        .iter()
-                        .map(|member: &Membership| member.join)
-                        .collect(),
+                    joins: memberships.iter().map(|member| member.join).collect(),
                     admissions: admissions.collect(),
-                    arriving: Some(arriving.boxed_local()),
+                    arriving: Some(arriving(is_installed, teller).boxed_local()),
                     calls,
                     call,
                 });
-                let session = services.sessions.insert(
-                    portable.sid,
-                    ctx.address(),
-                    inbox.address(),
-                    TransportName::WebSocket,
-                    revision,
-                    slot,
+                let mut clock = Clock::resume(
+                    Instant::now(),
+                    &services.config,
+                    portable.revision,
+                    portable.heartbeat,
+                    portable.connect_within,
                 );
-                Self {
+                clock.await_anew(Instant::now(), &services.config);
+                if decoder.awaits_attachments() {
+                    clock.await_attachments(Instant::now(), &services.config);
+                }
+                let (transport, outbox) = probe.into_transport(outbox);
+                let beginning = Beginning {
                     sid: portable.sid,
-                    services: Arc::clone(services),
                     layer,
                     handshake,
-                    session,
-                    inbox,
-                    waker: None,
-                    needs_turn: false,
-                    has_panicked: false,
-                    phase: Phase::Open,
                     transport: Transport::WebSocket(transport),
-                    probe: None,
                     outbox,
                     decoder,
-                    rate: Rate::new(now, services.config.max_event_rate),
-                    admissions: Vec::new(),
-                    next_join: u32::try_from(memberships.len()).unwrap_or(u32::MAX),
-                    memberships,
-                    winding_down: Vec::new(),
-                    timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
                     clock,
-                    behind: Behind::Nothing,
-                    are_handlers_held: false,
-                    have_handlers_moved: false,
-                    moving: Some(Box::new(moving)),
-                    last_call: LastCall::Open,
-                }
+                    slot,
+                };
+                let mut socket = Self::new(services, ctx.address(), inbox, beginning);
+                socket.next_join = u32::try_from(memberships.len()).unwrap_or(u32::MAX);
+                socket.memberships = memberships;
+                socket.moving = Some(Box::new(moving));
+                socket
             })
         });
     }
@@ -687,34 +631,77 @@ impl Unpacked {
     }
 }
 
-/// Puts a membership together again.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "each is one thing that a membership is made of"
-)]
-fn member(
-    services: &Services,
-    join: JoinId,
-    record: Arc<Record>,
+/// Waits until the sockets of a session are members here and the former instance has heard of it. Returns whether both came true.
+async fn arriving(is_installed: oneshot::Receiver<()>, teller: Teller) -> bool {
+    let arrive = async { is_installed.await.is_ok() && teller.tell_surely(Request::Taken).await };
+    tokio::time::timeout(ARRIVE_TIMEOUT, arrive)
+        .await
+        .unwrap_or(false)
+}
+
+/// What the hub is told of one socket that comes: who it is, its inbox, and its rooms.
+type Member = (Arc<Record>, InboxRef, HashSet<Room>);
+
+/// Puts the memberships of a session together again.
+struct Settling<'a> {
+    services: &'a Services,
     own: InboxRef,
-    gateway: Arc<Gateway>,
-    packed: PortableMembership,
-    teller: &Teller,
-    calls: &mut HashMap<(u32, u32), oneshot::Sender<Args>>,
-) -> Membership {
-    let pattern = gateway.pattern().cloned();
-    let socket = SocketRef::new(services.parser, record, services.hub.clone(), own, pattern);
-    let at = join.0;
-    let acks = |id: AckId, acked: oneshot::Receiver<Args>| {
-        let teller = teller.clone();
-        actix_rt::spawn(async move {
-            let args = acked.await.ok();
-            let args = args.map(|args| pack(args.json().as_bytes(), args.attachments()));
-            teller.tell(Request::Acked { at, id, args });
+    handshake: Arc<Handshake>,
+    teller: &'a Teller,
+    /// Of handlers that still run where it comes from.
+    calls: HashMap<(u32, u32), oneshot::Sender<Args>>,
+}
+
+impl Settling<'_> {
+    fn settle(
+        &mut self,
+        join: JoinId,
+        gateway: Arc<Gateway>,
+        mut packed: PortableMembership,
+    ) -> (Member, Membership) {
+        let services = self.services;
+        let standing = packed.standing.take().zip(services.recovery.as_ref());
+        let standing = standing.map(|(packed, recovery)| {
+            let is_recovered = packed.is_recovered;
+            (Standing::unpack(recovery, packed), is_recovered)
         });
-    };
-    let calls = |number, done| _ = calls.insert((at, number), done);
-    Membership::unpack(join, socket, gateway, packed, calls, acks)
+        let record = Record::new(
+            packed.id.clone(),
+            gateway.name_to_keep(&packed.namespace),
+            join,
+            services.instance,
+            Arc::clone(&self.handshake),
+            &serde_json::Value::Null,
+        );
+        record.set_data_text(&packed.data);
+        let record = Arc::new(record.with_recoverable(match &standing {
+            None => Recoverable::No,
+            Some((_, false)) => Recoverable::Yes,
+            Some((_, true)) => Recoverable::Recovered,
+        }));
+        let rooms = packed.rooms.clone();
+        let member = (Arc::clone(&record), self.own.clone(), rooms);
+        let socket = SocketRef::new(
+            services.parser,
+            record,
+            services.hub.clone(),
+            self.own.clone(),
+            gateway.pattern().cloned(),
+        );
+        let at = join.0;
+        let acks = |id: AckId, acked: oneshot::Receiver<Args>| {
+            let teller = self.teller.clone();
+            actix_rt::spawn(async move {
+                let args = acked.await.ok();
+                let args = args.map(|args| pack(args.json().as_bytes(), args.attachments()));
+                teller.tell(Request::Acked { at, id, args });
+            });
+        };
+        let calls = |number, done| _ = self.calls.insert((at, number), done);
+        let mut membership = Membership::unpack(join, socket, gateway, packed, calls, acks);
+        membership.standing = standing.map(|(standing, _)| Box::new(standing));
+        (member, membership)
+    }
 }
 
 impl Take<ProbeElsewhere> for Socket {
