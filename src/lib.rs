@@ -42,8 +42,8 @@
 //!   are drained before anything else, and who fills them awaits an answer, needs a permit or is read from no more.
 //!
 //! Protocols: [Engine.IO 4](https://socket.io/docs/v4/engine-io-protocol/),
-//! [Socket.IO 5](https://socket.io/docs/v4/socket-io-protocol/), [RFC 6455](https://www.rfc-editor.org/rfc/rfc6455). `wire.md` and
-//! `design.md`, cited by section, are the project's own notes on them: what Node's packages really send and do, byte for byte.
+//! [Socket.IO 5](https://socket.io/docs/v4/socket-io-protocol/), [RFC 6455](https://www.rfc-editor.org/rfc/rfc6455). `wire.md`, cited
+//! by section, is `docs/wire.md`: what Node's packages really send and do, byte for byte.
 
 pub mod adapter;
 pub mod app;

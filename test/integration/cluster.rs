@@ -1,4 +1,4 @@
-//! Two instances on one Redis that may fail. Source: wire.md 3; the "Cluster".
+//! Two instances on one Redis that may fail. Source: wire.md 3; README, "When Redis fails".
 
 use serde_json::json;
 use sockhop::{adapter::kind::AdapterKind, app::App};

@@ -1,4 +1,4 @@
-//! Events, acks, binary, order, slow and broken handlers. Source: wire.md 2.5; the issue's `test-event` and `echo`.
+//! Events, acks, binary, order, slow and broken handlers. Source: wire.md 2.5; README, "What it does" (`test-event`, `echo`).
 
 use crate::support::{
     http::Poller,

@@ -1,5 +1,5 @@
 //! Sessions that move to the instance at which their WebSocket lands: all of a session goes along, and what cannot is reached from
-//! there. Source: wire.md 1.6; design.md, "Sessions hop".
+//! there. Source: wire.md 1.6; docs/sessions.md.
 
 use std::{
     future::{Future as _, poll_fn},

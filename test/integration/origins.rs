@@ -1,4 +1,4 @@
-//! Which pages may use the hub, over HTTP and WebSocket. Source: design.md (`FRONTEND_URL`), wire.md 1.9.
+//! Which pages may use the hub, over HTTP and WebSocket. Source: README, "Settings" (`FRONTEND_URL`), wire.md 1.9.
 
 use tokio::io::AsyncReadExt as _;
 

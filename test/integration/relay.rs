@@ -1,5 +1,5 @@
 //! Polling without sticky sessions: each request of a session lands on another instance than the one before. The rules are
-//! those of `polling`. Source: wire.md 1.4; design.md, "Sessions hop".
+//! those of `polling`. Source: wire.md 1.4; docs/sessions.md.
 
 use std::{
     net::SocketAddr,

@@ -1,5 +1,5 @@
 //! From polling to WebSocket, with its races: at the instance that has the session, and at another, to which it then moves. The rules
-//! are the same. Source: wire.md 1.6; design.md, "Sessions hop".
+//! are the same. Source: wire.md 1.6; docs/sessions.md.
 
 use std::{net::SocketAddr, time::Duration};
 
