@@ -28,20 +28,11 @@ use super::{
 use crate::{
     hub::{broadcast::Broadcast, command::Command},
     msgpack::to_msgpack::{write_array_len, write_map_len, write_str},
-    socket_io::{ids::Room, object},
+    socket_io::{ids::Room, object, reserved::RESERVED_EVENTS},
 };
 
 /// What every emitter calls itself.
 const UID: &str = "emitter";
-/// Names of events that clients take for their own.
-const RESERVED_NAMES: [&str; 6] = [
-    "connect",
-    "connect_error",
-    "disconnect",
-    "disconnecting",
-    "newListener",
-    "removeListener",
-];
 
 /// A request in JSON, its keys in the order of Node's emitter.
 #[derive(Serialize)]
@@ -122,7 +113,7 @@ fn encode_broadcast(prefix: &str, broadcast: &Broadcast) -> Result<(String, Byte
         args,
     } = broadcast;
     let name = object::string(check_event(args)?);
-    if name.is_some_and(|name| RESERVED_NAMES.contains(&&*name)) {
+    if name.is_some_and(|name| RESERVED_EVENTS.contains(&&*name)) {
         return Err(EncodeError::ReservedName);
     }
     let mut buf = ByteBuf::with_capacity(args.len_bytes() + 96);
@@ -309,7 +300,7 @@ mod tests {
 
     #[test]
     fn reserved_names_and_what_is_no_event_are_refused() {
-        for name in RESERVED_NAMES {
+        for name in RESERVED_EVENTS {
             let json = format!(r#"["{name}"]"#);
             let command = broadcast("/", target(&[], &[]), Flags::default(), &json);
             assert_eq!(encode("p", &command), Err(EncodeError::ReservedName));

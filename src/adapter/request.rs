@@ -40,6 +40,7 @@ use crate::{
         args::Args,
         ids::{Namespace, Room, SocketId},
         object,
+        reserved::RESERVED_SERVER_EVENTS,
     },
 };
 
@@ -222,14 +223,10 @@ pub(super) mod kind {
     pub(in crate::adapter) const BROADCAST: u64 = 7;
 }
 
-/// Names of events between servers that are refused: what the servers tell themselves, and what ends a Node server for
-/// which nobody listens.
-const RESERVED_NAMES: [&str; 4] = ["connect", "connection", "new_namespace", "error"];
-
 /// Checks the arguments of an event for servers; returns nothing but that they may be sent.
 pub(super) fn check_server_side(args: &Args) -> Result<(), EncodeError> {
     let name = object::string(check_event(args)?);
-    match name.is_some_and(|name| RESERVED_NAMES.contains(&&*name)) {
+    match name.is_some_and(|name| RESERVED_SERVER_EVENTS.contains(&&*name)) {
         true => Err(EncodeError::ReservedName),
         false => Ok(()),
     }

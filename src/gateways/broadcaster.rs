@@ -46,6 +46,7 @@ use crate::{
     socket_io::{
         args::Args,
         ids::{Namespace, Room, SocketId},
+        reserved::RESERVED_SERVER_EVENTS,
     },
 };
 
@@ -153,9 +154,6 @@ impl NamespaceRef {
         calls::server_replies(self.all().ask(question, timeout).await?).await
     }
 }
-
-/// Names that Node's servers keep for themselves, see wire.md 2.5, and the one that ends a Node server without a listener for it.
-const RESERVED_SERVER_EVENTS: [&str; 4] = ["connect", "connection", "new_namespace", "error"];
 
 fn server_args(name: &str, args: impl IntoArgs) -> Result<Args, HandlerError> {
     let args = args.into_args(Some(name))?;

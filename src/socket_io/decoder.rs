@@ -21,21 +21,12 @@ use super::{
     json::{self, JsonError},
     msgpack_packet,
     parser::Parser,
+    reserved::RESERVED_EVENTS,
 };
 use crate::{engine_io::packet::Message, msgpack};
 
 /// Most attachments in one packet, as in Node's parser since 4.2.6.
 pub const MAX_ATTACHMENTS: usize = 10;
-
-/// Names that the protocol keeps for itself: no client may emit them.
-pub(super) const RESERVED_EVENTS: [&str; 6] = [
-    "connect",
-    "connect_error",
-    "disconnect",
-    "disconnecting",
-    "newListener",
-    "removeListener",
-];
 
 /// Number that ties an ack to its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -15,5 +15,6 @@ pub mod legacy;
 pub mod object;
 pub mod parser;
 pub mod recovery;
+pub(crate) mod reserved;
 
 mod msgpack_packet;

@@ -22,9 +22,10 @@ use rmp::encode::ByteBuf;
 
 use super::{
     args::Args,
-    decoder::{AckId, DecodeError, MAX_ATTACHMENTS, Packet, RESERVED_EVENTS},
+    decoder::{AckId, DecodeError, MAX_ATTACHMENTS, Packet},
     ids::Namespace,
     json::MAX_DEPTH,
+    reserved::RESERVED_EVENTS,
 };
 use crate::msgpack::{
     self, Dialect, EncodeError, Rules,
