@@ -195,11 +195,6 @@ impl Peers {
 
     // ---- for all ----
 
-    /// Returns whether an instance lives, as far as is known here.
-    pub fn is_alive(&self, instance: InstanceId) -> bool {
-        self.lock().heard(instance).is_some()
-    }
-
     /// Returns whether an instance lives and has not missed a beat yet.
     pub fn is_fresh(&self, instance: InstanceId) -> bool {
         let heard = self.lock().heard(instance);
