@@ -168,6 +168,10 @@ impl Reply {
 /// | `too_much_work` | many sockets are to be put into, or many rooms to be left out of a selection of, many rooms at once: more than a million steps for one command |
 /// | `rate_limited` | the client sends more events than `MAX_EVENT_RATE`; the handler was not called |
 /// | `unavailable` | the instance is stopping |
+/// | `gone` | the one socket that was asked is not there any more: [`AskError`](super::AskError) |
+/// | `unreachable` | other instances cannot be asked, since Redis is away; the log says why |
+/// | `incomplete` | not all other instances and clients that were asked answered in time |
+/// | `reserved_event`, `no_binary` | an event for other servers has a name that servers keep for themselves, or holds bytes |
 /// | `ack_timeout`, `ack_disconnected`, `bad_ack` | an ack that the handler awaited of a client: [`AckError`] |
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
