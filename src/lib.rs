@@ -15,7 +15,7 @@
 //! | [`app`] | starts an instance and stops it |
 //! | [`counters`] | how often each limit was met |
 //! | [`http`] | routes, origins, polling requests, upgrades, accounts, page |
-//! | [`websocket`] | RFC 6455; the only owner of a raw stream |
+//! | [`websocket`] | RFC 6455; the only place that reads and writes an open WebSocket |
 //! | [`engine_io`] | packets, payloads, handshake rules: pure |
 //! | [`socket_io`] | packets, arguments, ids: pure |
 //! | [`socket`] | one actor per client session |
@@ -29,13 +29,16 @@
 //! | [`relay`] | requests for sessions of other instances, and how a session moves |
 //! | [`auth`] | accounts, passwords, tokens |
 //! | [`open_files`] | how many connections the system allows |
+//! | [`telemetry`] | the log: where it goes, how a line looks |
+//! | [`healthcheck`] | what the program asks a running instance, for images that hold no other client |
 //! | [`emit`] | what the program publishes from a shell, without being an instance |
 //!
 //! Invariants, written as absences:
-//! - nothing but `http`, `websocket` and `app`, which puts them together, knows actix-http or actix-web;
+//! - nothing but `http`, `websocket`'s handshake and `app`, which puts them together, knows actix-http or actix-web;
 //! - nothing but `redis_bridge::redis_bus`, `redis_bridge::sharded_bus`, `auth::store::redis` and `redis_endpoint` knows the
 //!   Redis client;
-//! - nothing but `adapter` knows channel names, and nothing but `adapter` and `socket_io` uses `msgpack`;
+//! - nothing but `adapter` makes channel names or reads rooms from them (`redis_bridge` shortens them for its log), and nothing but
+//!   `adapter` and `socket_io` uses `msgpack`;
 //! - nothing but `hub` knows who is in which room, and sockets never address each other;
 //! - gateways see events and rooms, never frames;
 //! - nothing blocks an arbiter, and every queue has a bound with a name, but for the actors' mailboxes and inboxes: those

@@ -1,4 +1,4 @@
-//! HTTP: the only folder, beside the raw stream of [`crate::websocket`], that knows a web server.
+//! HTTP: the only folder that knows a web server, but for the handshake of [`crate::websocket`].
 //!
 //! Reading order: `server`, `connection` and `body_deadline` (how a connection becomes a request, and how long
 //! it may take), `proxies` (whose it is), `routes` (which request goes where), `origin` (which pages

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connect ──▶ listen: subscribe to all ──▶ settled: on_connected ──▶ publish: what waited first, then what comes
-//!    ▲            follow the namespaces; take in what comes in          ask: count who listens, then publish
+//!    ▲            follow the namespaces; take in what comes in          of a question: count who heard it
 //!    └──────────── wait (backoff) ◀──── either ends ◀───────────────────┘
 //! ```
 //! Subscribed before anything is published: who publishes first could miss the answer of others.

@@ -1,7 +1,8 @@
-//! WebSocket: the frames of RFC 6455, and the one file that holds a raw connection.
+//! WebSocket: the frames of RFC 6455, and the one file that reads and writes an open one.
 //!
 //! The rest of the crate sees whole messages and shared frames; it could sit on another WebSocket library without
-//! noticing. `frame`, `decoder` and `close` are pure; `handshake` judges a request; `connection` owns the stream.
+//! noticing. `frame`, `decoder` and `close` are pure; `handshake` judges a request; `connection` reads and
+//! writes the stream, which others hold and hand on.
 //!
 //! No extension is negotiated (Socket.IO's default): reserved bits are an error.
 
