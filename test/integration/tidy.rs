@@ -1,8 +1,10 @@
 //! The house rules that a machine can check: headers, and who knows what.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -81,12 +83,12 @@ fn the_protocols_are_pure() {
         ),
         none
     );
-    let pure = ["src/websocket/connection.rs"];
+    let not_pure = ["src/websocket/connection.rs"];
     assert_eq!(
         offenders(
             &["src/websocket"],
             &["actix::", "actix_rt::", "tokio::", "redis::"],
-            &pure
+            &not_pure
         ),
         none
     );
@@ -132,19 +134,147 @@ fn message_pack_has_two_users() {
 }
 
 #[test]
-fn only_http_and_the_raw_stream_know_a_web_server() {
-    let folders = [
-        "src/engine_io",
-        "src/socket_io",
-        "src/hub",
-        "src/gateways",
-        "src/redis_bridge",
-        "src/adapter",
-        "src/msgpack",
-        "src/auth",
-    ];
-    assert_eq!(
-        offenders(&folders, &["actix_web::", "actix_http::"], &[]),
-        Vec::<String>::new()
-    );
+fn only_http_and_what_meets_it_know_a_web_server() {
+    // Who judges a request for a WebSocket, and who puts all together.
+    let doors = ["src/websocket/handshake.rs", "src/app.rs"];
+    let mut found = offenders(&["src"], &["actix_web::", "actix_http::"], &doors);
+    found.retain(|name| !name.starts_with("src/http/"));
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// The codes in the first column of the table below `heading`: what stands there in backquotes.
+fn codes_of_table(file: &str, heading: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let (_, table) = text.split_once(heading).expect("the table has its heading");
+    table
+        .lines()
+        .map(|line| line.trim_start_matches("/// "))
+        .skip_while(|line| !line.starts_with("| `"))
+        .take_while(|line| line.starts_with("| `"))
+        .flat_map(|line| {
+            line.split('|')
+                .nth(1)
+                .unwrap()
+                .split('`')
+                .skip(1)
+                .step_by(2)
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The codes that the library gives its `HandlerError`s: those that it is made with, and the words in quotes where another error is
+/// turned into it.
+fn codes_in_the_sources() -> BTreeSet<String> {
+    let is_code = |text: &&str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let mut codes = BTreeSet::new();
+    for (_, text) in files(&["src"]) {
+        let (text, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        let code: Vec<_> = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
+        let code = code.join("\n");
+        let bodies = |start: &str| -> Vec<_> {
+            let rest = code.split(start).skip(1);
+            rest.map(|rest| rest.split_once("\n}").unwrap().0.to_owned())
+                .collect()
+        };
+        let first_args = |text: &str, call: &str| -> Vec<_> {
+            let rest = text.split(call).skip(1);
+            rest.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+                .filter(is_code)
+                .map(str::to_owned)
+                .collect()
+        };
+        codes.extend(first_args(&code, "HandlerError::new("));
+        for body in bodies("impl HandlerError {") {
+            codes.extend(first_args(&body, "Self::new("));
+        }
+        for body in bodies(" for HandlerError {") {
+            let quoted = body.split('"').skip(1).step_by(2);
+            codes.extend(quoted.filter(is_code).map(str::to_owned));
+        }
+    }
+    codes
+}
+
+#[test]
+fn the_codes_of_handler_errors_are_listed() {
+    let codes = codes_in_the_sources();
+    for code in [
+        "internal",
+        "unavailable",
+        "gone",
+        "bad_ack",
+        "reserved_event",
+    ] {
+        assert!(
+            codes.contains(code),
+            "{code} is not seen any more: {codes:?}"
+        );
+    }
+    let documented = codes_of_table("src/gateways/reply.rs", "Codes of the library's own:");
+    assert_eq!(documented, codes);
+    let documented = codes_of_table("docs/from-node.md", "The library's own codes:");
+    assert_eq!(documented, codes);
+}
+
+/// The files that git keeps, with what is in them. An archive of the sources has nothing else in it, and no list: none then.
+fn tracked() -> Vec<(String, Vec<u8>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !root.join(".git").exists() {
+        return Vec::new();
+    }
+    let listed = Command::new("git")
+        // Whoever builds need not be who checked it out.
+        .args(["-c", "safe.directory=*", "ls-files", "-z"])
+        .current_dir(root)
+        .output()
+        .expect("git is there where a checkout is");
+    assert!(listed.status.success(), "{listed:?}");
+    let names = String::from_utf8(listed.stdout).unwrap();
+    names
+        .split_terminator('\0')
+        // What was removed and is not committed yet is on the list.
+        .filter_map(|name| Some((name.to_owned(), fs::read(root.join(name)).ok()?)))
+        .collect()
+}
+
+#[test]
+fn nothing_that_a_build_makes_is_kept() {
+    let folders = ["target", "node_modules", "__pycache__"];
+    let endings = ["rlib", "rmeta", "o", "so", "pyc", "log"];
+    let made: Vec<_> = tracked()
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| {
+            name.split('/').any(|part| folders.contains(&part))
+                || name
+                    .rsplit_once('.')
+                    .is_some_and(|(_, ending)| endings.contains(&ending))
+        })
+        .collect();
+    assert_eq!(made, Vec::<String>::new());
+}
+
+#[test]
+fn no_file_names_a_place_on_somebodys_machine() {
+    let places = ["/work/", "/root/", "/home/"];
+    let found: Vec<_> = tracked()
+        .into_iter()
+        // This file says what it looks for.
+        .filter(|(name, _)| name != "test/integration/tidy.rs")
+        .filter(|(_, bytes)| {
+            let text = String::from_utf8_lossy(bytes);
+            places.iter().any(|place| text.contains(place))
+        })
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(found, Vec::<String>::new());
 }
