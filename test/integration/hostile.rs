@@ -2,8 +2,7 @@
 //! session is left; where memory is the target, the binary runs as a process of its own and its peak is bounded.
 //!
 //! Not here: whatever another room covers already (the table below), Redis' side, tokens (`auth::token`'s own tests), and
-//! features that do not exist: compression, state recovery, rooms that a client may choose. What each setting for a limit does: `limits`; what many
-//! clients cost together: `bounded`.
+//! compression, which does not exist. What each setting for a limit does: `limits`; what many clients cost together: `bounded`.
 //!
 //! | corpus | test |
 //! | --- | --- |
@@ -22,6 +21,8 @@
 //! | CONNECT twice; 10k CONNECTs to unknown namespaces | `namespaces::a_connect_is_ignored_until_…`, `namespaces::packets_out_of_turn_end_the_connection`, `namespaces::ten_thousand_wishes_…` |
 //! | 10k CONNECTs to new namespaces that a pattern matches | `namespaces::ten_thousand_wishes_for_namespaces_of_a_pattern_…` |
 //! | ack for nothing, `2` without payload | `namespaces::an_ack_for_nothing_and_an_event_without_payload_are_ignored` |
+//! | a `pid` or offset that is guessed, malformed, somebody else's or used before | `recovery::whatever_is_no_valid_claim_…`, `recovery::someone_else_…`, `recovery::a_session_is_had_once`, `recovery::of_clients_that_ask_at_the_same_time_…` |
+//! | rooms that a client chooses: too many, of no text, named like another's socket id | `limits::a_socket_is_in_so_many_rooms`, `chat::messages_that_make_no_sense_…`, `chat::a_room_named_like_a_socket_id_…` |
 //! | a slow reader | `websocket::a_client_that_reads_nothing_is_held_back_…`; many of them: here |
 //! | register flood, login of unknown users, 100 kB token | `accounts`, `auth`'s own tests |
 //!
