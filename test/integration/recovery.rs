@@ -383,7 +383,9 @@ async fn assert_new(server: &TestServer, claim: &Value, old: &str) {
 async fn whatever_is_no_valid_claim_makes_a_new_client_and_spoils_nothing() {
     let server = server();
     let elsewhere = self::server();
-    let foreign = two(&elsewhere).await.2;
+    let (other_servers, _its_peer, foreign) = two(&elsewhere).await;
+    let foreign_pid = other_servers.pid.clone();
+    other_servers.vanish(&elsewhere).await;
     let (client, _other, offset) = two(&server).await;
     let (sid, pid) = (client.sid.clone(), client.pid.clone());
     let valid = client.claim(&offset);
@@ -397,6 +399,9 @@ async fn whatever_is_no_valid_claim_makes_a_new_client_and_spoils_nothing() {
         json!({ "pid": "", "offset": offset }),
         json!({ "pid": pid[..19], "offset": offset }),
         json!({ "pid": "x".repeat(100_000), "offset": offset }),
+        // Of a server that has no Redis in common with this one: good there.
+        json!({ "pid": foreign_pid, "offset": foreign }),
+        json!({ "pid": foreign_pid, "offset": offset }),
         // Wrong types.
         json!({ "pid": 7, "offset": offset }),
         json!({ "pid": null, "offset": offset }),
