@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -64,7 +65,6 @@ pub enum AckError {
     Decode(#[source] serde_json::Error),
 }
 
-#[derive(Debug)]
 struct Inner {
     parser: Parser,
     record: Arc<Record>,
@@ -77,7 +77,6 @@ struct Inner {
 }
 
 /// Where the session has moved to.
-#[derive(Debug)]
 struct Moved {
     way: Leave,
     /// Which of its namespaces this is.
@@ -85,9 +84,18 @@ struct Moved {
 }
 
 /// One client in one namespace. Cheap to clone; usable from any thread.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SocketRef {
     inner: Arc<Inner>,
+}
+
+impl fmt::Debug for SocketRef {
+    /// Its namespace alone, as of a record. The rest leads to messages that wait for this and other clients.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketRef")
+            .field("namespace", &self.inner.record.namespace)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SocketRef {

@@ -4,10 +4,10 @@
 //!
 //! Source: Socket.IO server API, "socket.handshake"; wire.md 2.3.
 
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 /// The request that opened a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Handshake {
     /// Address of the peer: the client's, or the balancer's.
     pub address: String,
@@ -19,6 +19,15 @@ pub struct Handshake {
     headers: Box<[(Box<str>, Box<str>)]>,
     /// Query keys and values, decoded, in their order.
     query: Box<[(Box<str>, Box<str>)]>,
+}
+
+impl fmt::Debug for Handshake {
+    /// Without URL, headers and query: they hold what the client proves itself with.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Handshake {
@@ -73,5 +82,27 @@ impl Handshake {
     /// Returns whether a page of some origin opened the session.
     pub fn is_cross_domain(&self) -> bool {
         self.header("origin").is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bug: whoever logged a socket logged what its client proves itself with.
+    #[test]
+    fn what_a_client_proves_itself_with_has_no_debug_text() {
+        let headers = [
+            ("authorization", "Bearer hunter2"),
+            ("cookie", "sid=hunter2"),
+        ];
+        let query = [("token".to_owned(), "hunter2".to_owned())];
+        let url = "/socket.io/?token=hunter2".to_owned();
+        let handshake = Handshake::new("192.0.2.1".to_owned(), url, headers.into_iter(), &query);
+        let debug = format!("{handshake:?}");
+        assert!(debug.contains("192.0.2.1"), "{debug}");
+        for secret in ["hunter2", "Bearer", "token"] {
+            assert!(!debug.contains(secret), "{debug}");
+        }
     }
 }

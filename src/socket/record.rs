@@ -3,9 +3,12 @@
 //! Made once when a client joins a namespace, and shared: by the handles that gateways hold, and by the hub, which tells
 //! other instances of it. It knows nobody who could be sent anything.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -37,7 +40,6 @@ pub enum Recoverable {
 }
 
 /// One socket of one namespace.
-#[derive(Debug)]
 pub struct Record {
     /// Its public id.
     pub id: SocketId,
@@ -54,6 +56,15 @@ pub struct Record {
     /// JSON text: a tree of it would take several times as much, in every socket.
     data: Mutex<Box<str>>,
     has_left: AtomicBool,
+}
+
+impl fmt::Debug for Record {
+    /// Without `data`, which may hold anything, and without the id: that of a client 2.x is its session id, a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Record {
@@ -176,4 +187,30 @@ impl Record {
 
 fn parse(text: &str) -> Value {
     serde_json::from_str(text).expect("it was written from a value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bug: it printed the handshake with its tokens, and the application's data.
+    #[test]
+    fn neither_the_id_nor_data_nor_the_handshake_has_a_debug_text() {
+        let headers = [("authorization", "Bearer hunter2")];
+        let url = "/socket.io/?token=hunter2".to_owned();
+        let handshake = Handshake::new(String::new(), url, headers.into_iter(), &[]);
+        let record = Record::new(
+            "a-2x-sid".into(),
+            "/events".into(),
+            JoinId(1),
+            InstanceId::random().unwrap(),
+            Arc::new(handshake),
+            &serde_json::json!({ "password": "hunter2" }),
+        );
+        let debug = format!("{record:?}");
+        assert!(debug.contains("/events"), "{debug}");
+        for secret in ["hunter2", "a-2x-sid", "password"] {
+            assert!(!debug.contains(secret), "{debug}");
+        }
+    }
 }

@@ -13,9 +13,13 @@ use serde_json::{Value, json};
 use sockhop::gateways::{
     Ack, Arg, ConnectRequest, Event, Gateway, HandlerError, Refusal, SocketRef,
 };
-use tokio::sync::mpsc;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
 
-use crate::support::{server::TestServer, websocket::WebSocket, within};
+use crate::support::{
+    server::TestServer,
+    websocket::{self, WebSocket, upgrade_request},
+    within,
+};
 
 async fn join(server: &TestServer) -> WebSocket {
     let (websocket, reply) = WebSocket::join(server.addr, "/a", "{}").await;
@@ -130,6 +134,31 @@ async fn an_on_connect_that_fails_ends_that_membership_alone() {
         assert_eq!(websocket.text().await, "41/a,");
         websocket.send(r#"42/b,1["event"]"#).await;
         assert_eq!(websocket.text().await, "43/b,1[7]");
+    }
+}
+
+/// A bug: `{socket:?}` in a handler wrote the client's token into the log.
+#[actix_rt::test]
+async fn a_socket_can_be_logged_without_telling_what_its_client_proved_itself_with() {
+    let (said, mut sayings) = mpsc::unbounded_channel();
+    let gateway = Gateway::new("/a")
+        .authorize(|_| async { Ok::<_, Refusal>(json!({ "note": "hunter2" })) })
+        .on_connect(move |socket| {
+            said.send(format!("{socket:?} {:?}", socket.handshake()))
+                .unwrap();
+            async {}
+        });
+    let server = TestServer::of_gateway(gateway);
+    let target = "/socket.io/?EIO=4&transport=websocket&token=hunter2";
+    let headers = ["Authorization: Bearer hunter2", "Cookie: sid=hunter2"];
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    let mut bytes = upgrade_request(target, &headers);
+    bytes.extend(websocket::frame(0x81, br#"40/a,{"token":"hunter2"}"#));
+    stream.write_all(&bytes).await.unwrap();
+    let debug = within("the text", sayings.recv()).await.unwrap();
+    assert!(debug.contains("\"/a\""), "{debug}");
+    for secret in ["hunter2", "Bearer", "note"] {
+        assert!(!debug.contains(secret), "{debug}");
     }
 }
 
