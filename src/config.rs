@@ -201,9 +201,10 @@ pub struct JwtConfig {
     pub expires_in: Duration,
 }
 
-/// Time-outs and limits of Engine.IO and Socket.IO sessions. Clients are told of the first two and the last in the open packet.
+/// Time-outs and limits of Engine.IO and Socket.IO sessions. Clients are told of `ping_interval`, `ping_timeout` and `max_payload`
+/// in the open packet.
 ///
-/// None may be zero: a zero time-out is over at once, and with `max_payload` 0 nothing can be received.
+/// No duration may be zero, for it would be over at once, nor `max_payload`, for nothing could be received.
 /// Source: Engine.IO protocol v4, "Handshake", "Heartbeat"; the option names of Node's server.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -439,6 +440,14 @@ pub enum Fault {
         name: &'static str,
         /// What is wrong with it being set.
         reason: &'static str,
+    },
+    /// It is about a Redis that nobody named.
+    #[error(
+        "{name} is set, but REDIS_URL is not, so there is no Redis: set REDIS_URL, or unset it"
+    )]
+    WithoutRedis {
+        /// Which setting.
+        name: &'static str,
     },
     /// The prefix would act as a pattern, or split channel names.
     #[error("REDIS_PREFIX={value:?} must be 1 to 64 of the characters A-Z a-z 0-9 . _ : -")]
@@ -693,6 +702,11 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
         }
     }
 
+    /// Returns whether it has a value, sound or not.
+    fn is_set(&self, name: &str) -> bool {
+        (self.lookup)(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
+    }
+
     fn parsed<T, E: Into<Fault>>(
         &mut self,
         name: &'static str,
@@ -816,6 +830,10 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
             })
             .unwrap_or_else(|| DEFAULT_REDIS_PREFIX.to_owned());
         let adapter = self.redis_adapter();
+        if !self.is_set(env::REDIS_URL) {
+            self.without_redis(adapter);
+            return None;
+        }
         let mut is_tls = false;
         let url = self.parsed(env::REDIS_URL, |text| {
             let url = Url::parse(text).map_err(|err| Fault::RedisUrl {
@@ -860,6 +878,24 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
                 AdapterKind::Classic
             }
             (_, None) => AdapterKind::Classic,
+        }
+    }
+
+    /// Refuses what would be ignored without Redis. Whoever sets it believes that this instance has one.
+    fn without_redis(&mut self, adapter: AdapterKind) {
+        for name in [
+            env::REDIS_CA_FILE,
+            env::REDIS_CERT_FILE,
+            env::REDIS_KEY_FILE,
+            env::REDIS_SUBSCRIPTION_MODE,
+        ] {
+            if self.is_set(name) {
+                self.faults.push(Fault::WithoutRedis { name });
+            }
+        }
+        if let AdapterKind::Sharded(_) = adapter {
+            let name = env::REDIS_ADAPTER;
+            self.faults.push(Fault::WithoutRedis { name });
         }
     }
 
@@ -1154,6 +1190,31 @@ mod tests {
         for half in &all[1..] {
             let err = with("rediss://host", &[*half]).unwrap_err().to_string();
             assert!(err.contains("beside it"), "{err}");
+        }
+    }
+
+    /// A bug: an instance that was to join a cluster ran alone, and said nothing.
+    #[test]
+    fn what_is_said_of_a_redis_that_is_not_named_is_refused() {
+        let of_redis = [
+            (env::REDIS_CA_FILE, "/ca"),
+            (env::REDIS_CERT_FILE, "/cert"),
+            (env::REDIS_KEY_FILE, "/key"),
+            (env::REDIS_ADAPTER, "sharded"),
+            (env::REDIS_SUBSCRIPTION_MODE, "static"),
+        ];
+        let err = read(&of_redis).unwrap_err();
+        assert_eq!(err.faults.len(), 5, "{err}");
+        for (name, value) in of_redis {
+            let text = read(&[(name, value)]).unwrap_err().to_string();
+            let advice = format!("{name} is set, but REDIS_URL is not");
+            assert!(text.contains(&advice), "{text}");
+            // The address is named and faulty: that is told, and enough.
+            let text = read(&[(env::REDIS_URL, "http://redis"), (name, value)]).unwrap_err();
+            assert!(!text.to_string().contains("REDIS_URL is not,"), "{text}");
+        }
+        for harmless in [(env::REDIS_ADAPTER, "classic"), (env::REDIS_CA_FILE, " ")] {
+            assert!(read(&[harmless]).is_ok(), "{harmless:?}");
         }
     }
 
