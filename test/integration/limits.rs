@@ -218,7 +218,7 @@ async fn a_body_that_dribbles_is_told_so_and_ends_its_session_whoever_reads_it()
     let server = TestServer::of(
         |config| config.engine.body_timeout = Duration::from_millis(300),
         |app| {
-            let app = app.gateway(Gateway::new("/"));
+            let app = app.with_accounts().unwrap().gateway(Gateway::new("/"));
             app.routes(|routes| {
                 async fn upload(body: web::Bytes) -> HttpResponse {
                     HttpResponse::Ok().body(body)
@@ -236,10 +236,15 @@ async fn a_body_that_dribbles_is_told_so_and_ends_its_session_whoever_reads_it()
     poller.assert_gone().await;
     let answer = dribble(server.addr, head("/upload").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    let form = "Host: hub\r\nContent-Type: application/json";
+    let form = head("/auth/login").replace("Host: hub", form);
+    let answer = dribble(server.addr, form.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains(r#""error":"body_timeout""#), "{answer}");
     // Nobody reads this one, so it is the head of a next request that does not arrive.
     let answer = dribble(server.addr, head("/nowhere").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-    assert_eq!(num_met(server.addr, "body_timeout").await, 2);
+    assert_eq!(num_met(server.addr, "body_timeout").await, 3);
     server.await_connections(0).await;
 }
 
