@@ -1,4 +1,4 @@
-//! How often each limit was met, and how sessions ended, since the start.
+//! How often each limit was met since the start.
 //!
 //! Counts and nothing else: what a limit does is decided where it is. Every name is one of ours, never a client's, so however
 //! many clients misbehave in however many ways, this stays as large as it is. `GET /readyz` shows it.
@@ -16,7 +16,7 @@ pub enum Limit {
     ConnectionsPerAddress,
     /// An HTTP connection was refused: four times `MAX_CONNECTIONS_PER_ADDRESS`.
     HttpConnectionsPerAddress,
-    /// A head did not arrive in time: `HEAD_TIMEOUT`. The first of a connection is actix-http's to watch, and not counted.
+    /// A head did not arrive in time: `HEAD_TIMEOUT`.
     HeadTimeout,
     /// A body did not arrive in time: `BODY_TIMEOUT`.
     BodyTimeout,

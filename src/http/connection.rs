@@ -34,6 +34,9 @@ use crate::{
     socket::slots::Slot,
 };
 
+/// How actix-http's answer to a first head begins that took too long.
+const LATE: &[u8] = b"HTTP/1.1 408 ";
+
 /// How long a connection's client may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
@@ -48,7 +51,9 @@ pub struct Deadlines {
 /// What a connection is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A request is under way, or the first head is, which actix-http itself bounds.
+    /// The first head is under way, which actix-http itself bounds.
+    First,
+    /// A request is under way.
     Busy,
     /// Between an answer and the first byte of the next head.
     Idle,
@@ -81,7 +86,7 @@ impl Watched {
         Self {
             io,
             shared: Shared {
-                phase: Rc::new(Cell::new(Phase::Busy)),
+                phase: Rc::new(Cell::new(Phase::First)),
                 deadlines,
                 counters,
             },
@@ -99,6 +104,18 @@ impl Watched {
     /// Returns the bare stream.
     pub fn into_inner(self) -> TcpStream {
         self.io
+    }
+
+    /// Counts a first head that did not come in time. actix-http says so by a 408 to its client, and not to us; nobody else writes
+    /// one before a head has become a request.
+    fn watch_first(&self, bytes: &[u8]) {
+        let Shared {
+            phase, counters, ..
+        } = &self.shared;
+        if phase.get() == Phase::First && bytes.starts_with(LATE) {
+            counters.count(Limit::HeadTimeout);
+            phase.set(Phase::Busy);
+        }
     }
 
     /// Returns what a write led to, or that it made no progress for too long.
@@ -187,6 +204,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.watch_first(buf);
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.watch_write(cx, written)
     }

@@ -2,11 +2,14 @@
 //!
 //! Not here: what many clients cost together (`bounded`), and limits of the protocols (`hostile`, `websocket`, `polling`).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use sockhop::{
-    config::Config,
+    config::{Config, DEFAULT_HEAD_TIMEOUT},
     gateways::{Arg, Gateway, SocketRef},
     socket::disconnect::DisconnectReason,
 };
@@ -203,12 +206,18 @@ async fn dribble(addr: SocketAddr, before: &[u8]) -> String {
 #[actix_rt::test]
 async fn a_head_that_dribbles_is_cut_off_when_the_setting_says() {
     let server = TestServer::with(|config| config.limits.head_timeout = Duration::from_secs(1));
+    let began = Instant::now();
     let answer = dribble(server.addr, b"GET /healthz HTTP/1.1\r\nx: ").await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(num_met(server.addr, "head_timeout").await, 1);
     let first = request("GET", "/healthz", &[], b"");
     let second = [&first, &b"GET /healthz HTTP/1.1\r\nx: "[..]].concat();
     let answer = dribble(server.addr, &second).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(num_met(server.addr, "head_timeout").await, 2);
+    // Far more than two seconds: without the setting the first head alone would take as long.
+    let default = Duration::from_millis(DEFAULT_HEAD_TIMEOUT);
+    assert!(began.elapsed() < default, "{:?}", began.elapsed());
 }
 
 #[actix_rt::test]
