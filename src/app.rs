@@ -263,7 +263,6 @@ impl App {
             })?;
         let addr = listener.local_addr().map_err(StartError::Workers)?;
 
-        let hub_arbiter = Arbiter::new();
         let parser = config.parser;
         let ack_ids = Arc::new(match redis {
             Some(_) => AckIds::apart()?,
@@ -278,6 +277,8 @@ impl App {
             max_rooms: config.limits.max_rooms_per_socket,
             counters: Arc::clone(&counters),
         };
+        // Behind all that can fail without stopping it.
+        let hub_arbiter = Arbiter::new();
         let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, kept);
         let bridge = match &config.redis {
             Some(redis) => {

@@ -41,7 +41,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Handles one upgrade request.
 ///
 /// # Errors
-/// None: whatever is wrong is told to the client.
+/// None: what is wrong with the request is told to the client. If the system fails, the log says so, and the stream just ends.
 pub async fn upgrade(
     services: Arc<Services>,
     policy: AllowedOrigins,
