@@ -290,8 +290,8 @@ impl EngineConfig {
     }
 }
 
-/// What clients may take of an instance, beside what a session is told in [`EngineConfig`]. Each limit is told to whoever meets
-/// it, and counted in `/readyz`.
+/// What clients may take of an instance, beside what a session is told in [`EngineConfig`]. How often each was met
+/// is counted in `/readyz`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Sessions in all, on either transport. The next one gets 503 `too_many_connections`. Default 100,000.
