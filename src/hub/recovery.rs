@@ -106,7 +106,7 @@ impl Recovery {
 
 /// Takes a socket out of its namespace and keeps its place, because it may come back. From the Socket actor, once, in the place
 /// of `Unregister`; nothing comes back.
-#[derive(Debug, Message)]
+#[derive(Message)]
 #[rtype(result = "()")]
 pub struct Park {
     /// Who it is.
@@ -157,6 +157,15 @@ pub struct Claimed {
     pub before: Option<Box<str>>,
     /// Serial of the last event that was looked at.
     pub head: u64,
+}
+
+impl fmt::Debug for Park {
+    /// Without what `authorize` returned, which may hold anything.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Park")
+            .field("record", &self.record)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Claim {
