@@ -310,13 +310,16 @@ async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
     server.assert_peak("clients that never read their answers", before, bound);
 }
 
+/// How often the rooms are filled and left.
+const NUM_ROUNDS: usize = 4;
+
 #[actix_rt::test]
 async fn rooms_cost_what_they_hold_and_nothing_when_they_are_left() {
     let server = Server::start(&[]).await;
     let before = server.memory();
     let num_clients = 100 * scale();
     let mut after = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..NUM_ROUNDS {
         let mut clients = Vec::new();
         for n in 0..num_clients {
             let mut client = server.join().await;
@@ -343,8 +346,10 @@ async fn rooms_cost_what_they_hold_and_nothing_when_they_are_left() {
     // A name, a set of one member, and the member's note of it.
     let bound = num_clients * (PER_SESSION + 1000 * 768) + BUSY;
     server.assert_peak("a thousand rooms each", before, bound);
-    let (first, second) = (after[0], after[1]);
-    assert!(second <= first + 8 * MIB, "kept: {first}, then {second}");
+    // How much the allocator keeps depends on which thread had what; what leaks is more after each round than after any before.
+    let (last, before) = after.split_last().unwrap();
+    let most = before.iter().max().unwrap();
+    assert!(*last <= most + 8 * MIB, "kept after each round: {after:?}");
 }
 
 #[actix_rt::test]
