@@ -347,8 +347,8 @@ async fn rooms_cost_what_they_hold_and_nothing_when_they_are_left() {
     let bound = num_clients * (PER_SESSION + 1000 * 768) + BUSY;
     server.assert_peak("a thousand rooms each", before, bound);
     // How much the allocator keeps depends on which thread had what; what leaks is more after each round than after any before.
-    let (last, before) = after.split_last().unwrap();
-    let most = before.iter().max().unwrap();
+    let (last, earlier) = after.split_last().unwrap();
+    let most = earlier.iter().max().unwrap();
     assert!(*last <= most + 8 * MIB, "kept after each round: {after:?}");
 }
 
