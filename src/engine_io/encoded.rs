@@ -58,43 +58,43 @@ pub struct PollingBody {
 impl Encoded {
     /// Encodes a text packet (its type digit included) and the binary messages that follow it.
     pub fn new(text: &str, attachments: &[Bytes]) -> Arc<Self> {
-        Self::build(&[text], attachments)
-    }
-
-    /// As [`Self::new`], of a text in several parts, so that a long one need not be copied to put something before it.
-    pub fn of_parts(text: &[&str], attachments: &[Bytes]) -> Arc<Self> {
-        Self::build(text, attachments)
+        Self::of_parts(&[text], attachments)
     }
 
     /// Encodes a binary message that stands alone.
     pub fn binary(bytes: &Bytes) -> Arc<Self> {
-        Self::build(&[], std::slice::from_ref(bytes))
+        Self::of_parts(&[], std::slice::from_ref(bytes))
     }
 
-    /// Without any part there is no text packet.
-    fn build(text: &[&str], attachments: &[Bytes]) -> Arc<Self> {
+    /// As [`Self::new`], of a text in several parts, so that a long one need not be copied to put something before it. Without any
+    /// part there is no text packet.
+    pub fn of_parts(text: &[&str], attachments: &[Bytes]) -> Arc<Self> {
         let text_len = text.iter().map(|part| part.len()).sum::<usize>();
-        let capacity = frame::MAX_SERVER_HEADER_BYTES
-            + text_len
-            + attachments
-                .iter()
-                .map(|a| frame::MAX_SERVER_HEADER_BYTES + a.len())
-                .sum::<usize>();
-        let mut frames = BytesMut::with_capacity(capacity);
-        let text = (!text.is_empty()).then(|| {
-            frame::put_header(&mut frames, Opcode::Text, text_len);
+        let attachments_len = attachments.iter().map(Bytes::len).sum::<usize>();
+        let num_headers = 1 + attachments.len();
+        let mut frames = BytesMut::with_capacity(
+            num_headers * frame::MAX_SERVER_HEADER_BYTES + text_len + attachments_len,
+        );
+        let mut put = |opcode, len, parts: &mut dyn Iterator<Item = &[u8]>| {
+            frame::put_header(&mut frames, opcode, len);
             let start = frames.len();
-            text.iter()
-                .for_each(|part| frames.put_slice(part.as_bytes()));
-            start..frames.len()
-        });
-        let mut put = |attachment: &Bytes| {
-            frame::put_header(&mut frames, Opcode::Binary, attachment.len());
-            let start = frames.len();
-            frames.put_slice(attachment);
+            parts.for_each(|part| frames.put_slice(part));
             start..frames.len()
         };
-        let attachments = attachments.iter().map(&mut put).collect();
+        let text = (!text.is_empty()).then(|| {
+            let mut parts = text.iter().map(|part| part.as_bytes());
+            put(Opcode::Text, text_len, &mut parts)
+        });
+        let attachments = attachments
+            .iter()
+            .map(|bytes| {
+                put(
+                    Opcode::Binary,
+                    bytes.len(),
+                    &mut std::iter::once(&bytes[..]),
+                )
+            })
+            .collect();
         Arc::new(Self {
             frames: frames.freeze(),
             text,

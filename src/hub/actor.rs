@@ -86,7 +86,7 @@ where
 }
 
 /// Turns of the hub that are taken by others, from any thread.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Turns(Weak<Shared>);
 
 impl Turns {

@@ -6,7 +6,7 @@
 
 use crate::socket_io::{
     args::Args,
-    ids::{Namespace, Room},
+    ids::{Namespace, Room, SocketId},
 };
 
 /// One event for the sockets that `target` selects in `namespace`.
@@ -29,6 +29,16 @@ pub struct Target {
     pub rooms: Vec<Room>,
     /// Rooms whose members are left out. A sender excludes itself by the room that its id names.
     pub except: Vec<Room>,
+}
+
+impl Target {
+    /// Returns the one that is a single socket.
+    pub fn one(socket_id: &SocketId) -> Self {
+        Self {
+            rooms: vec![socket_id.room()],
+            except: Vec::new(),
+        }
+    }
 }
 
 /// How a broadcast is delivered.

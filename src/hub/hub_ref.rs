@@ -218,6 +218,15 @@ mod tests {
         HubRef::start(state, &arbiter.handle())
     }
 
+    /// Returns a hub on an arbiter of its own, and its one member.
+    async fn one_socket() -> (Arbiter, HubRef, SocketProbe) {
+        let arbiter = Arbiter::new();
+        let hub = hub(&arbiter);
+        let socket = SocketProbe::open();
+        hub.send(register("a", &socket)).await.unwrap();
+        (arbiter, hub, socket)
+    }
+
     fn to_all() -> Broadcast {
         broadcast(Target::default(), Flags::default())
     }
@@ -244,10 +253,7 @@ mod tests {
 
     #[actix::test]
     async fn what_is_short_is_done_on_the_senders_thread_while_nothing_waits() {
-        let arbiter = Arbiter::new();
-        let hub = hub(&arbiter);
-        let socket = SocketProbe::open();
-        hub.send(register("a", &socket)).await.unwrap();
+        let (arbiter, hub, socket) = one_socket().await;
         let free = keep(&arbiter);
         hub.emit(to_all(), true).now_or_never().unwrap().unwrap();
         assert!(hub.inner.ahead.is_idle());
@@ -281,10 +287,7 @@ mod tests {
     /// A bug in the making: the answer to a question can be here before the hub has an event that was sent before it.
     #[actix::test]
     async fn nothing_overtakes_what_came_from_another_instance() {
-        let arbiter = Arbiter::new();
-        let hub = hub(&arbiter);
-        let socket = SocketProbe::open();
-        hub.send(register("a", &socket)).await.unwrap();
+        let (arbiter, hub, socket) = one_socket().await;
         let free = keep(&arbiter);
         let theirs = Args::from_parts(r#"["theirs"]"#.into(), Vec::new());
         hub.recipient().do_send(Reinject {
@@ -342,10 +345,7 @@ mod tests {
 
     #[actix::test]
     async fn nobody_waits_for_a_turn_of_another() {
-        let arbiter = Arbiter::new();
-        let hub = hub(&arbiter);
-        let socket = SocketProbe::open();
-        hub.send(register("a", &socket)).await.unwrap();
+        let (arbiter, hub, socket) = one_socket().await;
         let (begins, begun) = tokio::sync::oneshot::channel();
         let (free, kept) = mpsc::channel::<()>();
         // Not counted, so that only the turn itself is in the way.

@@ -698,12 +698,8 @@ mod tests {
                 Flags::default(),
             )
         };
-        let membership = ("/events", "a", "red");
-        let (namespace, socket_id, room) = (
-            membership.0.into(),
-            SocketId::from(membership.1),
-            Room::from(membership.2),
-        );
+        let membership = || ("/events".into(), SocketId::from("a"), Room::from("red"));
+        let (namespace, socket_id, room) = membership();
         hub.send(Join {
             namespace,
             socket_id,
@@ -714,11 +710,7 @@ mod tests {
         .unwrap();
         hub.send(originate(to_red())).await.unwrap().unwrap();
         socket.next().await;
-        let (namespace, socket_id, room) = (
-            membership.0.into(),
-            SocketId::from(membership.1),
-            Room::from(membership.2),
-        );
+        let (namespace, socket_id, room) = membership();
         hub.send(Leave {
             namespace,
             socket_id,

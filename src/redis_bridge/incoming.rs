@@ -241,7 +241,7 @@ impl Intake {
         let is_here = Answering {
             namespace: channels.namespace().clone(),
             question: Question::SocketIds {
-                target: only(socket_id),
+                target: Target::one(socket_id),
             },
             answers,
             from: uid.clone(),
@@ -431,7 +431,7 @@ impl Wanted {
                 socket_id,
                 room,
             } => {
-                let (target, rooms) = (only(&socket_id), vec![room]);
+                let (target, rooms) = (Target::one(&socket_id), vec![room]);
                 let command = Command::Join {
                     namespace,
                     target,
@@ -444,7 +444,7 @@ impl Wanted {
                 socket_id,
                 room,
             } => {
-                let (target, rooms) = (only(&socket_id), vec![room]);
+                let (target, rooms) = (Target::one(&socket_id), vec![room]);
                 let command = Command::Leave {
                     namespace,
                     target,
@@ -459,7 +459,7 @@ impl Wanted {
             } => {
                 let command = Command::Disconnect {
                     namespace,
-                    target: only(&socket_id),
+                    target: Target::one(&socket_id),
                     whole_connection: close,
                 };
                 for_one(id, socket_id, command)
@@ -493,14 +493,6 @@ impl Wanted {
                 answer(id, question)
             }
         })
-    }
-}
-
-/// Returns the target that is one socket.
-fn only(socket_id: &SocketId) -> Target {
-    Target {
-        rooms: vec![socket_id.room()],
-        except: Vec::new(),
     }
 }
 

@@ -50,23 +50,19 @@ impl Args {
         }
     }
 
-    /// Returns the same with one more element, a text that needs no escapes in JSON. There is an element already.
+    /// Returns the same with one more element, see [`Self::parts_with_last`].
     pub(super) fn with_last(&self, text: &str) -> Self {
-        let mut json = String::with_capacity(self.json.len() + text.len() + 3);
-        self.write_with_last(&mut json, text);
         Self {
-            json: json.into(),
+            json: self.parts_with_last(text).concat().into(),
             attachments: self.attachments.clone(),
         }
     }
 
-    /// Writes the JSON array text with one more element, see [`Self::with_last`].
-    pub(super) fn write_with_last(&self, json: &mut String, text: &str) {
+    /// Returns the parts of the JSON array text with one more element, a text that needs no escapes in JSON. There is an element already.
+    pub(super) fn parts_with_last<'a>(&'a self, text: &'a str) -> [&'a str; 4] {
         let open = self.json.trim_end();
-        json.push_str(open.strip_suffix(']').unwrap_or(open));
-        json.push_str(",\"");
-        json.push_str(text);
-        json.push_str("\"]");
+        let open = open.strip_suffix(']').unwrap_or(open);
+        [open, ",\"", text, "\"]"]
     }
 
     /// Returns the text of the first element: of an event, its name.

@@ -82,9 +82,10 @@ pub fn event_with_offset(
     if parser == Parser::MessagePack {
         return event(parser, namespace, None, &args.with_last(offset));
     }
-    let mut text = head('2', '5', namespace, Some(args));
-    args.write_with_last(&mut text, offset);
-    Ok(Encoded::new(&text, args.attachments()))
+    let head = head('2', '5', namespace, Some(args));
+    let [open, before, offset, end] = args.parts_with_last(offset);
+    let text = [&head, open, before, offset, end];
+    Ok(Encoded::of_parts(&text, args.attachments()))
 }
 
 /// Encodes the answer to a client's event.

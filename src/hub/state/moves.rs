@@ -82,10 +82,7 @@ impl State {
     /// Lets a socket that has left join or leave a room where it is now: a handler that began here still holds it.
     pub(super) fn send_after(&self, namespace: &Namespace, id: &SocketId, room: Room, joins: bool) {
         let (namespace, rooms) = (namespace.clone(), vec![room]);
-        let target = Target {
-            rooms: vec![id.room()],
-            except: Vec::new(),
-        };
+        let target = Target::one(id);
         let command = if joins {
             Command::Join {
                 namespace,

@@ -198,16 +198,17 @@ impl Socket {
                     calls,
                     call,
                 });
+                let now = Instant::now();
                 let mut clock = Clock::resume(
-                    Instant::now(),
+                    now,
                     &services.config,
                     portable.revision,
                     portable.heartbeat,
                     portable.connect_within,
                 );
-                clock.await_anew(Instant::now(), &services.config);
+                clock.await_anew(now, &services.config);
                 if decoder.awaits_attachments() {
-                    clock.await_attachments(Instant::now(), &services.config);
+                    clock.await_attachments(now, &services.config);
                 }
                 let (transport, outbox) = probe.into_transport(outbox);
                 let beginning = Beginning {
