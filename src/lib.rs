@@ -56,6 +56,7 @@ pub mod counters;
 pub mod emit;
 pub mod engine_io;
 pub mod gateways;
+mod give_way;
 pub mod healthcheck;
 pub mod http;
 pub mod hub;

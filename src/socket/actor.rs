@@ -65,6 +65,7 @@ use crate::{
         sid::{InstanceId, Sid},
     },
     gateways::{ConnectRequest, Event, Gateways, HandlerError, Refusal, SocketRef, mail::Sent},
+    give_way::give_way,
     hub::{
         ahead::Ticket,
         hub_ref::HubRef,
@@ -103,7 +104,7 @@ const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 const LATE_GET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Rounds of [`Socket::drive`] before other tasks of the arbiter get their turn.
-const MAX_ROUNDS: usize = 64;
+const MAX_ROUNDS: usize = 16;
 
 /// Packets taken from one client in one round, so that its answers leave in between.
 const MAX_PACKETS_PER_ROUND: usize = 64;
@@ -417,7 +418,7 @@ impl Socket {
                 return Ready::Pending;
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Ready::Pending
     }
 

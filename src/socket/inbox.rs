@@ -20,6 +20,8 @@ use std::{
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+    vec,
 };
 
 use slab::Slab;
@@ -31,17 +33,26 @@ use super::{
 };
 use crate::{
     engine_io::encoded::Encoded,
+    give_way::give_way,
     hub::{ahead::Permit, replay::Logged},
 };
 
 /// Parcels whose room an idle depot keeps.
 const SPARE_PARCELS: usize = 256;
 
-/// Sockets that have their say before other tasks of the arbiter get their turn.
-const MAX_SAYS: usize = 64;
+/// How long writing goes on, by and large, before other tasks of the arbiter, and what has arrived meanwhile, get their turn: what
+/// a write takes depends on its length and on the kernel.
+const MAX_TURN: Duration = Duration::from_millis(1);
 
-/// Sockets whose lanes are touched before the first of them is used: the processor fetches them from memory side by side.
-const NUM_WARM: usize = 16;
+/// Sockets that have their say before the same, however soon.
+const MAX_SAYS: usize = 256;
+
+/// Sockets that are served before the clock is looked at. Their lanes are touched before the first of them is used: the processor
+/// fetches them from memory side by side.
+const FEW: usize = 16;
+
+/// Messages that are handed out before it.
+const MAX_PUTS: usize = 4096;
 
 /// Messages that are handed out before those who got them have their say; the last parcel may exceed it.
 const MAX_LOT: usize = 64 * 1024;
@@ -95,27 +106,31 @@ impl Shared {
 
 #[derive(Debug)]
 enum Parcel {
-    One {
-        place: Place,
-        message: ForSocket,
-    },
-    Many {
-        receivers: Vec<Receiver>,
-        message: Shared,
-        /// Given back when all have it.
-        permit: Option<Arc<Permit>>,
-    },
+    One { place: Place, message: ForSocket },
+    Many(Many),
 }
 
-/// See [`Depot::hand_out_alone`].
+/// A message and all of an arbiter's sockets that have yet to get it.
 #[derive(Debug)]
-struct Alone {
-    receivers: Vec<Receiver>,
-    /// How many of them have it.
-    num_done: usize,
+struct Many {
+    receivers: vec::IntoIter<Receiver>,
     message: Shared,
     /// Given back when all have it.
     _permit: Option<Arc<Permit>>,
+}
+
+/// What a depot is at, turn by turn.
+#[derive(Debug, Default)]
+enum Stage {
+    /// It begins with what comes next.
+    #[default]
+    Fetch,
+    /// A message that is a lot by itself goes out.
+    Alone(Many),
+    /// A lot goes out, so many messages of it by now.
+    Lot(usize),
+    /// Those who got the lot have their say.
+    Say,
 }
 
 /// What waits for one arbiter. The one part that other threads see.
@@ -212,11 +227,11 @@ impl FanOut {
         let permit = permit.map(Arc::new);
         for (queue, mut receivers) in self.groups {
             receivers.sort_unstable_by_key(|receiver| receiver.place.index);
-            queue.push(Parcel::Many {
-                receivers,
+            queue.push(Parcel::Many(Many {
+                receivers: receivers.into_iter(),
                 message: message.clone(),
-                permit: permit.clone(),
-            });
+                _permit: permit.clone(),
+            }));
         }
     }
 }
@@ -243,6 +258,21 @@ struct Slot {
     socket: Weak<dyn Receive>,
 }
 
+/// A turn of the depot's task.
+#[derive(Clone, Copy, Debug)]
+struct Turn(Instant);
+
+impl Turn {
+    fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Returns whether no more should be begun in it.
+    fn is_over(self) -> bool {
+        self.0.elapsed() >= MAX_TURN
+    }
+}
+
 /// The sockets of one arbiter.
 #[derive(Debug)]
 struct Depot {
@@ -255,8 +285,7 @@ struct Depot {
     num_distributed: Cell<u64>,
     /// Those that come next, taken from the queue already.
     next: RefCell<VecDeque<Parcel>>,
-    /// A message for many that is a lot by itself, as far as it has not been handed out.
-    alone: RefCell<Option<Alone>>,
+    stage: RefCell<Stage>,
     spare: RefCell<Vec<Parcel>>,
 }
 
@@ -276,7 +305,7 @@ impl Depot {
                     due: RefCell::default(),
                     num_distributed: Cell::new(0),
                     next: RefCell::default(),
-                    alone: RefCell::default(),
+                    stage: RefCell::default(),
                     spare: RefCell::default(),
                 });
                 actix_rt::spawn(Distribute(Rc::clone(&depot)));
@@ -329,48 +358,38 @@ impl Depot {
         !next.is_empty()
     }
 
-    /// Takes the next parcel if it is a lot by itself.
-    fn take_alone(&self) -> bool {
+    /// Returns how the next lot goes out: past the sockets, if it is one message for many.
+    fn begin(&self) -> Stage {
         let mut next = self.next.borrow_mut();
-        if next.len() > 1 || !matches!(next.front(), Some(Parcel::Many { .. })) {
-            return false;
+        match next.pop_front() {
+            Some(Parcel::Many(many)) if next.is_empty() => Stage::Alone(many),
+            Some(parcel) => {
+                next.push_front(parcel);
+                Stage::Lot(0)
+            }
+            None => Stage::Fetch,
         }
-        if let Some(Parcel::Many {
-            receivers,
-            message,
-            permit,
-        }) = next.pop_front()
-        {
-            self.alone.replace(Some(Alone {
-                receivers,
-                num_done: 0,
-                message,
-                _permit: permit,
-            }));
-        }
-        true
     }
 
-    /// Hands a message that is a lot by itself to some of its receivers. Returns whether there is one.
-    fn hand_out_alone(&self) -> bool {
-        let Some(mut alone) = self.alone.take() else {
-            return false;
-        };
-        let rest = alone.receivers.get(alone.num_done..).unwrap_or_default();
-        let now = rest.get(..MAX_SAYS).unwrap_or(rest);
-        for few in now.chunks(NUM_WARM) {
+    /// Hands a message that is a lot by itself to some of its receivers.
+    fn hand_out_alone(&self, mut alone: Many, turn: Turn) -> Stage {
+        let mut num = 0;
+        for few in alone.receivers.as_slice().chunks(FEW) {
             self.warm(few);
             for receiver in few {
                 self.put_alone(*receiver, &alone.message);
             }
+            num += few.len();
+            if num >= MAX_SAYS || turn.is_over() {
+                break;
+            }
         }
-        alone.num_done += now.len();
-        if alone.num_done < alone.receivers.len() {
-            self.alone.replace(Some(alone));
-        } else {
-            self.num_distributed.set(self.num_distributed.get() + 1);
+        if num < alone.receivers.len() {
+            alone.receivers.nth(num - 1);
+            return Stage::Alone(alone);
         }
-        true
+        self.count_parcel();
+        Stage::Fetch
     }
 
     /// Touches the lanes of a few sockets.
@@ -411,40 +430,52 @@ impl Depot {
         socket.say();
     }
 
-    /// Hands out a lot.
-    fn distribute(&self) {
-        let mut num = 0;
-        while num < MAX_LOT {
+    /// Hands out some of a lot, of which `num` messages have gone before.
+    fn distribute(&self, num: usize) -> Stage {
+        let end = MAX_LOT.min(num + MAX_PUTS);
+        let mut num = num;
+        while num < end {
             let Some(parcel) = self.next.borrow_mut().pop_front() else {
-                break;
+                return Stage::Say;
             };
             match parcel {
                 Parcel::One { place, message } => {
                     num += 1;
                     self.put(place, message);
                 }
-                Parcel::Many {
-                    receivers,
-                    message,
-                    permit,
-                } => {
-                    num += receivers.len();
-                    for Receiver { place, join } in receivers {
-                        let what = message.what();
+                Parcel::Many(mut many) => {
+                    for Receiver { place, join } in many.receivers.by_ref().take(end - num) {
+                        num += 1;
+                        let what = many.message.what();
                         self.put(place, ForSocket { join, what });
                     }
-                    drop(permit);
+                    if many.receivers.len() > 0 {
+                        self.next.borrow_mut().push_front(Parcel::Many(many));
+                        break;
+                    }
                 }
             }
-            self.num_distributed.set(self.num_distributed.get() + 1);
+            self.count_parcel();
+        }
+        match num < MAX_LOT {
+            true => Stage::Lot(num),
+            false => Stage::Say,
         }
     }
 
+    /// Counts one that has been handed out.
+    fn count_parcel(&self) {
+        self.num_distributed.set(self.num_distributed.get() + 1);
+    }
+
     /// Lets some of those that are due have their say.
-    fn let_say(&self) {
-        for _ in 0..MAX_SAYS {
-            let Some(index) = self.due.borrow_mut().pop() else {
+    fn let_say(&self, turn: Turn) -> Stage {
+        for num in 0..MAX_SAYS {
+            if num % FEW == 0 && num > 0 && turn.is_over() {
                 break;
+            }
+            let Some(index) = self.due.borrow_mut().pop() else {
+                return Stage::Fetch;
             };
             let socket = {
                 let mut slots = self.slots.borrow_mut();
@@ -458,6 +489,10 @@ impl Depot {
                 socket.say();
             }
         }
+        match self.due.borrow().is_empty() {
+            true => Stage::Fetch,
+            false => Stage::Say,
+        }
     }
 }
 
@@ -469,19 +504,27 @@ impl Future for Distribute {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let depot = &self.0;
-        if !depot.hand_out_alone() {
-            if depot.due.borrow().is_empty() {
-                if !depot.fetch(cx) {
-                    return Poll::Pending;
-                }
-                if !depot.take_alone() {
-                    depot.distribute();
-                }
+        let turn = Turn::begin();
+        let mut stage = depot.stage.take();
+        if let Stage::Fetch = stage {
+            if !depot.fetch(cx) {
+                return Poll::Pending;
             }
-            depot.let_say();
+            stage = depot.begin();
         }
-        // There may be more, of this lot or of the next.
-        cx.waker().wake_by_ref();
+        stage = match stage {
+            Stage::Alone(alone) => depot.hand_out_alone(alone, turn),
+            Stage::Lot(num) => depot.distribute(num),
+            stage => stage,
+        };
+        if let Stage::Say = stage {
+            stage = depot.let_say(turn);
+        }
+        if matches!(stage, Stage::Fetch) && !depot.fetch(cx) {
+            return Poll::Pending;
+        }
+        depot.stage.replace(stage);
+        give_way(cx);
         Poll::Pending
     }
 }
@@ -490,7 +533,7 @@ impl Drop for Distribute {
     fn drop(&mut self) {
         self.0.queue.close();
         drop(self.0.next.take());
-        drop(self.0.alone.take());
+        drop(self.0.stage.take());
         // A thread may get another arbiter after this one; or it is at its end, and so is its storage.
         _ = DEPOT.try_with(|current| current.take());
     }
@@ -627,6 +670,10 @@ impl Probe {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
     fn plain() -> Shared {
@@ -693,6 +740,75 @@ mod tests {
             assert_eq!(last.next().await.join, JoinId(2));
         };
         // A task beside the depot's.
+        actix_rt::spawn(test).await.unwrap();
+    }
+
+    #[actix::test]
+    async fn what_arrives_meanwhile_is_not_kept_waiting_for_the_end_of_it() {
+        let test = async {
+            let (mut arriving, stream) = std::os::unix::net::UnixStream::pair().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let mut stream = tokio::net::UnixStream::from_std(stream).unwrap();
+            let probes: Vec<_> = (0..16 * MAX_SAYS).map(|_| Probe::open()).collect();
+            // By either way of handing out.
+            for num in 1..=2 {
+                for _ in 0..num {
+                    let mut all = FanOut::default();
+                    for probe in &probes {
+                        all.add(&probe.address(), JoinId(1));
+                    }
+                    all.send(&plain(), None);
+                }
+                arriving.write_all(b"x").unwrap();
+                stream.read_u8().await.unwrap();
+                let has_all = |probe: &&Probe| {
+                    let received = &probe.received;
+                    received.messages.borrow().len() == num && received.num_says.get() > 0
+                };
+                let num_served = probes.iter().filter(has_all).count();
+                assert!(
+                    num_served < probes.len(),
+                    "{num_served} had their say before"
+                );
+                for probe in &probes {
+                    for _ in 0..num {
+                        probe.next().await;
+                    }
+                }
+                while probes
+                    .iter()
+                    .any(|probe| probe.received.num_says.take() == 0)
+                {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        actix_rt::spawn(test).await.unwrap();
+    }
+
+    #[actix::test]
+    async fn other_tasks_get_their_turn_while_a_lot_is_handed_out() {
+        let test = async {
+            let probe = Probe::open();
+            for _ in 0..3 * MAX_PUTS {
+                probe.address().do_send(mark(1));
+            }
+            let reached = probe.inbox.mark();
+            while probe.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            assert!(!probe.inbox.has_reached(reached));
+            assert_eq!(
+                probe.received.num_says.get(),
+                0,
+                "it has its say when it has all"
+            );
+            while probe.received.num_says.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert!(probe.inbox.has_reached(reached));
+            assert_eq!(probe.received.num_says.get(), 1);
+        };
         actix_rt::spawn(test).await.unwrap();
     }
 
