@@ -50,28 +50,30 @@ const BINARY: &str = "application/octet-stream";
 
 /// Adds a route for each endpoint: everything below `/socket.io/`, as in Node. `/socket.io` without the slash is not ours.
 pub fn configure(config: &mut web::ServiceConfig, endpoints: &[Endpoint]) {
-    for endpoint in endpoints {
-        let pattern = format!("{}{{tail:.*}}", endpoint.path);
-        let layer = endpoint.layer.clone();
-        config.route(
-            &pattern,
-            web::to(move |services, tail, request, body| {
-                engine_io(services, layer.clone(), tail, request, body)
-            }),
-        );
+    for Endpoint { path, layer } in endpoints {
+        // What clients ask for, by itself: it is found without a regular expression, which a poll would notice.
+        for pattern in [path.clone(), format!("{path}{{tail:.+}}")] {
+            let layer = layer.clone();
+            config.route(
+                &pattern,
+                web::to(move |services, request, body| {
+                    engine_io(services, layer.clone(), request, body)
+                }),
+            );
+        }
     }
 }
 
 async fn engine_io(
     services: web::Data<Arc<Services>>,
     layer: Layer,
-    tail: web::Path<String>,
     request: HttpRequest,
     body: web::Payload,
 ) -> HttpResponse {
     if matches!(*request.method(), Method::GET | Method::HEAD)
         && matches!(layer, Layer::SocketIo)
-        && let Some(file) = client_bundle::answer(&request, &tail)
+        && let Some(tail) = request.match_info().get("tail")
+        && let Some(file) = client_bundle::answer(&request, tail)
     {
         return file;
     }
