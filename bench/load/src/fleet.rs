@@ -79,6 +79,8 @@ enum Phase {
     /// The open packet has come, CONNECT was sent.
     Joining,
     Ready,
+    /// Has disconnected, and the server has not.
+    Leaving,
     Ended,
 }
 
@@ -128,7 +130,10 @@ pub(crate) struct Tally {
     pub(crate) disordered: u64,
     /// Neither what was expected nor what may be ignored.
     pub(crate) strange: u64,
+    /// Connections that the server ended.
     pub(crate) ended: u64,
+    /// Those that it closed after their clients had.
+    pub(crate) closed: u64,
 }
 
 impl Tally {
@@ -142,6 +147,7 @@ impl Tally {
             disordered: 0,
             strange: 0,
             ended: 0,
+            closed: 0,
         }
     }
 
@@ -149,6 +155,7 @@ impl Tally {
     pub(crate) fn clear(&mut self) {
         self.delivered = 0;
         self.acked = 0;
+        self.closed = 0;
         self.latency.clear();
         self.near.clear();
         self.far.clear();
@@ -403,18 +410,19 @@ impl Fleet {
         }
     }
 
-    /// Ends a client's connection without a word, as a closed lid does.
+    /// Ends a client's connection without a word of WebSocket or Socket.IO. It is counted once the server has closed it, too.
     pub(crate) fn disconnect(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        client.phase = Phase::Ended;
+        client.phase = Phase::Leaving;
         // One that is closed already is so, too.
-        _ = client.stream.shutdown(std::net::Shutdown::Both);
+        _ = client.stream.shutdown(std::net::Shutdown::Write);
     }
 
     fn end(&mut self, number: usize) {
-        let client = &mut self.clients[number];
-        if mem::replace(&mut client.phase, Phase::Ended) != Phase::Ended {
-            self.tally.ended += 1;
+        match mem::replace(&mut self.clients[number].phase, Phase::Ended) {
+            Phase::Ended => {}
+            Phase::Leaving => self.tally.closed += 1,
+            _ => self.tally.ended += 1,
         }
     }
 

@@ -1,6 +1,9 @@
 //! The workloads: what is sent when, and what is measured meanwhile.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use crate::{
     args::Args,
@@ -25,14 +28,17 @@ const FIRST: usize = 100;
 /// How often a server pings a client, if it is at its defaults: so long a silence has one ping for each.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 
-/// Clients of `growth` that warm up compilers and pools, and that join, leave and disconnect in the end.
+/// Clients of `growth` that warm up compilers and pools, that join and leave, and that disconnect at once.
 const FEW: usize = 50;
 
 /// How often each of them joins and leaves.
 const JOINS: usize = 40;
 
-/// How long a server has to notice who disconnected.
-const NOTICE: Duration = Duration::from_secs(1);
+/// How often a few disconnect, and as many others come in their place.
+const DEPARTURES: usize = 20;
+
+/// How long a server has to forget who disconnected, once it has closed the connections.
+const FORGET: Duration = Duration::from_millis(100);
 
 /// How long a server may take until a connection that it has given up is closed.
 const FAREWELL: Duration = Duration::from_secs(4);
@@ -498,8 +504,7 @@ impl Bench {
         let mark = self.mark()?;
         self.fleet.connect(self.sockets - FEW, 1, PATIENCE)?;
         let connect_ns = self.server_ns_each(&mark, self.sockets - FEW)?;
-        self.move_about((0..self.sockets).map(|client| (client, "join", "all".to_owned())))?;
-        self.move_about((0..self.sockets).map(|client| (client, "join", format!("r{client}"))))?;
+        self.settle_in(0..self.sockets)?;
         let mut figures = self.at_rate(|bench: &mut Self| {
             bench
                 .fleet
@@ -514,18 +519,43 @@ impl Bench {
             }
         }
         let move_ns = self.server_ns_each(&mark, 2 * JOINS * FEW)?;
-        let mark = self.mark()?;
-        for client in 0..FEW {
-            self.fleet.disconnect(client);
-        }
-        self.serve_until(NOTICE, |_| false)?;
-        let disconnect_ns = self.server_ns_each(&mark, FEW)?;
+        let disconnect_ns = self.departures()?;
         figures.extend([
             ("connect_ns", connect_ns),
             ("move_ns", move_ns),
             ("disconnect_ns", disconnect_ns),
         ]);
         Ok(figures)
+    }
+
+    /// Lets clients join the room of all, and each its own.
+    fn settle_in(&mut self, clients: Range<usize>) -> Result<()> {
+        self.move_about(
+            clients
+                .clone()
+                .map(|client| (client, "join", "all".to_owned())),
+        )?;
+        self.move_about(clients.map(|client| (client, "join", format!("r{client}"))))
+    }
+
+    /// What a disconnect costs, without a word, of those that have been there longest. Others come in their place.
+    fn departures(&mut self) -> Result<f64> {
+        let mut sum_ns = 0.0;
+        for round in 0..DEPARTURES {
+            let mark = self.mark()?;
+            for client in round * FEW..(round + 1) * FEW {
+                self.fleet.disconnect(client);
+            }
+            if !self.serve_until(PATIENCE, |bench| bench.fleet.tally.closed == FEW as u64)? {
+                return Err("not every client was let go that disconnected".to_owned());
+            }
+            self.serve_until(FORGET, |_| false)?;
+            sum_ns += self.server_ns_each(&mark, FEW)?;
+            let first = self.sockets + round * FEW;
+            self.fleet.connect(FEW, 1, PATIENCE)?;
+            self.settle_in(first..first + FEW)?;
+        }
+        Ok(sum_ns / DEPARTURES as f64)
     }
 }
 
