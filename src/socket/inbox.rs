@@ -40,21 +40,22 @@ use crate::{
 /// Parcels whose room an idle depot keeps.
 const SPARE_PARCELS: usize = 256;
 
-/// How long writing goes on, by and large, before other tasks of the arbiter, and what has arrived meanwhile, get their turn: what
-/// a write takes depends on its length and on the kernel.
+// What a turn of the depot may do; then other tasks of the arbiter, and what has arrived meanwhile, get theirs.
+
+/// How long it writes, by and large: what a write takes depends on its length and on the kernel.
 const MAX_TURN: Duration = Duration::from_millis(1);
 
-/// Sockets that have their say before the same, however soon.
+/// Sockets that it writes for, however soon that is done.
 const MAX_SAYS: usize = 256;
+
+/// Messages that it hands to sockets.
+const MAX_PUTS: usize = 4096;
 
 /// Sockets that are served before the clock is looked at. Their lanes are touched before the first of them is used: the processor
 /// fetches them from memory side by side.
 const FEW: usize = 16;
 
-/// Messages that are handed out before it.
-const MAX_PUTS: usize = 4096;
-
-/// Messages that are handed out before those who got them have their say; the last parcel may exceed it.
+/// Messages that are handed out, in as many turns as that takes, before those who got them have their say.
 const MAX_LOT: usize = 64 * 1024;
 
 /// One socket's place in its depot. No two sockets of an arbiter have had the same, but for four thousand million between.
