@@ -20,7 +20,10 @@ fuzz_target!(|bytes: &[u8]| {
         response: again,
     } = decode(&bytes).expect("our own response");
     let has_uid = !matches!(response, Response::Ack { .. });
-    assert_eq!(uid_again.as_deref(), uid.map(Uid::as_str).filter(|_| has_uid));
+    assert_eq!(
+        uid_again.as_deref(),
+        uid.map(Uid::as_str).filter(|_| has_uid)
+    );
     assert_eq!(again.id(), response.id());
     match (&response, &again) {
         // What came in JSON is printed anew on its way through MessagePack, once, and what came in MessagePack may hold

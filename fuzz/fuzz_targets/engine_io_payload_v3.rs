@@ -41,7 +41,7 @@ fn naive_text(body: &[u8]) -> Read {
             let len = number(String::from_utf16(&rest[..colon]).ok()?.as_bytes())?;
             let packet = rest[colon + 1..].get(..len)?;
             rest = &rest[colon + 1 + len..];
-            Some(String::from_utf16(packet).ok()?)
+            String::from_utf16(packet).ok()
         })();
         match packet {
             Some(packet) if packet.is_empty() => {}

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, value::RawValue};
-use sockhop::socket_io::json::{MAX_DEPTH, check_array, check_object, depth};
+use sockhop::socket_io::json::{MAX_DEPTH, check_array, check_object, is_deeper};
 
 fn tree_depth(value: &Value) -> usize {
     match value {
@@ -19,13 +19,15 @@ fuzz_target!(|text: &str| {
     let object = check_object(text);
     if array.is_ok() || object.is_ok() {
         assert!(serde_json::from_str::<&RawValue>(text.trim()).is_ok());
-        assert!(depth(text) <= MAX_DEPTH);
+        assert!(!is_deeper(text, MAX_DEPTH));
         assert!(array.is_err() || object.is_err());
     }
     let Ok(tree) = tree else { return };
     // Duplicate keys hide values from the tree, so it can only be shallower.
-    assert!(tree_depth(&tree) <= depth(text));
-    if depth(text) > MAX_DEPTH {
+    for max in 0..tree_depth(&tree) {
+        assert!(is_deeper(text, max));
+    }
+    if is_deeper(text, MAX_DEPTH) {
         assert!(array.is_err() && object.is_err());
         return;
     }

@@ -19,7 +19,10 @@ fuzz_target!(|input: (&str, &str)| {
         // serde_json's tree keeps the last of equal keys, too; texts that it refuses as a whole are no claim to compare.
         if let Ok(tree) = serde_json::from_str::<Value>(auth) {
             assert_eq!(tree["pid"], claim.pid.expose());
-            assert_eq!(tree.get("offset").and_then(Value::as_str), claim.offset.as_deref());
+            assert_eq!(
+                tree.get("offset").and_then(Value::as_str),
+                claim.offset.as_deref()
+            );
         }
     }
     // A part of an epoch that was given out, so that numbers behind it are reached.

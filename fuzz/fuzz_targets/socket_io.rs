@@ -128,10 +128,10 @@ fuzz_target!(|messages: Vec<Message>| {
                     assert_eq!(again(&ack), packet);
                 }
             }
-            Some(Packet::Connect { auth, .. }) => {
-                if let Some(auth) = auth {
-                    json::check_object(&auth).expect("auth is one object");
-                }
+            Some(Packet::Connect {
+                auth: Some(auth), ..
+            }) => {
+                json::check_object(&auth).expect("auth is one object");
             }
             Some(Packet::Disconnect { namespace }) => {
                 let mut again = Decoder::new(Parser::Json, 0);
@@ -141,7 +141,7 @@ fuzz_target!(|messages: Vec<Message>| {
                     Ok(Some(Packet::Disconnect { namespace }))
                 );
             }
-            None => {}
+            Some(Packet::Connect { auth: None, .. }) | None => {}
         }
     }
 });
