@@ -42,7 +42,7 @@
 //! - nothing but `hub` knows who is in which room, and sockets never address each other;
 //! - gateways see events and rooms, never frames;
 //! - nothing blocks an arbiter, and every queue has a bound with a name, but for the actors' mailboxes and inboxes: those
-//!   are drained before anything else, and who fills them awaits an answer, needs a permit or is read from no more.
+//!   have a turn whenever the others have had theirs, and who fills them awaits an answer, needs a permit or is read from no more.
 //!
 //! Protocols: [Engine.IO 4](https://socket.io/docs/v4/engine-io-protocol/),
 //! [Socket.IO 5](https://socket.io/docs/v4/socket-io-protocol/), [RFC 6455](https://www.rfc-editor.org/rfc/rfc6455). `wire.md`, cited
@@ -56,7 +56,6 @@ pub mod counters;
 pub mod emit;
 pub mod engine_io;
 pub mod gateways;
-mod give_way;
 pub mod healthcheck;
 pub mod http;
 pub mod hub;

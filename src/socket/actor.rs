@@ -35,6 +35,7 @@ use super::{
     clock::{Clock, Due},
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
+    give_way::give_way,
     handshake::Handshake,
     inbox::{Inbox, Receive},
     lane::LaneRef,
@@ -65,7 +66,6 @@ use crate::{
         sid::{InstanceId, Sid},
     },
     gateways::{ConnectRequest, Event, Gateways, HandlerError, Refusal, SocketRef, mail::Sent},
-    give_way::give_way,
     hub::{
         ahead::Ticket,
         hub_ref::HubRef,

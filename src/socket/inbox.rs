@@ -27,13 +27,13 @@ use std::{
 use slab::Slab;
 
 use super::{
+    give_way::give_way,
     lane::{Lane, LaneRef, Written},
     messages::{ForSocket, What},
     record::JoinId,
 };
 use crate::{
     engine_io::encoded::Encoded,
-    give_way::give_way,
     hub::{ahead::Permit, replay::Logged},
 };
 

@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 
 /// Has the task polled again once the others that are ready have been, and the system was asked what has arrived. The caller returns
 /// `Pending`.
-pub(crate) fn give_way(cx: &mut Context<'_>) {
+pub(super) fn give_way(cx: &mut Context<'_>) {
     // Its first poll is what arranges that.
     _ = pin!(yield_now()).poll(cx);
 }
