@@ -225,8 +225,8 @@ impl State {
         target: &Target,
         num_moves: usize,
     ) -> Result<(), TooMuchWork> {
-        let num_sockets = self.rooms().reach(namespace, target);
-        work::judge(num_sockets, target, num_moves).inspect_err(|err| {
+        let count_sockets = || self.rooms().reach(namespace, target);
+        work::judge(count_sockets, target, num_moves).inspect_err(|err| {
             // Whoever sends one sends many.
             if self.counters.count(Limit::HubWork) == 0 {
                 log::warn!("refused: {err}; further ones are only counted, in /readyz");
