@@ -476,7 +476,7 @@ impl Depot {
                 break;
             }
             let Some(index) = self.due.borrow_mut().pop() else {
-                return Stage::Fetch;
+                break;
             };
             let socket = {
                 let mut slots = self.slots.borrow_mut();
@@ -691,15 +691,19 @@ mod tests {
         }
     }
 
+    fn send_to_all<'a>(probes: impl IntoIterator<Item = &'a Probe>) {
+        let mut all = FanOut::default();
+        for probe in probes {
+            all.add(&probe.address(), JoinId(1));
+        }
+        all.send(&plain(), None);
+    }
+
     #[actix::test]
     async fn each_socket_has_its_say_once_for_all_that_came_at_once() {
         let probes: Vec<_> = (0..3 * MAX_SAYS).map(|_| Probe::open()).collect();
         for _ in 0..3 {
-            let mut all = FanOut::default();
-            for probe in &probes {
-                all.add(&probe.address(), JoinId(1));
-            }
-            all.send(&plain(), None);
+            send_to_all(&probes);
         }
         probes[0].address().do_send(mark(2));
         let reached = probes[0].inbox.mark();
@@ -725,11 +729,7 @@ mod tests {
     async fn a_message_that_comes_alone_has_reached_all_before_the_next_does() {
         let test = async {
             let probes: Vec<_> = (0..3 * MAX_SAYS).map(|_| Probe::open()).collect();
-            let mut all = FanOut::default();
-            for probe in probes.iter().rev() {
-                all.add(&probe.address(), JoinId(1));
-            }
-            all.send(&plain(), None);
+            send_to_all(probes.iter().rev());
             let reached = probes[0].inbox.mark();
             let (first, last) = (&probes[0], &probes[3 * MAX_SAYS - 1]);
             assert_eq!(first.next().await.join, JoinId(1));
@@ -754,11 +754,7 @@ mod tests {
             // By either way of handing out.
             for num in 1..=2 {
                 for _ in 0..num {
-                    let mut all = FanOut::default();
-                    for probe in &probes {
-                        all.add(&probe.address(), JoinId(1));
-                    }
-                    all.send(&plain(), None);
+                    send_to_all(&probes);
                 }
                 arriving.write_all(b"x").unwrap();
                 stream.read_u8().await.unwrap();
