@@ -122,9 +122,10 @@ async function measure(workload, server) {
     const token = started.token ? ["--token", started.token] : [];
     const where = ["--targets", started.targets.join(","), "--pids", started.pids.join(",")];
     if (started.also.length) where.push("--also", started.also.join(","));
-    const raw = await load([...(workloads[workload].loads?.[server] ?? workloads[workload].load), "--seconds", seconds, ...where, ...token]);
+    const { load: usual, loads, times = 1, flaw: find } = workloads[workload];
+    const raw = await load([...(loads?.[server] ?? usual), "--seconds", seconds * times, ...where, ...token]);
     // What was measured may be something else than what was meant.
-    const flaw = workloads[workload].flaw?.(raw);
+    const flaw = find?.(raw);
     if (flaw) throw new Error(flaw);
     return { raw };
   } finally {

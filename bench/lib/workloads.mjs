@@ -4,8 +4,8 @@ const perDelivery = (raw) => raw.server_ns / 1000 / raw.delivered;
 const latency = (raw) => ({ p50_ms: raw.p50_us / 1000, p99_ms: raw.p99_us / 1000, p999_ms: raw.p999_us / 1000 });
 const delivered = (raw) => ({ cpu_us: perDelivery(raw), ...latency(raw) });
 
-/** `growth`: the same with ever more sockets, and with events so rare that deliveries are as many. */
-const growth = (sockets, rate) => ({
+/** `growth`: the same with ever more sockets. */
+const growth = (sockets, rate, more = {}) => ({
   group: "growth",
   title: `Growth: ${sockets.toLocaleString("en")} sockets, each in a room of its own and all in one, ${rate} events a second to that, 128 bytes`,
   unit: "delivery",
@@ -16,7 +16,10 @@ const growth = (sockets, rate) => ({
     ...delivered(raw),
     ...(raw.connect_ns && { connect_us: raw.connect_ns / 1000, move_us: raw.move_ns / 1000, disconnect_us: raw.disconnect_ns / 1000 }),
   }),
+  ...more,
 });
+// So few deliveries need longer to be measured.
+const rare = (sockets) => growth(sockets, 2, { times: 4 });
 
 const BESIDE = 1000;
 const besideFigures = (raw) => ({
@@ -142,9 +145,13 @@ export const workloads = {
       far_p99_ms: raw.far_p99_us / 1000,
     }),
   },
+  // Events are as much rarer as sockets are more, so that deliveries are as many: each socket rests a hundred times as long.
   growth100: growth(100, 200),
   growth1000: growth(1000, 20),
   growth10000: growth(10_000, 2),
+  // Each socket gets as many events as among 10,000: their number alone is another.
+  growth100_rare: rare(100),
+  growth1000_rare: rare(1000),
   beside_none: beside("alone", ["--beside", 0]),
   beside_readers: beside("beside 1,000 that read", ["--beside", BESIDE]),
   beside_deaf: beside("beside 1,000 that do not read", ["--deaf", BESIDE], { flaw: whoStayed(BESIDE) }),
