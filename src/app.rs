@@ -35,11 +35,14 @@ use actix_rt::task::JoinHandle;
 use actix_server::ServerHandle;
 use actix_web::web;
 use bytes::Bytes;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 use crate::{
     auth::{Accounts, OpenError},
-    config::{Config, RecoveryConfig},
+    config::{Config, RecoveryConfig, RedisConfig},
     counters::Counters,
     engine_io::{packet::Message, sid::InstanceId},
     gateways::{Gateway, Gateways, NamespaceRef, events, server_side::ServerSide},
@@ -53,7 +56,9 @@ use crate::{
         state::State,
     },
     peers::{PeerList, Peers},
-    redis_bridge::{self, Audience, HubDoor, Listener, RedisBridge},
+    redis_bridge::{
+        self, Audience, BridgeStats, BusStatus, HubDoor, Listener, RedisBridge, bus::BusError,
+    },
     relay::Relay,
     socket::{
         acks::AckIds,
@@ -65,7 +70,7 @@ use crate::{
         slots::Slots,
         work::WorkCount,
     },
-    socket_io::{parser::Parser, recovery::Epoch},
+    socket_io::{ids::Namespace, parser::Parser, recovery::Epoch},
     telemetry,
 };
 
@@ -93,7 +98,7 @@ pub enum StartError {
     Accounts(#[from] OpenError),
     /// The bridge does not understand the address of Redis.
     #[error("REDIS_URL cannot be used")]
-    Redis(#[from] redis_bridge::bus::BusError),
+    Redis(#[from] BusError),
     /// The server's threads cannot be started.
     #[error("the server's workers cannot be started")]
     Workers(#[source] io::Error),
@@ -280,19 +285,17 @@ impl App {
         // Behind all that can fail without stopping it.
         let hub_arbiter = Arbiter::new();
         let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, kept);
-        let bridge = match &config.redis {
+        let cluster = match redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let hub = HubDoor::new(&hub, interest.clone(), rooms);
+                let door = HubDoor::new(&hub, interest.clone(), rooms);
                 let peers = Arc::new(Peers::new(instance, uid));
-                let relay = Arc::new(Relay::new(Arc::clone(&peers), adapter));
-                let listener = relayed(&relay);
-                let bridge =
-                    RedisBridge::new(redis, peers, namespaces, hub, listener, on_connected)
-                        .inspect_err(|_| _ = hub_arbiter.stop())?;
+                let cluster = Cluster::start(redis, peers, namespaces, door, on_connected)
+                    .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
-                Some((bridge, relay))
+                hub.do_send(ConnectBridge(cluster.bridge.clone().recipient()));
+                Some(cluster)
             }
             None => {
                 log::info!(
@@ -301,16 +304,6 @@ impl App {
                 None
             }
         };
-        let (bridge, relay) = bridge.unzip();
-        let bus = bridge.as_ref().map(RedisBridge::status);
-        let stats = bridge.as_ref().map(RedisBridge::stats);
-        let bridge = bridge.map(|bridge| {
-            let arbiter = Arbiter::new();
-            let addr = RedisBridge::start_in_arbiter(&arbiter.handle(), move |_| bridge);
-            hub.do_send(ConnectBridge(addr.clone().recipient()));
-            (arbiter, addr)
-        });
-
         let services = Arc::new(Services {
             instance,
             config: config.engine.clone(),
@@ -320,7 +313,7 @@ impl App {
             parser,
             gateways,
             hub,
-            relay,
+            relay: cluster.as_ref().map(|cluster| Arc::clone(&cluster.relay)),
             interest,
             ack_ids,
             sessions: Sessions::default(),
@@ -329,18 +322,13 @@ impl App {
             recovery,
             is_stopping: AtomicBool::new(false),
         });
-        if let (Some(relay), Some((_, bridge))) = (&services.relay, &bridge) {
-            relay.connect(&services, bridge.clone().recipient());
-            let services = Arc::downgrade(&services);
-            relay.peers().count_sessions(move || {
-                let services = services.upgrade();
-                services.map_or(0, |services| services.sessions.len())
-            });
+        if let Some(cluster) = &cluster {
+            cluster.serve(&services);
         }
         let health = web::Data::new(Health {
             services: Arc::clone(&services),
-            bus,
-            bridge: stats,
+            bus: cluster.as_ref().map(|cluster| cluster.bus.clone()),
+            bridge: cluster.as_ref().map(|cluster| Arc::clone(&cluster.stats)),
             verifier: accounts.as_ref().map(Accounts::verifier),
         });
         let shared = Shared {
@@ -354,8 +342,8 @@ impl App {
             Ok(server) => server,
             Err(err) => {
                 hub_arbiter.stop();
-                if let Some((arbiter, _)) = bridge {
-                    arbiter.stop();
+                if let Some(cluster) = cluster {
+                    cluster.arbiter.stop();
                 }
                 return Err(StartError::Workers(err));
             }
@@ -366,8 +354,57 @@ impl App {
             server: server.handle(),
             serving: actix_rt::spawn(server),
             hub_arbiter,
-            bridge,
+            cluster,
         })
+    }
+}
+
+/// What an instance has to do with others, if it is one of several.
+#[derive(Debug)]
+struct Cluster {
+    relay: Arc<Relay>,
+    arbiter: Arbiter,
+    bridge: Addr<RedisBridge>,
+    bus: watch::Receiver<BusStatus>,
+    stats: Arc<BridgeStats>,
+}
+
+impl Cluster {
+    /// Starts the bridge, on an arbiter of its own. A Redis that is away is no error.
+    ///
+    /// # Errors
+    /// The address of Redis has no meaning to us.
+    fn start(
+        redis: &RedisConfig,
+        peers: Arc<Peers>,
+        namespaces: Vec<Namespace>,
+        hub: HubDoor,
+        on_connected: Arc<dyn Fn() + Send + Sync>,
+    ) -> Result<Self, BusError> {
+        let relay = Arc::new(Relay::new(Arc::clone(&peers), redis.adapter));
+        let listener = relayed(&relay);
+        let bridge = RedisBridge::new(redis, peers, namespaces, hub, listener, on_connected)?;
+        let (bus, stats) = (bridge.status(), bridge.stats());
+        let arbiter = Arbiter::new();
+        let bridge = RedisBridge::start_in_arbiter(&arbiter.handle(), move |_| bridge);
+        Ok(Self {
+            relay,
+            arbiter,
+            bridge,
+            bus,
+            stats,
+        })
+    }
+
+    /// Lets others reach the sessions of this instance, and tells them how many there are.
+    fn serve(&self, services: &Arc<Services>) {
+        let bridge = self.bridge.clone().recipient();
+        self.relay.connect(services, bridge);
+        let services = Arc::downgrade(services);
+        self.relay.peers().count_sessions(move || {
+            let services = services.upgrade();
+            services.map_or(0, |services| services.sessions.len())
+        });
     }
 }
 
@@ -481,7 +518,7 @@ pub struct Running {
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
     hub_arbiter: Arbiter,
-    bridge: Option<(Arbiter, Addr<RedisBridge>)>,
+    cluster: Option<Cluster>,
 }
 
 impl Running {
@@ -575,7 +612,10 @@ impl Running {
         }
         // What handlers have sent and not awaited is to be published, too.
         self.services.hub.settle().await;
-        if let Some((arbiter, bridge)) = &self.bridge {
+        if let Some(Cluster {
+            arbiter, bridge, ..
+        }) = &self.cluster
+        {
             // Fails only if the bridge has ended already.
             _ = bridge.send(redis_bridge::messages::Stop).await;
             arbiter.stop();
