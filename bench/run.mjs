@@ -117,16 +117,16 @@ function load(args) {
 }
 
 async function measure(workload, server) {
-  const started = await startServer(server, workload, workloads[workload].env);
+  const { load: usual, loads, times = 1, env, flaw } = workloads[workload];
+  const started = await startServer(server, workload, env);
   try {
     const token = started.token ? ["--token", started.token] : [];
     const where = ["--targets", started.targets.join(","), "--pids", started.pids.join(",")];
     if (started.also.length) where.push("--also", started.also.join(","));
-    const { load: usual, loads, times = 1, flaw: find } = workloads[workload];
     const raw = await load([...(loads?.[server] ?? usual), "--seconds", seconds * times, ...where, ...token]);
     // What was measured may be something else than what was meant.
-    const flaw = find?.(raw);
-    if (flaw) throw new Error(flaw);
+    const found = flaw?.(raw);
+    if (found) throw new Error(found);
     return { raw };
   } finally {
     await started.stop();

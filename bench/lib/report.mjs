@@ -70,7 +70,7 @@ export function markdown(summary, verdicts, about) {
   lines.push(`\`${about.command}\`, commit ${about.commit}, on ${about.machine}.`, "");
   lines.push(`${about.versions}.`, "");
   lines.push(
-    `Medians of ${about.reps} repetitions, each server's in turn, with least and greatest; ${about.seconds} s each. ` +
+    `Medians of ${about.reps} repetitions, each server's in turn, with least and greatest; ${about.seconds} s each, if nothing else is said. ` +
       "CPU is user and system time of all threads of the server (of both instances in the cluster; of Redis only where it says so), divided by what " +
       "arrived. Load and others are shares of one core and of the machine: where the load program is near 100 %, the rate is its own; " +
       "where others were busy, rates and latencies say little and CPU is a little too high.",
@@ -80,7 +80,9 @@ export function markdown(summary, verdicts, about) {
     const cells = Object.values(row);
     const figures = Object.keys(figureTitles).filter((figure) => cells.some((cell) => cell[figure]));
     const titles = ["server", ...figures.map((figure) => figureTitles[figure]), "lost", "load", "others"];
-    lines.push(`## ${workloads[name].title}`, "", `| ${titles.join(" | ")} |`, `| --- ${"| ---: ".repeat(titles.length - 1)}|`);
+    const { title, times = 1 } = workloads[name];
+    const length = times > 1 ? `, ${times * about.seconds} s each` : "";
+    lines.push(`## ${title}${length}`, "", `| ${titles.join(" | ")} |`, `| --- ${"| ---: ".repeat(titles.length - 1)}|`);
     for (const server of Object.keys(servers).filter((server) => row[server])) {
       const cell = row[server];
       const failed = cell.failures ? ` (**failed ${cell.failures} times**)` : "";

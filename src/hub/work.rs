@@ -24,9 +24,14 @@ pub struct TooMuchWork {
     pub num_rooms: usize,
 }
 
+/// Returns how many rooms a command names.
+fn num_named(target: &Target, num_moves: usize) -> usize {
+    target.rooms.len() + target.except.len() + num_moves
+}
+
 /// Returns whether a broadcast may be refused, if there are sockets enough.
 pub fn may_be_too_much(target: &Target) -> bool {
-    target.rooms.len() + target.except.len() > FEW_ROOMS
+    num_named(target, 0) > FEW_ROOMS
 }
 
 /// Judges a command for so many sockets, counted by rooms, that moves each in or out of `num_moves` rooms. They are counted only if
@@ -39,8 +44,8 @@ pub fn judge(
     target: &Target,
     num_moves: usize,
 ) -> Result<(), TooMuchWork> {
-    let named = target.rooms.len() + target.except.len() + num_moves;
-    if named <= FEW_ROOMS {
+    let num_rooms = num_named(target, num_moves);
+    if num_rooms <= FEW_ROOMS {
         return Ok(());
     }
     let num_sockets = count_sockets();
@@ -51,7 +56,7 @@ pub fn judge(
     }
     Err(TooMuchWork {
         num_sockets,
-        num_rooms: named,
+        num_rooms,
     })
 }
 
