@@ -177,6 +177,15 @@ class Client:
         """Emits and returns the ack: `None`, its argument, or a tuple of them."""
         return self.socket.call(event, data, namespace=namespace, timeout=PATIENCE)
 
+    def leave(self):
+        """Disconnects once all that it sent has been answered.
+
+        While this client waits for the answer to a POST, it forgets what it still has to send when it disconnects, and its
+        server learns of its end by its silence alone.
+        """
+        self.socket.eio.queue.join()
+        self.socket.disconnect()
+
     def id(self, namespace='/matrix'):
         return self.socket.get_sid(namespace)
 

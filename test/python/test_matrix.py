@@ -172,7 +172,7 @@ class Cases:
     def test_the_client_leaves_and_may_come_back(self):
         def leave(client):
             client.keep('disconnect')
-            client.socket.disconnect()
+            client.leave()
             self.assertEqual(client.next('disconnect'), ('client disconnect',))
             self.assertEqual(client.connect().ask('echo', 'back'), 'back')
 
