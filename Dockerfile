@@ -20,6 +20,7 @@ ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 # The dependencies, in a layer of their own, which stands until Cargo.toml or Cargo.lock changes: built for an empty crate in the
 # hub's place. What belongs to that crate goes again, since cargo goes by time stamps and would take it for the hub's.
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY many-sends many-sends
 COPY static/package.json static/
 RUN mkdir src \
     && echo '//! Stands for the hub.' > src/lib.rs \

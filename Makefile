@@ -49,20 +49,20 @@ tools:
 
 fmt:
 	$(call heading,cargo fmt)
-	cargo fmt --check
+	cargo fmt --check --all
 
 clippy: static/$(installed)
 	$(call heading,cargo clippy)
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 # Builds target/debug/sockhop, too, which the tests below start.
 test-rust: static/$(installed)
 	$(call heading,cargo test: unit$(comma) integration and documentation tests)
-	cargo test --locked
+	cargo test --locked --workspace
 
 doc:
 	$(call heading,cargo doc)
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 
 test-client: test/client/$(installed)
 	$(call heading,the official client)

@@ -28,13 +28,14 @@ use slab::Slab;
 
 use super::{
     give_way::give_way,
-    lane::{Lane, LaneRef, Written},
+    lane::{Lane, LaneRef},
     messages::{ForSocket, What},
     record::JoinId,
 };
 use crate::{
     engine_io::encoded::Encoded,
     hub::{ahead::Permit, replay::Logged},
+    websocket::many_writes::{MAX_WRITES, ManyWrites},
 };
 
 /// Parcels whose room an idle depot keeps.
@@ -51,9 +52,9 @@ const MAX_SAYS: usize = 256;
 /// Messages that it hands to sockets.
 const MAX_PUTS: usize = 4096;
 
-/// Sockets that are served before the clock is looked at. Their lanes are touched before the first of them is used: the processor
-/// fetches them from memory side by side.
-const FEW: usize = 16;
+/// Sockets that are served before the clock is looked at. Their lanes are touched before the first of them is used, so that the processor
+/// fetches them from memory side by side, and are written to by one system call.
+const FEW: usize = MAX_WRITES;
 
 /// Messages that are handed out, in as many turns as that takes, before those who got them have their say.
 const MAX_LOT: usize = 64 * 1024;
@@ -259,6 +260,15 @@ struct Slot {
     socket: Weak<dyn Receive>,
 }
 
+/// How much of a message was written past a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// All.
+    All,
+    /// So many bytes. None, if its lane does not serve it.
+    Part(usize),
+}
+
 /// A turn of the depot's task.
 #[derive(Clone, Copy, Debug)]
 struct Turn(Instant);
@@ -288,6 +298,7 @@ struct Depot {
     next: RefCell<VecDeque<Parcel>>,
     stage: RefCell<Stage>,
     spare: RefCell<Vec<Parcel>>,
+    writes: RefCell<ManyWrites>,
 }
 
 thread_local! {
@@ -308,6 +319,7 @@ impl Depot {
                     next: RefCell::default(),
                     stage: RefCell::default(),
                     spare: RefCell::default(),
+                    writes: RefCell::new(ManyWrites::open()),
                 });
                 actix_rt::spawn(Distribute(Rc::clone(&depot)));
                 depot
@@ -377,8 +389,11 @@ impl Depot {
         let mut num = 0;
         for few in alone.receivers.as_slice().chunks(FEW) {
             self.warm(few);
-            for receiver in few {
-                self.put_alone(*receiver, &alone.message);
+            let written = self.write(few, alone.message.message());
+            for (receiver, written) in few.iter().zip(written) {
+                if let Written::Part(len) = written {
+                    self.put_rest(*receiver, &alone.message, len);
+                }
             }
             num += few.len();
             if num >= MAX_SAYS || turn.is_over() {
@@ -404,22 +419,36 @@ impl Depot {
         }
     }
 
-    fn put_alone(&self, Receiver { place, join }: Receiver, shared: &Shared) {
-        let (socket, written) = {
+    /// Writes a message past those of a few sockets whose lanes serve it. Returns how much of it each of the few got by that.
+    fn write(&self, few: &[Receiver], message: &Encoded) -> [Written; FEW] {
+        let slots = self.slots.borrow();
+        let served = few.iter().enumerate().filter_map(|(at, receiver)| {
+            let slot = slots.get(receiver.place.index as usize)?;
+            let slot = (slot.serial == receiver.place.serial).then_some(slot)?;
+            Some((at, slot.lane.as_ref()?.write(receiver.join, message)?))
+        });
+        let (places, writes): (Vec<_>, Vec<_>) = served.unzip();
+        let mut taken = vec![0; writes.len()];
+        self.writes.borrow_mut().write_each(&writes, &mut taken);
+        let mut written = [Written::Part(0); FEW];
+        for ((at, write), len) in places.into_iter().zip(&writes).zip(taken) {
+            if let Some(written) = written.get_mut(at) {
+                *written = match len == write.frames.len() {
+                    true => Written::All,
+                    false => Written::Part(len),
+                };
+            }
+        }
+        written
+    }
+
+    /// Gives a socket a message of which `written` bytes have been written past it, and lets it have its say.
+    fn put_rest(&self, Receiver { place, join }: Receiver, shared: &Shared, written: usize) {
+        let socket = {
             let slots = self.slots.borrow();
             let slot = slots.get(place.index as usize);
-            let Some(slot) = slot.filter(|slot| slot.serial == place.serial) else {
-                return;
-            };
-            let message = shared.message();
-            let written = match &slot.lane {
-                Some(lane) => match lane.write(join, message) {
-                    Written::All => return,
-                    Written::Part(len) => len,
-                },
-                None => 0,
-            };
-            (slot.socket.upgrade(), written)
+            let slot = slot.filter(|slot| slot.serial == place.serial);
+            slot.and_then(|slot| slot.socket.upgrade())
         };
         let Some(socket) = socket else { return };
         if written > 0 {

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::record::JoinId;
 use crate::{
     engine_io::{dialect::Dialect, encoded::Encoded},
-    websocket::connection::write_now,
+    websocket::many_writes::Write,
 };
 
 /// Memberships that a lane serves; what is for a further one goes to the socket.
@@ -80,39 +80,25 @@ impl LaneRef<'_> {
     }
 }
 
-/// How much of a message the kernel took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// All.
-    All,
-    /// So many bytes. None, if the message is for a membership that the lane does not serve.
-    Part(usize),
-}
-
 impl Lane {
     /// Has the processor fetch what [`Self::write`] will need.
     pub fn warm(&self) {
         black_box(self.stream.as_raw_fd());
     }
 
-    /// Writes a message for one membership.
-    pub fn write(&self, join: JoinId, message: &Encoded) -> Written {
+    /// Returns what is to be written of a message for one membership; nothing, if the lane does not serve that.
+    pub fn write<'a>(&'a self, join: JoinId, message: &'a Encoded) -> Option<Write<'a>> {
         let Joins(joins) = &self.joins;
-        if join == NONE || !joins.contains(&join) {
-            return Written::Part(0);
-        }
-        let frames = message.frames_in(self.dialect);
-        match write_now(&self.stream, frames) {
-            len if len == frames.len() => Written::All,
-            len => Written::Part(len),
-        }
+        let is_served = join != NONE && joins.contains(&join);
+        is_served.then(|| Write {
+            stream: &self.stream,
+            frames: message.frames_in(self.dialect),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use bytes::Bytes;
 
     use super::*;
@@ -134,42 +120,22 @@ mod tests {
     }
 
     #[actix::test]
-    async fn what_is_for_one_of_its_memberships_is_written_and_nothing_else() {
-        let (lane, mut client) = lane().await;
+    async fn what_is_for_one_of_its_memberships_is_to_be_written_and_nothing_else() {
+        let (lane, _client) = lane().await;
         let message = Encoded::new("4x", &[Bytes::from_static(b"binary")]);
-        for (join, expected) in [
-            (JoinId(1), Written::All),
-            (JoinId(2), Written::All),
-            (JoinId(3), Written::Part(0)),
-            (NONE, Written::Part(0)),
+        for (join, is_served) in [
+            (JoinId(1), true),
+            (JoinId(2), true),
+            (JoinId(3), false),
+            (NONE, false),
         ] {
-            assert_eq!(lane.write(join, &message), expected, "{join:?}");
-        }
-        drop(lane);
-        let mut received = Vec::new();
-        client.read_to_end(&mut received).unwrap();
-        assert_eq!(received, message.frames_in(V4).repeat(2));
-    }
-
-    #[actix::test]
-    async fn what_the_kernel_does_not_take_is_told() {
-        let (lane, mut client) = lane().await;
-        let message = Encoded::new(&format!("4{}", "x".repeat(100_000)), &[]);
-        let mut len = 0;
-        let part = loop {
-            match lane.write(JoinId(1), &message) {
-                Written::All => len += message.frames_in(V4).len(),
-                Written::Part(part) => break part,
+            let write = lane.write(join, &message);
+            assert_eq!(write.is_some(), is_served, "{join:?}");
+            if let Some(write) = write {
+                assert_eq!(write.frames, message.frames_in(V4));
+                assert!(std::ptr::eq(write.stream, &*lane.stream));
             }
-        };
-        assert!(part < message.frames_in(V4).len());
-        if part > 0 {
-            assert_eq!(lane.write(JoinId(1), &message), Written::Part(0));
         }
-        drop(lane);
-        let mut received = Vec::new();
-        client.read_to_end(&mut received).unwrap();
-        assert_eq!(received.len(), len + part);
     }
 
     #[actix::test]
@@ -186,11 +152,8 @@ mod tests {
         assert!(!other.is(&lane));
         let other = other.lend();
         let message = Encoded::new("4x", &[]);
-        assert_eq!(other.write(JoinId(4), &message), Written::All);
-        assert_eq!(
-            other.write(JoinId(5), &message),
-            Written::Part(0),
-            "it serves so many memberships"
-        );
+        assert!(other.write(JoinId(4), &message).is_some());
+        let further = other.write(JoinId(5), &message);
+        assert!(further.is_none(), "it serves so many memberships");
     }
 }
