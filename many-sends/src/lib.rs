@@ -72,7 +72,8 @@ impl ManySends {
                     .build()
                     .user_data(number);
                 // SAFETY: the bytes and the descriptor are borrowed until this function returns, and it returns only when the kernel
-                // has given back every entry that it took (see `await_all`).
+                // has given back every entry that it took (see `await_all`). Before it has taken any, an entry is a number in memory
+                // that goes with the ring: if this unwinds, or the system refuses, the ring is dropped.
                 let pushed = unsafe { queue.push(&send) };
                 pushed.expect("the queue is empty and has room for as many");
             }
@@ -92,7 +93,7 @@ fn await_all(ring: &mut IoUring, taken: &mut [usize]) -> io::Result<()> {
     while num_left > 0 {
         let entered = ring.submit_and_wait(num_left);
         for done in ring.completion() {
-            num_left -= 1;
+            num_left = num_left.saturating_sub(1);
             let place = usize::try_from(done.user_data()).ok();
             if let Some(taken) = place.and_then(|place| taken.get_mut(place)) {
                 *taken = usize::try_from(done.result()).unwrap_or(0);

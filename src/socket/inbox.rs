@@ -52,9 +52,15 @@ const MAX_SAYS: usize = 256;
 /// Messages that it hands to sockets.
 const MAX_PUTS: usize = 4096;
 
-/// Sockets that are served before the clock is looked at. Their lanes are touched before the first of them is used, so that the processor
-/// fetches them from memory side by side, and are written to by one system call.
-const FEW: usize = MAX_WRITES;
+/// Sockets that have their say before the clock is looked at.
+const FEW: usize = 16;
+
+/// Sockets that are written past before the clock is looked at, if what they get is short: their lanes are touched before the first of
+/// them is used, so that the processor fetches them from memory side by side, and are written to by one system call.
+const MANY: usize = MAX_WRITES;
+
+/// Bytes that are written before the clock is looked at.
+const MAX_BYTES: usize = 256 * 1024;
 
 /// Messages that are handed out, in as many turns as that takes, before those who got them have their say.
 const MAX_LOT: usize = 64 * 1024;
@@ -387,15 +393,16 @@ impl Depot {
     /// Hands a message that is a lot by itself to some of its receivers.
     fn hand_out_alone(&self, mut alone: Many, turn: Turn) -> Stage {
         let mut num = 0;
-        for few in alone.receivers.as_slice().chunks(FEW) {
-            self.warm(few);
-            let written = self.write(few, alone.message.message());
-            for (receiver, written) in few.iter().zip(written) {
+        let message = alone.message.message();
+        let at_once = (MAX_BYTES / message.len_bytes().max(1)).clamp(1, MANY);
+        for some in alone.receivers.as_slice().chunks(at_once) {
+            self.warm(some);
+            for (receiver, written) in some.iter().zip(self.write(some, message)) {
                 if let Written::Part(len) = written {
                     self.put_rest(*receiver, &alone.message, len);
                 }
             }
-            num += few.len();
+            num += some.len();
             if num >= MAX_SAYS || turn.is_over() {
                 break;
             }
@@ -408,10 +415,10 @@ impl Depot {
         Stage::Fetch
     }
 
-    /// Touches the lanes of a few sockets.
-    fn warm(&self, few: &[Receiver]) {
+    /// Touches the lanes of some sockets.
+    fn warm(&self, some: &[Receiver]) {
         let slots = self.slots.borrow();
-        for receiver in few {
+        for receiver in some {
             let slot = slots.get(receiver.place.index as usize);
             if let Some(lane) = slot.and_then(|slot| slot.lane.as_ref()) {
                 lane.warm();
@@ -419,18 +426,31 @@ impl Depot {
         }
     }
 
-    /// Writes a message past those of a few sockets whose lanes serve it. Returns how much of it each of the few got by that.
-    fn write(&self, few: &[Receiver], message: &Encoded) -> [Written; FEW] {
+    /// Writes a message past those of some sockets whose lanes serve it. Returns how much of it each of them got by that.
+    ///
+    /// Receivers stand in the order of their places. One that stands there twice is written past once: what comes behind a part would
+    /// tear it.
+    fn write(&self, some: &[Receiver], message: &Encoded) -> [Written; MANY] {
         let slots = self.slots.borrow();
-        let served = few.iter().enumerate().filter_map(|(at, receiver)| {
-            let slot = slots.get(receiver.place.index as usize)?;
-            let slot = (slot.serial == receiver.place.serial).then_some(slot)?;
-            Some((at, slot.lane.as_ref()?.write(receiver.join, message)?))
-        });
-        let (places, writes): (Vec<_>, Vec<_>) = served.unzip();
+        let mut places = Vec::with_capacity(some.len());
+        let mut writes = Vec::with_capacity(some.len());
+        let mut last = None;
+        for (at, Receiver { place, join }) in some.iter().enumerate() {
+            if last.replace(place.index) == Some(place.index) {
+                continue;
+            }
+            let slot = slots.get(place.index as usize);
+            let lane = slot
+                .filter(|slot| slot.serial == place.serial)
+                .and_then(|slot| slot.lane.as_ref());
+            if let Some(write) = lane.and_then(|lane| lane.write(*join, message)) {
+                places.push(at);
+                writes.push(write);
+            }
+        }
         let mut taken = vec![0; writes.len()];
         self.writes.borrow_mut().write_each(&writes, &mut taken);
-        let mut written = [Written::Part(0); FEW];
+        let mut written = [Written::Part(0); MANY];
         for ((at, write), len) in places.into_iter().zip(&writes).zip(taken) {
             if let Some(written) = written.get_mut(at) {
                 *written = match len == write.frames.len() {
