@@ -84,6 +84,8 @@ pub mod env {
     pub const CONNECTION_STATE_RECOVERY: &str = "CONNECTION_STATE_RECOVERY";
     /// Number of HTTP workers. Default: one per core.
     pub const WORKERS: &str = "WORKERS";
+    /// Whether Linux's `io_uring` may be used. Default `true`; see [`super::EngineConfig::io_uring`].
+    pub const IO_URING: &str = "IO_URING";
     /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
     pub const RUST_LOG: &str = "RUST_LOG";
 }
@@ -234,6 +236,9 @@ pub struct EngineConfig {
     /// from a list of users, the sender of a message or a log, can poll and post in its name. Where it is on, show socket ids
     /// to nobody whom you would not trust with the session. Clients 3.x and 4.x beside them are not affected.
     pub allow_eio3: bool,
+    /// Whether many clients may be written to by one system call, with Linux's `io_uring`. Default true. Where the system has none or
+    /// forbids it, each write is a system call of its own; clients notice no difference.
+    pub io_uring: bool,
 }
 
 impl Default for EngineConfig {
@@ -248,6 +253,7 @@ impl Default for EngineConfig {
             max_event_rate: 0,
             body_timeout: Duration::from_millis(DEFAULT_BODY_TIMEOUT),
             allow_eio3: false,
+            io_uring: true,
         }
     }
 }
@@ -603,6 +609,7 @@ impl Config {
                 max_event_rate: reader.number(env::MAX_EVENT_RATE, 0, MAX_COUNT, " a second", 0),
                 body_timeout: reader.millis(env::BODY_TIMEOUT, DEFAULT_BODY_TIMEOUT),
                 allow_eio3: reader.boolean(env::ALLOW_EIO3, defaults.engine.allow_eio3),
+                io_uring: reader.boolean(env::IO_URING, defaults.engine.io_uring),
             },
             limits: reader.limits(),
             parser: reader
@@ -958,6 +965,7 @@ mod tests {
         assert_eq!(config.engine.connect_timeout, Duration::from_secs(45));
         assert_eq!(config.engine.max_payload, 1_000_000);
         assert!(!config.engine.allow_eio3);
+        assert!(config.engine.io_uring);
         assert_eq!(config.engine.backlog_bytes(), 8_000_000);
         assert_eq!(config.engine.max_event_rate, 0);
         assert_eq!(config.engine.body_timeout, Duration::from_secs(30));

@@ -28,6 +28,7 @@ const NAMES: &[&str] = &[
     env::ALLOW_EIO3,
     env::CONNECTION_STATE_RECOVERY,
     env::WORKERS,
+    env::IO_URING,
     env::RUST_LOG,
 ];
 

@@ -208,7 +208,7 @@ mod tests {
             state::MAX_SHORT_STEPS,
             testing::{broadcast, delivered, probe, register},
         },
-        socket::inbox::Probe as SocketProbe,
+        socket::depot::Probe as SocketProbe,
         socket_io::{args::Args, ids::SocketId, parser::Parser},
     };
 

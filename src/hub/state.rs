@@ -598,7 +598,7 @@ mod tests {
             hub_ref::HubRef,
             testing::{broadcast, delivered, probe, register},
         },
-        socket::inbox::Probe as SocketProbe,
+        socket::depot::Probe as SocketProbe,
         socket_io::{
             args::Args,
             ids::{Room, SocketId},

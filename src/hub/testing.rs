@@ -13,8 +13,8 @@ use super::{
 use crate::{
     engine_io::{encoded::Encoded, sid::InstanceId},
     socket::{
+        depot::Probe as SocketProbe,
         handshake::Handshake,
-        inbox::Probe as SocketProbe,
         messages::{ForSocket, What},
         record::{JoinId, Record},
     },

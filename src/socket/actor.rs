@@ -33,11 +33,11 @@ pub use self::moves::Newcomer;
 use super::{
     acks::{AckIds, Awaiter},
     clock::{Clock, Due},
+    depot::{Inbox, Receive},
     disconnect::{CloseReason, DisconnectReason},
     endpoint::{Endpoint, Layer},
     give_way::give_way,
     handshake::Handshake,
-    inbox::{Inbox, Receive},
     lane::LaneRef,
     membership::{self, Admission, Admitted, Done, Membership},
     messages::{
@@ -325,7 +325,9 @@ impl Socket {
             slot,
         };
         SocketActor::create(|ctx| {
-            SocketActor::of(|inbox| Self::new(services, ctx.address(), inbox, beginning))
+            SocketActor::of(services, |inbox| {
+                Self::new(services, ctx.address(), inbox, beginning)
+            })
         });
     }
 
@@ -1465,14 +1467,15 @@ impl Drop for Socket {
     }
 }
 
-/// The actor: one [`Socket`], which its arbiter's depot reaches as well, see [`super::inbox`].
+/// The actor: one [`Socket`], which its arbiter's depot reaches as well, see `depot`.
 pub struct SocketActor(Rc<RefCell<Socket>>);
 
 impl SocketActor {
-    fn of(make: impl FnOnce(Inbox) -> Socket) -> Self {
+    fn of(services: &Services, make: impl FnOnce(Inbox) -> Socket) -> Self {
+        let io_uring = services.config.io_uring;
         Self(Rc::new_cyclic(|own: &Weak<RefCell<Socket>>| {
             let own: Weak<RefCell<Socket>> = own.clone();
-            RefCell::new(make(Inbox::open(own)))
+            RefCell::new(make(Inbox::open(own, io_uring)))
         }))
     }
 }

@@ -1,82 +1,41 @@
-//! What was sent to the sockets of one arbiter and has not reached them yet.
+//! What was sent to the sockets of one arbiter and has not reached it yet.
 //!
 //! A message for many sockets crosses to their arbiter once, whatever their number: that is one wake-up of its thread and one
-//! allocation, where a mailbox for each would be a thousand. There the arbiter's `Depot` hands out what has come, lot by lot, and
-//! when each socket of a lot has all that is for it, each has its say once: it writes, in one go, without a turn of its task.
-//! A message that is a lot by itself does not even wake the sockets that lent their lane: it is written past them.
-//! All that is sent to one socket goes this way, so it keeps its order.
+//! allocation, where a mailbox for each would be a thousand. There it waits for the arbiter's `depot`, which hands it out. All that is
+//! sent to one socket goes this way, so it keeps its order.
 //!
-//! Only carries; what a message means is the socket's. The next lot is handed out when all of the last one have had their say, and
-//! what waits before that is bounded by who sends it, see `hub::ahead`.
+//! Only carries; what a message means is the socket's. What waits is bounded by who sends it, see `hub::ahead`.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    future::Future,
-    pin::Pin,
-    rc::{Rc, Weak},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    task::{Context, Waker},
     vec,
 };
 
-use slab::Slab;
-
 use super::{
-    give_way::give_way,
-    lane::{Lane, LaneRef},
     messages::{ForSocket, What},
     record::JoinId,
 };
 use crate::{
     engine_io::encoded::Encoded,
     hub::{ahead::Permit, replay::Logged},
-    websocket::many_writes::{MAX_WRITES, ManyWrites},
 };
-
-/// Parcels whose room an idle depot keeps.
-const SPARE_PARCELS: usize = 256;
-
-// What a turn of the depot may do; then other tasks of the arbiter, and what has arrived meanwhile, get theirs.
-
-/// How long it writes, by and large: what a write takes depends on its length and on the kernel.
-const MAX_TURN: Duration = Duration::from_millis(1);
-
-/// Sockets that it writes for, however soon that is done.
-const MAX_SAYS: usize = 256;
-
-/// Messages that it hands to sockets.
-const MAX_PUTS: usize = 4096;
-
-/// Sockets that have their say before the clock is looked at.
-const FEW: usize = 16;
-
-/// Sockets that are written past before the clock is looked at, if what they get is short: their lanes are touched before the first of
-/// them is used, so that the processor fetches them from memory side by side, and are written to by one system call.
-const MANY: usize = MAX_WRITES;
-
-/// Bytes that are written before the clock is looked at.
-const MAX_BYTES: usize = 256 * 1024;
-
-/// Messages that are handed out, in as many turns as that takes, before those who got them have their say.
-const MAX_LOT: usize = 64 * 1024;
 
 /// One socket's place in its depot. No two sockets of an arbiter have had the same, but for four thousand million between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    index: u32,
-    serial: u32,
+pub(super) struct Place {
+    pub(super) index: u32,
+    pub(super) serial: u32,
 }
 
 /// One of many receivers.
 #[derive(Clone, Copy, Debug)]
-struct Receiver {
-    place: Place,
-    join: JoinId,
+pub(super) struct Receiver {
+    pub(super) place: Place,
+    pub(super) join: JoinId,
 }
 
 /// A message that many have in common.
@@ -94,14 +53,14 @@ pub enum Shared {
 }
 
 impl Shared {
-    fn message(&self) -> &Arc<Encoded> {
+    pub(super) fn message(&self) -> &Arc<Encoded> {
         match self {
             Self::Plain { message, .. } => message,
             Self::Logged(logged) => &logged.message,
         }
     }
 
-    fn what(&self) -> What {
+    pub(super) fn what(&self) -> What {
         match self {
             Self::Plain { message, volatile } => What::Deliver {
                 message: Arc::clone(message),
@@ -112,38 +71,28 @@ impl Shared {
     }
 }
 
+/// What one sender sent at once.
 #[derive(Debug)]
-enum Parcel {
+pub(super) enum Parcel {
+    /// A message for one socket.
     One { place: Place, message: ForSocket },
+    /// One for many.
     Many(Many),
 }
 
 /// A message and all of an arbiter's sockets that have yet to get it.
 #[derive(Debug)]
-struct Many {
-    receivers: vec::IntoIter<Receiver>,
-    message: Shared,
+pub(super) struct Many {
+    /// In the order of their places. One may stand there several times, with several memberships.
+    pub(super) receivers: vec::IntoIter<Receiver>,
+    pub(super) message: Shared,
     /// Given back when all have it.
     _permit: Option<Arc<Permit>>,
 }
 
-/// What a depot is at, turn by turn.
-#[derive(Debug, Default)]
-enum Stage {
-    /// It begins with what comes next.
-    #[default]
-    Fetch,
-    /// A message that is a lot by itself goes out.
-    Alone(Many),
-    /// A lot goes out, so many messages of it by now.
-    Lot(usize),
-    /// Those who got the lot have their say.
-    Say,
-}
-
 /// What waits for one arbiter. The one part that other threads see.
 #[derive(Debug, Default)]
-struct Queue {
+pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     num_pushed: AtomicU64,
 }
@@ -163,6 +112,7 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sends to the arbiter. What is sent to one that has ended is dropped.
     fn push(&self, parcel: Parcel) {
         let mut waiting = self.lock();
         if waiting.is_closed {
@@ -177,7 +127,22 @@ impl Queue {
         }
     }
 
-    fn close(&self) {
+    /// Takes all that waits into `parcels`, which is empty. If that is nothing, the task is woken when there is something.
+    pub(super) fn take(&self, parcels: &mut Vec<Parcel>, cx: &Context<'_>) {
+        let mut waiting = self.lock();
+        std::mem::swap(&mut waiting.parcels, parcels);
+        if parcels.is_empty() {
+            waiting.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Returns how many have been sent, those included that were taken.
+    pub(super) fn num_pushed(&self) -> u64 {
+        self.num_pushed.load(SeqCst)
+    }
+
+    /// The arbiter is gone, and takes what waits with it.
+    pub(super) fn close(&self) {
         let mut waiting = self.lock();
         waiting.is_closed = true;
         let rest = std::mem::take(&mut waiting.parcels);
@@ -189,8 +154,8 @@ impl Queue {
 /// Sends to one socket, from any thread. What is sent to one that has ended is dropped.
 #[derive(Clone, Debug)]
 pub struct InboxRef {
-    queue: Arc<Queue>,
-    place: Place,
+    pub(super) queue: Arc<Queue>,
+    pub(super) place: Place,
 }
 
 impl InboxRef {
@@ -241,653 +206,5 @@ impl FanOut {
                 _permit: permit.clone(),
             }));
         }
-    }
-}
-
-/// A socket, as its depot sees it.
-pub trait Receive {
-    /// Takes a message. [`Self::say`] follows when the lot is handed out.
-    fn receive(&self, message: ForSocket);
-
-    /// Takes a message of which `len` bytes have been written by the socket's lane, and no more can be. [`Self::say`] follows.
-    fn receive_rest(&self, message: &Arc<Encoded>, len: usize);
-
-    /// Does what is to be done about all that was received.
-    fn say(&self);
-}
-
-/// A place in the depot.
-#[derive(Debug)]
-struct Slot {
-    serial: u32,
-    /// Whether it is to have its say.
-    is_due: bool,
-    lane: Option<Lane>,
-    socket: Weak<dyn Receive>,
-}
-
-/// How much of a message was written past a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
-    /// All.
-    All,
-    /// So many bytes. None, if its lane does not serve it.
-    Part(usize),
-}
-
-/// A turn of the depot's task.
-#[derive(Clone, Copy, Debug)]
-struct Turn(Instant);
-
-impl Turn {
-    fn begin() -> Self {
-        Self(Instant::now())
-    }
-
-    /// Returns whether no more should be begun in it.
-    fn is_over(self) -> bool {
-        self.0.elapsed() >= MAX_TURN
-    }
-}
-
-/// The sockets of one arbiter.
-#[derive(Debug)]
-struct Depot {
-    queue: Arc<Queue>,
-    slots: RefCell<Slab<Slot>>,
-    next_serial: Cell<u32>,
-    /// Who is to have its say.
-    due: RefCell<Vec<usize>>,
-    /// Parcels that have been handed out.
-    num_distributed: Cell<u64>,
-    /// Those that come next, taken from the queue already.
-    next: RefCell<VecDeque<Parcel>>,
-    stage: RefCell<Stage>,
-    spare: RefCell<Vec<Parcel>>,
-    writes: RefCell<ManyWrites>,
-}
-
-thread_local! {
-    static DEPOT: RefCell<Option<Rc<Depot>>> = const { RefCell::new(None) };
-}
-
-impl Depot {
-    /// Returns the depot of this arbiter, which begins with its first socket.
-    fn current() -> Rc<Self> {
-        DEPOT.with_borrow_mut(|current| {
-            let depot = current.get_or_insert_with(|| {
-                let depot = Rc::new(Self {
-                    queue: Arc::default(),
-                    slots: RefCell::default(),
-                    next_serial: Cell::new(0),
-                    due: RefCell::default(),
-                    num_distributed: Cell::new(0),
-                    next: RefCell::default(),
-                    stage: RefCell::default(),
-                    spare: RefCell::default(),
-                    writes: RefCell::new(ManyWrites::open()),
-                });
-                actix_rt::spawn(Distribute(Rc::clone(&depot)));
-                depot
-            });
-            Rc::clone(depot)
-        })
-    }
-
-    fn put(&self, place: Place, message: ForSocket) {
-        let index = place.index as usize;
-        let socket = {
-            let mut slots = self.slots.borrow_mut();
-            let slot = slots.get_mut(index);
-            let Some(slot) = slot.filter(|slot| slot.serial == place.serial) else {
-                drop(slots);
-                return message.give_back();
-            };
-            if !std::mem::replace(&mut slot.is_due, true) {
-                self.due.borrow_mut().push(index);
-            }
-            slot.socket.upgrade()
-        };
-        if let Some(socket) = socket {
-            socket.receive(message);
-        }
-    }
-
-    /// Takes what waits in the queue. Returns whether there is anything to hand out; if not, the task is woken when there is.
-    fn fetch(&self, cx: &Context<'_>) -> bool {
-        let mut next = self.next.borrow_mut();
-        if !next.is_empty() {
-            return true;
-        }
-        let mut parcels = self.spare.take();
-        {
-            let mut waiting = self.queue.lock();
-            std::mem::swap(&mut waiting.parcels, &mut parcels);
-            if parcels.is_empty() {
-                waiting.waker = Some(cx.waker().clone());
-            }
-        }
-        next.extend(parcels.drain(..));
-        if parcels.capacity() <= SPARE_PARCELS {
-            self.spare.replace(parcels);
-        }
-        if next.is_empty() && next.capacity() > SPARE_PARCELS {
-            *next = VecDeque::new();
-        }
-        !next.is_empty()
-    }
-
-    /// Returns how the next lot goes out: past the sockets, if it is one message for many.
-    fn begin(&self) -> Stage {
-        let mut next = self.next.borrow_mut();
-        match next.pop_front() {
-            Some(Parcel::Many(many)) if next.is_empty() => Stage::Alone(many),
-            Some(parcel) => {
-                next.push_front(parcel);
-                Stage::Lot(0)
-            }
-            None => Stage::Fetch,
-        }
-    }
-
-    /// Hands a message that is a lot by itself to some of its receivers.
-    fn hand_out_alone(&self, mut alone: Many, turn: Turn) -> Stage {
-        let mut num = 0;
-        let message = alone.message.message();
-        let at_once = (MAX_BYTES / message.len_bytes().max(1)).clamp(1, MANY);
-        for some in alone.receivers.as_slice().chunks(at_once) {
-            self.warm(some);
-            for (receiver, written) in some.iter().zip(self.write(some, message)) {
-                if let Written::Part(len) = written {
-                    self.put_rest(*receiver, &alone.message, len);
-                }
-            }
-            num += some.len();
-            if num >= MAX_SAYS || turn.is_over() {
-                break;
-            }
-        }
-        if num < alone.receivers.len() {
-            alone.receivers.nth(num - 1);
-            return Stage::Alone(alone);
-        }
-        self.count_parcel();
-        Stage::Fetch
-    }
-
-    /// Touches the lanes of some sockets.
-    fn warm(&self, some: &[Receiver]) {
-        let slots = self.slots.borrow();
-        for receiver in some {
-            let slot = slots.get(receiver.place.index as usize);
-            if let Some(lane) = slot.and_then(|slot| slot.lane.as_ref()) {
-                lane.warm();
-            }
-        }
-    }
-
-    /// Writes a message past those of some sockets whose lanes serve it. Returns how much of it each of them got by that.
-    ///
-    /// Receivers stand in the order of their places. One that stands there twice is written past once: what comes behind a part would
-    /// tear it.
-    fn write(&self, some: &[Receiver], message: &Encoded) -> [Written; MANY] {
-        let slots = self.slots.borrow();
-        let mut places = Vec::with_capacity(some.len());
-        let mut writes = Vec::with_capacity(some.len());
-        let mut last = None;
-        for (at, Receiver { place, join }) in some.iter().enumerate() {
-            if last.replace(place.index) == Some(place.index) {
-                continue;
-            }
-            let slot = slots.get(place.index as usize);
-            let lane = slot
-                .filter(|slot| slot.serial == place.serial)
-                .and_then(|slot| slot.lane.as_ref());
-            if let Some(write) = lane.and_then(|lane| lane.write(*join, message)) {
-                places.push(at);
-                writes.push(write);
-            }
-        }
-        let mut taken = vec![0; writes.len()];
-        self.writes.borrow_mut().write_each(&writes, &mut taken);
-        let mut written = [Written::Part(0); MANY];
-        for ((at, write), len) in places.into_iter().zip(&writes).zip(taken) {
-            if let Some(written) = written.get_mut(at) {
-                *written = match len == write.frames.len() {
-                    true => Written::All,
-                    false => Written::Part(len),
-                };
-            }
-        }
-        written
-    }
-
-    /// Gives a socket a message of which `written` bytes have been written past it, and lets it have its say.
-    fn put_rest(&self, Receiver { place, join }: Receiver, shared: &Shared, written: usize) {
-        let socket = {
-            let slots = self.slots.borrow();
-            let slot = slots.get(place.index as usize);
-            let slot = slot.filter(|slot| slot.serial == place.serial);
-            slot.and_then(|slot| slot.socket.upgrade())
-        };
-        let Some(socket) = socket else { return };
-        if written > 0 {
-            socket.receive_rest(shared.message(), written);
-        } else {
-            let what = shared.what();
-            socket.receive(ForSocket { join, what });
-        }
-        socket.say();
-    }
-
-    /// Hands out some of a lot, of which `num` messages have gone before.
-    fn distribute(&self, num: usize) -> Stage {
-        let end = MAX_LOT.min(num + MAX_PUTS);
-        let mut num = num;
-        while num < end {
-            let Some(parcel) = self.next.borrow_mut().pop_front() else {
-                return Stage::Say;
-            };
-            match parcel {
-                Parcel::One { place, message } => {
-                    num += 1;
-                    self.put(place, message);
-                }
-                Parcel::Many(mut many) => {
-                    for Receiver { place, join } in many.receivers.by_ref().take(end - num) {
-                        num += 1;
-                        let what = many.message.what();
-                        self.put(place, ForSocket { join, what });
-                    }
-                    if many.receivers.len() > 0 {
-                        self.next.borrow_mut().push_front(Parcel::Many(many));
-                        break;
-                    }
-                }
-            }
-            self.count_parcel();
-        }
-        match num < MAX_LOT {
-            true => Stage::Lot(num),
-            false => Stage::Say,
-        }
-    }
-
-    /// Counts one that has been handed out.
-    fn count_parcel(&self) {
-        self.num_distributed.set(self.num_distributed.get() + 1);
-    }
-
-    /// Lets some of those that are due have their say.
-    fn let_say(&self, turn: Turn) -> Stage {
-        for num in 0..MAX_SAYS {
-            if num % FEW == 0 && num > 0 && turn.is_over() {
-                break;
-            }
-            let Some(index) = self.due.borrow_mut().pop() else {
-                break;
-            };
-            let socket = {
-                let mut slots = self.slots.borrow_mut();
-                // The place may have become another's: it has nothing to say then, and no harm is done.
-                slots.get_mut(index).and_then(|slot| {
-                    slot.is_due = false;
-                    slot.socket.upgrade()
-                })
-            };
-            if let Some(socket) = socket {
-                socket.say();
-            }
-        }
-        match self.due.borrow().is_empty() {
-            true => Stage::Fetch,
-            false => Stage::Say,
-        }
-    }
-}
-
-/// Distributes what comes for an arbiter, as long as it runs.
-struct Distribute(Rc<Depot>);
-
-impl Future for Distribute {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let depot = &self.0;
-        let turn = Turn::begin();
-        let mut stage = depot.stage.take();
-        if let Stage::Fetch = stage {
-            if !depot.fetch(cx) {
-                return Poll::Pending;
-            }
-            stage = depot.begin();
-        }
-        stage = match stage {
-            Stage::Alone(alone) => depot.hand_out_alone(alone, turn),
-            Stage::Lot(num) => depot.distribute(num),
-            stage => stage,
-        };
-        if let Stage::Say = stage {
-            stage = depot.let_say(turn);
-        }
-        if matches!(stage, Stage::Fetch) && !depot.fetch(cx) {
-            return Poll::Pending;
-        }
-        depot.stage.replace(stage);
-        give_way(cx);
-        Poll::Pending
-    }
-}
-
-impl Drop for Distribute {
-    fn drop(&mut self) {
-        self.0.queue.close();
-        drop(self.0.next.take());
-        drop(self.0.stage.take());
-        // A thread may get another arbiter after this one; or it is at its end, and so is its storage.
-        _ = DEPOT.try_with(|current| current.take());
-    }
-}
-
-/// One socket's place in the depot of its arbiter, where it stays; given up when dropped.
-#[derive(Debug)]
-pub struct Inbox {
-    depot: Rc<Depot>,
-    index: usize,
-    serial: u32,
-}
-
-impl Inbox {
-    /// Opens an inbox on this arbiter.
-    pub fn open(socket: Weak<dyn Receive>) -> Self {
-        let depot = Depot::current();
-        let serial = depot.next_serial.get();
-        depot.next_serial.set(serial.wrapping_add(1));
-        let index = depot.slots.borrow_mut().insert(Slot {
-            serial,
-            is_due: false,
-            lane: None,
-            socket,
-        });
-        Self {
-            depot,
-            index,
-            serial,
-        }
-    }
-
-    /// Returns what reaches it.
-    pub fn address(&self) -> InboxRef {
-        InboxRef {
-            queue: Arc::clone(&self.depot.queue),
-            place: Place {
-                index: u32::try_from(self.index).expect("there are not so many file descriptors"),
-                serial: self.serial,
-            },
-        }
-    }
-
-    /// Lends the depot the socket's lane, as long as nothing waits for its client; or takes it back.
-    pub fn lend(&self, lane: Option<LaneRef<'_>>) {
-        let mut slots = self.depot.slots.borrow_mut();
-        if let Some(slot) = slots.get_mut(self.index) {
-            match (&slot.lane, lane) {
-                (Some(lent), Some(lane)) if lane.is(lent) => {}
-                (_, lane) => slot.lane = lane.map(LaneRef::lend),
-            }
-        }
-    }
-
-    /// Returns a mark of all that has been sent to sockets of this arbiter by now.
-    pub fn mark(&self) -> u64 {
-        self.depot.queue.num_pushed.load(SeqCst)
-    }
-
-    /// Returns whether all that was sent before a mark has been received.
-    pub fn has_reached(&self, mark: u64) -> bool {
-        self.depot.num_distributed.get() >= mark
-    }
-}
-
-impl Drop for Inbox {
-    fn drop(&mut self) {
-        self.depot.slots.borrow_mut().remove(self.index);
-    }
-}
-
-/// Stands in the place of a socket.
-#[cfg(test)]
-pub(crate) struct Probe {
-    inbox: Inbox,
-    received: Rc<Received>,
-}
-
-#[cfg(test)]
-#[derive(Default)]
-struct Received {
-    messages: RefCell<std::collections::VecDeque<ForSocket>>,
-    num_says: Cell<usize>,
-    some: tokio::sync::Notify,
-}
-
-#[cfg(test)]
-impl Receive for Received {
-    fn receive(&self, message: ForSocket) {
-        self.messages.borrow_mut().push_back(message);
-    }
-
-    fn receive_rest(&self, _: &Arc<Encoded>, _: usize) {
-        unreachable!("it has no lane")
-    }
-
-    fn say(&self) {
-        self.num_says.set(self.num_says.get() + 1);
-        self.some.notify_one();
-    }
-}
-
-#[cfg(test)]
-impl Probe {
-    pub(crate) fn open() -> Self {
-        let received = Rc::new(Received::default());
-        let socket: Weak<Received> = Rc::downgrade(&received);
-        Self {
-            inbox: Inbox::open(socket),
-            received,
-        }
-    }
-
-    pub(crate) fn address(&self) -> InboxRef {
-        self.inbox.address()
-    }
-
-    /// Returns what came next.
-    pub(crate) async fn next(&self) -> ForSocket {
-        loop {
-            let next = self.received.messages.borrow_mut().pop_front();
-            match next {
-                Some(message) => return message,
-                None => self.received.some.notified().await,
-            }
-        }
-    }
-
-    /// Returns whether nothing has come.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.received.messages.borrow().is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use tokio::io::AsyncReadExt as _;
-
-    use super::*;
-
-    fn plain() -> Shared {
-        Shared::Plain {
-            message: Encoded::new("4x", &[]),
-            volatile: false,
-        }
-    }
-
-    fn mark(join: u32) -> ForSocket {
-        ForSocket {
-            join: JoinId(join),
-            what: What::Mark,
-        }
-    }
-
-    fn send_to_all<'a>(probes: impl IntoIterator<Item = &'a Probe>) {
-        let mut all = FanOut::default();
-        for probe in probes {
-            all.add(&probe.address(), JoinId(1));
-        }
-        all.send(&plain(), None);
-    }
-
-    #[actix::test]
-    async fn each_socket_has_its_say_once_for_all_that_came_at_once() {
-        let probes: Vec<_> = (0..3 * MAX_SAYS).map(|_| Probe::open()).collect();
-        for _ in 0..3 {
-            send_to_all(&probes);
-        }
-        probes[0].address().do_send(mark(2));
-        let reached = probes[0].inbox.mark();
-        assert!(!probes[0].inbox.has_reached(reached));
-        for (at, probe) in probes.iter().enumerate() {
-            for _ in 0..3 {
-                assert_eq!(probe.next().await.join, JoinId(1));
-            }
-            if at == 0 {
-                assert_eq!(probe.next().await.join, JoinId(2));
-            }
-            assert!(probe.is_empty());
-            while probe.received.num_says.get() == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        assert!(probes[0].inbox.has_reached(reached));
-        let num_says = probes.iter().map(|probe| probe.received.num_says.get());
-        assert_eq!(num_says.sum::<usize>(), probes.len());
-    }
-
-    #[actix::test]
-    async fn a_message_that_comes_alone_has_reached_all_before_the_next_does() {
-        let test = async {
-            let probes: Vec<_> = (0..3 * MAX_SAYS).map(|_| Probe::open()).collect();
-            send_to_all(probes.iter().rev());
-            let reached = probes[0].inbox.mark();
-            let (first, last) = (&probes[0], &probes[3 * MAX_SAYS - 1]);
-            assert_eq!(first.next().await.join, JoinId(1));
-            assert!(last.is_empty(), "other tasks get their turn");
-            assert!(!first.inbox.has_reached(reached));
-            last.address().do_send(mark(2));
-            assert_eq!(last.next().await.join, JoinId(1));
-            assert!(first.inbox.has_reached(reached));
-            assert_eq!(last.next().await.join, JoinId(2));
-        };
-        // A task beside the depot's.
-        actix_rt::spawn(test).await.unwrap();
-    }
-
-    #[actix::test]
-    async fn what_arrives_meanwhile_is_not_kept_waiting_for_the_end_of_it() {
-        let test = async {
-            let (mut arriving, stream) = std::os::unix::net::UnixStream::pair().unwrap();
-            stream.set_nonblocking(true).unwrap();
-            let mut stream = tokio::net::UnixStream::from_std(stream).unwrap();
-            let probes: Vec<_> = (0..16 * MAX_SAYS).map(|_| Probe::open()).collect();
-            // By either way of handing out.
-            for num in 1..=2 {
-                for _ in 0..num {
-                    send_to_all(&probes);
-                }
-                arriving.write_all(b"x").unwrap();
-                stream.read_u8().await.unwrap();
-                let has_all = |probe: &&Probe| {
-                    let received = &probe.received;
-                    received.messages.borrow().len() == num && received.num_says.get() > 0
-                };
-                let num_served = probes.iter().filter(has_all).count();
-                assert!(
-                    num_served < probes.len(),
-                    "{num_served} had their say before"
-                );
-                for probe in &probes {
-                    for _ in 0..num {
-                        probe.next().await;
-                    }
-                }
-                while probes
-                    .iter()
-                    .any(|probe| probe.received.num_says.take() == 0)
-                {
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        actix_rt::spawn(test).await.unwrap();
-    }
-
-    #[actix::test]
-    async fn other_tasks_get_their_turn_while_a_lot_is_handed_out() {
-        let test = async {
-            let probe = Probe::open();
-            for _ in 0..3 * MAX_PUTS {
-                probe.address().do_send(mark(1));
-            }
-            let reached = probe.inbox.mark();
-            while probe.is_empty() {
-                tokio::task::yield_now().await;
-            }
-            assert!(!probe.inbox.has_reached(reached));
-            assert_eq!(
-                probe.received.num_says.get(),
-                0,
-                "it has its say when it has all"
-            );
-            while probe.received.num_says.get() == 0 {
-                tokio::task::yield_now().await;
-            }
-            assert!(probe.inbox.has_reached(reached));
-            assert_eq!(probe.received.num_says.get(), 1);
-        };
-        actix_rt::spawn(test).await.unwrap();
-    }
-
-    #[actix::test]
-    async fn what_is_sent_to_one_that_ended_reaches_nobody_who_came_after_it() {
-        let first = Probe::open();
-        let to_first = first.address();
-        to_first.do_send(mark(1));
-        drop(first);
-        let second = Probe::open();
-        assert_eq!(second.address().place.index, to_first.place.index);
-        to_first.do_send(mark(2));
-        second.address().do_send(mark(3));
-        assert_eq!(second.next().await.join, JoinId(3));
-    }
-
-    #[test]
-    fn an_arbiter_that_ends_takes_what_waits_with_it() {
-        let room = Arc::new(crate::hub::ahead::Ahead::default());
-        let to_gone = actix_rt::System::new().block_on(async {
-            let probe = Probe::open();
-            let mut all = FanOut::default();
-            all.add(&probe.address(), JoinId(1));
-            let permit = room.permit(usize::MAX).await;
-            all.send(&plain(), Some(permit));
-            probe.address()
-        });
-        actix_rt::System::new().block_on(async {
-            room.permit(usize::MAX).await;
-            to_gone.do_send(mark(1));
-            let probe = Probe::open();
-            probe.address().do_send(mark(2));
-            assert_eq!(probe.next().await.join, JoinId(2));
-        });
     }
 }

@@ -25,7 +25,7 @@ const NONE: JoinId = JoinId(u32::MAX);
 
 /// Memberships that get messages by a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Joins([JoinId; MAX_JOINS]);
+pub(super) struct Joins([JoinId; MAX_JOINS]);
 
 impl FromIterator<JoinId> for Joins {
     /// Takes the first few.
@@ -40,7 +40,7 @@ impl FromIterator<JoinId> for Joins {
 
 /// A lane that was lent.
 #[derive(Debug)]
-pub struct Lane {
+pub(super) struct Lane {
     stream: Rc<TcpStream>,
     dialect: Dialect,
     joins: Joins,
@@ -48,25 +48,25 @@ pub struct Lane {
 
 /// A lane that could be lent.
 #[derive(Debug)]
-pub struct LaneRef<'a> {
+pub(super) struct LaneRef<'a> {
     /// Where the client reads.
-    pub stream: &'a Rc<TcpStream>,
+    pub(super) stream: &'a Rc<TcpStream>,
     /// How it speaks.
-    pub dialect: Dialect,
+    pub(super) dialect: Dialect,
     /// Who it is.
-    pub joins: Joins,
+    pub(super) joins: Joins,
 }
 
 impl LaneRef<'_> {
     /// Returns whether it is the one that was lent.
-    pub fn is(&self, lane: &Lane) -> bool {
+    pub(super) fn is(&self, lane: &Lane) -> bool {
         Rc::ptr_eq(self.stream, &lane.stream)
             && self.dialect == lane.dialect
             && self.joins == lane.joins
     }
 
     /// Lends it.
-    pub fn lend(self) -> Lane {
+    pub(super) fn lend(self) -> Lane {
         let Self {
             stream,
             dialect,
@@ -82,12 +82,12 @@ impl LaneRef<'_> {
 
 impl Lane {
     /// Has the processor fetch what [`Self::write`] will need.
-    pub fn warm(&self) {
+    pub(super) fn warm(&self) {
         black_box(self.stream.as_raw_fd());
     }
 
     /// Returns what is to be written of a message for one membership; nothing, if the lane does not serve that.
-    pub fn write<'a>(&'a self, join: JoinId, message: &'a Encoded) -> Option<Write<'a>> {
+    pub(super) fn write<'a>(&'a self, join: JoinId, message: &'a Encoded) -> Option<Write<'a>> {
         let Joins(joins) = &self.joins;
         let is_served = join != NONE && joins.contains(&join);
         is_served.then(|| Write {
@@ -102,17 +102,15 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::websocket::testing::connected;
 
     const V4: Dialect = Dialect::V4;
 
     /// Returns a lane for the memberships 1 and 2, and where its client reads.
-    async fn lane() -> (Lane, std::net::TcpStream) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        server.set_nonblocking(true).unwrap();
+    fn lane() -> (Lane, std::net::TcpStream) {
+        let (stream, client) = connected();
         let lane = LaneRef {
-            stream: &Rc::new(TcpStream::from_std(server).unwrap()),
+            stream: &Rc::new(stream),
             dialect: V4,
             joins: [JoinId(1), JoinId(2)].into_iter().collect(),
         };
@@ -121,7 +119,7 @@ mod tests {
 
     #[actix::test]
     async fn what_is_for_one_of_its_memberships_is_to_be_written_and_nothing_else() {
-        let (lane, _client) = lane().await;
+        let (lane, _client) = lane();
         let message = Encoded::new("4x", &[Bytes::from_static(b"binary")]);
         for (join, is_served) in [
             (JoinId(1), true),
@@ -140,7 +138,7 @@ mod tests {
 
     #[actix::test]
     async fn the_same_lane_is_lent_once() {
-        let (lane, _client) = lane().await;
+        let (lane, _client) = lane();
         let same = LaneRef {
             stream: &lane.stream,
             dialect: V4,

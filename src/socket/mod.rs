@@ -1,6 +1,7 @@
 //! Sockets: one actor per client session.
 //!
-//! Reading order: `messages` (the door), `inbox` (the way to it from hub and gateways) and `lane` (the way past it), `actor` (the
+//! Reading order: `messages` (the door), `inbox` (the way to its arbiter from hub and gateways), `depot` (from there to it) and
+//! `lane` (the way past it), `actor` (the
 //! session's life), `polling` and `websocket_transport` (the two transports), `membership` (the namespaces it joined and the
 //! handlers that run), `acks` (those that it owes), `clock` (heartbeat and deadlines), `rate` (how many events it may send),
 //! `outbox` (what waits to be written), `disconnect` (every way to end), `sessions` (who is here), `slots` (how many of each
@@ -16,6 +17,7 @@ pub mod acks;
 pub mod actor;
 pub mod clock;
 pub mod departure;
+pub(crate) mod depot;
 pub mod disconnect;
 pub mod endpoint;
 mod give_way;

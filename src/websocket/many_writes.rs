@@ -3,7 +3,12 @@
 //! As [`write_now`] for each: whole frames before which nothing waits, and no question whether a stream is writable. Knows no socket and no
 //! message.
 
-use std::os::fd::AsFd as _;
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use many_sends::{MAX_SENDS, ManySends, Send};
 use tokio::net::TcpStream;
@@ -16,6 +21,9 @@ pub const MAX_WRITES: usize = MAX_SENDS;
 /// From so many on, one system call for all is cheaper.
 const MANY: usize = 4;
 
+/// How long nothing is asked of a system that had no memory, or no file descriptor, left.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// Frames for one WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub struct Write<'a> {
@@ -25,42 +33,101 @@ pub struct Write<'a> {
     pub frames: &'a [u8],
 }
 
-/// Writes to the streams of one thread.
+/// How the streams of one thread are written to.
 #[derive(Debug)]
-pub struct ManyWrites {
-    /// None where the system has no such way.
-    way: Option<ManySends>,
+pub struct ManyWrites(Way);
+
+#[derive(Debug)]
+enum Way {
+    /// One system call for all.
+    Shared(ManySends),
+    /// One for each: until then, or for good.
+    Each { until: Option<Instant> },
 }
 
 impl ManyWrites {
-    /// Finds out what the system allows.
-    pub fn open() -> Self {
-        let way = ManySends::new().inspect_err(|err| {
-            log::debug!("each write is a system call of its own, io_uring is not to be had: {err}");
-        });
-        Self { way: way.ok() }
+    /// Finds out what the system allows, if `io_uring` may be used.
+    pub fn open(may_share: bool) -> Self {
+        Self(match may_share {
+            true => Way::open(),
+            false => Way::Each { until: None },
+        })
     }
 
     /// Writes each, in order, and notes in `taken`, which is as long, how many bytes the kernel took of it. At most [`MAX_WRITES`].
     pub fn write_each(&mut self, writes: &[Write<'_>], taken: &mut [usize]) {
         taken.fill(0);
-        if let Some(way) = self.way.as_mut().filter(|_| writes.len() >= MANY) {
+        if writes.len() >= MANY
+            && let Some(way) = self.0.shared()
+        {
             let sends = writes.iter().map(|Write { stream, frames }| Send {
                 socket: stream.as_fd(),
                 bytes: frames,
             });
-            let sends: Vec<_> = sends.collect();
-            let Err(err) = way.send_each(&sends, taken) else {
-                return;
-            };
-            log::warn!("from now on each write is a system call of its own: {err}");
-            self.way = None;
-        }
-        for (taken, Write { stream, frames }) in taken.iter_mut().zip(writes) {
-            // What went out before the way ended is not written again.
-            if *taken == 0 {
-                *taken = write_now(stream, frames);
+            match way.send_each(sends, taken) {
+                Ok(()) => return,
+                Err(err) => self.0 = Way::without(&err),
             }
+        }
+        write_the_rest(writes, taken);
+    }
+}
+
+impl Way {
+    fn open() -> Self {
+        match ManySends::new() {
+            Ok(way) => Self::Shared(way),
+            Err(err) => Self::without(&err),
+        }
+    }
+
+    /// Returns the way that all share; it is looked for again when the time has come.
+    fn shared(&mut self) -> Option<&mut ManySends> {
+        if let Self::Each { until: Some(until) } = self
+            && *until <= Instant::now()
+        {
+            *self = Self::open();
+        }
+        match self {
+            Self::Shared(way) => Some(way),
+            Self::Each { .. } => None,
+        }
+    }
+
+    /// Goes without, and tells the log why; once, since all threads, and all attempts, meet much the same.
+    fn without(err: &io::Error) -> Self {
+        static IS_TOLD: AtomicBool = AtomicBool::new(false);
+        let is_for_good = is_for_good(err);
+        let level = match (IS_TOLD.swap(true, Relaxed), is_for_good) {
+            (true, _) => log::Level::Debug,
+            (false, true) => log::Level::Info,
+            (false, false) => log::Level::Warn,
+        };
+        let what_next = match is_for_good {
+            true => "docs/io_uring.md tells how to allow it; IO_URING=false if it is not wanted",
+            false => "tried again in a minute",
+        };
+        log::log!(
+            level,
+            "many clients are written to by a system call for each, without io_uring: {err} ({what_next})"
+        );
+        Self::Each {
+            until: (!is_for_good).then(|| Instant::now() + PAUSE),
+        }
+    }
+}
+
+/// Returns whether the system has no such way, or forbids it, and not only lacks something at the moment.
+fn is_for_good(err: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    matches!(err.kind(), InvalidInput | PermissionDenied | Unsupported)
+}
+
+/// Writes what has not gone out: what went out before the way ended is not written again.
+fn write_the_rest(writes: &[Write<'_>], taken: &mut [usize]) {
+    for (taken, Write { stream, frames }) in taken.iter_mut().zip(writes) {
+        if *taken == 0 {
+            *taken = write_now(stream, frames);
         }
     }
 }
@@ -70,44 +137,43 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+    use crate::websocket::testing::connected;
 
-    /// Returns a stream of ours, and where its client reads.
-    fn stream() -> (TcpStream, std::net::TcpStream) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        server.set_nonblocking(true).unwrap();
-        (TcpStream::from_std(server).unwrap(), client)
+    /// By one system call for all, if this system allows it (many-sends' tests tell), and by one for each.
+    fn both() -> [ManyWrites; 2] {
+        [true, false].map(ManyWrites::open)
     }
 
-    /// By one system call for all, if this system allows it, and by one for each.
-    fn both() -> [ManyWrites; 2] {
-        [ManyWrites::open(), ManyWrites { way: None }]
+    fn to_all<'a>(
+        streams: &'a [(TcpStream, std::net::TcpStream)],
+        frames: &'a [u8],
+    ) -> Vec<Write<'a>> {
+        let write = |(stream, _): &'a (_, _)| Write { stream, frames };
+        streams.iter().map(write).collect()
+    }
+
+    /// Returns what reaches each client until its end.
+    fn read_all(streams: Vec<(TcpStream, std::net::TcpStream)>) -> Vec<String> {
+        let read = |(stream, mut client): (_, std::net::TcpStream)| {
+            drop(stream);
+            let mut got = String::new();
+            client.read_to_string(&mut got).unwrap();
+            got
+        };
+        streams.into_iter().map(read).collect()
     }
 
     #[actix::test]
     async fn few_and_many_get_theirs_in_order_by_either_way() {
         for mut writes in both() {
             for num in [0, 1, MANY - 1, MANY, MAX_WRITES] {
-                let streams: Vec<_> = (0..num).map(|_| stream()).collect();
+                let streams: Vec<_> = (0..num).map(|_| connected()).collect();
                 for text in ["one,", "two,"] {
-                    let all: Vec<_> = streams
-                        .iter()
-                        .map(|(stream, _)| Write {
-                            stream,
-                            frames: text.as_bytes(),
-                        })
-                        .collect();
                     let mut taken = vec![usize::MAX; num];
-                    writes.write_each(&all, &mut taken);
+                    writes.write_each(&to_all(&streams, text.as_bytes()), &mut taken);
                     assert_eq!(taken, vec![4; num], "{writes:?}");
                 }
-                for (stream, mut client) in streams {
-                    drop(stream);
-                    let mut got = String::new();
-                    client.read_to_string(&mut got).unwrap();
-                    assert_eq!(got, "one,two,");
-                }
+                assert_eq!(read_all(streams), vec!["one,two,"; num]);
             }
         }
     }
@@ -115,15 +181,9 @@ mod tests {
     #[actix::test]
     async fn what_the_kernel_does_not_take_is_told_by_either_way() {
         for mut writes in both() {
-            let streams: Vec<_> = (0..MANY).map(|_| stream()).collect();
+            let streams: Vec<_> = (0..MANY).map(|_| connected()).collect();
             let much = vec![b'x'; 100_000];
-            let all: Vec<_> = streams
-                .iter()
-                .map(|(stream, _)| Write {
-                    stream,
-                    frames: &much,
-                })
-                .collect();
+            let all = to_all(&streams, &much);
             let mut sums = vec![0; MANY];
             loop {
                 let mut taken = vec![usize::MAX; MANY];
@@ -135,12 +195,50 @@ mod tests {
                     break;
                 }
             }
-            for ((stream, mut client), sum) in streams.into_iter().zip(sums) {
-                drop(stream);
-                let mut got = Vec::new();
-                client.read_to_end(&mut got).unwrap();
-                assert_eq!(got.len(), sum, "{writes:?}");
-            }
+            let lens: Vec<_> = read_all(streams).iter().map(String::len).collect();
+            assert_eq!(lens, sums, "{writes:?}");
         }
+    }
+
+    #[actix::test]
+    async fn what_went_out_before_the_way_ended_is_not_written_again() {
+        let streams: Vec<_> = (0..4).map(|_| connected()).collect();
+        // All of the first, a part of the second.
+        let mut taken = [4, 1, 0, 0];
+        write_the_rest(&to_all(&streams, b"one,"), &mut taken);
+        assert_eq!(taken, [4, 1, 4, 4]);
+        assert_eq!(read_all(streams), ["", "", "one,", "one,"]);
+    }
+
+    #[actix::test]
+    async fn a_system_that_lacks_something_is_asked_again_and_one_that_forbids_it_is_not() {
+        use io::ErrorKind::{OutOfMemory, PermissionDenied, Unsupported, WouldBlock};
+        let is_asked_again = |err: io::Error| match Way::without(&err) {
+            Way::Each { until } => until.is_some(),
+            Way::Shared(_) => unreachable!("it goes without"),
+        };
+        const EMFILE: i32 = 24;
+        assert!(is_asked_again(io::Error::from_raw_os_error(EMFILE)));
+        assert!(
+            [OutOfMemory, WouldBlock]
+                .map(Into::into)
+                .into_iter()
+                .all(is_asked_again)
+        );
+        assert!(
+            ![PermissionDenied, Unsupported]
+                .map(Into::into)
+                .into_iter()
+                .any(is_asked_again)
+        );
+
+        // When the time has come, and not before, it is as if it were opened now.
+        let is_shared = |way: &mut Way| way.shared().is_some();
+        let mut later = Way::without(&OutOfMemory.into());
+        assert!(!is_shared(&mut later));
+        let mut now = Way::Each {
+            until: Some(Instant::now()),
+        };
+        assert_eq!(is_shared(&mut now), is_shared(&mut Way::open()));
     }
 }

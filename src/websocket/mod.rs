@@ -1,4 +1,4 @@
-//! WebSocket: the frames of RFC 6455, and the one file that reads and writes an open one.
+//! WebSocket: the frames of RFC 6455, and the one place that reads and writes an open one.
 //!
 //! The rest of the crate sees whole messages and shared frames; it could sit on another WebSocket library without
 //! noticing. `frame`, `decoder` and `close` are pure; `handshake` judges a request; `connection` reads and
@@ -12,3 +12,5 @@ pub mod decoder;
 pub mod frame;
 pub mod handshake;
 pub mod many_writes;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -36,6 +36,32 @@ async fn a_test_event_reaches_all_clients_unchanged_sender_included() {
 }
 
 #[actix_rt::test]
+async fn two_hundred_get_the_same_in_order_whether_they_share_a_system_call_or_not() {
+    for io_uring in [true, false] {
+        let server = TestServer::with(|config| config.engine.io_uring = io_uring);
+        let token = server.token().await;
+        let mut clients = Vec::new();
+        for _ in 0..200 {
+            clients.push(WebSocket::join_events(server.addr, &token).await);
+        }
+        // Alone, and several at once.
+        let events = |number| {
+            (0..=number).map(move |part| format!(r#"42/events,["test-event",{number},{part}]"#))
+        };
+        for number in 0..4 {
+            for event in events(number) {
+                clients[0].send(&event).await;
+            }
+            for client in &mut clients {
+                for event in events(number) {
+                    assert_eq!(client.text().await, event);
+                }
+            }
+        }
+    }
+}
+
+#[actix_rt::test]
 async fn a_test_event_keeps_its_attachments_and_is_acked_if_asked() {
     let server = TestServer::start_wide();
     let token = server.token().await;

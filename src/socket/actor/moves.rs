@@ -154,7 +154,7 @@ impl Socket {
             }
         };
         SocketActor::create(|ctx| {
-            SocketActor::of(|inbox| {
+            SocketActor::of(services, |inbox| {
                 let Unpacked {
                     mut portable,
                     outbox,

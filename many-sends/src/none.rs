@@ -1,0 +1,31 @@
+//! Stands in for the way where there is none: on systems other than Linux.
+
+use std::io;
+
+use crate::Send;
+
+/// A way to send to many, of which there is none here.
+#[derive(Debug)]
+pub struct ManySends(std::convert::Infallible);
+
+impl ManySends {
+    /// Says that there is none.
+    ///
+    /// # Errors
+    /// Always [`io::ErrorKind::Unsupported`].
+    pub fn new() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Cannot be called, since nobody has one.
+    ///
+    /// # Errors
+    /// None.
+    pub fn send_each<'a>(
+        &mut self,
+        _: impl IntoIterator<Item = Send<'a>>,
+        _: &mut [usize],
+    ) -> io::Result<()> {
+        match self.0 {}
+    }
+}
