@@ -17,8 +17,8 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /hub
 # Symbols stay, for the names in a backtrace; line tables would be half of the image.
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
-# The dependencies, in a layer of their own, which stands until Cargo.toml or Cargo.lock changes: built for an empty crate in the
-# hub's place. What belongs to that crate goes again, since cargo goes by time stamps and would take it for the hub's.
+# The dependencies, in a layer of their own, which stands until they or many-sends change: built for an empty crate in the hub's
+# place. What belongs to that crate goes again, since cargo goes by time stamps and would take it for the hub's.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY many-sends many-sends
 COPY static/package.json static/

@@ -1,4 +1,4 @@
-//! Stands in for the way where there is none: on systems other than Linux.
+//! Stands in for the way where there is none: on systems other than Linux, and on Linux on rare processors.
 
 use std::io;
 

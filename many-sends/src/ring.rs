@@ -17,7 +17,7 @@ const MAX_LEN: u32 = i32::MAX as u32;
 
 /// A way to send to many. Belongs to one thread at a time.
 pub struct ManySends {
-    /// None once the system has refused to go on: what stands in its queue then is never sent.
+    /// None once the system has refused to go on, or a call has panicked: what stands in its queue then is never sent.
     ring: Option<Box<IoUring>>,
 }
 
@@ -27,7 +27,7 @@ impl ManySends {
     /// # Errors
     /// - [`io::ErrorKind::Unsupported`]: the system has none (Linux before 5.6, or built without it), or hides it (a container's seccomp
     ///   profile).
-    /// - [`io::ErrorKind::PermissionDenied`]: it forbids it (a seccomp profile, `kernel.io_uring_disabled`).
+    /// - [`io::ErrorKind::PermissionDenied`]: it forbids it (a seccomp profile, `kernel.io_uring_disabled`, a security module).
     /// - Any other: it has no file descriptor left (`RLIMIT_NOFILE`), or no memory (before Linux 5.12, `RLIMIT_MEMLOCK`), and may have
     ///   later.
     pub fn new() -> io::Result<Self> {
@@ -42,19 +42,22 @@ impl ManySends {
                 ring: Some(Box::new(ring)),
             }),
             Err(err) if !is_old(&err) => Err(err),
-            _ => Err(io::ErrorKind::Unsupported.into()),
+            _ => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
         }
     }
 
     /// Sends each, in order, and notes in `taken`, in the same order, how many bytes the kernel took of it: 0 as well if the socket is
-    /// full or gone, and from the last one on. As many are sent as have a place in `taken`, which has at most [`MAX_SENDS`].
+    /// full or gone, and in the places for which there is no send. As many are sent as have a place in `taken`, which has at most
+    /// [`MAX_SENDS`].
+    ///
+    /// Aborts the process if the system neither gives back what it took nor lets us wait for it, which it never should.
     ///
     /// # Errors
     /// The system refuses to go on, now and from now on; a way that is opened anew may work. Those that are not noted in `taken` were not
     /// sent.
     ///
     /// # Panics
-    /// `taken` has more places.
+    /// `taken` has more than [`MAX_SENDS`] places. Or `sends` panics: nothing was sent then, and nothing ever is by this way.
     pub fn send_each<'a>(
         &mut self,
         sends: impl IntoIterator<Item = Send<'a>>,
@@ -108,6 +111,7 @@ fn await_all(ring: &mut IoUring, num_sends: usize, taken: &mut [usize]) -> io::R
                     return Err(err);
                 }
                 // The kernel still has some of the bytes and does not say when it has done with them: they can never be given back.
+                eprintln!("io_uring: sends under way cannot be awaited: {err}");
                 std::process::abort();
             }
             _ => {}

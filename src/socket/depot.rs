@@ -49,9 +49,9 @@ const FEW: usize = 16;
 
 /// Sockets that are written past before the clock is looked at, if what they get is short: their lanes are touched before the first of
 /// them is used, so that the processor fetches them from memory side by side, and are written to by one system call.
-const MANY: usize = MAX_WRITES;
+const MAX_TOGETHER: usize = MAX_WRITES;
 
-/// Bytes that are written before the clock is looked at.
+/// Bytes that are written before the clock is looked at, or one message, if that is longer.
 const MAX_BYTES: usize = 256 * 1024;
 
 /// Messages that are handed out, in as many turns as that takes, before those who got them have their say.
@@ -98,7 +98,7 @@ struct Slot {
 enum Written {
     /// All.
     All,
-    /// So many bytes. None, if its lane does not serve it.
+    /// So many bytes. None, if its lane does not serve it, its client takes nothing, or it has just been written past.
     Part(usize),
 }
 
@@ -215,7 +215,7 @@ impl Depot {
     fn hand_out_alone(&self, mut alone: Many, turn: Turn) -> Stage {
         let mut num = 0;
         let message = alone.message.message();
-        let at_once = (MAX_BYTES / message.len_bytes().max(1)).clamp(1, MANY);
+        let at_once = (MAX_BYTES / message.len_bytes().max(1)).clamp(1, MAX_TOGETHER);
         for some in alone.receivers.as_slice().chunks(at_once) {
             self.warm(some);
             for (receiver, written) in some.iter().zip(self.write(some, message)) {
@@ -251,7 +251,7 @@ impl Depot {
     ///
     /// Receivers stand in the order of their places. One that stands there twice is written past once: what comes behind a part would
     /// tear it.
-    fn write(&self, some: &[Receiver], message: &Encoded) -> [Written; MANY] {
+    fn write(&self, some: &[Receiver], message: &Encoded) -> [Written; MAX_TOGETHER] {
         let slots = self.slots.borrow();
         let mut places = Vec::with_capacity(some.len());
         let mut writes = Vec::with_capacity(some.len());
@@ -271,7 +271,7 @@ impl Depot {
         }
         let mut taken = vec![0; writes.len()];
         self.writes.borrow_mut().write_each(&writes, &mut taken);
-        let mut written = [Written::Part(0); MANY];
+        let mut written = [Written::Part(0); MAX_TOGETHER];
         for ((at, write), len) in places.into_iter().zip(&writes).zip(taken) {
             if let Some(written) = written.get_mut(at) {
                 *written = match len == write.frames.len() {

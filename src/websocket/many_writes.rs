@@ -1,7 +1,7 @@
 //! Writing the same, or nearly, to many WebSockets at once: by one system call where the system allows it, else by one for each.
 //!
-//! As [`write_now`] for each: whole frames before which nothing waits, and no question whether a stream is writable. Knows no socket and no
-//! message.
+//! As [`write_now`] for each: whole frames before which nothing waits, and the reactor is not asked first whether a stream is writable. Knows
+//! no socket and no message.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use super::connection::write_now;
 pub const MAX_WRITES: usize = MAX_SENDS;
 
 /// From so many on, one system call for all is cheaper.
-const MANY: usize = 4;
+const MIN_SHARED: usize = 4;
 
 /// How long nothing is asked of a system that had no memory, or no file descriptor, left.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -48,16 +48,21 @@ enum Way {
 impl ManyWrites {
     /// Finds out what the system allows, if `io_uring` may be used.
     pub fn open(may_share: bool) -> Self {
-        Self(match may_share {
+        // Elsewhere there is none, and nothing to tell.
+        Self(match may_share && cfg!(target_os = "linux") {
             true => Way::open(),
             false => Way::Each { until: None },
         })
     }
 
-    /// Writes each, in order, and notes in `taken`, which is as long, how many bytes the kernel took of it. At most [`MAX_WRITES`].
+    /// Writes each, in order, and notes in `taken` how many bytes the kernel took of it.
+    ///
+    /// # Panics
+    /// There are more than [`MAX_WRITES`], or `taken` is not as long.
     pub fn write_each(&mut self, writes: &[Write<'_>], taken: &mut [usize]) {
+        assert!(writes.len() <= MAX_WRITES && writes.len() == taken.len());
         taken.fill(0);
-        if writes.len() >= MANY
+        if writes.len() >= MIN_SHARED
             && let Some(way) = self.0.shared()
         {
             let sends = writes.iter().map(|Write { stream, frames }| Send {
@@ -94,18 +99,22 @@ impl Way {
         }
     }
 
-    /// Goes without, and tells the log why; once, since all threads, and all attempts, meet much the same.
+    /// Goes without, and tells the log why; once of either kind, since all threads, and all attempts, meet much the same.
     fn without(err: &io::Error) -> Self {
+        static IS_TOLD_FOR_GOOD: AtomicBool = AtomicBool::new(false);
         static IS_TOLD: AtomicBool = AtomicBool::new(false);
         let is_for_good = is_for_good(err);
-        let level = match (IS_TOLD.swap(true, Relaxed), is_for_good) {
-            (true, _) => log::Level::Debug,
-            (false, true) => log::Level::Info,
-            (false, false) => log::Level::Warn,
+        let (is_told, level, what_next) = match is_for_good {
+            true => (
+                &IS_TOLD_FOR_GOOD,
+                log::Level::Info,
+                "docs/io_uring.md tells how to allow it; IO_URING=false if it is not wanted",
+            ),
+            false => (&IS_TOLD, log::Level::Warn, "tried again in a minute"),
         };
-        let what_next = match is_for_good {
-            true => "docs/io_uring.md tells how to allow it; IO_URING=false if it is not wanted",
-            false => "tried again in a minute",
+        let level = match is_told.swap(true, Relaxed) {
+            true => log::Level::Debug,
+            false => level,
         };
         log::log!(
             level,
@@ -134,7 +143,10 @@ fn write_the_rest(writes: &[Write<'_>], taken: &mut [usize]) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::{
+        io::Read as _,
+        panic::{AssertUnwindSafe, catch_unwind},
+    };
 
     use super::*;
     use crate::websocket::testing::connected;
@@ -166,7 +178,7 @@ mod tests {
     #[actix::test]
     async fn few_and_many_get_theirs_in_order_by_either_way() {
         for mut writes in both() {
-            for num in [0, 1, MANY - 1, MANY, MAX_WRITES] {
+            for num in [0, 1, MIN_SHARED - 1, MIN_SHARED, MAX_WRITES] {
                 let streams: Vec<_> = (0..num).map(|_| connected()).collect();
                 for text in ["one,", "two,"] {
                     let mut taken = vec![usize::MAX; num];
@@ -181,12 +193,12 @@ mod tests {
     #[actix::test]
     async fn what_the_kernel_does_not_take_is_told_by_either_way() {
         for mut writes in both() {
-            let streams: Vec<_> = (0..MANY).map(|_| connected()).collect();
+            let streams: Vec<_> = (0..MIN_SHARED).map(|_| connected()).collect();
             let much = vec![b'x'; 100_000];
             let all = to_all(&streams, &much);
-            let mut sums = vec![0; MANY];
+            let mut sums = vec![0; MIN_SHARED];
             loop {
-                let mut taken = vec![usize::MAX; MANY];
+                let mut taken = vec![usize::MAX; MIN_SHARED];
                 writes.write_each(&all, &mut taken);
                 for (sum, taken) in sums.iter_mut().zip(&taken) {
                     *sum += taken;
@@ -239,6 +251,31 @@ mod tests {
         let mut now = Way::Each {
             until: Some(Instant::now()),
         };
-        assert_eq!(is_shared(&mut now), is_shared(&mut Way::open()));
+        assert_eq!(is_shared(&mut now), ManySends::new().is_ok());
+    }
+
+    #[actix::test]
+    async fn it_is_shared_if_the_system_and_the_setting_allow_it() {
+        let is_shared = |may_share| matches!(ManyWrites::open(may_share).0, Way::Shared(_));
+        assert_eq!(is_shared(true), ManySends::new().is_ok());
+        assert!(!is_shared(false));
+    }
+
+    #[actix::test]
+    async fn when_the_way_ends_all_are_written_to_nevertheless() {
+        let Ok(mut way) = ManySends::new() else {
+            return;
+        };
+        // After that it refuses to go on.
+        let no_sends = std::iter::from_fn(|| panic!("as it should"));
+        let panicked = AssertUnwindSafe(|| way.send_each(no_sends, &mut [0]));
+        assert!(catch_unwind(panicked).is_err());
+        let mut writes = ManyWrites(Way::Shared(way));
+        let streams: Vec<_> = (0..MIN_SHARED).map(|_| connected()).collect();
+        let mut taken = [usize::MAX; MIN_SHARED];
+        writes.write_each(&to_all(&streams, b"one,"), &mut taken);
+        assert_eq!(taken, [4; MIN_SHARED]);
+        assert!(matches!(writes.0, Way::Each { .. }));
+        assert_eq!(read_all(streams), ["one,"; MIN_SHARED]);
     }
 }

@@ -248,7 +248,13 @@ async fn handed_out(inbox: &Inbox) {
 #[test]
 fn whoever_can_take_it_is_written_past_and_all_others_get_it_themselves() {
     by_either_way(async |io_uring| {
-        for num in [1, MANY - 1, MANY, MANY + 1, 2 * MAX_SAYS + 1] {
+        for num in [
+            1,
+            MAX_TOGETHER - 1,
+            MAX_TOGETHER,
+            MAX_TOGETHER + 1,
+            MAX_SAYS + MAX_TOGETHER + 1,
+        ] {
             let sockets: Vec<_> = (0..num).map(|_| Laned::open(io_uring)).collect();
             let (shared, frames) = message(100, false);
             let mut all = FanOut::default();
@@ -282,95 +288,112 @@ fn whoever_can_take_it_is_written_past_and_all_others_get_it_themselves() {
 
 #[test]
 fn what_a_client_takes_a_part_of_goes_on_where_that_ended_volatile_or_not() {
+    const NUM: usize = 4;
     by_either_way(async |io_uring| {
         for volatile in [false, true] {
-            // No kernel takes so much at once.
-            let (shared, frames) = message(32 << 20, volatile);
-            let sockets: Vec<_> = (0..MANY).map(|_| Laned::open(io_uring)).collect();
-            for _ in 0..2 {
+            // As long as it may be for so many to be written to together.
+            let (shared, frames) = message(MAX_BYTES / NUM - 16, volatile);
+            let sockets: Vec<_> = (0..NUM).map(|_| Laned::open(io_uring)).collect();
+            for socket in &sockets {
+                let stream = SockRef::from(&*socket.stream);
+                stream.set_send_buffer_size(8192).unwrap();
+            }
+            let has_come = |socket: &&Laned| socket.received().num_says.get() > 0;
+            let mut nums_past = [0; NUM];
+            while !sockets.iter().all(|socket| has_come(&socket)) {
                 let mut all = FanOut::default();
-                for socket in &sockets {
+                let those = || sockets.iter().filter(|socket| !has_come(socket));
+                for socket in those() {
                     all.add(&socket.probe.address(), JoinId(1));
                 }
                 all.send(&shared, None);
                 handed_out(&sockets[0].probe.inbox).await;
-                for socket in &sockets {
-                    // As any socket does for which something waits.
-                    socket.probe.inbox.lend(None);
+                for (num, socket) in nums_past.iter_mut().zip(&sockets) {
+                    *num += usize::from(!has_come(&socket));
                 }
             }
-            for socket in sockets {
+            let mut num_parts = 0;
+            for (socket, num_past) in sockets.into_iter().zip(nums_past) {
                 let received = socket.received();
+                assert_eq!(received.num_says.get(), 1);
+                let num_whole = received.messages.borrow().len();
                 let rests = received.rests.take();
-                let [written] = rests[..] else {
-                    panic!("{rests:?}")
-                };
-                assert!((1..frames.len()).contains(&written), "{written}");
-                // The second, which finds no lane.
-                assert_eq!(received.messages.borrow().len(), 1);
-                assert_eq!(received.num_says.get(), 2);
-                assert_eq!(socket.read_all(), &frames[..written]);
+                assert_eq!(rests.len() + num_whole, 1);
+                assert!(rests.iter().all(|len| (1..frames.len()).contains(len)));
+                num_parts += rests.len();
+                let part = &frames[..rests.first().copied().unwrap_or(0)];
+                assert_eq!(socket.read_all(), [&frames.repeat(num_past), part].concat());
             }
+            assert!(num_parts > 0, "hardly ever is it full after a whole one");
         }
     });
 }
 
 #[test]
-fn a_client_that_is_meant_twice_is_written_past_once() {
-    by_either_way(async |io_uring| {
-        let sockets: Vec<_> = (0..MANY).map(|_| Laned::open(io_uring)).collect();
-        let (shared, frames) = message(100, false);
-        let mut all = FanOut::default();
-        for join in [1, 2] {
-            for socket in &sockets {
-                all.add(&socket.probe.address(), JoinId(join));
+fn a_client_that_is_meant_twice_is_written_past_once_at_a_time() {
+    // If the first stands there once, one of the others stands in two chunks.
+    for num_once in [0, 1] {
+        by_either_way(async |io_uring| {
+            let num = MAX_TOGETHER;
+            let sockets: Vec<_> = (0..num).map(|_| Laned::open(io_uring)).collect();
+            let (shared, frames) = message(100, false);
+            let mut all = FanOut::default();
+            for join in [1, 2] {
+                let skipped = if join == 1 { 0 } else { num_once };
+                for socket in &sockets[skipped..] {
+                    all.add(&socket.probe.address(), JoinId(join));
+                }
             }
-        }
-        all.send(&shared, None);
-        handed_out(&sockets[0].probe.inbox).await;
-        for socket in sockets {
-            assert_eq!(socket.received().messages.borrow().len(), 1);
-            assert_eq!(socket.received().num_says.get(), 1);
-            assert_eq!(socket.read_all(), &frames[..]);
-        }
-    });
+            all.send(&shared, None);
+            handed_out(&sockets[0].probe.inbox).await;
+            for (at, socket) in sockets.into_iter().enumerate() {
+                let received = socket.received();
+                // The receivers' numbers 63 and 64 are not written to together.
+                let is_apart = num_once == 1 && at == num / 2;
+                let num_received = usize::from(at >= num_once && !is_apart);
+                let num_past = if is_apart { 2 } else { 1 };
+                assert_eq!(received.messages.borrow().len(), num_received, "{at}");
+                assert_eq!(received.num_says.get(), num_received);
+                assert_eq!(socket.read_all(), frames.repeat(num_past));
+            }
+        });
+    }
 }
 
 #[test]
 fn what_one_did_not_take_is_not_given_to_another_that_took_its_place() {
     by_either_way(async |io_uring| {
-        let (first, second) = (Laned::open(io_uring), Laned::open(io_uring));
-        for socket in [&first, &second] {
-            SockRef::from(&*socket.stream)
-                .shutdown(Shutdown::Write)
-                .unwrap();
-        }
+        let mut sockets: Vec<_> = (0..4).map(|_| Laned::open(io_uring)).collect();
         let (shared, _) = message(100, false);
         let mut all = FanOut::default();
-        for socket in [&first, &second] {
+        for socket in &sockets {
+            let stream = SockRef::from(&*socket.stream);
+            stream.shutdown(Shutdown::Write).unwrap();
             all.add(&socket.probe.address(), JoinId(1));
         }
-        let place = second.probe.address().place;
-        let third = Rc::new(RefCell::new(None));
-        // When the first has its say, the second has been written to, and goes before it is told.
+        // When the first has its say, all have been written to; the last goes before it is told.
+        let last = sockets.pop().unwrap();
+        let place = last.probe.address().place;
+        let new = Rc::new(RefCell::new(None));
         let act = {
-            let third = Rc::clone(&third);
+            let new = Rc::clone(&new);
             move || {
-                drop(second);
-                third.replace(Some(Laned::open(io_uring)));
+                drop(last);
+                new.replace(Some(Laned::open(io_uring)));
             }
         };
-        first.received().next_say.replace(Some(Box::new(act)));
+        sockets[0].received().next_say.replace(Some(Box::new(act)));
         all.send(&shared, None);
-        handed_out(&first.probe.inbox).await;
-        let third = third.take().unwrap();
-        let new = third.probe.address().place;
-        assert_eq!(
-            (new.index, new.serial == place.serial),
-            (place.index, false)
-        );
-        assert!(third.probe.is_empty());
-        assert_eq!(third.received().num_says.get(), 0);
-        assert_eq!(third.read_all(), b"");
+        handed_out(&sockets[0].probe.inbox).await;
+        for socket in &sockets {
+            assert_eq!(socket.received().num_says.get(), 1);
+        }
+        let new = new.take().unwrap();
+        let its_place = new.probe.address().place;
+        assert_eq!(its_place.index, place.index);
+        assert_ne!(its_place.serial, place.serial);
+        assert!(new.probe.is_empty());
+        assert_eq!(new.received().num_says.get(), 0);
+        assert_eq!(new.read_all(), b"");
     });
 }
