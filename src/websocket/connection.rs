@@ -1,4 +1,4 @@
-//! A WebSocket on its raw stream: the one file that reads and writes one.
+//! A WebSocket on its raw stream: the one file that reads one, and writes to it unless `many_writes` does.
 //!
 //! The stream comes from actix-http's upgrade hook, so nothing of the HTTP dispatcher and none of its buffers outlives
 //! the handshake. Reading goes through one scratch buffer per thread and an idle connection keeps no buffer at all;
@@ -10,7 +10,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     future::poll_fn,
-    io::{self, IoSlice},
+    io::{self, IoSlice, Write as _},
     net::Shutdown,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -33,10 +33,15 @@ const PORTION_BYTES: usize = 64 * 1024;
 /// Most slices in one vectored write; the kernel's limit is 1024.
 const MAX_SLICES: usize = 64;
 
+/// Bytes of several messages that are put side by side before they are written: for so many that is cheaper than to have the kernel
+/// fetch each from its own place.
+const MAX_GATHERED: usize = 16 * 1024;
+
 /// How long a closed connection may take to read our close frame and end the stream.
 const LINGER: Duration = Duration::from_secs(2);
 
 thread_local! {
+    /// Where what is read arrives, and what is written is put side by side. It is nobody's between two calls.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PORTION_BYTES].into_boxed_slice());
 }
 
@@ -195,7 +200,18 @@ impl Connection {
         // Of a client that reads nothing it is known already that the kernel takes no more: then nothing need be gathered.
         self.io.try_io(Interest::WRITABLE, || Ok(()))?;
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        self.io.try_write_vectored(outbox.fill_slices(&mut slices))
+        let slices = outbox.fill_slices(&mut slices);
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() > MAX_GATHERED {
+            return self.io.try_write_vectored(slices);
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut place = &mut scratch[..];
+            for slice in slices {
+                place.write_all(slice)?;
+            }
+            let len = PORTION_BYTES - place.len();
+            self.io.try_write(scratch.get(..len).unwrap_or_default())
+        })
     }
 
     /// Sends what waits and a close frame, then gives the peer some time to end the stream.
@@ -238,5 +254,52 @@ impl Connection {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::{
+        engine_io::{dialect::Dialect, encoded::Encoded},
+        websocket::testing::connected,
+    };
+
+    #[actix::test]
+    async fn several_messages_arrive_whole_and_in_order_however_they_are_written() {
+        let (stream, mut client) = connected();
+        let mut connection = Connection::new(stream, BytesMut::new(), 1000);
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).unwrap();
+            got
+        });
+        let mut expected = Vec::new();
+        for (num, len) in [
+            (1, 10),
+            (2, 10),
+            (3, MAX_GATHERED / 2),
+            (MAX_SLICES + 1, 100),
+            (MAX_SLICES, MAX_GATHERED / MAX_SLICES - 4),
+            (MAX_SLICES, MAX_GATHERED / MAX_SLICES - 3),
+            (2, 3_000_000),
+            (5, PORTION_BYTES),
+        ] {
+            let mut outbox = Outbox::new(usize::MAX);
+            for number in 0..num {
+                let text = char::from(b'a' + number as u8 % 26).to_string().repeat(len);
+                let message = Encoded::new(&text, &[]);
+                expected.extend_from_slice(message.frames_in(Dialect::V4));
+                outbox.push(message).unwrap();
+            }
+            poll_fn(|cx| connection.poll_flush(cx, &mut outbox))
+                .await
+                .unwrap();
+            assert!(outbox.is_empty());
+        }
+        drop(connection);
+        assert!(reader.join().unwrap() == expected);
     }
 }
