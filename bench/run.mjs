@@ -6,6 +6,7 @@ import { cpus, loadavg, release, totalmem } from "node:os";
 import { join } from "node:path";
 
 import { chart } from "./lib/chart.mjs";
+import { isTracked, TRACKED } from "./lib/conntrack.mjs";
 import { judge, markdown, number, summarise, targetText } from "./lib/report.mjs";
 import { endAll, paths, servers, startServer } from "./lib/servers.mjs";
 import { circumstances, figureTitles, workloads } from "./lib/workloads.mjs";
@@ -77,9 +78,12 @@ const about = {
     `uws-js-unofficial ${nodePackages["@trufflesuite/uws-js-unofficial"]}, ` +
     `socketioxide ${version(join(paths.bench, "peers/socketioxide/Cargo.lock"), "socketioxide")}, ${quiet("rustc", "--version")}`,
   load_average_before: loadavg(),
+  connections_tracked: await isTracked(),
   reps,
   seconds,
 };
+
+if (about.connections_tracked) console.error(`bench: ${TRACKED}`);
 
 const out = join(paths.target, "bench", begun.toISOString().slice(0, 19).replace(/:/g, "-"));
 mkdirSync(out, { recursive: true });

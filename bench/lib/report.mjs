@@ -68,6 +68,7 @@ export function targetText(target) {
 export function markdown(summary, verdicts, about) {
   const lines = [`# Sockhop beside others, ${about.date}`, ""];
   lines.push(`\`${about.command}\`, commit ${about.commit}, on ${about.machine}.`, "");
+  if (about.connections_tracked) lines.push(`Mind: ${TRACKED}.`, "");
   lines.push(`${about.versions}.`, "");
   lines.push(
     `Medians of ${about.reps} repetitions, each server's in turn, with least and greatest; ${about.seconds} s each, if nothing else is said. ` +
