@@ -108,9 +108,9 @@ impl Way {
             true => (
                 &IS_TOLD_FOR_GOOD,
                 log::Level::Info,
-                "docs/io_uring.md tells how to allow it; IO_URING=false if it is not wanted",
+                "docs/io_uring.md tells how to allow it; set IO_URING=false if it is not wanted",
             ),
-            false => (&IS_TOLD, log::Level::Warn, "tried again in a minute"),
+            false => (&IS_TOLD, log::Level::Warn, "it is tried again in a minute"),
         };
         let level = match is_told.swap(true, Relaxed) {
             true => log::Level::Debug,
@@ -118,7 +118,7 @@ impl Way {
         };
         log::log!(
             level,
-            "many clients are written to by a system call for each, without io_uring: {err} ({what_next})"
+            "many clients are written to by a system call for each, since io_uring is not to be had: {err}; {what_next}"
         );
         Self::Each {
             until: (!is_for_good).then(|| Instant::now() + PAUSE),
