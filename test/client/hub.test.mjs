@@ -29,6 +29,19 @@ const RICH = {
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
+/** Clients that stay, at least one at each instance. */
+async function everywhere(t, hub) {
+  const missing = new Set(await hub.instances());
+  const witnesses = [];
+  while (missing.size) {
+    const witness = await connected(t, hub, { transports: ['websocket'] });
+    // A session's id begins with its instance's.
+    missing.delete(witness.io.engine.id.slice(0, 8));
+    witnesses.push(witness);
+  }
+  return witnesses;
+}
+
 const ALL = PLACES.flatMap(({ name: place, start }) => MODES.map((mode) => ({ ...mode, place, start })));
 
 for (const { name, options, place, start } of ALL) {
@@ -147,11 +160,14 @@ for (const { name, options, place, start } of ALL) {
       const hub = await start(t);
       const socket = await connected(t, hub, options);
       const other = await connected(t, hub, options);
+      const witnesses = await everywhere(t, hub);
       const ended = next(socket, 'disconnect');
       socket.disconnect();
       assert.deepEqual((await ended)[0], 'io client disconnect');
-      await eventually(async () => await hub.numConnections() === 1, 'one connection left');
+      await eventually(async () => await hub.numConnections() === 1 + witnesses.length, 'its connection is over');
       await ask(other, 'test-event', 'while away');
+      // What still was on its way to an instance would reach whoever came there before it.
+      for (const witness of witnesses) await receives(witness, 1);
       socket.connect();
       await admitted(socket);
       await ask(other, 'test-event', 'back');
