@@ -20,7 +20,8 @@ bench-build: $(BENCH_PEERS)
 	CARGO_TARGET_DIR='$(abspath $(BENCH_BUILD))' cargo build --release --locked --manifest-path bench/peers/socketioxide/Cargo.toml
 
 # Its own lints and tests, which `make test` leaves out.
-bench-check: need-cargo
+bench-check: need-cargo need-node
+	node --test bench/lib/
 	cargo fmt --check --all --manifest-path bench/Cargo.toml
 	cargo fmt --check --manifest-path bench/peers/socketioxide/Cargo.toml
 	CARGO_TARGET_DIR='$(abspath $(BENCH_BUILD))' cargo clippy --locked --workspace --all-targets --manifest-path bench/Cargo.toml -- -D warnings

@@ -1,5 +1,6 @@
 // From raw repetitions to medians, the verdict on the targets, and the tables in Markdown.
 
+import { TRACKED } from "./conntrack.mjs";
 import { servers } from "./servers.mjs";
 import { circumstances, figureTitles, workloads } from "./workloads.mjs";
 
