@@ -9,32 +9,23 @@
 
 use std::os::fd::BorrowedFd;
 
-// Where the crate io-uring can be had; Cargo.toml names the same.
-#[cfg(all(
-    target_os = "linux",
-    any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64",
-        target_arch = "loongarch64",
-        target_arch = "powerpc64"
-    )
-))]
-mod ring;
-#[cfg(not(all(
-    target_os = "linux",
-    any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64",
-        target_arch = "loongarch64",
-        target_arch = "powerpc64"
-    )
-)))]
-#[path = "none.rs"]
-mod ring;
+// Where the crate io-uring can be had (Cargo.toml names the same) it is `ring`, elsewhere there is none.
+#[cfg_attr(
+    all(
+        target_os = "linux",
+        any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            target_arch = "riscv64",
+            target_arch = "loongarch64",
+            target_arch = "powerpc64"
+        )
+    ),
+    path = "ring/mod.rs"
+)]
+mod way;
 
-pub use ring::ManySends;
+pub use way::{IS_BUILT_IN, ManySends};
 
 /// Sends that one call does.
 pub const MAX_SENDS: usize = 64;

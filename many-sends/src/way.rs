@@ -1,8 +1,11 @@
-//! Stands in for the way where there is none: on systems other than Linux, and on Linux on rare processors.
+//! The way where there is none: on systems other than Linux, and on Linux on rare processors. Everywhere else `ring` stands in its place.
 
 use std::io;
 
 use crate::Send;
+
+/// Whether there can be a way in this build, if the system allows it.
+pub const IS_BUILT_IN: bool = false;
 
 /// A way to send to many, of which there is none here.
 #[derive(Debug)]

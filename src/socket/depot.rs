@@ -93,6 +93,12 @@ struct Slot {
     socket: Weak<dyn Receive>,
 }
 
+/// Returns what stands in a place, if that has not become another socket's.
+fn slot_of(slots: &Slab<Slot>, place: Place) -> Option<&Slot> {
+    let slot = slots.get(place.index as usize);
+    slot.filter(|slot| slot.serial == place.serial)
+}
+
 /// How much of a message was written past a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
@@ -260,10 +266,7 @@ impl Depot {
             if last.replace(place.index) == Some(place.index) {
                 continue;
             }
-            let slot = slots.get(place.index as usize);
-            let lane = slot
-                .filter(|slot| slot.serial == place.serial)
-                .and_then(|slot| slot.lane.as_ref());
+            let lane = slot_of(&slots, *place).and_then(|slot| slot.lane.as_ref());
             if let Some(write) = lane.and_then(|lane| lane.write(*join, message)) {
                 places.push(at);
                 writes.push(write);
@@ -285,12 +288,7 @@ impl Depot {
 
     /// Gives a socket a message of which `written` bytes have been written past it, and lets it have its say.
     fn put_rest(&self, Receiver { place, join }: Receiver, shared: &Shared, written: usize) {
-        let socket = {
-            let slots = self.slots.borrow();
-            let slot = slots.get(place.index as usize);
-            let slot = slot.filter(|slot| slot.serial == place.serial);
-            slot.and_then(|slot| slot.socket.upgrade())
-        };
+        let socket = slot_of(&self.slots.borrow(), place).and_then(|slot| slot.socket.upgrade());
         let Some(socket) = socket else { return };
         if written > 0 {
             socket.receive_rest(shared.message(), written);

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use many_sends::{MAX_SENDS, ManySends, Send};
+use many_sends::{IS_BUILT_IN, MAX_SENDS, ManySends, Send};
 use tokio::net::TcpStream;
 
 use super::connection::write_now;
@@ -49,7 +49,7 @@ impl ManyWrites {
     /// Finds out what the system allows, if `io_uring` may be used.
     pub fn open(may_share: bool) -> Self {
         // Elsewhere there is none, and nothing to tell.
-        Self(match may_share && cfg!(target_os = "linux") {
+        Self(match may_share && IS_BUILT_IN {
             true => Way::open(),
             false => Way::Each { until: None },
         })

@@ -15,6 +15,9 @@ const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 /// The most that the kernel takes in one send. A longer one is sent in part, as any may be.
 const MAX_LEN: u32 = i32::MAX as u32;
 
+/// Whether there can be a way in this build, if the system allows it.
+pub const IS_BUILT_IN: bool = true;
+
 /// A way to send to many. Belongs to one thread at a time.
 pub struct ManySends {
     /// None once the system has refused to go on, or a call has panicked: what stands in its queue then is never sent.
