@@ -35,8 +35,8 @@
 //!
 //! Invariants, written as absences:
 //! - nothing but `http`, `websocket`'s handshake and `app`, which puts them together, knows actix-http or actix-web;
-//! - nothing but `redis_bridge::redis_bus`, `redis_bridge::sharded_bus`, `auth::store::redis` and `redis_endpoint` knows the
-//!   Redis client;
+//! - nothing but `redis_bridge::redis_bus`, `redis_bridge::sharded` (both with `redis_bridge::hello`), `auth::store::redis` and
+//!   `redis_endpoint` knows the Redis client;
 //! - nothing but `adapter` makes channel names or reads rooms from them (`redis_bridge` shortens them for its log), and nothing but
 //!   `adapter` and `socket_io` uses `msgpack`;
 //! - nothing but `hub` knows who is in which room, and sockets never address each other;

@@ -184,6 +184,11 @@ pub fn shared(prefix: &str) -> String {
     format!("{prefix}-sockhop#")
 }
 
+/// Returns the `n`th channel on which the instance `uid` may wait for its own mark in a Redis Cluster. Nobody else listens there.
+pub fn mark(prefix: &str, uid: &Uid, n: u32) -> String {
+    format!("{prefix}-sockhop#mark-{uid}-{n}#")
+}
+
 /// Returns the channel on which requests about `namespace` are published under `prefix`.
 pub(super) fn request_channel(prefix: &str, namespace: &Namespace) -> String {
     format!("{prefix}-request#{namespace}#")
@@ -290,8 +295,19 @@ mod tests {
     #[test]
     fn what_sockhop_says_among_itself_no_namespace_hears() {
         let instance = InstanceId::parse("Ab3dE6gH").unwrap();
-        let own = [shared("socket.io"), private("socket.io", instance)];
-        assert_eq!(own, ["socket.io-sockhop#", "socket.io-sockhop#Ab3dE6gH#"]);
+        let own = [
+            shared("socket.io"),
+            private("socket.io", instance),
+            mark("socket.io", &Uid::parse("a1B2c3").unwrap(), 7),
+        ];
+        assert_eq!(
+            own,
+            [
+                "socket.io-sockhop#",
+                "socket.io-sockhop#Ab3dE6gH#",
+                "socket.io-sockhop#mark-a1B2c3-7#"
+            ]
+        );
         for name in &own {
             for namespace in ["/", "/chat"] {
                 assert_eq!(channels(namespace).addressed(name.as_bytes()), None);

@@ -1,11 +1,11 @@
 //! The bus that the settings ask for.
 //!
-//! Nothing but a choice between `redis_bus` and `sharded_bus`, made once.
+//! Nothing but a choice between `redis_bus` and `sharded`, made once.
 
 use super::{
     bus::{Bus, BusError, Heard, Names, Outbound, Published, Publisher, Subscriber},
     redis_bus::{RedisBus, RedisPublisher, RedisSubscriber},
-    sharded_bus::{ShardedBus, ShardedPublisher, ShardedSubscriber},
+    sharded::{ShardedBus, ShardedPublisher, ShardedSubscriber},
 };
 use crate::{adapter::kind::AdapterKind, config::RedisConfig};
 

@@ -38,7 +38,8 @@
 //! | `bus` | what a bus can do; `memory_bus` is for tests |
 //! | `any_bus` | the bus that the settings ask for, one of these |
 //! | `redis_bus` | plain channels of one Redis |
-//! | `sharded_bus` | sharded channels of a Redis or a Redis Cluster; `slots` says where, `shard_listener` and `resp` listen |
+//! | `sharded/` | sharded channels of a Redis or a Redis Cluster |
+//! | `hello` | what a Redis says of itself |
 //! | `read_gate` | keeps the client from reading faster than we listen |
 //! | `backoff` | how long to wait before the next attempt |
 //!
@@ -48,6 +49,7 @@ mod actor;
 mod any_bus;
 mod backoff;
 mod calls;
+mod hello;
 mod incoming;
 mod link;
 mod listening;
@@ -59,10 +61,7 @@ mod private;
 mod queue;
 mod read_gate;
 mod redis_bus;
-mod resp;
-mod shard_listener;
-mod sharded_bus;
-mod slots;
+mod sharded;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -77,7 +76,7 @@ pub use any_bus::AnyBus;
 pub use incoming::HubDoor;
 pub use private::{Audience, Listener};
 pub use redis_bus::RedisBus;
-pub use sharded_bus::ShardedBus;
+pub use sharded::ShardedBus;
 pub use status::{BridgeStats, BusStatus, StatsSnapshot};
 
 /// Returns the table of rooms that the hub must keep for an adapter, if it wants one.

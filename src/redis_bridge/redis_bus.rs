@@ -1,4 +1,4 @@
-//! The bus that is one Redis with its plain channels, and connections for `sharded_bus`: the two files that know the client.
+//! The bus that is one Redis with its plain channels, and connections for `sharded`: the two places that know the client.
 //!
 //! Two connections in RESP2: one publishes, in pipelines, one is subscribed. We make the sockets ourselves, because the
 //! client's subscriber reads as fast as Redis sends; see `read_gate`. The client's own reconnecting is not used:
@@ -10,7 +10,7 @@
 //! Source: Redis 7 "Pub/Sub", "RESP"; wire.md 10.5, 10.14, 10.21.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -30,10 +30,10 @@ use tokio::{
 
 use super::{
     bus::{Bus, BusError, Heard, Inbound, Names, Outbound, Published, Publisher, Subscriber},
+    hello::Hello,
     link::PING_INTERVAL,
     read_gate::Gate,
-    shard_listener::Listener,
-    slots::Node,
+    sharded::{Listener, Node},
 };
 use crate::{
     config::RedisConfig,
@@ -84,7 +84,7 @@ impl RedisBus {
     pub(super) fn named(&self) -> Node {
         match self.endpoint.host_and_port() {
             Some((host, port)) => Node::At {
-                host: host.to_owned(),
+                host: host.into(),
                 port,
             },
             None => Node::Seed,
@@ -217,23 +217,33 @@ impl RedisPublisher {
         cmd.query_async(&mut self.connection).await
     }
 
+    /// Asks what it says of itself. One that is too old for this command says so.
+    pub(super) async fn hello(&mut self) -> RedisResult<Hello> {
+        Ok(Hello::read(&self.ask(&["HELLO"]).await?))
+    }
+
+    /// Asks the same of one that may have become something else. One that cannot or may not answer that is there, and that is all
+    /// we know.
+    pub(super) async fn still_says(&mut self) -> Result<Hello, BusError> {
+        let hello = within(RESPONSE_TIMEOUT, async {
+            self.hello().await.map_err(bus_error)
+        });
+        match hello.await {
+            // Too old for this command, or forbidden, or loading.
+            Err(BusError::Refused { .. }) => Ok(Hello::default()),
+            hello => hello,
+        }
+    }
+
     /// Makes sure that it is no node of a Redis Cluster. One too old to say what it is is taken as it is.
     async fn refuse_cluster(&mut self) -> Result<(), BusError> {
-        let hello = match self.ask(&["HELLO"]).await {
-            Ok(Value::Array(hello)) => hello,
-            Err(err) if err.kind() == ErrorKind::Io => return Err(bus_error(err)),
-            Ok(_) | Err(_) => return Ok(()),
-        };
-        let is_cluster = hello.windows(2).any(|pair| {
-            let text = |value: &Value, expected: &[u8]| matches!(value, Value::BulkString(text) if text == expected);
-            matches!(pair, [key, value] if text(key, b"mode") && text(value, b"cluster"))
-        });
-        if is_cluster {
-            return Err(BusError::Unsuited {
+        match self.hello().await {
+            Ok(hello) if hello.is_of_cluster() => Err(BusError::Unsuited {
                 reason: "this Redis is a Redis Cluster, where the classic adapter's questions would miss instances: set REDIS_ADAPTER=sharded on all instances and servers, or use a single Redis".to_owned(),
-            });
+            }),
+            Err(err) if err.kind() == ErrorKind::Io => Err(bus_error(err)),
+            Ok(_) | Err(_) => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -264,15 +274,7 @@ impl Publisher for RedisPublisher {
 
     /// Asks what Redis says of itself: what is published at a replica reaches only who listens there, and no error tells.
     async fn ping(&mut self) -> Result<(), BusError> {
-        let hello = redis::cmd("HELLO");
-        let answer = hello.query_async::<HashMap<String, Value>>(&mut self.connection);
-        let answer = within(RESPONSE_TIMEOUT, async { answer.await.map_err(bus_error) });
-        match answer.await {
-            Ok(says) => judge(&says),
-            // Too old for this command, or forbidden, or loading: it is there, and that is all we know.
-            Err(BusError::Refused { .. }) => Ok(()),
-            Err(err) => Err(err),
-        }
+        judge(&self.still_says().await?)
     }
 }
 
@@ -284,20 +286,18 @@ pub(super) fn num_listeners(answer: Value) -> usize {
     }
 }
 
-/// Judges what Redis says of itself, which is more in every version.
-fn judge(says: &HashMap<String, Value>) -> Result<(), BusError> {
-    let is = |key, expected: &[u8]| matches!(says.get(key), Some(Value::BulkString(value)) if value == expected);
+/// Judges whether what is published there reaches all.
+pub(super) fn judge(hello: &Hello) -> Result<(), BusError> {
     let refused = |code: &str, reason: &str| {
         Err(BusError::Refused {
             code: code.to_owned(),
             reason: reason.to_owned(),
         })
     };
-    if is("mode", b"sentinel") {
+    if hello.is_sentinel() {
         return refused(SENTINEL, "a Sentinel publishes nothing");
     }
-    // In a cluster it says where the primary is, as soon as something is published.
-    if is("role", b"replica") && !is("mode", b"cluster") {
+    if hello.is_replica() {
         return refused(
             "READONLY",
             "what is published at a replica does not reach all",

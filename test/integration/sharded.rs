@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use sockhop::adapter::{
     kind::AdapterKind,
@@ -400,6 +401,114 @@ async fn a_master_may_hand_over_to_its_replica_under_a_stream_of_events() {
     assert_eq!(outside, expected);
     let told = a.op(json!({ "op": "fetch" })).await;
     assert_eq!(told["ok"].as_array().map(Vec::len), Some(2), "{told}");
+}
+
+/// Emits rising numbers until it is so; returns the last.
+async fn emit_until(
+    a: &mut Client,
+    to: &[&str],
+    mut n: usize,
+    mut is_so: impl FnMut() -> bool,
+) -> usize {
+    within("what is emitted until then", async {
+        while !is_so() {
+            n += 1;
+            emit(a, to, n).await;
+        }
+    })
+    .await;
+    n
+}
+
+/// Returns how often an instance has connected to Redis.
+async fn num_links(server: &TestServer) -> u64 {
+    let ready = http::get(server.addr, "/readyz").await.json();
+    ready["bridge"]["num_links"].as_u64().unwrap()
+}
+
+/// Waits until what a former master has passed on has arrived at the new one.
+async fn await_passed_on(cluster: &RedisCluster, former: usize, master: usize) {
+    within("what was passed on", async {
+        while cluster.num_passed_on(former, "sent") != cluster.num_passed_on(master, "received") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Kills a former master, and checks that nobody misses it.
+async fn check_that_nobody_needs(
+    cluster: &mut RedisCluster,
+    former: usize,
+    master: usize,
+    servers: [&TestServer; 2],
+) {
+    cluster.kill(former);
+    // Each instance asks all whom it needs once a second.
+    let num_asked = cluster.num_calls(master, "hello");
+    within("some seconds", async {
+        while cluster.num_calls(master, "hello") < num_asked + 3 * servers.len() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    for server in servers {
+        assert_eq!(num_links(server).await, 1);
+    }
+}
+
+#[actix_rt::test]
+async fn what_a_former_master_still_takes_is_not_overtaken() {
+    // Long enough for the instances to learn of the new master, and to publish there, before what the former one passed on arrives.
+    let mut cluster = RedisCluster::start_wide(Duration::from_millis(100));
+    let main = "socket.io#/ops#";
+    let master = cluster.owner_of(main);
+    cluster.add_replica_of(master);
+    let (one, two, mut a, mut b) = two_by(sharded(Static), &cluster.url_of(0)).await;
+    let mut handing_over = actix_rt::task::spawn_blocking(move || {
+        cluster.hand_over_to(3);
+        cluster
+    });
+    // Without a pause, so that something is under way at any time: Redis holds it back while it hands over, and takes it then.
+    let mut handed_over = None;
+    let n = emit_until(&mut a, &[], 0, || {
+        handed_over = (&mut handing_over).now_or_never();
+        handed_over.is_some()
+    })
+    .await;
+    let mut cluster = handed_over.unwrap().unwrap();
+    await_subscribers(2, || cluster.num_subscribers(main)).await;
+    let n = emit_until(&mut a, &[], n, || cluster.num_calls(3, "spublish") > 0).await;
+    await_passed_on(&cluster, master, 3).await;
+    emit(&mut a, &[], n + 1).await;
+    rising_until(&mut b, n + 1).await;
+    check_that_nobody_needs(&mut cluster, master, 3, [&one, &two]).await;
+    emit(&mut a, &[], n + 2).await;
+    assert_eq!(b.event("n").await.1, json!(n + 2));
+}
+
+#[actix_rt::test]
+async fn who_listens_to_nothing_at_a_former_master_learns_of_the_new_one_too() {
+    let mut cluster = RedisCluster::start();
+    // A master that has nothing but the channel of a room, in which one instance alone has members.
+    let room = "socket.io#/ops#red#";
+    cluster.add_master();
+    cluster.move_slot(cluster.slot_of(room), cluster.owner_of(room), 3);
+    cluster.add_replica_of(3);
+    let (one, two, mut a, mut b) = two_by(sharded(Dynamic), &cluster.url_of(0)).await;
+    b.call("join", &json!("red")).await;
+    await_subscribers(1, || cluster.num_subscribers(room)).await;
+    emit(&mut a, &["red"], 1).await;
+    assert_eq!(b.event("n").await.1, json!(1));
+    cluster.hand_over_to(4);
+    await_subscribers(1, || cluster.num_subscribers(room)).await;
+    let n = emit_until(&mut a, &["red"], 1, || cluster.num_calls(4, "spublish") > 0).await;
+    await_passed_on(&cluster, 3, 4).await;
+    emit(&mut a, &["red"], n + 1).await;
+    rising_until(&mut b, n + 1).await;
+    check_that_nobody_needs(&mut cluster, 3, 4, [&one, &two]).await;
+    emit(&mut a, &["red"], n + 2).await;
+    assert_eq!(b.event("n").await.1, json!(n + 2));
 }
 
 #[actix_rt::test]

@@ -16,6 +16,7 @@ pub(crate) mod program;
 pub(crate) mod redis_cluster;
 pub(crate) mod redis_server;
 pub(crate) mod server;
+pub(crate) mod slow_line;
 pub(crate) mod websocket;
 
 use std::{future::Future, time::Duration};

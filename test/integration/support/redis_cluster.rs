@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::redis_server::{RedisServer, free_port};
+use super::{
+    redis_server::{RedisServer, free_port},
+    slow_line::SlowLine,
+};
 
 /// How many slots a cluster has.
 const NUM_SLOTS: usize = 16_384;
@@ -25,6 +28,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(6);
 /// A running cluster.
 pub(crate) struct RedisCluster {
     nodes: Vec<Node>,
+    /// How long everything takes that nodes say to one another, if longer than it needs.
+    delay: Option<Duration>,
 }
 
 struct Node {
@@ -32,21 +37,33 @@ struct Node {
     id: String,
     /// The port that the others know: of TLS, if they speak that among themselves.
     port: u16,
+    /// Where the others find its end of the bus of the cluster.
     bus_port: u16,
+    /// What leads there, if that is not the node itself.
+    _line: Option<SlowLine>,
     is_dead: bool,
 }
 
 impl Node {
-    /// Starts one; with TLS, if there is a directory of certificates.
-    fn start(tls: Option<&Path>) -> Self {
-        let bus_port = free_port();
-        let bus = bus_port.to_string();
+    /// Starts one; with TLS, if there is a directory of certificates; reached late by the others, if there is a delay.
+    fn start(tls: Option<&Path>, delay: Option<Duration>) -> Self {
+        let (line, own_bus_port) = match delay {
+            Some(delay) => {
+                let (line, port) = SlowLine::lay(delay, free_port);
+                (Some(line), port)
+            }
+            None => (None, free_port()),
+        };
+        let bus_port = line.as_ref().map_or(own_bus_port, SlowLine::port);
+        let (own_bus, bus) = (own_bus_port.to_string(), bus_port.to_string());
         let args = [
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
             NODE_TIMEOUT_MILLIS,
             "--cluster-port",
+            &own_bus,
+            "--cluster-announce-bus-port",
             &bus,
         ];
         let (server, port) = match tls {
@@ -67,6 +84,7 @@ impl Node {
             id,
             port,
             bus_port,
+            _line: line,
             is_dead: false,
         }
     }
@@ -89,16 +107,21 @@ fn text(server: &RedisServer, command: &[&str]) -> String {
 impl RedisCluster {
     /// Starts one of three masters, the slots shared evenly.
     pub(crate) fn start() -> Self {
-        Self::start_of(None)
+        Self::start_of(None, None)
+    }
+
+    /// Starts one whose nodes hear one another so much later.
+    pub(crate) fn start_wide(delay: Duration) -> Self {
+        Self::start_of(None, Some(delay))
     }
 
     /// Starts one whose nodes and clients speak TLS, with the certificates of `dir`, see [`RedisServer::start_tls`].
     pub(crate) fn start_tls(dir: &Path) -> Self {
-        Self::start_of(Some(dir))
+        Self::start_of(Some(dir), None)
     }
 
-    fn start_of(tls: Option<&Path>) -> Self {
-        let nodes: Vec<_> = (0..3).map(|_| Node::start(tls)).collect();
+    fn start_of(tls: Option<&Path>, delay: Option<Duration>) -> Self {
+        let nodes: Vec<_> = (0..3).map(|_| Node::start(tls, delay)).collect();
         for (at, node) in nodes.iter().enumerate() {
             let first = (at * NUM_SLOTS / 3).to_string();
             let last = ((at + 1) * NUM_SLOTS / 3 - 1).to_string();
@@ -107,7 +130,7 @@ impl RedisCluster {
             let epoch = (at + 1).to_string();
             node.obeys(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, delay };
         for node in cluster.nodes.iter().skip(1) {
             cluster.introduce(node);
         }
@@ -117,10 +140,7 @@ impl RedisCluster {
 
     /// Adds a replica of a master and waits until it has caught up.
     pub(crate) fn add_replica_of(&mut self, master: usize) {
-        let node = Node::start(None);
-        self.introduce(&node);
-        self.nodes.push(node);
-        self.settle();
+        self.add_master();
         let replica = self.nodes.last().unwrap();
         replica.obeys(&["CLUSTER", "REPLICATE", &self.nodes[master].id]);
         until("the replica has caught up", || {
@@ -135,6 +155,14 @@ impl RedisCluster {
                 lines.any(|line| line.contains(&replica.id) && line.contains("slave"))
             })
         });
+    }
+
+    /// Adds a master that has nothing.
+    pub(crate) fn add_master(&mut self) {
+        let node = Node::start(None, self.delay);
+        self.introduce(&node);
+        self.nodes.push(node);
+        self.settle();
     }
 
     fn introduce(&self, node: &Node) {
@@ -209,6 +237,21 @@ impl RedisCluster {
                 count.parse::<usize>().unwrap()
             })
             .sum()
+    }
+
+    /// Returns how often a node was given a command, in lower case.
+    pub(crate) fn num_calls(&self, node: usize, command: &str) -> usize {
+        let stats = self.nodes[node].says(&["INFO", "commandstats"]);
+        let calls = stats.split(&format!("cmdstat_{command}:calls=")).nth(1);
+        calls.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// Returns how many messages of sharded channels a node has "sent" to the others of its kind, or "received" of them.
+    pub(crate) fn num_passed_on(&self, node: usize, how: &str) -> usize {
+        let info = self.nodes[node].says(&["CLUSTER", "INFO"]);
+        let name = format!("cluster_stats_messages_publishshard_{how}:");
+        let num = info.lines().find_map(|line| line.strip_prefix(&name));
+        num.map_or(0, |num| num.parse().unwrap())
     }
 
     /// Lets a replica take over from its master, who is alive and agrees.

@@ -4,20 +4,23 @@
 //!
 //! Source: Redis cluster specification, "Key distribution model", "Hash tags", "MOVED redirection"; wire.md 4.4.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// How many slots a cluster has.
 pub(super) const NUM_SLOTS: u16 = 16_384;
 
 /// Where a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Node {
+pub(in super::super) enum Node {
     /// The one that the settings name.
     Seed,
     /// One that the cluster names.
     At {
         /// Name or address.
-        host: String,
+        host: Arc<str>,
         /// Its port for clients.
         port: u16,
     },
@@ -59,6 +62,44 @@ impl SlotMap {
     /// Returns every node that has a slot.
     pub(super) fn nodes(&self) -> HashSet<&Node> {
         self.owners.iter().flatten().collect()
+    }
+
+    /// Returns which nodes have lost slots since, and to whom.
+    pub(super) fn moves<'a>(&'a self, later: &'a Self) -> HashSet<(&'a Node, &'a Node)> {
+        let pairs = self.owners.iter().zip(&later.owners);
+        pairs
+            .filter_map(|(from, to)| from.as_ref().zip(to.as_ref()))
+            .filter(|(from, to)| from != to)
+            .collect()
+    }
+}
+
+/// The map as both halves of a link have learned it so far.
+#[derive(Clone, Debug)]
+pub(super) struct SharedMap(Arc<Mutex<Arc<SlotMap>>>);
+
+impl SharedMap {
+    /// Returns a map to be shared.
+    pub(super) fn new(map: SlotMap) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(map))))
+    }
+
+    /// Returns what is known now: the same pointer as before unless something was learned.
+    pub(super) fn now(&self) -> Arc<SlotMap> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes who has a slot.
+    pub(super) fn note(&self, slot: u16, node: &Node) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if map.owner(slot) != Some(node) {
+            Arc::make_mut(&mut map).set(slot, node);
+        }
+    }
+
+    /// Notes what a node says of all slots.
+    pub(super) fn replace(&self, map: SlotMap) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
     }
 }
 
@@ -111,7 +152,7 @@ pub(super) fn at(host: &str, port: u16, asked: &Node) -> Option<Node> {
         (host, _) => host,
     };
     Some(Node::At {
-        host: host.trim_matches(['[', ']']).to_owned(),
+        host: host.trim_matches(['[', ']']).into(),
         port,
     })
 }
@@ -122,7 +163,7 @@ mod tests {
 
     fn node(host: &str, port: u16) -> Node {
         Node::At {
-            host: host.to_owned(),
+            host: host.into(),
             port,
         }
     }
@@ -182,5 +223,41 @@ mod tests {
         assert_eq!(map.owner(2), Some(&node("a", 1)));
         assert_eq!(map.nodes(), HashSet::from([&node("a", 1), &node("b", 1)]));
         assert_eq!(SlotMap::single().nodes(), HashSet::from([&Node::Seed]));
+    }
+
+    #[test]
+    fn what_has_moved_is_told_once_for_each_pair_of_nodes() {
+        let map = |owners: [Option<&str>; 5]| {
+            let mut map = SlotMap::empty();
+            for (slot, owner) in (0..).zip(owners) {
+                if let Some(owner) = owner {
+                    map.set(slot, &node(owner, 1));
+                }
+            }
+            map
+        };
+        let before = map([Some("a"), Some("a"), Some("b"), Some("b"), None]);
+        let after = map([Some("c"), Some("c"), Some("b"), None, Some("c")]);
+        let (a, c) = (node("a", 1), node("c", 1));
+        assert_eq!(before.moves(&after), HashSet::from([(&a, &c)]));
+        assert_eq!(after.moves(&before), HashSet::from([(&c, &a)]));
+        assert_eq!(before.moves(&before), HashSet::new());
+    }
+
+    #[test]
+    fn a_shared_map_is_another_only_when_something_was_learned() {
+        let mut map = SlotMap::empty();
+        map.set(7, &node("a", 1));
+        let shared = SharedMap::new(map.clone());
+        let before = shared.now();
+        shared.note(7, &node("a", 1));
+        shared.note(NUM_SLOTS, &node("a", 1));
+        assert_eq!(*shared.now(), map);
+        shared.clone().note(7, &node("b", 1));
+        assert!(!Arc::ptr_eq(&before, &shared.now()));
+        assert_eq!(before.owner(7), Some(&node("a", 1)));
+        assert_eq!(shared.now().owner(7), Some(&node("b", 1)));
+        shared.replace(map);
+        assert_eq!(shared.now().owner(7), Some(&node("a", 1)));
     }
 }

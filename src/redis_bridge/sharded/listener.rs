@@ -3,7 +3,7 @@
 //! Speaks RESP2 itself, see `resp`. Nothing is read while nobody polls, and never more than one message and a socket
 //! buffer beyond it: a slow hub fills the socket's buffers, then Redis' own output buffer, instead of our memory.
 //!
-//! It does not know which node should have a channel: that is `sharded_bus`'s.
+//! It does not know which node should have a channel: that is `subscriber`'s.
 //!
 //! Source: Redis 7 "Sharded Pub/Sub"; wire.md 4.4.
 
@@ -22,9 +22,11 @@ use tokio::{
 };
 
 use super::{
-    bus::BusError,
-    link::PING_INTERVAL,
-    redis_bus::{MAX_MESSAGE_BYTES, RESPONSE_TIMEOUT},
+    super::{
+        bus::BusError,
+        link::PING_INTERVAL,
+        redis_bus::{MAX_MESSAGE_BYTES, RESPONSE_TIMEOUT},
+    },
     resp::{self, Frame, RespFault},
 };
 use crate::redis_endpoint::Stream;
@@ -64,7 +66,7 @@ enum Asked {
 }
 
 /// The connection.
-pub(super) struct Listener {
+pub(in super::super) struct Listener {
     socket: Box<dyn Stream>,
     scratch: Box<[u8]>,
     input: BytesMut,
@@ -80,7 +82,7 @@ impl Listener {
     ///
     /// # Errors
     /// The node does not let us in, or does not speak RESP2.
-    pub(super) async fn log_in(
+    pub(in super::super) async fn log_in(
         mut socket: Box<dyn Stream>,
         username: Option<&str>,
         password: Option<&str>,
