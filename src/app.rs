@@ -63,6 +63,7 @@ use crate::{
     socket::{
         acks::AckIds,
         actor::Services,
+        backlogs::Backlogs,
         endpoint::{Endpoint, Layer},
         messages::Stop,
         recovery::Recovery,
@@ -310,6 +311,7 @@ impl App {
             by_address: Slots::new(config.limits.max_connections_per_address),
             limits: config.limits.clone(),
             counters,
+            backlogs: Arc::new(Backlogs::new(config.engine.total_backlog_bytes())),
             parser,
             gateways,
             hub,

@@ -59,6 +59,8 @@ pub mod env {
     pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
     /// Bytes that may wait for one client. Default [`super::EngineConfig::backlog_bytes`].
     pub const MAX_BACKLOG: &str = "MAX_BACKLOG";
+    /// Bytes that may wait for all clients together.
+    pub const MAX_TOTAL_BACKLOG: &str = "MAX_TOTAL_BACKLOG";
     /// Sessions in all. Default [`super::DEFAULT_MAX_CONNECTIONS`].
     pub const MAX_CONNECTIONS: &str = "MAX_CONNECTIONS";
     /// Sessions of one address. Default 0, which is no limit; see [`super::Limits::max_connections_per_address`].
@@ -124,6 +126,10 @@ pub const DEFAULT_MAX_SESSIONS: usize = 10_000;
 pub const DEFAULT_MAX_BACKLOG: usize = 4 << 20;
 /// Largest messages that the default of [`env::MAX_BACKLOG`] has room for, whatever their size.
 const DEFAULT_BACKLOG_MESSAGES: usize = 8;
+/// Least default of [`env::MAX_TOTAL_BACKLOG`], in bytes: 512 MiB.
+pub const DEFAULT_MAX_TOTAL_BACKLOG: usize = 512 << 20;
+/// Clients whose whole backlog the default of [`env::MAX_TOTAL_BACKLOG`] has room for, and as much beside.
+const DEFAULT_TOTAL_BACKLOGS: usize = 4;
 /// Default of [`env::MAX_CONNECTIONS`].
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 /// Default of [`env::MAX_ROOMS_PER_SOCKET`].
@@ -143,6 +149,8 @@ const MAX_MILLIS: u64 = 365 * 24 * 3600 * 1000;
 const MAX_MAX_HTTP_BUFFER_SIZE: u64 = 1 << 30;
 /// Largest accepted [`env::MAX_BACKLOG`]: 64 GiB.
 const MAX_MAX_BACKLOG: u64 = 64 << 30;
+/// Largest accepted [`env::MAX_TOTAL_BACKLOG`]: 1 TiB.
+const MAX_MAX_TOTAL_BACKLOG: u64 = 1 << 40;
 /// Largest accepted number of connections or rooms, and of events in a second.
 const MAX_COUNT: u64 = 1_000_000_000;
 /// Largest accepted [`env::WORKERS`].
@@ -223,6 +231,10 @@ pub struct EngineConfig {
     /// Bytes that may wait for one client, 64 more for each message included; one message alone may exceed it. A client that
     /// lets more come together is disconnected (`slow reader`). `None` is the default, [`Self::backlog_bytes`].
     pub max_backlog: Option<usize>,
+    /// Bytes that may wait for all clients together, each message once, however many it waits for. Of what is left each client may
+    /// have as much as all others, so that a few may be very slow, or many a little; who lets more come together is disconnected
+    /// (`slow reader`). `None` is the default, [`Self::total_backlog_bytes`].
+    pub max_total_backlog: Option<usize>,
     /// Events and wishes to join that one client may send in a second, averaged over the last two; 0, the default, is no limit:
     /// how much is much only an application knows, and what is sent faster than its handlers work is left unread whatever the
     /// rate. Beyond it events are not handled, and their acks say `rate_limited`; who goes on is disconnected (`rate limited`).
@@ -250,6 +262,7 @@ impl Default for EngineConfig {
             connect_timeout: Duration::from_millis(DEFAULT_CONNECT_TIMEOUT),
             max_payload: DEFAULT_MAX_HTTP_BUFFER_SIZE,
             max_backlog: None,
+            max_total_backlog: None,
             max_event_rate: 0,
             body_timeout: Duration::from_millis(DEFAULT_BODY_TIMEOUT),
             allow_eio3: false,
@@ -292,6 +305,15 @@ impl EngineConfig {
     pub fn backlog_bytes(&self) -> usize {
         self.max_backlog.unwrap_or_else(|| {
             DEFAULT_MAX_BACKLOG.max(DEFAULT_BACKLOG_MESSAGES.saturating_mul(self.max_payload))
+        })
+    }
+
+    /// Returns how many bytes may wait for all clients together: [`Self::max_total_backlog`], or else [`DEFAULT_MAX_TOTAL_BACKLOG`],
+    /// and at least four times as many as for one.
+    pub fn total_backlog_bytes(&self) -> usize {
+        self.max_total_backlog.unwrap_or_else(|| {
+            let some = DEFAULT_TOTAL_BACKLOGS.saturating_mul(self.backlog_bytes());
+            DEFAULT_MAX_TOTAL_BACKLOG.max(some)
         })
     }
 }
@@ -430,6 +452,16 @@ pub enum Fault {
         max_backlog: usize,
         /// Bytes of the largest message.
         max_payload: usize,
+    },
+    /// A single client could not have all that it may.
+    #[error(
+        "MAX_TOTAL_BACKLOG={total} must be at least twice MAX_BACKLOG, which is {max_backlog}: nobody may have more waiting than is left for the others"
+    )]
+    SmallTotalBacklog {
+        /// Bytes that may wait for all.
+        total: usize,
+        /// Bytes that may wait for one.
+        max_backlog: usize,
     },
     /// The Redis address has no meaning to us.
     #[error(
@@ -606,6 +638,12 @@ impl Config {
                     DEFAULT_MAX_HTTP_BUFFER_SIZE,
                 ),
                 max_backlog: reader.optional_number(env::MAX_BACKLOG, 1, MAX_MAX_BACKLOG, " bytes"),
+                max_total_backlog: reader.optional_number(
+                    env::MAX_TOTAL_BACKLOG,
+                    1,
+                    MAX_MAX_TOTAL_BACKLOG,
+                    " bytes",
+                ),
                 max_event_rate: reader.number(env::MAX_EVENT_RATE, 0, MAX_COUNT, " a second", 0),
                 body_timeout: reader.millis(env::BODY_TIMEOUT, DEFAULT_BODY_TIMEOUT),
                 allow_eio3: reader.boolean(env::ALLOW_EIO3, defaults.engine.allow_eio3),
@@ -642,6 +680,14 @@ impl Config {
                 max_backlog,
                 max_payload: config.engine.max_payload,
             });
+        }
+        let max_backlog = config.engine.backlog_bytes();
+        if let Some(total) = config.engine.max_total_backlog
+            && total / 2 < max_backlog
+        {
+            reader
+                .faults
+                .push(Fault::SmallTotalBacklog { total, max_backlog });
         }
         if reader.faults.is_empty() {
             Ok(config)
@@ -1004,6 +1050,23 @@ mod tests {
         let err = backlog(&[small, (env::MAX_BACKLOG, "999")]).unwrap_err();
         assert_eq!(err.faults.len(), 1);
         assert!(err.to_string().contains("MAX_BACKLOG=999"), "{err}");
+    }
+
+    #[test]
+    fn all_backlogs_together_have_room_for_some_that_are_full() {
+        let total =
+            |vars: &[(&str, &str)]| read(vars).map(|config| config.engine.total_backlog_bytes());
+        assert_eq!(total(&[]).unwrap(), DEFAULT_MAX_TOTAL_BACKLOG);
+        let large = (env::MAX_BACKLOG, "1000000000");
+        assert_eq!(total(&[large]).unwrap(), 4_000_000_000);
+        let small = (env::MAX_TOTAL_BACKLOG, "16000000");
+        assert_eq!(total(&[small]).unwrap(), 16_000_000);
+        let err = total(&[(env::MAX_TOTAL_BACKLOG, "15999999")]).unwrap_err();
+        assert_eq!(err.faults.len(), 1);
+        assert!(
+            err.to_string().contains("MAX_TOTAL_BACKLOG=15999999"),
+            "{err}"
+        );
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Limit {
     VolatileDropped,
     /// A client was disconnected because too much waited for it: `MAX_BACKLOG`.
     SlowReader,
+    /// A client was disconnected because too much waited for all together: `MAX_TOTAL_BACKLOG`.
+    TotalBacklog,
     /// An event, or a wish to join, was not handled: `MAX_EVENT_RATE`.
     EventRate,
     /// A client was disconnected because it went on: `MAX_EVENT_RATE`.
@@ -39,7 +41,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 13] = [
+    const ALL: [(Self, &'static str); 14] = [
         (Self::Connections, "connections"),
         (Self::ConnectionsPerAddress, "connections_per_address"),
         (
@@ -51,6 +53,7 @@ impl Limit {
         (Self::WriteTimeout, "write_timeout"),
         (Self::VolatileDropped, "volatile_dropped"),
         (Self::SlowReader, "slow_reader"),
+        (Self::TotalBacklog, "total_backlog"),
         (Self::EventRate, "event_rate"),
         (Self::RateLimited, "rate_limited"),
         (Self::Rooms, "rooms"),
@@ -109,6 +112,6 @@ mod tests {
         let json = serde_json::to_value(&counters).unwrap();
         assert_eq!(json.as_object().unwrap().len(), Limit::ALL.len());
         assert_eq!(json["connections"], 0);
-        assert_eq!(json["bridge_behind"], 12);
+        assert_eq!(json["bridge_behind"], 13);
     }
 }

@@ -9,7 +9,10 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, LazyLock, OnceLock},
+    sync::{
+        Arc, LazyLock, OnceLock,
+        atomic::{AtomicUsize, Ordering::AcqRel},
+    },
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -34,6 +37,8 @@ pub struct Encoded {
     polling: OnceLock<Bytes>,
     /// What only some clients need.
     rare: OnceLock<Box<RareForms>>,
+    /// For how many clients it is kept, because they did not take it at once.
+    num_waiting: AtomicUsize,
 }
 
 /// The forms beside revision 4 without base64, each made at its first receiver's demand.
@@ -101,6 +106,7 @@ impl Encoded {
             attachments,
             polling: OnceLock::new(),
             rare: OnceLock::new(),
+            num_waiting: AtomicUsize::new(0),
         })
     }
 
@@ -275,6 +281,16 @@ impl Encoded {
     /// Returns how many bytes it takes in a backlog, the same in every dialect: those of its frames in revision 4.
     pub fn len_bytes(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Notes that it waits for one client more. Returns whether it waited for none.
+    pub fn begin_waiting(&self) -> bool {
+        self.num_waiting.fetch_add(1, AcqRel) == 0
+    }
+
+    /// Notes that it waits for one client less. Returns whether it waits for none now.
+    pub fn end_waiting(&self) -> bool {
+        self.num_waiting.fetch_sub(1, AcqRel) == 1
     }
 }
 

@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::{body_deadline, client_bundle, error::ApiError, proxies, whose::Whose};
+use super::{body_deadline, client_bundle, error::ApiError, held_body, proxies, whose::Whose};
 use crate::{
     config::Limits,
     counters::Limit,
@@ -31,6 +31,7 @@ use crate::{
     relay::{Answer, Relay},
     socket::{
         actor::{Services, Socket},
+        backlogs::{Held, HeldBody},
         endpoint::{Endpoint, Layer},
         handshake::Handshake,
         messages::{Body, Poll, PollAnswer, Post, PostAnswer},
@@ -300,8 +301,8 @@ fn empty_400() -> HttpResponse {
     HttpResponse::BadRequest().finish()
 }
 
-fn payload(body: PollingBody) -> HttpResponse {
-    let content_type = if body.is_binary {
+fn payload(payload: HeldBody) -> HttpResponse {
+    let content_type = if payload.body.is_binary {
         BINARY
     } else {
         "text/plain; charset=UTF-8"
@@ -309,7 +310,7 @@ fn payload(body: PollingBody) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, content_type))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(body.bytes)
+        .body(held_body::portions(payload))
 }
 
 fn open(
@@ -331,7 +332,7 @@ fn open(
     );
     let handshake = request.handshake(query);
     match Socket::open_polling(services, layer, handshake, query.dialect, slot) {
-        Ok(open) => payload(open),
+        Ok(open) => payload(open.into()),
         Err(err) => {
             log::error!("a session cannot be opened: {err}");
             HttpResponse::InternalServerError().finish()
@@ -361,7 +362,7 @@ async fn poll_elsewhere(
         return busy();
     };
     match tokio::time::timeout(relay_limit(services), call.answer()).await {
-        Ok(answer) => relayed(answer),
+        Ok(answer) => relayed(services, answer),
         Err(_) => refuse(HandshakeError::SessionIdUnknown),
     }
 }
@@ -383,7 +384,7 @@ async fn post_elsewhere(
         call.send_wrong_type();
     } else {
         let read = tokio::select! {
-            answer = call.answer() => return relayed(answer),
+            answer = call.answer() => return relayed(services, answer),
             read = read(request, body, services.config.max_payload) => read,
         };
         match read {
@@ -397,7 +398,7 @@ async fn post_elsewhere(
         }
     }
     match tokio::time::timeout(relay_limit(services), call.answer()).await {
-        Ok(answer) => relayed(answer),
+        Ok(answer) => relayed(services, answer),
         Err(_) => refuse(HandshakeError::SessionIdUnknown),
     }
 }
@@ -415,11 +416,14 @@ fn busy() -> HttpResponse {
 }
 
 /// Answers as the owner of the session would have.
-fn relayed(answer: Answer) -> HttpResponse {
+fn relayed(services: &Services, answer: Answer) -> HttpResponse {
     match answer {
-        Answer::Payload(body) => payload(PollingBody {
-            bytes: body.bytes,
-            is_binary: body.is_binary,
+        Answer::Payload(body) => payload(HeldBody {
+            held: Held::bytes(&services.backlogs, body.bytes.len()),
+            body: PollingBody {
+                bytes: body.bytes,
+                is_binary: body.is_binary,
+            },
         }),
         Answer::Ok => post_answer(Some(PostAnswer::Ok)),
         Answer::Refused => empty_400(),

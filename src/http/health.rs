@@ -48,6 +48,8 @@ struct Ready<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     bridge: Option<StatsSnapshot>,
     connections: usize,
+    /// Bytes that wait for clients, all together.
+    backlog_bytes: usize,
     /// How often each limit was met since the start.
     limits: &'a Counters,
     /// The other instances that live, as they tell of themselves.
@@ -103,6 +105,7 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
             redis,
             bridge: health.bridge.as_ref().map(|stats| stats.snapshot()),
             connections: health.services.sessions.len(),
+            backlog_bytes: health.services.backlogs.taken(),
             limits: &health.services.counters,
             peers: health
                 .services

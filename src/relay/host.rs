@@ -24,13 +24,13 @@ use super::{
 use crate::{
     engine_io::{
         dialect::Revision,
-        encoded::PollingBody,
         handshake::{Facts, HandshakeError, SessionFact, TransportName, verify},
         sid::{InstanceId, Sid},
     },
     hub::messages::Depart,
     socket::{
         actor::{Services, SocketActor},
+        backlogs::HeldBody,
         departure::Departure,
         messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
         sessions::Session,
@@ -391,9 +391,10 @@ impl Host {
         session.addr.do_send(Poll { reply });
         let received = async {
             match receiver.await {
-                Ok(PollAnswer::Payload(PollingBody { bytes, is_binary })) => {
-                    Answer::Payload(Body { is_binary, bytes })
-                }
+                Ok(PollAnswer::Payload(HeldBody { body, held: _ })) => Answer::Payload(Body {
+                    is_binary: body.is_binary,
+                    bytes: body.bytes,
+                }),
                 Ok(PollAnswer::Refused) => Answer::Refused,
                 Err(_) => unknown(),
             }

@@ -32,6 +32,7 @@ use self::moves::Moving;
 pub use self::moves::Newcomer;
 use super::{
     acks::{AckIds, Awaiter},
+    backlogs::{Backlogs, HeldBody},
     clock::{Clock, Due},
     depot::{Inbox, Receive},
     disconnect::{CloseReason, DisconnectReason},
@@ -122,6 +123,8 @@ pub struct Services {
     pub by_address: Arc<Slots>,
     /// How often each limit was met.
     pub counters: Arc<Counters>,
+    /// What waits for all clients together.
+    pub backlogs: Arc<Backlogs>,
     /// The form of Socket.IO packets.
     pub parser: Parser,
     /// The application.
@@ -146,6 +149,13 @@ pub struct Services {
     pub is_stopping: AtomicBool,
 }
 
+impl Services {
+    /// Returns the empty outbox of a client, with both its limits.
+    fn outbox(&self) -> Outbox {
+        Outbox::new(self.config.backlog_bytes()).among(Arc::clone(&self.backlogs))
+    }
+}
+
 #[derive(Debug)]
 enum Transport {
     Polling(Polling),
@@ -157,7 +167,7 @@ enum Transport {
 enum Phase {
     Open,
     /// Ended, but a polling client has yet to fetch these payloads, one with each GET.
-    Closing(VecDeque<PollingBody>),
+    Closing(VecDeque<HeldBody>),
     /// Packed up and sent to another instance, which has not said yet that it has it.
     Leaving,
     /// At another instance. What cannot move comes to its end here.
@@ -266,7 +276,7 @@ impl Socket {
     ) -> Result<PollingBody, getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let transport = Transport::Polling(Polling::new(dialect.revision));
-        let outbox = Outbox::new(services.config.backlog_bytes()).in_dialect(dialect);
+        let outbox = services.outbox().in_dialect(dialect);
         Self::begin(services, sid, layer, handshake, transport, outbox, slot);
         let open = Encoded::new(&open::encode(&sid, &services.config, true), &[]);
         Ok(open.polling_in(dialect))
@@ -286,8 +296,9 @@ impl Socket {
         slot: Slot,
     ) -> Result<(), getrandom::Error> {
         let sid = Sid::random(services.instance)?;
-        let mut outbox =
-            Outbox::with_answer(services.config.backlog_bytes(), answer).in_dialect(dialect);
+        let mut outbox = Outbox::with_answer(services.config.backlog_bytes(), answer)
+            .among(Arc::clone(&services.backlogs))
+            .in_dialect(dialect);
         let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
         // Far below the limit.
         _ = outbox.push(open);
@@ -1253,7 +1264,8 @@ impl Socket {
             && polling.is_parked()
             && self.outbox.is_empty()
         {
-            polling.answer(encoded::noop().polling_in(self.outbox.dialect()));
+            // The client may be gone; then nobody needs the answer.
+            _ = polling.answer(encoded::noop().polling_in(self.outbox.dialect()));
         }
     }
 
@@ -1288,7 +1300,7 @@ impl Socket {
     /// Answers what is under way on polling, which ends: of a client that obeys the protocol, nothing.
     fn end_of_polling(&mut self) {
         if let Transport::Polling(polling) = &mut self.transport {
-            polling.answer(encoded::close().polling_in(self.outbox.dialect()));
+            _ = polling.answer(encoded::close().polling_in(self.outbox.dialect()));
             polling.refuse_post();
         }
     }
@@ -1299,12 +1311,16 @@ impl Socket {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        if let Err(overflow) = self.outbox.push(message) {
+        if self.outbox.push(message).is_err() {
             // A burst within one turn is not the client's fault: it is slow only if the kernel takes no more.
             self.flush(&mut TaskContext::from_waker(Waker::noop()));
-            if self.outbox.is_over_limit() {
-                self.end(CloseReason::SlowReader(overflow));
-            }
+            self.end_if_slow();
+        }
+    }
+
+    fn end_if_slow(&mut self) {
+        if let Some(overflow) = self.outbox.overflow() {
+            self.end(CloseReason::SlowReader(overflow));
         }
     }
 
@@ -1320,7 +1336,11 @@ impl Socket {
 
     /// Writes what it can. Returns whether that made a saturated client readable again.
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if self.outbox.is_empty() || !matches!(self.phase, Phase::Open) || self.is_arriving() {
+        if self.outbox.is_empty() {
+            return false;
+        }
+        if !matches!(self.phase, Phase::Open) || self.is_arriving() {
+            self.outbox.wait();
             return false;
         }
         let was_congested = self.outbox.is_congested();
@@ -1333,7 +1353,8 @@ impl Socket {
                 }
             }
             Transport::Polling(polling) if polling.is_parked() => {
-                polling.answer(self.outbox.take_payload());
+                // The client may be gone; then nobody needs the answer.
+                _ = polling.answer(self.outbox.take_payload());
             }
             Transport::Polling(_) => {}
         }
@@ -1345,6 +1366,7 @@ impl Socket {
             self.clock
                 .stalled(Instant::now(), limit, &self.services.config);
         }
+        self.outbox.wait();
         was_congested && !self.outbox.is_congested()
     }
 
@@ -1404,7 +1426,9 @@ impl Socket {
         };
         if !reason.drains() {
             let payload = last.polling_in(self.outbox.dialect());
-            if !polling.answer(payload.clone()) && matches!(reason, CloseReason::ClosePacket) {
+            if let Err(payload) = polling.answer(payload)
+                && matches!(reason, CloseReason::ClosePacket)
+            {
                 self.await_last_polls([payload].into(), LATE_GET_TIMEOUT);
             }
             return;
@@ -1414,8 +1438,7 @@ impl Socket {
         let mut is_parked = polling.is_parked();
         let mut payloads = VecDeque::new();
         if !self.outbox.is_empty() {
-            let payload = self.outbox.take_payload();
-            if !polling.answer(payload.clone()) {
+            if let Err(payload) = polling.answer(self.outbox.take_payload()) {
                 payloads.push_back(payload);
             }
             is_parked = false;
@@ -1425,8 +1448,7 @@ impl Socket {
             _ = self.outbox.push(encoded::noop());
         }
         _ = self.outbox.push(last);
-        let payload = self.outbox.take_payload();
-        if !polling.answer(payload.clone()) {
+        if let Err(payload) = polling.answer(self.outbox.take_payload()) {
             payloads.push_back(payload);
             let config = &self.services.config;
             // Who has not polled by the time of a heartbeat is not there any more.
@@ -1436,7 +1458,7 @@ impl Socket {
     }
 
     /// Keeps the session's last payloads for the next GETs.
-    fn await_last_polls(&mut self, payloads: VecDeque<PollingBody>, timeout: Duration) {
+    fn await_last_polls(&mut self, payloads: VecDeque<HeldBody>, timeout: Duration) {
         self.phase = Phase::Closing(payloads);
         self.timer.as_mut().reset((Instant::now() + timeout).into());
     }
@@ -1544,9 +1566,12 @@ impl Receive for RefCell<Socket> {
 
     fn receive_rest(&self, message: &Arc<Encoded>, len: usize) {
         guard(self, |socket| {
-            // The first in its outbox, which is never too much.
-            _ = socket.outbox.push(Arc::clone(message));
+            // The first in its outbox, which is too much only if nothing is left for anybody.
+            let pushed = socket.outbox.push(Arc::clone(message));
             socket.outbox.written(len);
+            if pushed.is_err() {
+                socket.end_if_slow();
+            }
         });
     }
 

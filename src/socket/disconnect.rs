@@ -178,7 +178,8 @@ impl CloseReason {
     /// Returns the limit that the client met, if that is why.
     pub fn limit(&self) -> Option<Limit> {
         match self {
-            Self::SlowReader(_) => Some(Limit::SlowReader),
+            Self::SlowReader(Overflow::Own { .. }) => Some(Limit::SlowReader),
+            Self::SlowReader(Overflow::Together { .. }) => Some(Limit::TotalBacklog),
             Self::WriteTimeout { .. } => Some(Limit::WriteTimeout),
             Self::RateLimited { .. } => Some(Limit::RateLimited),
             Self::AttachmentTimeout { .. } => Some(Limit::BodyTimeout),

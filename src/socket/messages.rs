@@ -10,15 +10,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
+    backlogs::HeldBody,
     departure::Departure,
     record::{JoinId, Record},
 };
 use crate::{
-    engine_io::{
-        dialect::Dialect,
-        encoded::{Encoded, PollingBody},
-        sid::InstanceId,
-    },
+    engine_io::{dialect::Dialect, encoded::Encoded, sid::InstanceId},
     hub::{hub_ref::HubRef, question::Answers, recovery::EmitToOne, replay::Logged},
     relay,
     socket_io::{
@@ -38,10 +35,10 @@ pub struct Poll {
 }
 
 /// What a GET is answered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum PollAnswer {
     /// 200 with this payload.
-    Payload(PollingBody),
+    Payload(HeldBody),
     /// 400 with nothing: another GET was pending.
     Refused,
 }

@@ -1,32 +1,42 @@
 //! What waits to be written to one client, bounded in bytes.
 //!
 //! Plain struct: no actor, no stream. Holds shared messages, so a thousand slow clients of one broadcast hold its bytes
-//! once. Overflow is an error for the caller, who ends the session; nothing is dropped silently.
+//! once. Overflow is an error for the caller, who ends the session; nothing is dropped silently. There are two limits: of this client,
+//! and of all together, see `backlogs`.
 
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::engine_io::{
-    dialect::Dialect,
-    encoded::{Encoded, PollingBody},
-};
+use super::backlogs::{Backlogs, Held, HeldBody};
+use crate::engine_io::{dialect::Dialect, encoded::Encoded};
 
 /// What an entry takes beside its bytes, about: its place in the queue and an allocation. Without it two-byte pongs to a
 /// client that reads nothing would take fifty times the limit.
 const ITEM_BYTES: usize = 64;
 
-/// The backlog is over its limit: the client reads too slowly.
+/// The backlog is over a limit: the client reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("backlog of {len} bytes exceeds the limit of {limit} bytes")]
-pub struct Overflow {
-    /// Bytes that wait, and what they take beside themselves.
-    pub len: usize,
-    /// The limit.
-    pub limit: usize,
+pub enum Overflow {
+    /// Over its own.
+    #[error("backlog of {len} bytes exceeds the limit of {limit} bytes")]
+    Own {
+        /// Bytes that wait, and what they take beside themselves.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Over what is left for all clients together.
+    #[error("backlog of {len} bytes exceeds the {free} bytes that are left for all clients")]
+    Together {
+        /// As above.
+        len: usize,
+        /// What is left.
+        free: usize,
+    },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Item {
     /// A message, in the form of either transport and of every dialect.
     Message(Arc<Encoded>),
@@ -39,6 +49,22 @@ impl Item {
         match self {
             Self::Message(encoded) => encoded.frames_in(dialect),
             Self::Raw(bytes) => bytes,
+        }
+    }
+
+    fn begin_waiting(&self, backlogs: &Backlogs) {
+        backlogs.take(ITEM_BYTES);
+        match self {
+            Self::Message(encoded) => backlogs.take_message(encoded),
+            Self::Raw(bytes) => backlogs.take(bytes.len()),
+        }
+    }
+
+    fn end_waiting(&self, backlogs: &Backlogs) {
+        backlogs.give_back(ITEM_BYTES);
+        match self {
+            Self::Message(encoded) => backlogs.give_message_back(encoded),
+            Self::Raw(bytes) => backlogs.give_back(bytes.len()),
         }
     }
 
@@ -63,6 +89,10 @@ pub struct Outbox {
     len_bytes: usize,
     limit_bytes: usize,
     dialect: Dialect,
+    /// Where what waits is counted; nothing is, if nowhere.
+    backlogs: Option<Arc<Backlogs>>,
+    /// How many items are counted there, from the front on.
+    num_counted: usize,
 }
 
 impl Outbox {
@@ -76,7 +106,16 @@ impl Outbox {
             len_bytes: 0,
             limit_bytes,
             dialect: Dialect::V4,
+            backlogs: None,
+            num_counted: 0,
         }
+    }
+
+    /// Sets what is left for all clients together, which is the limit of a lone message, too.
+    #[must_use]
+    pub fn among(mut self, backlogs: Arc<Backlogs>) -> Self {
+        self.backlogs = Some(backlogs);
+        self
     }
 
     /// Sets how the client speaks; without this it is revision 4.
@@ -112,12 +151,62 @@ impl Outbox {
 
     /// Returns whether so much waits that no more should be asked of this client.
     pub fn is_congested(&self) -> bool {
-        self.len_bytes > self.limit_bytes / 2
+        self.len_bytes > self.limit_bytes.min(self.free()) / 2
     }
 
-    /// Returns whether more waits than may; a lone message may be of any size.
-    pub fn is_over_limit(&self) -> bool {
-        self.len_bytes > self.limit_bytes && self.items.len() > 1
+    /// Returns which limit is exceeded, if one is.
+    pub fn overflow(&self) -> Option<Overflow> {
+        let (len, limit) = (self.len_bytes, self.limit_bytes);
+        if len > limit && self.items.len() > 1 {
+            return Some(Overflow::Own { len, limit });
+        }
+        let free = self.free();
+        (len > free).then_some(Overflow::Together { len, free })
+    }
+
+    /// Returns what is left for all clients together.
+    fn free(&self) -> usize {
+        self.backlogs
+            .as_ref()
+            .map_or(usize::MAX, |backlogs| backlogs.free())
+    }
+
+    /// Notes that what is here has to wait.
+    pub fn wait(&mut self) {
+        if let Some(backlogs) = &self.backlogs {
+            for item in self.items.range(self.num_counted..) {
+                item.begin_waiting(backlogs);
+            }
+            self.num_counted = self.items.len();
+        }
+    }
+
+    /// Takes the front item out of all counts.
+    fn pop_front(&mut self) {
+        let Some(front) = self.items.pop_front() else {
+            return;
+        };
+        self.len_bytes -= front.cost();
+        if self.num_counted > 0
+            && let Some(backlogs) = &self.backlogs
+        {
+            self.num_counted -= 1;
+            front.end_waiting(backlogs);
+        }
+    }
+
+    /// Drops all behind the first `len` items.
+    fn truncate(&mut self, len: usize) {
+        if let Some(backlogs) = &self.backlogs
+            && len < self.num_counted
+        {
+            for item in self.items.range(len..self.num_counted) {
+                item.end_waiting(backlogs);
+            }
+            self.num_counted = len;
+        }
+        self.items.truncate(len);
+        self.len_bytes = self.items.iter().map(Item::cost).sum();
     }
 
     /// Appends a message.
@@ -137,32 +226,32 @@ impl Outbox {
     }
 
     fn push_item(&mut self, item: Item) -> Result<(), Overflow> {
-        let was_empty = self.items.is_empty();
         self.len_bytes += item.cost();
         self.items.push_back(item);
-        if self.len_bytes > self.limit_bytes && !was_empty {
-            return Err(Overflow {
-                len: self.len_bytes,
-                limit: self.limit_bytes,
-            });
-        }
-        Ok(())
+        self.overflow().map_or(Ok(()), Err)
     }
 
-    /// Appends all of `later`, whose limit counts from now on. For a finished upgrade: what the probing WebSocket still
+    /// Appends all of `later`, whose limits count from now on. For a finished upgrade: what the probing WebSocket still
     /// has to write comes first.
-    pub fn append(&mut self, later: Self) {
+    pub fn append(&mut self, mut later: Self) {
         debug_assert_eq!(
             later.front_written, 0,
             "a polling outbox is never half written"
         );
+        debug_assert_eq!(self.num_counted, 0, "a probe's outbox is counted nowhere");
         self.limit_bytes = later.limit_bytes;
         self.len_bytes += later.len_bytes;
-        self.items.extend(later.items);
+        self.items.extend(later.items.iter().cloned());
+        // Before those that are dropped now are counted no more.
+        self.backlogs.clone_from(&later.backlogs);
+        if later.num_counted > 0 {
+            self.wait();
+        }
+        later.truncate(0);
     }
 
     /// Returns every message that waits. Of a polling client, that is all.
-    pub fn messages(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+    pub fn messages(&self) -> impl Iterator<Item = &Arc<Encoded>> + Clone {
         self.items.iter().filter_map(|item| match item {
             Item::Message(message) => Some(message),
             Item::Raw(_) => None,
@@ -172,23 +261,25 @@ impl Outbox {
     /// Drops what waits, save for the answer to the handshake and a frame that is half written: cut off, it would garble
     /// what follows.
     pub fn clear(&mut self) {
-        self.items.truncate(usize::from(
+        self.truncate(usize::from(
             self.front_written > 0 || self.begins_with_answer,
         ));
-        self.len_bytes = self.items.iter().map(Item::cost).sum();
     }
 
     /// Takes every message as one polling payload.
-    pub fn take_payload(&mut self) -> PollingBody {
-        self.len_bytes = 0;
+    pub fn take_payload(&mut self) -> HeldBody {
         self.front_written = 0;
-        let messages = self.items.iter().filter_map(|item| match item {
-            Item::Message(message) => Some(message),
-            Item::Raw(_) => None,
-        });
-        let payload = Encoded::payload(messages, self.dialect);
-        self.items.clear();
-        payload
+        let body = Encoded::payload(self.messages(), self.dialect);
+        let held = match (&self.backlogs, self.items.front()) {
+            // Its bytes are shared with all that it waits for.
+            (Some(backlogs), Some(Item::Message(lone))) if self.items.len() == 1 => {
+                Held::message(backlogs, lone)
+            }
+            (Some(backlogs), _) => Held::bytes(backlogs, body.bytes.len()),
+            (None, _) => Held::default(),
+        };
+        self.truncate(0);
+        HeldBody { body, held }
     }
 
     /// Returns what is to be written next to a WebSocket, if that is all.
@@ -219,13 +310,20 @@ impl Outbox {
                 break;
             }
             self.front_written -= front_len;
-            self.len_bytes -= front.cost();
-            self.items.pop_front();
+            self.pop_front();
             self.begins_with_answer = false;
         }
         if self.items.is_empty() && self.items.capacity() > 32 {
             // An idle client keeps no large queue from a busy moment.
             self.items = VecDeque::new();
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if self.num_counted > 0 {
+            self.truncate(0);
         }
     }
 }
@@ -277,15 +375,18 @@ mod tests {
     fn a_payload_joins_all_messages_with_the_separator() {
         let mut outbox = Outbox::new(1000);
         outbox.push(message("4a")).unwrap();
-        assert_eq!(outbox.take_payload().bytes, "4a");
+        assert_eq!(outbox.take_payload().body.bytes, "4a");
         outbox.push(message("4a")).unwrap();
         outbox
             .push(Encoded::new("451-[]", &[Bytes::from_static(&[1])]))
             .unwrap();
         outbox.push(message("2")).unwrap();
-        assert_eq!(outbox.take_payload().bytes, "4a\x1e451-[]\x1ebAQ==\x1e2");
+        assert_eq!(
+            outbox.take_payload().body.bytes,
+            "4a\x1e451-[]\x1ebAQ==\x1e2"
+        );
         assert!(outbox.is_empty());
-        assert_eq!(outbox.take_payload().bytes, "");
+        assert_eq!(outbox.take_payload().body.bytes, "");
     }
 
     #[test]
@@ -368,12 +469,135 @@ mod tests {
         assert_eq!(outbox.push(message("4 a long message")), Ok(()));
         assert_eq!(
             outbox.push(message("4")),
-            Err(Overflow {
+            Err(Overflow::Own {
                 len: 2 * ITEM_BYTES + 21,
                 limit: 10
             })
         );
         outbox.written(21);
         assert_eq!(outbox.push(message("4")), Ok(()));
+    }
+
+    /// Returns room for so many bytes, and the outboxes of so many clients there.
+    fn among<const N: usize>(free: usize) -> (Arc<Backlogs>, [Outbox; N]) {
+        let backlogs = Arc::new(Backlogs::new(free));
+        let outboxes = [(); N].map(|()| Outbox::new(10_000).among(Arc::clone(&backlogs)));
+        (backlogs, outboxes)
+    }
+
+    #[test]
+    fn only_what_waits_is_counted_and_what_is_shared_once() {
+        let (backlogs, [mut one, mut two]) = among(10_000);
+        let shared = message("4abc");
+        let len = shared.len_bytes();
+        for outbox in [&mut one, &mut two] {
+            outbox.push(Arc::clone(&shared)).unwrap();
+        }
+        assert_eq!(backlogs.taken(), 0, "nobody has tried to write it yet");
+        one.wait();
+        one.wait();
+        assert_eq!(backlogs.taken(), ITEM_BYTES + len);
+        two.wait();
+        two.push_raw(Bytes::from_static(b"\x8a\x00")).unwrap();
+        assert_eq!(backlogs.taken(), 2 * ITEM_BYTES + len);
+        two.wait();
+        assert_eq!(backlogs.taken(), 3 * ITEM_BYTES + len + 2);
+        one.written(len);
+        assert_eq!(backlogs.taken(), 2 * ITEM_BYTES + len + 2);
+        two.written(1);
+        two.clear();
+        assert_eq!(backlogs.taken(), ITEM_BYTES + len, "it is half written");
+        drop(two);
+        assert_eq!(backlogs.taken(), 0);
+    }
+
+    #[test]
+    fn what_is_written_before_it_waits_is_never_counted() {
+        let (backlogs, [mut outbox]) = among(10_000);
+        outbox.push(message("4abc")).unwrap();
+        outbox.push(message("4de")).unwrap();
+        outbox.written(6);
+        outbox.wait();
+        assert_eq!(backlogs.taken(), ITEM_BYTES + 5);
+        outbox.push(message("4f")).unwrap();
+        outbox.written(9);
+        assert!(outbox.is_empty());
+        assert_eq!(backlogs.taken(), 0);
+    }
+
+    #[test]
+    fn a_polling_payload_is_counted_until_it_is_dropped() {
+        let (backlogs, [mut one, mut two]) = among(10_000);
+        let shared = message("4abc");
+        for outbox in [&mut one, &mut two] {
+            outbox.push(Arc::clone(&shared)).unwrap();
+            outbox.wait();
+        }
+        let (first, second) = (one.take_payload(), two.take_payload());
+        assert_eq!(
+            backlogs.taken(),
+            shared.len_bytes(),
+            "they share their bytes"
+        );
+        drop((first, second));
+        assert_eq!(backlogs.taken(), 0);
+        one.push(Arc::clone(&shared)).unwrap();
+        one.push(shared).unwrap();
+        let copied = one.take_payload();
+        assert_eq!(backlogs.taken(), copied.body.bytes.len());
+        drop(copied);
+        assert_eq!(backlogs.taken(), 0);
+    }
+
+    #[test]
+    fn an_upgrade_leaves_what_waits_counted_once() {
+        let (backlogs, [mut polling]) = among(10_000);
+        polling.push(message("4abc")).unwrap();
+        polling.wait();
+        let mut probe = Outbox::new(100);
+        probe.push(message("3probe")).unwrap();
+        probe.append(polling);
+        assert_eq!(backlogs.taken(), 2 * ITEM_BYTES + 6 + 8);
+        probe.written(14);
+        assert!(probe.is_empty());
+        assert_eq!(backlogs.taken(), 0);
+    }
+
+    #[test]
+    fn nobody_may_have_more_than_is_left_for_the_others() {
+        let (backlogs, [mut slow, mut also, mut quick]) = among(1000);
+        let fill = |outbox: &mut Outbox| {
+            let mut num = 0;
+            loop {
+                if outbox.push(message("4abc")).is_err() {
+                    break num;
+                }
+                outbox.wait();
+                num += 1;
+            }
+        };
+        let first = fill(&mut slow);
+        assert_eq!(first, 500 / (ITEM_BYTES + 6));
+        assert!(slow.is_congested());
+        let left = backlogs.free();
+        let refused = slow.push(message("4")).unwrap_err();
+        let len = slow.len_bytes;
+        assert_eq!(refused, Overflow::Together { len, free: left });
+        // The next one may have half of what is left.
+        let second = fill(&mut also);
+        assert!(
+            second < first && second >= left / 2 / (ITEM_BYTES + 6),
+            "{second}"
+        );
+        // Who reads is not touched, though nothing may be left.
+        while backlogs.free() > 0 {
+            backlogs.take(backlogs.free());
+        }
+        assert!(quick.push(message("4abc")).is_err());
+        quick.written(6);
+        assert_eq!(quick.overflow(), None);
+        assert!(!quick.is_congested());
+        drop(slow);
+        quick.push(message("4abc")).unwrap();
     }
 }

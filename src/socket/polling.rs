@@ -10,10 +10,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::messages::{Body, PollAnswer, PostAnswer};
-use crate::engine_io::{
-    dialect::Revision, encoded::PollingBody, packet::Packet, payload::Payload, payload_v3,
+use super::{
+    backlogs::HeldBody,
+    messages::{Body, PollAnswer, PostAnswer},
 };
+use crate::engine_io::{dialect::Revision, packet::Packet, payload::Payload, payload_v3};
 
 /// A POST between its head and its answer.
 #[derive(Debug)]
@@ -98,11 +99,19 @@ impl Polling {
         Ok(())
     }
 
-    /// Answers the parked GET. Returns whether there was one that still listens.
-    pub(super) fn answer(&mut self, payload: PollingBody) -> bool {
-        self.parked
-            .take()
-            .is_some_and(|parked| parked.send(PollAnswer::Payload(payload)).is_ok())
+    /// Answers the parked GET.
+    ///
+    /// # Errors
+    /// There is none that still listens; the payload is handed back.
+    pub(super) fn answer(&mut self, payload: impl Into<HeldBody>) -> Result<(), HeldBody> {
+        let payload = payload.into();
+        let Some(parked) = self.parked.take() else {
+            return Err(payload);
+        };
+        match parked.send(PollAnswer::Payload(payload)) {
+            Err(PollAnswer::Payload(payload)) => Err(payload),
+            Ok(()) | Err(PollAnswer::Refused) => Ok(()),
+        }
     }
 
     /// Returns whether the client gave up its parked GET.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | stop reading, or never poll, while events flow | `clients_that_stop_reading_…` |
 //! | ask for more than they read | `clients_that_never_read_their_answers_…` |
+//! | the same, each within its limit | `clients_with_much_of_their_own_waiting_…` |
 //! | join a million rooms | `rooms_cost_what_they_hold_…` |
 //! | are dropped all at once and come back | `a_reconnect_storm_…` |
 //! | send faster than their handlers work | `events_for_handlers_that_are_slow_…` |
@@ -309,6 +310,37 @@ async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
     // stream, what is in work, and what waits for its handlers.
     let bound = num_deaf * (PER_SESSION + 2 * BACKLOG) + BUSY;
     server.assert_peak("clients that never read their answers", before, bound);
+}
+
+#[actix_rt::test]
+async fn clients_with_much_of_their_own_waiting_have_no_more_together_than_is_said() {
+    const TOTAL: usize = 16_000_000;
+    let total = TOTAL.to_string();
+    let server = Server::start(&[
+        // Each for itself might have half of that.
+        ("MAX_BACKLOG", "8000000"),
+        ("MAX_TOTAL_BACKLOG", &total),
+        ("MAX_HTTP_BUFFER_SIZE", "100000"),
+        ("PING_INTERVAL", "2000"),
+        ("PING_TIMEOUT", "2000"),
+    ])
+    .await;
+    let addr = server.addr();
+    let before = server.memory();
+    let num_deaf = 40 * scale();
+    let echo = format!(r#"421["echo","{}"]"#, "x".repeat(90_000));
+    let echo = frame(0x81, echo.as_bytes());
+    let streams = join_all((0..num_deaf).map(|_| deaf(addr, "all"))).await;
+    let attacks = streams.into_iter().map(
+        async |mut stream| {
+            while stream.write_all(&echo).await.is_ok() {}
+        },
+    );
+    server.outlives(attacks).await;
+    server.assert_empty().await;
+    // Beside what waits for it, of each client a portion of the stream and what is in work.
+    let bound = 2 * TOTAL + num_deaf * (PER_SESSION + 400 * KIB) + BUSY;
+    server.assert_peak("much for each client", before, bound);
 }
 
 /// How often the rooms are filled and left.

@@ -610,7 +610,7 @@ impl Unpacked {
                 return Err("its client's last packet is malformed");
             }
         }
-        let mut outbox = Outbox::new(services.config.backlog_bytes()).in_dialect(dialect);
+        let mut outbox = services.outbox().in_dialect(dialect);
         for Undelivered { text, attachments } in std::mem::take(&mut portable.undelivered) {
             let message = match (text, attachments.as_slice()) {
                 (Some(text), _) => {

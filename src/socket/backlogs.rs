@@ -1,0 +1,174 @@
+//! What waits for all clients together, bounded in bytes.
+//!
+//! A message counts once, however many clients it waits for, and only if somebody did not take it at once. Nobody has a part of his
+//! own: a client may have as much waiting as is still free. A few that are slow get all that they may have; the more there are, the
+//! less each gets; and whoever has little waiting is not touched by those who have much. What is free never runs out by that.
+//!
+//! Shared by all threads. Knows no client: who has too much, its `outbox` finds, and what becomes of it, the actor decides.
+//!
+//! Source: Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998, with α = 1.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use crate::engine_io::encoded::{Encoded, PollingBody};
+
+/// The bytes that may wait, and those that do.
+#[derive(Debug)]
+pub struct Backlogs {
+    limit_bytes: usize,
+    taken: AtomicUsize,
+}
+
+impl Backlogs {
+    /// Returns room for so many bytes.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self {
+            limit_bytes,
+            taken: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns how many bytes wait.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Relaxed)
+    }
+
+    /// Returns how many more there is room for.
+    pub(super) fn free(&self) -> usize {
+        self.limit_bytes.saturating_sub(self.taken())
+    }
+
+    /// Counts bytes that nobody shares.
+    pub(super) fn take(&self, len: usize) {
+        self.taken.fetch_add(len, Relaxed);
+    }
+
+    /// Counts them no more.
+    pub(super) fn give_back(&self, len: usize) {
+        self.taken.fetch_sub(len, Relaxed);
+    }
+
+    /// Counts a message, unless it is counted for another client.
+    pub(super) fn take_message(&self, message: &Encoded) {
+        if message.begin_waiting() {
+            self.take(message.len_bytes());
+        }
+    }
+
+    /// Counts a message no more, unless it waits for another client.
+    pub(super) fn give_message_back(&self, message: &Encoded) {
+        if message.end_waiting() {
+            self.give_back(message.len_bytes());
+        }
+    }
+}
+
+/// The body of a polling answer, counted until this is dropped.
+#[derive(Debug)]
+pub struct HeldBody {
+    /// The body.
+    pub body: PollingBody,
+    /// Whatever keeps it counted.
+    pub held: Held,
+}
+
+impl From<PollingBody> for HeldBody {
+    /// Of a body that is too small to count.
+    fn from(body: PollingBody) -> Self {
+        Self {
+            body,
+            held: Held::default(),
+        }
+    }
+}
+
+/// Bytes that are on their way to a client outside its outbox, counted until this is dropped.
+#[derive(Debug, Default)]
+pub struct Held(Option<(Arc<Backlogs>, What)>);
+
+#[derive(Debug)]
+enum What {
+    /// A message that others may share.
+    Message(Arc<Encoded>),
+    /// Bytes of this client alone.
+    Bytes(usize),
+}
+
+impl Held {
+    /// Counts a message.
+    pub(super) fn message(backlogs: &Arc<Backlogs>, message: &Arc<Encoded>) -> Self {
+        backlogs.take_message(message);
+        let message = What::Message(Arc::clone(message));
+        Self(Some((Arc::clone(backlogs), message)))
+    }
+
+    /// Counts bytes of one client alone.
+    pub fn bytes(backlogs: &Arc<Backlogs>, len: usize) -> Self {
+        backlogs.take(len);
+        Self(Some((Arc::clone(backlogs), What::Bytes(len))))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        match self.0.take() {
+            Some((backlogs, What::Message(message))) => backlogs.give_message_back(&message),
+            Some((backlogs, What::Bytes(len))) => backlogs.give_back(len),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_message_counts_once_however_many_it_waits_for() {
+        let backlogs = Arc::new(Backlogs::new(100));
+        let message = Encoded::new("4abc", &[]);
+        let len = message.len_bytes();
+        let first = Held::message(&backlogs, &message);
+        let second = Held::message(&backlogs, &message);
+        assert_eq!((backlogs.taken(), backlogs.free()), (len, 100 - len));
+        drop(first);
+        assert_eq!(backlogs.taken(), len);
+        drop(second);
+        assert_eq!(backlogs.taken(), 0);
+        let again = Held::message(&backlogs, &message);
+        assert_eq!(backlogs.taken(), len);
+        drop(again);
+        drop(Held::default());
+        assert_eq!(backlogs.taken(), 0);
+    }
+
+    #[test]
+    fn what_is_over_the_limit_leaves_nothing_free() {
+        let backlogs = Arc::new(Backlogs::new(100));
+        let held = Held::bytes(&backlogs, 170);
+        assert_eq!((backlogs.taken(), backlogs.free()), (170, 0));
+        drop(held);
+        assert_eq!(backlogs.free(), 100);
+    }
+
+    #[test]
+    fn threads_at_once_leave_nothing_behind() {
+        let backlogs = Arc::new(Backlogs::new(1000));
+        let message = Encoded::new("4abc", &[]);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        drop(Held::message(&backlogs, &message));
+                    }
+                });
+            }
+        });
+        assert_eq!(backlogs.taken(), 0);
+    }
+}
