@@ -23,6 +23,11 @@ pub struct Payload {
 }
 
 impl Payload {
+    /// Returns how many bytes are left.
+    pub fn len_bytes(&self) -> usize {
+        self.rest.as_ref().map_or(0, Bytes::len)
+    }
+
     /// Takes a whole body. Invalid UTF-8 becomes U+FFFD and is no error, as in Node.
     pub fn new(body: Bytes) -> Self {
         let body = match simdutf8::basic::from_utf8(&body) {

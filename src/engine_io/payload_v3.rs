@@ -82,6 +82,15 @@ impl Form {
 }
 
 impl Payload {
+    /// Returns how many bytes are left.
+    pub fn len_bytes(&self) -> usize {
+        match &self.0 {
+            Rest::Untouched(Form::Text(text)) | Rest::Begun(Form::Text(text)) => text.len(),
+            Rest::Untouched(Form::Binary(bytes)) | Rest::Begun(Form::Binary(bytes)) => bytes.len(),
+            Rest::Done => 0,
+        }
+    }
+
     /// Takes a whole body of text. Invalid UTF-8 becomes U+FFFD and is no error, as in Node.
     pub fn text(body: Bytes) -> Self {
         let text = ByteString::try_from(body.clone())

@@ -31,7 +31,7 @@ use crate::{
     relay::{Answer, Relay},
     socket::{
         actor::{Services, Socket},
-        backlogs::{Held, HeldBody},
+        backlogs::{Held, HeldBody, Inbound},
         endpoint::{Endpoint, Layer},
         handshake::Handshake,
         messages::{Body, Poll, PollAnswer, Post, PostAnswer},
@@ -297,6 +297,11 @@ fn late() -> HttpResponse {
     HttpResponse::RequestTimeout().force_close().finish()
 }
 
+/// The rest of the body is not read.
+fn crowded() -> HttpResponse {
+    HttpResponse::ServiceUnavailable().force_close().finish()
+}
+
 fn empty_400() -> HttpResponse {
     HttpResponse::BadRequest().finish()
 }
@@ -385,7 +390,7 @@ async fn post_elsewhere(
     } else {
         let read = tokio::select! {
             answer = call.answer() => return relayed(services, answer),
-            read = read(request, body, services.config.max_payload) => read,
+            read = read(services, request, body) => read,
         };
         match read {
             Ok(bytes) => call.send_body(bytes, is_binary),
@@ -394,6 +399,7 @@ async fn post_elsewhere(
                 return HttpResponse::PayloadTooLarge().finish();
             }
             Err(BodyError::Late) => return late(),
+            Err(BodyError::Crowded) => return crowded(),
             Err(BodyError::Broken) => return empty_400(),
         }
     }
@@ -461,7 +467,7 @@ async fn post(
         let read = tokio::select! {
             // Refused while its body was still on the way: a second POST ended the session.
             answer = &mut answer => return post_answer(answer.ok()),
-            read = read(request, body, services.config.max_payload) => read,
+            read = read(services, request, body) => read,
         };
         match read {
             Ok(bytes) if is_binary => _ = body_sender.send(Body::WholeBinary(bytes)),
@@ -477,6 +483,10 @@ async fn post(
             Err(BodyError::Late) => {
                 drop(body_sender);
                 return late();
+            }
+            Err(BodyError::Crowded) => {
+                drop(body_sender);
+                return crowded();
             }
         }
     }
@@ -506,14 +516,17 @@ enum BodyError {
     /// It did not arrive in time.
     Late,
     Broken,
+    /// It is more than is left for all clients.
+    Crowded,
 }
 
-/// Reads a body, and stops at the limit before anything beyond it is kept.
+/// Reads a body, and stops at a limit before anything beyond it is kept.
 async fn read(
+    services: &Services,
     request: &HttpRequest,
     mut body: web::Payload,
-    limit: usize,
 ) -> Result<Bytes, BodyError> {
+    let limit = services.config.max_payload;
     let claimed = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -522,6 +535,7 @@ async fn read(
         return Err(BodyError::TooLarge);
     }
     let mut bytes = BytesMut::new();
+    let mut inbound = Inbound::new(&services.backlogs);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|err| match body_deadline::is_late(&err) {
             true => BodyError::Late,
@@ -530,7 +544,12 @@ async fn read(
         if bytes.len() + chunk.len() > limit {
             return Err(BodyError::TooLarge);
         }
+        if inbound.is_too_much(bytes.len() + chunk.len()) {
+            services.counters.count(Limit::TotalBacklog);
+            return Err(BodyError::Crowded);
+        }
         bytes.extend_from_slice(&chunk);
+        inbound.set(bytes.len());
     }
     Ok(bytes.freeze())
 }

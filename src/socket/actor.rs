@@ -32,7 +32,7 @@ use self::moves::Moving;
 pub use self::moves::Newcomer;
 use super::{
     acks::{AckIds, Awaiter},
-    backlogs::{Backlogs, HeldBody},
+    backlogs::{Backlogs, HeldBody, Inbound},
     clock::{Clock, Due},
     depot::{Inbox, Receive},
     disconnect::{CloseReason, DisconnectReason},
@@ -103,6 +103,9 @@ const CLOSE_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a polling client that sent the close packet may still fetch the noop that releases its GET. The two travel on
 /// different connections, so the GET may be the slower one.
 const LATE_GET_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often it is tried whether a message may be read on for which too little was left.
+const HELD_UP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Rounds of [`Socket::drive`] before other tasks of the arbiter get their turn.
 const MAX_ROUNDS: usize = 16;
@@ -241,6 +244,11 @@ pub struct Socket {
     probe: Option<Probe>,
     outbox: Outbox,
     decoder: Decoder,
+    /// What the transport and the decoder hold, and what waits for handlers.
+    inbound: Inbound,
+    /// Whether a message is not read on, because too little is left for all. Nobody is held up for longer than a heartbeat: the pong
+    /// would have to come behind the message.
+    is_held_up: bool,
     /// Absent if there is no limit.
     rate: Option<Box<Rate>>,
     admissions: Vec<Admission>,
@@ -390,6 +398,8 @@ impl Socket {
             clock,
             timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
             behind: Behind::Nothing,
+            inbound: Inbound::new(&services.backlogs),
+            is_held_up: false,
             are_handlers_held: false,
             have_handlers_moved: false,
             last_call: LastCall::Open,
@@ -397,8 +407,15 @@ impl Socket {
         }
     }
 
-    /// Does all that can be done now. Ready once the session is over.
+    /// Does all that can be done now, and counts what is left of what the client sent. Ready once the session is over.
     fn drive(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
+        let driven = self.drive_on(cx);
+        let len = self.unfinished_bytes() + self.unseen_bytes() + self.queued_bytes();
+        self.inbound.set(len);
+        driven
+    }
+
+    fn drive_on(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
         if self.has_panicked {
             return Ready::Ready(());
         }
@@ -450,6 +467,10 @@ impl Socket {
         }
         if let Some(Moving::Out(out)) = self.moving.as_deref() {
             next = next.min(out.next());
+        }
+        if self.is_held_up {
+            // Nobody wakes it when others have let go of something.
+            next = next.min(Instant::now() + HELD_UP_INTERVAL);
         }
         if self.timer.deadline() != next.into() {
             self.timer.as_mut().reset(next.into());
@@ -973,13 +994,35 @@ impl Socket {
     }
 
     fn are_handlers_behind(&self) -> bool {
-        let left = &self.winding_down;
+        let queued_bytes = self.queued_bytes();
         self.admissions.len() >= MAX_ADMISSIONS
-            || left.len() >= MAX_WINDING_DOWN
-            || membership::are_behind(
-                &self.memberships,
-                left.iter().map(|left| left.queued_bytes).sum(),
-            )
+            || self.winding_down.len() >= MAX_WINDING_DOWN
+            || membership::are_behind(&self.memberships, queued_bytes)
+            || self.inbound.is_too_much(queued_bytes)
+    }
+
+    /// Returns how many bytes of events wait for handlers, those of namespaces that the client has left included.
+    fn queued_bytes(&self) -> usize {
+        let left = self.winding_down.iter().map(|left| left.queued_bytes);
+        let joined = self.memberships.iter().map(Membership::queued_bytes);
+        left.chain(joined).sum()
+    }
+
+    /// Returns how many bytes the client has sent of a message or packet that is not whole yet.
+    fn unfinished_bytes(&self) -> usize {
+        let of_message = match &self.transport {
+            Transport::Polling(_) => 0,
+            Transport::WebSocket(websocket) => websocket.unfinished_bytes(),
+        };
+        of_message + self.decoder.unfinished_bytes()
+    }
+
+    /// Returns how many bytes of whole messages have not been looked at.
+    fn unseen_bytes(&self) -> usize {
+        match &self.transport {
+            Transport::Polling(polling) => polling.unseen_bytes(),
+            Transport::WebSocket(websocket) => websocket.unseen_bytes(),
+        }
     }
 
     /// Forgets the memberships that have nothing to do any more. Returns whether there were any.
@@ -1000,6 +1043,7 @@ impl Socket {
             self.end(CloseReason::Aborted);
             return true;
         }
+        self.is_held_up = false;
         for _ in 0..MAX_PACKETS_PER_ROUND {
             if !matches!(self.phase, Phase::Open) || self.is_saturated() {
                 break;
@@ -1013,16 +1057,24 @@ impl Socket {
                     Ready::Ready(FromPost::Binary) => self.end(CloseReason::BinaryBody),
                     Ready::Ready(FromPost::Aborted) => self.end(CloseReason::Aborted),
                 },
-                Transport::WebSocket(websocket) => match websocket.poll_next(cx) {
-                    Ready::Pending => break,
-                    Ready::Ready(FromWebSocket::Packet(packet)) => self.on_packet(packet),
-                    Ready::Ready(FromWebSocket::Pong(frame)) => {
-                        if let Err(overflow) = self.outbox.push_raw(frame) {
-                            self.end(CloseReason::SlowReader(overflow));
+                Transport::WebSocket(websocket) => {
+                    match websocket
+                        .poll_next(cx, self.inbound.room(self.decoder.unfinished_bytes()))
+                    {
+                        Ready::Pending => break,
+                        Ready::Ready(FromWebSocket::Packet(packet)) => self.on_packet(packet),
+                        Ready::Ready(FromWebSocket::Pong(frame)) => {
+                            if let Err(overflow) = self.outbox.push_raw(frame) {
+                                self.end(CloseReason::SlowReader(overflow));
+                            }
+                        }
+                        Ready::Ready(FromWebSocket::End(reason)) => self.end(reason),
+                        Ready::Ready(FromWebSocket::HeldUp) => {
+                            self.is_held_up = true;
+                            break;
                         }
                     }
-                    Ready::Ready(FromWebSocket::End(reason)) => self.end(reason),
-                },
+                }
             }
             moved = true;
         }

@@ -1,10 +1,11 @@
-//! What waits for all clients together, bounded in bytes.
+//! What waits for all clients together, in both directions, bounded in bytes.
 //!
-//! A message counts once, however many clients it waits for, and only if somebody did not take it at once. Nobody has a part of his
-//! own: a client may have as much waiting as is still free. A few that are slow get all that they may have; the more there are, the
-//! less each gets; and whoever has little waiting is not touched by those who have much. What is free never runs out by that.
+//! A message to clients counts once, however many it waits for, and only if somebody did not take it at once. What came from a client
+//! counts while it is not whole, or waits for handlers. Nobody has a part of his own: a client may have as much waiting as is still
+//! free. A few that are slow get all that they may have; the more there are, the less each gets; and whoever has little waiting is
+//! not touched by those who have much. What is free never runs out by that.
 //!
-//! Shared by all threads. Knows no client: who has too much, its `outbox` finds, and what becomes of it, the actor decides.
+//! Shared by all threads. Knows no client: what becomes of one that has too much, whoever holds it decides.
 //!
 //! Source: Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998, with α = 1.
 
@@ -82,6 +83,55 @@ impl From<PollingBody> for HeldBody {
             body,
             held: Held::default(),
         }
+    }
+}
+
+/// Bytes of one client that are not counted: what it sends at a time anyway.
+const UNCOUNTED: usize = 1024;
+
+/// What came from a client and is held, counted until this is dropped.
+#[derive(Debug)]
+pub struct Inbound {
+    backlogs: Arc<Backlogs>,
+    len: usize,
+}
+
+impl Inbound {
+    /// Returns the count of a client of which nothing is held.
+    pub fn new(backlogs: &Arc<Backlogs>) -> Self {
+        Self {
+            backlogs: Arc::clone(backlogs),
+            len: 0,
+        }
+    }
+
+    /// Counts so many bytes from now on; up to a KiB is nothing.
+    pub fn set(&mut self, len: usize) {
+        let len = if len > UNCOUNTED { len } else { 0 };
+        if len > self.len {
+            self.backlogs.take(len - self.len);
+        } else if len < self.len {
+            self.backlogs.give_back(self.len - len);
+        }
+        self.len = len;
+    }
+
+    /// Returns how many bytes of the client may be held beside so many: half of what is left, so that the other half is for what waits
+    /// for it, and in any case a KiB.
+    pub(super) fn room(&self, held: usize) -> usize {
+        let half = self.backlogs.free() / 2;
+        half.saturating_sub(held).max(UNCOUNTED)
+    }
+
+    /// Returns whether so many bytes of the client are more than may be held.
+    pub fn is_too_much(&self, len: usize) -> bool {
+        len > UNCOUNTED && len > self.room(0)
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
@@ -170,5 +220,28 @@ mod tests {
             }
         });
         assert_eq!(backlogs.taken(), 0);
+    }
+    #[test]
+    fn what_a_client_has_sent_is_counted_as_it_grows_and_shrinks() {
+        let backlogs = Arc::new(Backlogs::new(10_000));
+        let mut inbound = Inbound::new(&backlogs);
+        for (len, counted) in [
+            (UNCOUNTED, 0),
+            (5000, 5000),
+            (2000, 2000),
+            (1, 0),
+            (3000, 3000),
+        ] {
+            inbound.set(len);
+            assert_eq!(backlogs.taken(), counted);
+        }
+        assert!(!inbound.is_too_much(3500) && inbound.is_too_much(3501));
+        assert_eq!((inbound.room(0), inbound.room(1000)), (3500, 2500));
+        assert_eq!(inbound.room(3000), UNCOUNTED);
+        backlogs.take(20_000);
+        assert!(!inbound.is_too_much(UNCOUNTED));
+        assert_eq!(inbound.room(0), UNCOUNTED);
+        drop(inbound);
+        assert_eq!(backlogs.taken(), 20_000);
     }
 }

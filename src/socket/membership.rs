@@ -170,18 +170,13 @@ pub(super) struct Done {
     pub(super) sent: Sent,
 }
 
-/// Returns whether a client should not be read from until the handlers of its namespaces caught up.
-/// `left_bytes` wait in those that it has left.
-pub(super) fn are_behind(memberships: &[Membership], left_bytes: usize) -> bool {
+/// Returns whether a client should not be read from until the handlers of its namespaces caught up. `queued_bytes` wait for them.
+pub(super) fn are_behind(memberships: &[Membership], queued_bytes: usize) -> bool {
     let awaits_ack = memberships
         .iter()
         .any(|membership| !membership.awaited.is_empty());
     let factor = if awaits_ack { BEHIND_AN_ACK } else { 1 };
-    let queued_bytes: usize = memberships
-        .iter()
-        .map(|membership| membership.queued_bytes)
-        .sum();
-    left_bytes + queued_bytes >= MAX_QUEUED_BYTES * factor
+    queued_bytes >= MAX_QUEUED_BYTES * factor
         || memberships
             .iter()
             .any(|membership| membership.queue.len() >= MAX_QUEUED_EVENTS * factor)

@@ -39,6 +39,13 @@ enum Packets {
 }
 
 impl Packets {
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::V4(payload) => payload.len_bytes(),
+            Self::V3(payload) => payload.len_bytes(),
+        }
+    }
+
     fn next(&mut self) -> Option<FromPost> {
         let packet = match self {
             Self::V4(payload) => payload.next()?.ok(),
@@ -82,6 +89,17 @@ impl Polling {
     /// Returns whether a GET waits, so that something can be written now.
     pub(super) fn is_parked(&self) -> bool {
         self.parked.is_some()
+    }
+
+    /// Returns how many bytes packets have that [`Self::poll_post`] did not return yet.
+    pub(super) fn unseen_bytes(&self) -> usize {
+        match &self.post {
+            Some(InFlight {
+                stage: Stage::Dispatching(packets),
+                ..
+            }) => packets.len_bytes(),
+            Some(_) | None => 0,
+        }
     }
 
     /// Parks a GET.

@@ -45,6 +45,8 @@ pub(super) enum FromWebSocket {
     Pong(Bytes),
     /// The end.
     End(CloseReason),
+    /// Nothing: of a message that is not whole, more is held than there is room for.
+    HeldUp,
 }
 
 /// One WebSocket and what it has received but not yet handled.
@@ -66,8 +68,8 @@ impl WebSocketTransport {
         }
     }
 
-    /// Returns what came next.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FromWebSocket> {
+    /// Returns what came next; for that at most `room` bytes are read at a time, and not many more in all. There must be some.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<FromWebSocket> {
         loop {
             if let Some(message) = self.incoming.pop_front() {
                 if self.incoming.is_empty() && self.incoming.capacity() > 32 {
@@ -106,12 +108,26 @@ impl WebSocketTransport {
                     ReceiveError::Protocol(error) => CloseReason::WebSocket(error),
                 }));
             }
-            match self.connection.poll_receive(cx, &mut self.incoming) {
+            // Of one that has ended no more comes than the system holds already.
+            if self.connection.unfinished_bytes() > room && !self.connection.has_ended() {
+                return Poll::Ready(FromWebSocket::HeldUp);
+            }
+            match self.connection.poll_receive(cx, &mut self.incoming, room) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(failure)) => self.failure = Some(failure),
             }
         }
+    }
+
+    /// Returns how many bytes are held of a message that is not whole yet.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        self.connection.unfinished_bytes()
+    }
+
+    /// Returns how many bytes whole messages have that [`Self::poll_next`] did not return yet.
+    pub(super) fn unseen_bytes(&self) -> usize {
+        self.incoming.iter().map(Incoming::len_bytes).sum()
     }
 
     /// Writes what it can. Returns whether the stream still stands.
@@ -186,7 +202,7 @@ impl Probe {
             if !self.transport.flush(cx, &mut self.outbox) {
                 return Poll::Ready(ProbeEvent::Over(CloseFrame::BARE));
             }
-            return match self.transport.poll_next(cx) {
+            return match self.transport.poll_next(cx, usize::MAX) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(FromWebSocket::Packet(Packet::Ping(data))) if data == PROBE => {
                     Poll::Ready(ProbeEvent::Probed)
@@ -200,7 +216,7 @@ impl Probe {
                     }
                     Poll::Ready(ProbeEvent::Over(CloseFrame::BARE))
                 }
-                Poll::Ready(FromWebSocket::Packet(_)) => {
+                Poll::Ready(FromWebSocket::Packet(_) | FromWebSocket::HeldUp) => {
                     Poll::Ready(ProbeEvent::Over(CloseFrame::BARE))
                 }
                 Poll::Ready(FromWebSocket::End(reason)) => {

@@ -156,6 +156,13 @@ impl Decoder {
         self.pending.is_some()
     }
 
+    /// Returns how many bytes of a packet that is not whole yet are held.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.pending
+            .as_ref()
+            .map_or(0, |pending| pending.header.len() + pending.len_bytes)
+    }
+
     /// Returns the messages of a packet that is not whole yet: another decoder that is given them goes on from there.
     pub fn unfinished(&self) -> Vec<Message> {
         let Some(pending) = &self.pending else {

@@ -9,9 +9,10 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    future::poll_fn,
+    future::{Future as _, poll_fn},
     io::{self, IoSlice, Write as _},
     net::Shutdown,
+    pin::pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -125,7 +126,22 @@ impl Connection {
         &self.io
     }
 
-    /// Receives one portion and appends its messages to `messages`, which may be none.
+    /// Returns how many bytes are held that are no whole message yet.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.unread.len() + self.decoder.unfinished_bytes()
+    }
+
+    /// Returns whether the peer has ended the stream, behind what was not received yet.
+    pub fn has_ended(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match pin!(self.io.ready(Interest::READABLE)).poll(&mut cx) {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+
+    /// Receives one portion, of at most `limit` bytes, and appends its messages to `messages`, which may be none.
     ///
     /// # Errors
     /// Nothing more can be received; `messages` holds what came before.
@@ -133,12 +149,16 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         messages: &mut VecDeque<Incoming>,
+        limit: usize,
     ) -> Poll<Result<(), ReceiveError>> {
         if !self.unread.is_empty() {
             let mut unread = std::mem::take(&mut self.unread);
             return Poll::Ready(self.decode(&mut unread, messages));
         }
         SCRATCH.with_borrow_mut(|scratch| {
+            let scratch = scratch
+                .get_mut(..limit.min(PORTION_BYTES))
+                .unwrap_or_default();
             loop {
                 ready!(self.io.poll_read_ready(cx)).map_err(ReceiveError::Io)?;
                 match self.io.try_read(scratch) {

@@ -117,6 +117,17 @@ pub struct Decoder {
     control: BytesMut,
 }
 
+impl Incoming {
+    /// Returns how many bytes it holds.
+    pub fn len_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) | Self::Ping(bytes) => bytes.len(),
+            Self::Pong | Self::Close => 0,
+        }
+    }
+}
+
 impl Decoder {
     /// Returns a decoder for messages of at most `max_payload` bytes.
     pub fn new(max_payload: usize) -> Self {
@@ -128,6 +139,13 @@ impl Decoder {
             message: None,
             control: BytesMut::new(),
         }
+    }
+
+    /// Returns how many bytes of a message that is not whole yet are held.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.message
+            .as_ref()
+            .map_or(0, |message| message.bytes.len())
     }
 
     /// Takes bytes off the front of `input` until a message is whole or the input is used up.

@@ -30,14 +30,9 @@ const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 
 /// Returns how often a limit was met.
-async fn num_met(addr: SocketAddr, limit: &str) -> u64 {
+pub(crate) async fn num_met(addr: SocketAddr, limit: &str) -> u64 {
     let readyz = http::get(addr, "/readyz").await.json();
     readyz["limits"][limit].as_u64().unwrap()
-}
-
-async fn backlog_bytes(addr: SocketAddr) -> u64 {
-    let readyz = http::get(addr, "/readyz").await.json();
-    readyz["backlog_bytes"].as_u64().unwrap()
 }
 
 async fn await_met(addr: SocketAddr, limit: &str, expected: u64) {
@@ -61,7 +56,7 @@ async fn refused_websocket(addr: SocketAddr) -> Answer {
 }
 
 /// A gateway that tells why its clients left.
-fn telling() -> (Gateway, mpsc::UnboundedReceiver<DisconnectReason>) {
+pub(crate) fn telling() -> (Gateway, mpsc::UnboundedReceiver<DisconnectReason>) {
     let (sender, reasons) = mpsc::unbounded_channel();
     let gateway = Gateway::new("/a").on_disconnect(move |_, reason| {
         sender.send(reason).unwrap();
@@ -400,7 +395,7 @@ async fn a_socket_is_in_so_many_rooms() {
 // ---- backlog ------------------------------------------------------------------------------------------------------------
 
 /// A gateway that sends what it is asked for; `flood` and `volatile-flood` take a number of events of 100,000 bytes.
-fn flooding(gateway: Gateway) -> Gateway {
+pub(crate) fn flooding(gateway: Gateway) -> Gateway {
     gateway
         .on(
             "flood",
@@ -446,52 +441,6 @@ async fn a_slow_reader_is_disconnected_by_a_reason_of_its_own() {
     assert_eq!(reason.as_str(), "slow reader");
     assert_eq!(num_met(server.addr, "slow_reader").await, 2);
     server.await_connections(0).await;
-}
-
-#[actix_rt::test]
-async fn many_that_are_slow_have_no_more_together_than_is_said_and_those_that_read_notice_nothing()
-{
-    let (gateway, mut reasons) = telling();
-    let change = |config: &mut Config| {
-        config.engine.max_backlog = Some(1_000_000);
-        config.engine.max_total_backlog = Some(2_000_000);
-    };
-    let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
-    let mut pollers = Vec::new();
-    for _ in 0..5 {
-        let poller = Poller::open(server.addr).await;
-        poller.ok("40/a,").await;
-        poller.payload().await;
-        // Not too much for one client, but for two or three.
-        poller.ok(r#"42/a,1["flood",8]"#).await;
-        pollers.push(poller);
-    }
-    for _ in 0..3 {
-        let reason = within("an end", reasons.recv()).await.unwrap();
-        assert_eq!(reason.as_str(), "slow reader");
-    }
-    let (mut reading, _) = WebSocket::join(server.addr, "/a", "").await;
-    reading.send(r#"42/a,2["flood",100]"#).await;
-    while reading.text().await != "43/a,2[]" {}
-    let num_left = server.num_connections().await - 1;
-    assert!((1..=2).contains(&num_left), "{num_left}");
-    assert_eq!(num_met(server.addr, "total_backlog").await, 5 - num_left);
-    assert_eq!(num_met(server.addr, "slow_reader").await, 0);
-    let waiting = backlog_bytes(server.addr).await;
-    assert!((800_000..2_000_000).contains(&waiting), "{waiting}");
-    // Whoever was not too slow gets all of it, and then nothing waits any more.
-    let mut num_whole = 0;
-    for poller in &pollers {
-        let answer = poller.get().await;
-        num_whole += u64::from(answer.text().ends_with("43/a,1[]"));
-    }
-    assert_eq!(num_whole, num_left);
-    within("nothing waits", async {
-        while backlog_bytes(server.addr).await > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }
 
 /// A client that answers pings without having read them held its backlog for as long as it liked.

@@ -68,5 +68,6 @@ mod sharded;
 mod soak;
 mod support;
 mod tidy;
+mod total_backlog;
 mod upgrade;
 mod websocket;

@@ -1,0 +1,250 @@
+//! What waits for all clients together, in both directions: `MAX_TOTAL_BACKLOG`. How much memory that is: `bounded`.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use sockhop::{
+    config::Config,
+    gateways::{Arg, Gateway, SocketRef},
+};
+use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
+
+use crate::{
+    limits::{flooding, num_met, telling},
+    support::{
+        http::{self, Pending, Poller, request},
+        server::TestServer,
+        websocket::WebSocket,
+        within,
+    },
+};
+
+async fn backlog_bytes(addr: SocketAddr) -> usize {
+    let readyz = http::get(addr, "/readyz").await.json();
+    readyz["backlog_bytes"].as_u64().unwrap() as usize
+}
+
+async fn await_backlog(addr: SocketAddr, what: &str, is_so: impl Fn(usize) -> bool) {
+    within(what, async {
+        while !is_so(backlog_bytes(addr).await) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Returns how much waits when that has not changed for some answers.
+async fn settled_backlog(addr: SocketAddr) -> usize {
+    let (mut last, mut num_same) = (0, 0);
+    while num_same < 20 {
+        let bytes = backlog_bytes(addr).await;
+        num_same = if bytes == last { num_same + 1 } else { 0 };
+        last = bytes;
+    }
+    last
+}
+
+/// Bytes of a message of which one client alone has sent most, and bytes that may wait for all.
+const MOST: usize = 90_000;
+const TOTAL: usize = 1_000_000;
+const NUM_CLIENTS: usize = 20;
+
+fn echoing() -> Gateway {
+    Gateway::new("/a").on("echo", |_, Arg(text): Arg<String>| async move { text })
+}
+
+/// So little that the clients of a test can have too much together.
+fn small(config: &mut Config) {
+    config.engine.max_payload = 100_000;
+    config.engine.max_backlog = Some(500_000);
+    config.engine.max_total_backlog = Some(TOTAL);
+}
+
+#[actix_rt::test]
+async fn many_that_are_slow_have_no_more_together_than_is_said_and_those_that_read_notice_nothing()
+{
+    let (gateway, mut reasons) = telling();
+    let change = |config: &mut Config| {
+        config.engine.max_backlog = Some(1_000_000);
+        config.engine.max_total_backlog = Some(2_000_000);
+    };
+    let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
+    let mut pollers = Vec::new();
+    for _ in 0..5 {
+        let poller = Poller::open(server.addr).await;
+        poller.ok("40/a,").await;
+        poller.payload().await;
+        // Not too much for one client, but for two or three.
+        poller.ok(r#"42/a,1["flood",8]"#).await;
+        pollers.push(poller);
+    }
+    for _ in 0..3 {
+        let reason = within("an end", reasons.recv()).await.unwrap();
+        assert_eq!(reason.as_str(), "slow reader");
+    }
+    let (mut reading, _) = WebSocket::join(server.addr, "/a", "").await;
+    reading.send(r#"42/a,2["flood",100]"#).await;
+    while reading.text().await != "43/a,2[]" {}
+    let num_left = server.num_connections().await - 1;
+    assert!((1..=2).contains(&num_left), "{num_left}");
+    assert_eq!(num_met(server.addr, "total_backlog").await, 5 - num_left);
+    assert_eq!(num_met(server.addr, "slow_reader").await, 0);
+    let waiting = backlog_bytes(server.addr).await;
+    assert!((800_000..2_000_000).contains(&waiting), "{waiting}");
+    // Whoever was not too slow gets all of it, and then nothing waits any more.
+    let mut num_whole = 0;
+    for poller in &pollers {
+        let answer = poller.get().await;
+        num_whole += u64::from(answer.text().ends_with("43/a,1[]"));
+    }
+    assert_eq!(num_whole, num_left);
+    within("nothing waits", async {
+        while backlog_bytes(server.addr).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Whoever is held up has nobody to wait for but others like it: so none of them is for longer than a heartbeat.
+#[actix_rt::test]
+async fn messages_that_do_not_end_have_no_more_together_than_is_said_and_that_for_a_heartbeat() {
+    let change = |config: &mut Config| {
+        small(config);
+        config.engine.ping_interval = Duration::from_millis(1500);
+        config.engine.ping_timeout = Duration::from_millis(500);
+    };
+    let server = TestServer::of(change, |app| app.gateway(echoing()));
+    let mut websockets = Vec::new();
+    for _ in 0..NUM_CLIENTS {
+        let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+        let begun = format!(r#"42/a,1["echo","{}"#, "x".repeat(MOST));
+        websocket.frame(0x01, begun.as_bytes()).await;
+        websockets.push(websocket);
+    }
+    await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
+    let waiting = settled_backlog(server.addr).await;
+    // Each may have a KiB and one portion of a KiB, whatever is left.
+    assert!(waiting < TOTAL + NUM_CLIENTS * 2048, "{waiting}");
+    server.await_connections(0).await;
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+    drop(websockets);
+}
+
+#[actix_rt::test]
+async fn a_message_that_was_held_up_is_read_on_when_others_have_gone() {
+    let server = TestServer::of(small, |app| app.gateway(echoing()));
+    let mut first = Vec::new();
+    let begun = format!(r#"42/a,1["echo","{}"#, "x".repeat(MOST));
+    for _ in 0..NUM_CLIENTS {
+        let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+        websocket.frame(0x01, begun.as_bytes()).await;
+        first.push(websocket);
+    }
+    await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
+    settled_backlog(server.addr).await;
+    let (mut last, _) = WebSocket::join(server.addr, "/a", "").await;
+    last.frame(0x01, begun.as_bytes()).await;
+    last.frame(0x80, br#""]"#).await;
+    settled_backlog(server.addr).await;
+    drop(first);
+    assert!(last.text().await.starts_with("43/a,1[\"xxx"));
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+}
+
+#[actix_rt::test]
+async fn bodies_in_part_have_no_more_together_than_is_said() {
+    let server = TestServer::of(small, |app| app.gateway(echoing()));
+    let mut pollers = Vec::new();
+    for _ in 0..NUM_CLIENTS {
+        let poller = Poller::open(server.addr).await;
+        poller.ok("40/a,").await;
+        poller.payload().await;
+        pollers.push(poller);
+    }
+    let body = format!(r#"42/a,1["echo","{}"]"#, "x".repeat(MOST));
+    let mut posts = Vec::new();
+    for poller in &pollers {
+        let whole = request("POST", &poller.target, &[], body.as_bytes());
+        posts.push(Pending::send(server.addr, &whole[..whole.len() - 10]).await);
+    }
+    // Some are refused, and what is left of the others is held.
+    let most_held = TOTAL / MOST;
+    within("the bodies", async {
+        while (num_met(server.addr, "total_backlog").await as usize) < NUM_CLIENTS - most_held {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(backlog_bytes(server.addr).await <= TOTAL);
+    let rest = body.as_bytes().last_chunk::<10>().unwrap();
+    let answers = join_all(posts.into_iter().map(async |mut post| {
+        // Whoever was refused may not be listened to any more.
+        _ = post.stream.write_all(rest).await;
+        post.answer().await.status
+    }));
+    let answers = answers.await;
+    let num = |status| answers.iter().filter(|answer| **answer == status).count();
+    assert_eq!(num(200) + num(503), NUM_CLIENTS, "{answers:?}");
+    assert_eq!(num(503) as u64, num_met(server.addr, "total_backlog").await);
+    drop(pollers);
+}
+
+#[actix_rt::test]
+async fn events_that_wait_for_handlers_have_no_more_together_than_is_said_and_all_are_handled() {
+    let gate = Arc::new(Semaphore::new(0));
+    let num_handled = Arc::new(AtomicUsize::new(0));
+    let gateway = {
+        let (gate, num_handled) = (Arc::clone(&gate), Arc::clone(&num_handled));
+        Gateway::new("/a").on("slow", move |_: SocketRef, Arg(_): Arg<String>| {
+            let (gate, num_handled) = (Arc::clone(&gate), Arc::clone(&num_handled));
+            async move {
+                drop(gate.acquire().await);
+                num_handled.fetch_add(1, Relaxed);
+            }
+        })
+    };
+    const TOTAL: usize = 10_000_000;
+    const EVENT: usize = 50_000;
+    const NUM_EVENTS: usize = 30;
+    let change = |config: &mut Config| {
+        config.engine.max_backlog = Some(2_000_000);
+        config.engine.max_total_backlog = Some(TOTAL);
+    };
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let event = format!(r#"42/a,["slow","{}"]"#, "x".repeat(EVENT));
+    let mut senders = Vec::new();
+    for _ in 0..NUM_CLIENTS {
+        let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+        let event = event.clone();
+        senders.push(actix_rt::spawn(async move {
+            for _ in 0..NUM_EVENTS {
+                websocket.send(&event).await;
+            }
+            websocket
+        }));
+    }
+    // Each might have a mebibyte waiting.
+    await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
+    let waiting = settled_backlog(server.addr).await;
+    // The last of each was begun when there was still room.
+    assert!(waiting < TOTAL + NUM_CLIENTS * EVENT, "{waiting}");
+    gate.add_permits(1);
+    let websockets = join_all(senders).await;
+    within("all are handled", async {
+        while num_handled.load(Relaxed) < NUM_CLIENTS * NUM_EVENTS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(server.num_connections().await, NUM_CLIENTS as u64);
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+    drop(websockets);
+}
