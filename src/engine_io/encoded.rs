@@ -27,8 +27,13 @@ use super::{
 use crate::websocket::frame::{self, Opcode};
 
 /// Shared bytes of one or more packets, in the form of either transport and of every dialect.
+///
+/// In this order: what every receiver touches stands beside the count of those who hold it.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Encoded {
+    /// For how many clients it is kept, because they did not take it at once.
+    num_waiting: AtomicUsize,
     frames: Bytes,
     /// Where the text packet, its type digit included, stands in `frames`; none, if it is a binary message alone.
     text: Option<Range<usize>>,
@@ -37,8 +42,6 @@ pub struct Encoded {
     polling: OnceLock<Bytes>,
     /// What only some clients need.
     rare: OnceLock<Box<RareForms>>,
-    /// For how many clients it is kept, because they did not take it at once.
-    num_waiting: AtomicUsize,
 }
 
 /// The forms beside revision 4 without base64, each made at its first receiver's demand.
@@ -101,12 +104,12 @@ impl Encoded {
             })
             .collect();
         Arc::new(Self {
+            num_waiting: AtomicUsize::new(0),
             frames: frames.freeze(),
             text,
             attachments,
             polling: OnceLock::new(),
             rare: OnceLock::new(),
-            num_waiting: AtomicUsize::new(0),
         })
     }
 

@@ -31,7 +31,7 @@ use crate::{
     relay::{Answer, Relay},
     socket::{
         actor::{Services, Socket},
-        backlogs::{Held, HeldBody, Inbound},
+        backlogs::{Held, HeldBody, Share},
         endpoint::{Endpoint, Layer},
         handshake::Handshake,
         messages::{Body, Poll, PollAnswer, Post, PostAnswer},
@@ -535,7 +535,7 @@ async fn read(
         return Err(BodyError::TooLarge);
     }
     let mut bytes = BytesMut::new();
-    let mut inbound = Inbound::new(&services.backlogs);
+    let mut inbound = Share::new(&services.backlogs);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|err| match body_deadline::is_late(&err) {
             true => BodyError::Late,

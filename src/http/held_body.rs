@@ -67,7 +67,7 @@ mod tests {
     /// Returns the body for a client for which so many bytes wait, and where they are counted.
     fn body_of(len: usize) -> (BoxBody, Arc<Backlogs>) {
         let backlogs = Arc::new(Backlogs::new(1 << 20));
-        let mut outbox = Outbox::new(1 << 20).among(Arc::clone(&backlogs));
+        let mut outbox = Outbox::new(1 << 20).among(&backlogs);
         outbox.push(Encoded::new(&"x".repeat(len), &[])).unwrap();
         outbox.wait();
         (portions(outbox.take_payload()), backlogs)

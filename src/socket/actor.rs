@@ -32,7 +32,7 @@ use self::moves::Moving;
 pub use self::moves::Newcomer;
 use super::{
     acks::{AckIds, Awaiter},
-    backlogs::{Backlogs, HeldBody, Inbound},
+    backlogs::{Backlogs, HeldBody, Share},
     clock::{Clock, Due},
     depot::{Inbox, Receive},
     disconnect::{CloseReason, DisconnectReason},
@@ -155,7 +155,7 @@ pub struct Services {
 impl Services {
     /// Returns the empty outbox of a client, with both its limits.
     fn outbox(&self) -> Outbox {
-        Outbox::new(self.config.backlog_bytes()).among(Arc::clone(&self.backlogs))
+        Outbox::new(self.config.backlog_bytes()).among(&self.backlogs)
     }
 }
 
@@ -245,7 +245,7 @@ pub struct Socket {
     outbox: Outbox,
     decoder: Decoder,
     /// What the transport and the decoder hold, and what waits for handlers.
-    inbound: Inbound,
+    inbound: Share,
     /// Whether a message is not read on, because too little is left for all. Nobody is held up for longer than a heartbeat: the pong
     /// would have to come behind the message.
     is_held_up: bool,
@@ -305,7 +305,7 @@ impl Socket {
     ) -> Result<(), getrandom::Error> {
         let sid = Sid::random(services.instance)?;
         let mut outbox = Outbox::with_answer(services.config.backlog_bytes(), answer)
-            .among(Arc::clone(&services.backlogs))
+            .among(&services.backlogs)
             .in_dialect(dialect);
         let open = Encoded::new(&open::encode(&sid, &services.config, false), &[]);
         // Far below the limit.
@@ -398,7 +398,7 @@ impl Socket {
             clock,
             timer: Box::pin(tokio::time::sleep_until(clock.next().into())),
             behind: Behind::Nothing,
-            inbound: Inbound::new(&services.backlogs),
+            inbound: Share::new(&services.backlogs),
             is_held_up: false,
             are_handlers_held: false,
             have_handlers_moved: false,

@@ -86,18 +86,18 @@ impl From<PollingBody> for HeldBody {
     }
 }
 
-/// Bytes of one client that are not counted: what it sends at a time anyway.
-const UNCOUNTED: usize = 1024;
+/// In what steps the bytes of one client are counted: each step is seen by all threads. Less is not counted at all.
+const STEP: usize = 1024;
 
-/// What came from a client and is held, counted until this is dropped.
+/// Bytes of one client alone, counted until this is dropped.
 #[derive(Debug)]
-pub struct Inbound {
+pub struct Share {
     backlogs: Arc<Backlogs>,
     len: usize,
 }
 
-impl Inbound {
-    /// Returns the count of a client of which nothing is held.
+impl Share {
+    /// Returns the share of a client of which nothing waits.
     pub fn new(backlogs: &Arc<Backlogs>) -> Self {
         Self {
             backlogs: Arc::clone(backlogs),
@@ -105,9 +105,14 @@ impl Inbound {
         }
     }
 
-    /// Counts so many bytes from now on; up to a KiB is nothing.
+    /// Returns what it is counted with.
+    pub(super) fn backlogs(&self) -> &Arc<Backlogs> {
+        &self.backlogs
+    }
+
+    /// Counts so many bytes from now on, in whole steps.
     pub fn set(&mut self, len: usize) {
-        let len = if len > UNCOUNTED { len } else { 0 };
+        let len = len - len % STEP;
         if len > self.len {
             self.backlogs.take(len - self.len);
         } else if len < self.len {
@@ -116,20 +121,20 @@ impl Inbound {
         self.len = len;
     }
 
-    /// Returns how many bytes of the client may be held beside so many: half of what is left, so that the other half is for what waits
-    /// for it, and in any case a KiB.
+    /// Returns how many bytes that come from the client may be held beside so many: half of what is left, so that the other half is
+    /// for what waits for it, and in any case a step.
     pub(super) fn room(&self, held: usize) -> usize {
         let half = self.backlogs.free() / 2;
-        half.saturating_sub(held).max(UNCOUNTED)
+        half.saturating_sub(held).max(STEP)
     }
 
-    /// Returns whether so many bytes of the client are more than may be held.
+    /// Returns whether so many bytes that came from the client are more than may be held.
     pub fn is_too_much(&self, len: usize) -> bool {
-        len > UNCOUNTED && len > self.room(0)
+        len > STEP && len > self.room(0)
     }
 }
 
-impl Drop for Inbound {
+impl Drop for Share {
     fn drop(&mut self) {
         self.set(0);
     }
@@ -222,26 +227,28 @@ mod tests {
         assert_eq!(backlogs.taken(), 0);
     }
     #[test]
-    fn what_a_client_has_sent_is_counted_as_it_grows_and_shrinks() {
-        let backlogs = Arc::new(Backlogs::new(10_000));
-        let mut inbound = Inbound::new(&backlogs);
+    fn the_bytes_of_one_client_are_counted_in_steps() {
+        let backlogs = Arc::new(Backlogs::new(10 * STEP));
+        let mut share = Share::new(&backlogs);
         for (len, counted) in [
-            (UNCOUNTED, 0),
-            (5000, 5000),
-            (2000, 2000),
+            (STEP - 1, 0),
+            (STEP, STEP),
+            (5 * STEP + 7, 5 * STEP),
+            (2 * STEP, 2 * STEP),
             (1, 0),
-            (3000, 3000),
+            (3 * STEP, 3 * STEP),
         ] {
-            inbound.set(len);
+            share.set(len);
             assert_eq!(backlogs.taken(), counted);
         }
-        assert!(!inbound.is_too_much(3500) && inbound.is_too_much(3501));
-        assert_eq!((inbound.room(0), inbound.room(1000)), (3500, 2500));
-        assert_eq!(inbound.room(3000), UNCOUNTED);
-        backlogs.take(20_000);
-        assert!(!inbound.is_too_much(UNCOUNTED));
-        assert_eq!(inbound.room(0), UNCOUNTED);
-        drop(inbound);
-        assert_eq!(backlogs.taken(), 20_000);
+        let half = 7 * STEP / 2;
+        assert!(!share.is_too_much(half) && share.is_too_much(half + 1));
+        assert_eq!((share.room(0), share.room(STEP)), (half, half - STEP));
+        assert_eq!(share.room(3 * STEP), STEP);
+        backlogs.take(20 * STEP);
+        assert!(!share.is_too_much(STEP));
+        assert_eq!(share.room(0), STEP);
+        drop(share);
+        assert_eq!(backlogs.taken(), 20 * STEP);
     }
 }
