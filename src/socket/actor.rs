@@ -45,7 +45,7 @@ use super::{
         Abandon, DeliverWithAck, Emit, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer,
         Stop, Upgrade, What,
     },
-    outbox::Outbox,
+    outbox::{Outbox, Overflow},
     polling::{FromPost, Polling},
     rate::{Rate, Verdict},
     record::{JoinId, Record, Recoverable},
@@ -1064,9 +1064,8 @@ impl Socket {
                         Ready::Pending => break,
                         Ready::Ready(FromWebSocket::Packet(packet)) => self.on_packet(packet),
                         Ready::Ready(FromWebSocket::Pong(frame)) => {
-                            if let Err(overflow) = self.outbox.push_raw(frame) {
-                                self.end(CloseReason::SlowReader(overflow));
-                            }
+                            let pushed = self.outbox.push_raw(frame);
+                            self.end_if_behind(pushed);
                         }
                         Ready::Ready(FromWebSocket::End(reason)) => self.end(reason),
                         Ready::Ready(FromWebSocket::HeldUp) => {
@@ -1363,16 +1362,18 @@ impl Socket {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        if self.outbox.push(message).is_err() {
-            // A burst within one turn is not the client's fault: it is slow only if the kernel takes no more.
-            self.flush(&mut TaskContext::from_waker(Waker::noop()));
-            self.end_if_slow();
-        }
+        let pushed = self.outbox.push(message);
+        self.end_if_behind(pushed);
     }
 
-    fn end_if_slow(&mut self) {
-        if let Some(overflow) = self.outbox.overflow() {
-            self.end(CloseReason::SlowReader(overflow));
+    /// Ends the session if it is over a limit even after all was written that can be. A burst within one turn is not the client's fault,
+    /// nor is that nothing is left for others: it is slow only if the kernel takes no more.
+    fn end_if_behind(&mut self, pushed: Result<(), Overflow>) {
+        if pushed.is_err() {
+            self.flush(&mut TaskContext::from_waker(Waker::noop()));
+            if let Some(overflow) = self.outbox.overflow() {
+                self.end(CloseReason::SlowReader(overflow));
+            }
         }
     }
 
@@ -1621,9 +1622,7 @@ impl Receive for RefCell<Socket> {
             // The first in its outbox, which is too much only if nothing is left for anybody.
             let pushed = socket.outbox.push(Arc::clone(message));
             socket.outbox.written(len);
-            if pushed.is_err() {
-                socket.end_if_slow();
-            }
+            socket.end_if_behind(pushed);
         });
     }
 
