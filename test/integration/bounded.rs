@@ -281,24 +281,19 @@ async fn clients_that_stop_reading_cost_their_backlog_and_nobody_else_an_event()
     assert!(third <= second + 8 * MIB, "kept: {second}, then {third}");
 }
 
-#[actix_rt::test]
-async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
-    const BACKLOG: usize = 512 * KIB;
-    let backlog = BACKLOG.to_string();
-    let server = Server::start(&[
-        ("MAX_BACKLOG", &backlog),
+/// Starts a server and lets clients ask for 90 KB at a time, and read none of it. Returns how much memory it had before.
+async fn outlive_askers(num_clients: usize, limits: &[(&str, &str)]) -> (Server, usize) {
+    let usual = [
         ("MAX_HTTP_BUFFER_SIZE", "100000"),
         ("PING_INTERVAL", "2000"),
         ("PING_TIMEOUT", "2000"),
-    ])
-    .await;
-    let addr = server.addr();
+    ];
+    let server = Server::start(&[&usual, limits].concat()).await;
     let before = server.memory();
-    let num_deaf = 20 * scale();
     let echo = format!(r#"421["echo","{}"]"#, "x".repeat(90_000));
     let echo = frame(0x81, echo.as_bytes());
     // Each writes until its session is over: it does not answer pings.
-    let streams = join_all((0..num_deaf).map(|_| deaf(addr, "all"))).await;
+    let streams = join_all((0..num_clients).map(|_| deaf(server.addr(), "all"))).await;
     let attacks = streams.into_iter().map(
         async |mut stream| {
             while stream.write_all(&echo).await.is_ok() {}
@@ -306,6 +301,15 @@ async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
     );
     server.outlives(attacks).await;
     server.assert_empty().await;
+    (server, before)
+}
+
+#[actix_rt::test]
+async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
+    const BACKLOG: usize = 512 * KIB;
+    let num_deaf = 20 * scale();
+    let backlog = BACKLOG.to_string();
+    let (server, before) = outlive_askers(num_deaf, &[("MAX_BACKLOG", &backlog)]).await;
     // Nothing is shared here. A client is not read from while half of its backlog waits; the rest is for one portion of the
     // stream, what is in work, and what waits for its handlers.
     let bound = num_deaf * (PER_SESSION + 2 * BACKLOG) + BUSY;
@@ -315,29 +319,11 @@ async fn clients_that_never_read_their_answers_cost_their_backlog_each() {
 #[actix_rt::test]
 async fn clients_with_much_of_their_own_waiting_have_no_more_together_than_is_said() {
     const TOTAL: usize = 16_000_000;
-    let total = TOTAL.to_string();
-    let server = Server::start(&[
-        // Each for itself might have half of that.
-        ("MAX_BACKLOG", "8000000"),
-        ("MAX_TOTAL_BACKLOG", &total),
-        ("MAX_HTTP_BUFFER_SIZE", "100000"),
-        ("PING_INTERVAL", "2000"),
-        ("PING_TIMEOUT", "2000"),
-    ])
-    .await;
-    let addr = server.addr();
-    let before = server.memory();
     let num_deaf = 40 * scale();
-    let echo = format!(r#"421["echo","{}"]"#, "x".repeat(90_000));
-    let echo = frame(0x81, echo.as_bytes());
-    let streams = join_all((0..num_deaf).map(|_| deaf(addr, "all"))).await;
-    let attacks = streams.into_iter().map(
-        async |mut stream| {
-            while stream.write_all(&echo).await.is_ok() {}
-        },
-    );
-    server.outlives(attacks).await;
-    server.assert_empty().await;
+    let total = TOTAL.to_string();
+    // Each for itself might have half of that.
+    let limits = [("MAX_BACKLOG", "8000000"), ("MAX_TOTAL_BACKLOG", &total)];
+    let (server, before) = outlive_askers(num_deaf, &limits).await;
     // Beside what waits for it, of each client a portion of the stream and what is in work.
     let bound = 2 * TOTAL + num_deaf * (PER_SESSION + 400 * KIB) + BUSY;
     server.assert_peak("much for each client", before, bound);
