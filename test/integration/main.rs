@@ -9,6 +9,7 @@
 //! | `eio3` | clients of Engine.IO revision 3, and base64 in the place of binary |
 //! | `hostile` | what strangers send to do harm: answers, and memory that stays bounded |
 //! | `limits` | what each limit does to whoever meets it, and how it is told |
+//! | `total_backlog` | what waits for all clients together, in both directions |
 //! | `bounded` | memory, whatever many clients do at once, and that nothing of them stays |
 //! | `soak` | clients that come and go in every way, for as long as one likes |
 //! | `namespaces` | who may join what, and what ends a connection |
