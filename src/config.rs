@@ -59,7 +59,7 @@ pub mod env {
     pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
     /// Bytes that may wait for one client. Default [`super::EngineConfig::backlog_bytes`].
     pub const MAX_BACKLOG: &str = "MAX_BACKLOG";
-    /// Bytes that may wait for all clients together.
+    /// Bytes that may wait for all clients together. Default [`super::EngineConfig::total_backlog_bytes`].
     pub const MAX_TOTAL_BACKLOG: &str = "MAX_TOTAL_BACKLOG";
     /// Sessions in all. Default [`super::DEFAULT_MAX_CONNECTIONS`].
     pub const MAX_CONNECTIONS: &str = "MAX_CONNECTIONS";
@@ -231,9 +231,9 @@ pub struct EngineConfig {
     /// Bytes that may wait for one client, 64 more for each message included; one message alone may exceed it. A client that
     /// lets more come together is disconnected (`slow reader`). `None` is the default, [`Self::backlog_bytes`].
     pub max_backlog: Option<usize>,
-    /// Bytes that may wait for all clients together, each message once, however many it waits for. Of what is left each client may
-    /// have as much as all others, so that a few may be very slow, or many a little; who lets more come together is disconnected
-    /// (`slow reader`). `None` is the default, [`Self::total_backlog_bytes`].
+    /// Bytes that may wait for all clients together, each message once, however many it waits for, and of all for their handlers. A
+    /// client may have as much waiting as is left, so that a few may be very slow, or many a little; who lets more come together is
+    /// disconnected (`slow reader`), or not read from if it is what came from it. `None` is the default, [`Self::total_backlog_bytes`].
     pub max_total_backlog: Option<usize>,
     /// Events and wishes to join that one client may send in a second, averaged over the last two; 0, the default, is no limit:
     /// how much is much only an application knows, and what is sent faster than its handlers work is left unread whatever the

@@ -297,7 +297,7 @@ fn late() -> HttpResponse {
     HttpResponse::RequestTimeout().force_close().finish()
 }
 
-/// The rest of the body is not read.
+/// Answers a POST whose body is more than is left for all clients. What it still sends is not read.
 fn crowded() -> HttpResponse {
     HttpResponse::ServiceUnavailable().force_close().finish()
 }

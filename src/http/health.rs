@@ -48,7 +48,7 @@ struct Ready<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     bridge: Option<StatsSnapshot>,
     connections: usize,
-    /// Bytes that wait for clients, all together.
+    /// Bytes that wait for all clients together, and of them for their handlers.
     backlog_bytes: usize,
     /// How often each limit was met since the start.
     limits: &'a Counters,

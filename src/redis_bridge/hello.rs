@@ -67,13 +67,15 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
+/// Returns a text as Redis tells it.
+#[cfg(test)]
+pub(super) fn bulk(text: &str) -> Value {
+    Value::BulkString(text.as_bytes().to_vec())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bulk(text: &str) -> Value {
-        Value::BulkString(text.as_bytes().to_vec())
-    }
 
     #[test]
     fn a_redis_says_what_it_is() {

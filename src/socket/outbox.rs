@@ -52,21 +52,21 @@ impl Item {
         }
     }
 
+    /// Returns how much of the limit it takes, the same in every dialect: base64 is up to a third longer.
+    fn cost(&self) -> usize {
+        let shared = match self {
+            Self::Message(encoded) => encoded.len_bytes(),
+            Self::Raw(_) => 0,
+        };
+        self.own_cost() + shared
+    }
+
     /// Returns how much of that nobody shares.
     fn own_cost(&self) -> usize {
         match self {
             Self::Message(_) => ITEM_BYTES,
             Self::Raw(bytes) => ITEM_BYTES + bytes.len(),
         }
-    }
-
-    /// Returns how much of the limit it takes, the same in every dialect: base64 is up to a third longer.
-    fn cost(&self) -> usize {
-        let len = match self {
-            Self::Message(encoded) => encoded.len_bytes(),
-            Self::Raw(bytes) => bytes.len(),
-        };
-        ITEM_BYTES + len
     }
 }
 
@@ -83,8 +83,9 @@ pub struct Outbox {
     dialect: Dialect,
     /// By which what waits is counted; nothing is, if by none.
     share: Option<Share>,
+    /// How much of `len_bytes` nobody shares.
     own_bytes: usize,
-    /// How many messages are counted, from the front on.
+    /// How many items are counted, from the front on.
     num_counted: usize,
 }
 

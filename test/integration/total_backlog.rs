@@ -105,12 +105,24 @@ async fn many_that_are_slow_have_no_more_together_than_is_said_and_those_that_re
         num_whole += u64::from(answer.text().ends_with("43/a,1[]"));
     }
     assert_eq!(num_whole, num_left);
-    within("nothing waits", async {
-        while backlog_bytes(server.addr).await > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+}
+
+/// Returns the frame in which a message begins that has an end to come.
+fn begun() -> String {
+    format!(r#"42/a,1["echo","{}"#, "x".repeat(MOST))
+}
+
+/// Begins a message at each of many clients. Returns them, and how much waits when no more of it is read.
+async fn begin_messages(server: &TestServer) -> (Vec<WebSocket>, usize) {
+    let mut websockets = Vec::new();
+    for _ in 0..NUM_CLIENTS {
+        let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+        websocket.frame(0x01, begun().as_bytes()).await;
+        websockets.push(websocket);
+    }
+    await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
+    (websockets, settled_backlog(server.addr).await)
 }
 
 /// Whoever is held up has nobody to wait for but others like it: so none of them is for longer than a heartbeat.
@@ -122,15 +134,7 @@ async fn messages_that_do_not_end_have_no_more_together_than_is_said_and_that_fo
         config.engine.ping_timeout = Duration::from_millis(500);
     };
     let server = TestServer::of(change, |app| app.gateway(echoing()));
-    let mut websockets = Vec::new();
-    for _ in 0..NUM_CLIENTS {
-        let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
-        let begun = format!(r#"42/a,1["echo","{}"#, "x".repeat(MOST));
-        websocket.frame(0x01, begun.as_bytes()).await;
-        websockets.push(websocket);
-    }
-    await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
-    let waiting = settled_backlog(server.addr).await;
+    let (websockets, waiting) = begin_messages(&server).await;
     // Each may have a KiB and one portion of a KiB, whatever is left.
     assert!(waiting < TOTAL + NUM_CLIENTS * 2048, "{waiting}");
     server.await_connections(0).await;
@@ -141,17 +145,9 @@ async fn messages_that_do_not_end_have_no_more_together_than_is_said_and_that_fo
 #[actix_rt::test]
 async fn a_message_that_was_held_up_is_read_on_when_others_have_gone() {
     let server = TestServer::of(small, |app| app.gateway(echoing()));
-    let mut first = Vec::new();
-    let begun = format!(r#"42/a,1["echo","{}"#, "x".repeat(MOST));
-    for _ in 0..NUM_CLIENTS {
-        let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
-        websocket.frame(0x01, begun.as_bytes()).await;
-        first.push(websocket);
-    }
-    await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
-    settled_backlog(server.addr).await;
+    let (first, _) = begin_messages(&server).await;
     let (mut last, _) = WebSocket::join(server.addr, "/a", "").await;
-    last.frame(0x01, begun.as_bytes()).await;
+    last.frame(0x01, begun().as_bytes()).await;
     last.frame(0x80, br#""]"#).await;
     settled_backlog(server.addr).await;
     drop(first);

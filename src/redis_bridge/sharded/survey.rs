@@ -116,10 +116,7 @@ pub(super) fn too_old(version: &str) -> BusError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bulk(text: &str) -> Value {
-        Value::BulkString(text.as_bytes().to_vec())
-    }
+    use crate::redis_bridge::hello::bulk;
 
     #[test]
     fn the_slots_of_a_cluster_are_read_and_nonsense_passed_over() {
