@@ -33,6 +33,9 @@ use crate::{
 /// Bytes that may wait for a probing WebSocket: its 101 and some answers to probes.
 const MAX_PROBE_BACKLOG_BYTES: usize = 4096;
 
+/// Bytes of a message of a probing WebSocket that may be held before it is whole: it may only probe, or say that it is ready.
+const MAX_PROBE_MESSAGE_BYTES: usize = 1024;
+
 /// How often a parked GET is released while a WebSocket probes.
 pub(super) const NOOP_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -108,8 +111,7 @@ impl WebSocketTransport {
                     ReceiveError::Protocol(error) => CloseReason::WebSocket(error),
                 }));
             }
-            // Of one that has ended no more comes than the system holds already.
-            if self.connection.unfinished_bytes() > room && !self.connection.has_ended() {
+            if !self.connection.may_receive(room) {
                 return Poll::Ready(FromWebSocket::HeldUp);
             }
             match self.connection.poll_receive(cx, &mut self.incoming, room) {
@@ -125,9 +127,9 @@ impl WebSocketTransport {
         self.connection.unfinished_bytes()
     }
 
-    /// Returns how many bytes whole messages have that [`Self::poll_next`] did not return yet.
+    /// Returns how many bytes whole messages take that [`Self::poll_next`] did not return yet.
     pub(super) fn unseen_bytes(&self) -> usize {
-        self.incoming.iter().map(Incoming::len_bytes).sum()
+        self.incoming.iter().map(Incoming::held_bytes).sum()
     }
 
     /// Writes what it can. Returns whether the stream still stands.
@@ -202,7 +204,7 @@ impl Probe {
             if !self.transport.flush(cx, &mut self.outbox) {
                 return Poll::Ready(ProbeEvent::Over(CloseFrame::BARE));
             }
-            return match self.transport.poll_next(cx, usize::MAX) {
+            return match self.transport.poll_next(cx, MAX_PROBE_MESSAGE_BYTES) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(FromWebSocket::Packet(Packet::Ping(data))) if data == PROBE => {
                     Poll::Ready(ProbeEvent::Probed)

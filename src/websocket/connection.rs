@@ -131,8 +131,14 @@ impl Connection {
         self.unread.len() + self.decoder.unfinished_bytes()
     }
 
+    /// Returns whether more may be read, if a message that is not whole may hold so many bytes. What was read before is there anyway, and
+    /// of a stream that has ended no more comes than the system holds already.
+    pub fn may_receive(&self, room: usize) -> bool {
+        !self.unread.is_empty() || self.decoder.unfinished_bytes() <= room || self.has_ended()
+    }
+
     /// Returns whether the peer has ended the stream, behind what was not received yet.
-    pub fn has_ended(&self) -> bool {
+    fn has_ended(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         match pin!(self.io.ready(Interest::READABLE)).poll(&mut cx) {
             Poll::Ready(Ok(ready)) => ready.is_read_closed(),

@@ -118,13 +118,14 @@ pub struct Decoder {
 }
 
 impl Incoming {
-    /// Returns how many bytes it holds.
-    pub fn len_bytes(&self) -> usize {
-        match self {
+    /// Returns how many bytes it takes: its own, and what is spent on however small a one.
+    pub fn held_bytes(&self) -> usize {
+        let len = match self {
             Self::Text(text) => text.len(),
             Self::Binary(bytes) | Self::Ping(bytes) => bytes.len(),
             Self::Pong | Self::Close => 0,
-        }
+        };
+        size_of::<Self>() + len
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         http::{self, Poller},
         redis_server::RedisServer,
         server::TestServer,
-        websocket::{Frame, WebSocket},
+        websocket::{Frame, WebSocket, frame, upgrade_request},
         within,
     },
 };
@@ -99,11 +99,17 @@ fn in_a_hurry(config: &mut Config) {
     config.engine.upgrade_timeout = Duration::from_millis(100);
 }
 
+fn with_all_the_time_in_the_world(config: &mut Config) {
+    config.engine.upgrade_timeout = Duration::from_secs(3600);
+}
+
 cases! {
     a_session_moves_to_the_websocket with as_usual;
     what_waits_for_a_poll_is_flushed_to_the_websocket_in_order with as_usual;
     an_upgrade_without_a_probe_is_accepted with as_usual;
+    what_comes_behind_an_upgrade_may_be_long with as_usual;
     any_other_first_packet_closes_the_probe_and_polling_goes_on with as_usual;
+    a_probe_that_is_too_long_is_closed_before_it_is_whole with with_all_the_time_in_the_world;
     a_probe_that_vanishes_does_no_harm with as_usual;
     an_upgrade_that_is_not_finished_in_time_is_dropped with in_a_hurry;
     a_second_websocket_is_refused_while_one_probes_and_after_the_upgrade with as_usual;
@@ -183,6 +189,27 @@ async fn any_other_first_packet_closes_the_probe_and_polling_goes_on(place: Plac
     assert_eq!(poller.payload().await, r#"42["message-back",1]"#);
 }
 
+async fn a_probe_that_is_too_long_is_closed_before_it_is_whole(place: Place) {
+    let poller = Poller::join_main(place.poll).await;
+    let mut websocket = probing(&place, &poller).await;
+    let probe = frame(0x81, &[b'2'; 90_000]);
+    websocket.write(&probe[..4096]).await;
+    websocket.assert_closed().await;
+}
+
+async fn what_comes_behind_an_upgrade_may_be_long(place: Place) {
+    let poller = Poller::join_main(place.poll).await;
+    let mut websocket = probing(&place, &poller).await;
+    let text = "x".repeat(90_000);
+    let message = format!(r#"42["message","{text}"]"#);
+    let all = [frame(0x81, b"5"), frame(0x81, message.as_bytes())];
+    websocket.write(&all.concat()).await;
+    assert_eq!(
+        websocket.text().await,
+        format!(r#"42["message-back","{text}"]"#)
+    );
+}
+
 async fn a_probe_that_vanishes_does_no_harm(place: Place) {
     let poller = Poller::join_main(place.poll).await;
     let mut websocket = probing(&place, &poller).await;
@@ -259,7 +286,6 @@ async fn the_end_of_the_session_closes_the_probe(place: Place) {
 }
 
 async fn frames_that_came_with_the_handshake_are_not_lost(place: Place) {
-    use crate::support::websocket::{frame, upgrade_request};
     use tokio::io::AsyncReadExt as _;
 
     let poller = Poller::join_main(place.poll).await;
