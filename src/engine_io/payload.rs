@@ -16,16 +16,26 @@ use super::packet::{Packet, PacketError};
 /// Stands between two packets of a payload.
 pub const SEPARATOR: u8 = 0x1e;
 
+/// Returns a packet that keeps at most twice its own size in memory, whatever body it is a part of: it may wait long for its handler, and
+/// the packets before and behind it are gone by then.
+pub(super) fn detach(packet: Bytes, body_len: usize) -> Bytes {
+    match packet.len() < body_len / 2 {
+        true => Bytes::copy_from_slice(&packet),
+        false => packet,
+    }
+}
+
 /// The packets of one body that have not been looked at yet.
 #[derive(Debug)]
 pub struct Payload {
     rest: Option<Bytes>,
+    body_len: usize,
 }
 
 impl Payload {
-    /// Returns how many bytes are left.
-    pub fn len_bytes(&self) -> usize {
-        self.rest.as_ref().map_or(0, Bytes::len)
+    /// Returns how many bytes are held: the whole body, as long as a packet is left.
+    pub fn held_bytes(&self) -> usize {
+        self.rest.as_ref().map_or(0, |_| self.body_len)
     }
 
     /// Takes a whole body. Invalid UTF-8 becomes U+FFFD and is no error, as in Node.
@@ -34,7 +44,9 @@ impl Payload {
             Ok(_) => body,
             Err(_) => Bytes::from(String::from_utf8_lossy(&body).into_owned()),
         };
-        Self { rest: Some(body) }
+        let body_len = body.len();
+        let rest = Some(body);
+        Self { rest, body_len }
     }
 }
 
@@ -53,6 +65,7 @@ impl Iterator for Payload {
             }
             None => rest,
         };
+        let packet = detach(packet, self.body_len);
         // Valid as a whole and split at an ASCII character, so each part is valid too.
         let text = ByteString::try_from(packet).unwrap_or_default();
         let result = Packet::decode(&text);
@@ -104,6 +117,25 @@ mod tests {
         assert_eq!(decode(b"\x1e"), [Err(PacketError::Empty)]);
         assert_eq!(decode(b"4a\x1e"), [text("a"), Err(PacketError::Empty)]);
         assert_eq!(decode(&vec![SEPARATOR; 1_000_000]).len(), 1);
+    }
+
+    #[test]
+    fn a_small_packet_does_not_keep_a_large_body() {
+        let body = Bytes::from(format!("4{}\x1e4small", "x".repeat(100)));
+        let addresses = body.as_ptr_range();
+        let mut payload = Payload::new(body.clone());
+        let is_kept = std::iter::from_fn(|| {
+            let held = payload.held_bytes();
+            let Packet::Message(Message::Text(text)) = payload.next()?.unwrap() else {
+                panic!("no text");
+            };
+            Some((held, addresses.contains(&text.as_ptr())))
+        });
+        assert_eq!(
+            is_kept.collect::<Vec<_>>(),
+            [(body.len(), true), (body.len(), false)]
+        );
+        assert_eq!(payload.held_bytes(), 0);
     }
 
     #[test]

@@ -16,7 +16,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes};
 use bytestring::ByteString;
 
-use super::packet::{Packet, PacketError};
+use super::{
+    packet::{Packet, PacketError},
+    payload::detach,
+};
 
 /// Ends the length of a packet in a binary payload.
 const END_OF_LENGTH: u8 = 0xff;
@@ -49,7 +52,10 @@ pub enum PayloadError {
 
 /// The packets of one body that have not been looked at yet.
 #[derive(Debug)]
-pub struct Payload(Rest);
+pub struct Payload {
+    rest: Rest,
+    body_len: usize,
+}
 
 #[derive(Debug)]
 enum Rest {
@@ -73,20 +79,19 @@ impl Form {
     }
 
     /// Takes the next packet off the front. `None`: it has a length of zero and says nothing.
-    fn take_packet(&mut self) -> Result<Option<Packet>, PayloadError> {
+    fn take_packet(&mut self, body_len: usize) -> Result<Option<Packet>, PayloadError> {
         match self {
-            Self::Text(text) => take_text(text),
-            Self::Binary(bytes) => take_binary(bytes).map(Some),
+            Self::Text(text) => take_text(text, body_len),
+            Self::Binary(bytes) => take_binary(bytes, body_len).map(Some),
         }
     }
 }
 
 impl Payload {
-    /// Returns how many bytes are left.
-    pub fn len_bytes(&self) -> usize {
-        match &self.0 {
-            Rest::Untouched(Form::Text(text)) | Rest::Begun(Form::Text(text)) => text.len(),
-            Rest::Untouched(Form::Binary(bytes)) | Rest::Begun(Form::Binary(bytes)) => bytes.len(),
+    /// Returns how many bytes are held: the whole body, as long as it was not taken to its end.
+    pub fn held_bytes(&self) -> usize {
+        match &self.rest {
+            Rest::Untouched(_) | Rest::Begun(_) => self.body_len,
             Rest::Done => 0,
         }
     }
@@ -95,12 +100,18 @@ impl Payload {
     pub fn text(body: Bytes) -> Self {
         let text = ByteString::try_from(body.clone())
             .unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into());
-        Self(Rest::Untouched(Form::Text(text)))
+        Self {
+            body_len: text.len(),
+            rest: Rest::Untouched(Form::Text(text)),
+        }
     }
 
     /// Takes a whole body of type `application/octet-stream`.
     pub fn binary(body: Bytes) -> Self {
-        Self(Rest::Untouched(Form::Binary(body)))
+        Self {
+            body_len: body.len(),
+            rest: Rest::Untouched(Form::Binary(body)),
+        }
     }
 }
 
@@ -109,16 +120,16 @@ impl Iterator for Payload {
 
     /// Decodes the next packet. After an error the rest is dropped.
     fn next(&mut self) -> Option<Self::Item> {
-        let mut form = match std::mem::replace(&mut self.0, Rest::Done) {
+        let mut form = match std::mem::replace(&mut self.rest, Rest::Done) {
             Rest::Untouched(form) if form.is_empty() => return Some(Err(PayloadError::Empty)),
             Rest::Untouched(form) | Rest::Begun(form) => form,
             Rest::Done => return None,
         };
         while !form.is_empty() {
-            match form.take_packet() {
+            match form.take_packet(self.body_len) {
                 Ok(None) => {}
                 Ok(Some(packet)) => {
-                    self.0 = Rest::Begun(form);
+                    self.rest = Rest::Begun(form);
                     return Some(Ok(packet));
                 }
                 Err(error) => return Some(Err(error)),
@@ -128,12 +139,14 @@ impl Iterator for Payload {
     }
 }
 
-fn take_text(rest: &mut ByteString) -> Result<Option<Packet>, PayloadError> {
+fn take_text(rest: &mut ByteString, body_len: usize) -> Result<Option<Packet>, PayloadError> {
     let (head, tail) = rest.split_once(':').ok_or(PayloadError::Length)?;
     let len = decimal(head.bytes().map(|byte| byte.wrapping_sub(b'0')))?;
     let cut = utf16_prefix(tail, len)?;
     let (packet, tail) = tail.split_at(cut);
-    let packet = rest.slice_ref(packet);
+    let packet = detach(rest.slice_ref(packet).into_bytes(), body_len);
+    // It was text before.
+    let packet = ByteString::try_from(packet).or(Err(PayloadError::Utf8))?;
     *rest = rest.slice_ref(tail);
     if packet.is_empty() {
         return Ok(None);
@@ -141,7 +154,7 @@ fn take_text(rest: &mut ByteString) -> Result<Option<Packet>, PayloadError> {
     Ok(Some(Packet::decode_v3(&packet)?))
 }
 
-fn take_binary(rest: &mut Bytes) -> Result<Packet, PayloadError> {
+fn take_binary(rest: &mut Bytes, body_len: usize) -> Result<Packet, PayloadError> {
     let end = rest
         .iter()
         .position(|byte| *byte == END_OF_LENGTH)
@@ -156,7 +169,7 @@ fn take_binary(rest: &mut Bytes) -> Result<Packet, PayloadError> {
     if len > rest.len() {
         return Err(PayloadError::Truncated);
     }
-    let packet = rest.split_to(len);
+    let packet = detach(rest.split_to(len), body_len);
     match kind {
         0 => {
             let text = ByteString::try_from(packet).or(Err(PayloadError::Utf8))?;
@@ -265,6 +278,38 @@ mod tests {
 
     fn binary(bytes: &'static [u8]) -> Result<Packet, PayloadError> {
         Ok(Packet::Message(Message::Binary(Bytes::from_static(bytes))))
+    }
+
+    #[test]
+    fn a_small_packet_does_not_keep_a_large_body() {
+        let long = "x".repeat(100);
+        let of_text = Bytes::from(format!("101:4{long}6:4small"));
+        let of_both = [
+            b"\x00\x01\x00\x01\xff4",
+            long.as_bytes(),
+            b"\x01\x06\xff\x04small",
+        ];
+        let of_both = Bytes::from(of_both.concat());
+        let payloads = [
+            (of_text.clone(), Payload::text(of_text)),
+            (of_both.clone(), Payload::binary(of_both)),
+        ];
+        for (body, mut payload) in payloads {
+            let addresses = body.as_ptr_range();
+            for is_kept in [true, false] {
+                assert_eq!(payload.held_bytes(), body.len());
+                let Some(Ok(Packet::Message(message))) = payload.next() else {
+                    panic!("no message");
+                };
+                let address = match message {
+                    Message::Text(text) => text.as_ptr(),
+                    Message::Binary(bytes) => bytes.as_ptr(),
+                };
+                assert_eq!(addresses.contains(&address), is_kept);
+            }
+            assert!(payload.next().is_none());
+            assert_eq!(payload.held_bytes(), 0);
+        }
     }
 
     #[test]

@@ -658,6 +658,7 @@ impl Socket {
                 }
             }
         }
+        self.have_handlers_moved |= moved;
         moved
     }
 
@@ -1001,11 +1002,13 @@ impl Socket {
             || self.inbound.is_too_much(queued_bytes)
     }
 
-    /// Returns how many bytes of events wait for handlers, those of namespaces that the client has left included.
+    /// Returns how many bytes wait for handlers: of events, those of namespaces that the client has left included, and of what it brings
+    /// to be let into others.
     fn queued_bytes(&self) -> usize {
+        let joining = self.admissions.iter().map(Admission::queued_bytes);
         let left = self.winding_down.iter().map(|left| left.queued_bytes);
         let joined = self.memberships.iter().map(Membership::queued_bytes);
-        left.chain(joined).sum()
+        joining.chain(left).chain(joined).sum()
     }
 
     /// Returns how many bytes the client has sent of a message or packet that is not whole yet.

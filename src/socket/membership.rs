@@ -40,7 +40,8 @@ use crate::{
 /// Events of one client that may wait in one namespace before no more are read.
 const MAX_QUEUED_EVENTS: usize = 64;
 
-/// Bytes of arguments that may wait in all namespaces of a client before no more is read; the last event may exceed it.
+/// Bytes of arguments, and of what a client brings to be let in, that may wait in all namespaces of it before no more is read; the last
+/// may exceed it.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 
 /// How many times as much may wait while a handler awaits an ack of this client: the ack stands behind events that cannot be
@@ -114,6 +115,11 @@ impl Admission {
             auth,
             judging,
         }
+    }
+
+    /// Returns how many bytes the client brings.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.auth.as_deref().map_or(0, str::len)
     }
 
     /// Returns what another instance must know to judge it.

@@ -39,10 +39,10 @@ enum Packets {
 }
 
 impl Packets {
-    fn len_bytes(&self) -> usize {
+    fn held_bytes(&self) -> usize {
         match self {
-            Self::V4(payload) => payload.len_bytes(),
-            Self::V3(payload) => payload.len_bytes(),
+            Self::V4(payload) => payload.held_bytes(),
+            Self::V3(payload) => payload.held_bytes(),
         }
     }
 
@@ -91,13 +91,13 @@ impl Polling {
         self.parked.is_some()
     }
 
-    /// Returns how many bytes packets have that [`Self::poll_post`] did not return yet.
+    /// Returns how many bytes are held of packets that [`Self::poll_post`] did not return yet.
     pub(super) fn unseen_bytes(&self) -> usize {
         match &self.post {
             Some(InFlight {
                 stage: Stage::Dispatching(packets),
                 ..
-            }) => packets.len_bytes(),
+            }) => packets.held_bytes(),
             Some(_) | None => 0,
         }
     }

@@ -9,6 +9,7 @@
 //! | join a million rooms | `rooms_cost_what_they_hold_…` |
 //! | are dropped all at once and come back | `a_reconnect_storm_…` |
 //! | send faster than their handlers work | `events_for_handlers_that_are_slow_…` |
+//! | the same, small events in large bodies | `small_events_in_large_bodies_…` |
 //! | send while Redis stands still | `a_redis_that_stands_still_…` |
 //! | half-open connections, slow handshakes, sessions that do nothing | `hostile::thousands_of_…` |
 //! | come and go in every way for an hour | `soak` |
@@ -425,6 +426,37 @@ async fn events_for_handlers_that_are_slow_wait_where_they_are_counted() {
     // A megabyte of events, the one that went beyond it, the one that runs, and the one that is being received.
     let bound = num_clients * (PER_SESSION + MIB + 3 * 256 * KIB) + BUSY;
     server.assert_peak("handlers that are slow", before, bound);
+}
+
+#[actix_rt::test]
+async fn small_events_in_large_bodies_cost_no_bodies_while_they_wait() {
+    let server = Server::start(&[]).await;
+    let addr = server.addr();
+    let before = server.memory();
+    let num_clients = 10 * scale();
+    const BODY: usize = 200 * KIB;
+    // An ack of nothing fills the body and is gone at once; the event waits.
+    let body = format!("43999[\"{}\"]\u{1e}42[\"never\"]", "x".repeat(BODY));
+    let pollers = join_all((0..num_clients).map(async |_| {
+        let poller = Poller::open(addr).await;
+        poller.ok("40").await;
+        poller.payload().await;
+        poller
+    }))
+    .await;
+    let attacks = pollers.iter().map(async |poller| {
+        for _ in 0..50 {
+            poller.ok(&body).await;
+        }
+    });
+    server.outlives(attacks).await;
+    for poller in &pollers {
+        poller.ok("1").await;
+    }
+    server.assert_empty().await;
+    // The body that is being received, in a buffer that may be twice as large, and once more while it is taken apart.
+    let bound = num_clients * (PER_SESSION + 4 * BODY) + BUSY;
+    server.assert_peak("small events in large bodies", before, bound);
 }
 
 #[actix_rt::test]

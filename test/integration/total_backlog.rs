@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use sockhop::{
     config::Config,
-    gateways::{Arg, Gateway, SocketRef},
+    gateways::{Arg, Event, Gateway, Refusal, SocketRef},
 };
 use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
 
@@ -21,7 +21,7 @@ use crate::{
     support::{
         http::{self, Pending, Poller, request},
         server::TestServer,
-        websocket::WebSocket,
+        websocket::{WebSocket, frame},
         within,
     },
 };
@@ -158,13 +158,7 @@ async fn a_message_that_was_held_up_is_read_on_when_others_have_gone() {
 #[actix_rt::test]
 async fn bodies_in_part_have_no_more_together_than_is_said() {
     let server = TestServer::of(small, |app| app.gateway(echoing()));
-    let mut pollers = Vec::new();
-    for _ in 0..NUM_CLIENTS {
-        let poller = Poller::open(server.addr).await;
-        poller.ok("40/a,").await;
-        poller.payload().await;
-        pollers.push(poller);
-    }
+    let pollers = pollers(server.addr).await;
     let body = format!(r#"42/a,1["echo","{}"]"#, "x".repeat(MOST));
     let mut posts = Vec::new();
     for poller in &pollers {
@@ -191,6 +185,86 @@ async fn bodies_in_part_have_no_more_together_than_is_said() {
     assert_eq!(num(200) + num(503), NUM_CLIENTS, "{answers:?}");
     assert_eq!(num(503) as u64, num_met(server.addr, "total_backlog").await);
     drop(pollers);
+}
+
+/// Opens so many sessions over polling that are in `/a`.
+async fn pollers(addr: SocketAddr) -> Vec<Poller> {
+    let mut pollers = Vec::new();
+    for _ in 0..NUM_CLIENTS {
+        let poller = Poller::open(addr).await;
+        poller.ok("40/a,").await;
+        poller.payload().await;
+        pollers.push(poller);
+    }
+    pollers
+}
+
+#[actix_rt::test]
+async fn packets_without_their_last_attachment_have_no_more_together_than_is_said() {
+    let server = TestServer::of(small, |app| app.gateway(echoing()));
+    let pollers = pollers(server.addr).await;
+    let header = r#"452-/a,["echo",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
+    let body = format!("{header}\u{1e}b{}", "A".repeat(MOST));
+    let mut taken = Vec::new();
+    for poller in &pollers {
+        match poller.post(&body).await.status {
+            200 => taken.push(poller),
+            503 => {}
+            other => panic!("{other}"),
+        }
+    }
+    let num_refused = (NUM_CLIENTS - taken.len()) as u64;
+    assert_eq!(num_met(server.addr, "total_backlog").await, num_refused);
+    let waiting = settled_backlog(server.addr).await;
+    assert!((TOTAL / 2..TOTAL).contains(&waiting), "{waiting}");
+    for poller in taken {
+        poller.ok("1").await;
+    }
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+}
+
+#[actix_rt::test]
+async fn what_clients_bring_to_be_let_in_is_no_more_together_than_is_said_and_all_are_let_in() {
+    let gate = Arc::new(Semaphore::new(0));
+    let gateway = {
+        let gate = Arc::clone(&gate);
+        Gateway::new("/a").authorize(move |_| {
+            let gate = Arc::clone(&gate);
+            async move {
+                drop(gate.acquire().await);
+                Ok::<_, Refusal>(())
+            }
+        })
+    };
+    let server = TestServer::of(small, |app| app.gateway(gateway));
+    let wish = format!(r#"40/a,{{"token":"{}"}}"#, "x".repeat(MOST));
+    let joining = (0..NUM_CLIENTS).map(async |_| {
+        let mut websocket = WebSocket::open(server.addr).await;
+        websocket.send(&wish).await;
+        assert!(websocket.text().await.starts_with("40/a,{"));
+        websocket
+    });
+    let watching = async {
+        await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
+        let waiting = settled_backlog(server.addr).await;
+        gate.add_permits(1);
+        waiting
+    };
+    let (websockets, waiting) = tokio::join!(join_all(joining), watching);
+    assert!(waiting < TOTAL + NUM_CLIENTS * 2048, "{waiting}");
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+    drop(websockets);
+}
+
+#[actix_rt::test]
+async fn what_is_spent_on_messages_however_small_counts() {
+    let gateway = Gateway::new("/a").on("never", |_, _: Event| std::future::pending::<()>());
+    let server = TestServer::of(|_| {}, |app| app.gateway(gateway));
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    // Most of them are not even looked at. No more than a portion of 64 KiB is read; what is made of it is larger.
+    let events = frame(0x81, br#"42/a,["never"]"#).repeat(4000);
+    websocket.write(&events).await;
+    await_backlog(server.addr, "they wait", |bytes| bytes > 64 * 1024).await;
 }
 
 #[actix_rt::test]
