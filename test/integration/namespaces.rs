@@ -1,7 +1,10 @@
 //! Who may join what, and what ends a connection. Source: wire.md 2.2, 2.3, 2.4.
 
+use std::time::Duration;
+
 use sockhop::{
-    gateways::{Gateway, MAX_NAMESPACE_BYTES, SocketRef},
+    config::Config,
+    gateways::{Gateway, MAX_NAMESPACE_BYTES, Refusal, SocketRef},
     socket::actor::MAX_NAMESPACES,
 };
 
@@ -405,5 +408,33 @@ async fn a_client_may_be_in_any_number_of_namespaces_one_after_the_other() {
         // In one write: the kernel would hold a second one back for a while.
         let frames = packets.map(|packet| frame(0x81, packet.as_bytes()));
         websocket.write(&frames.concat()).await;
+    }
+}
+
+/// Its pong lies behind wishes to join that are not read while others are being judged: for longer than a heartbeat, but one after the
+/// other comes to its end.
+#[actix_rt::test]
+async fn whoever_waits_to_be_let_into_many_is_not_taken_for_gone() {
+    const NUM: u32 = 40;
+    let change = |config: &mut Config| {
+        config.engine.ping_interval = Duration::from_millis(300);
+        config.engine.ping_timeout = Duration::from_millis(300);
+    };
+    let server = TestServer::of(change, |app| {
+        (0..NUM).fold(app, |app, n| {
+            app.gateway(
+                Gateway::new(&format!("/n{n}")).authorize(move |_| async move {
+                    tokio::time::sleep(Duration::from_millis(60) * (n % 16 + 1)).await;
+                    Ok::<_, Refusal>(())
+                }),
+            )
+        })
+    });
+    let mut websocket = WebSocket::open(server.addr).await;
+    let wishes = (0..NUM).map(|n| frame(0x81, format!("40/n{n},").as_bytes()));
+    websocket.write(&wishes.collect::<Vec<_>>().concat()).await;
+    for _ in 0..NUM {
+        let reply = websocket.message().await;
+        assert!(reply.starts_with("40/n"), "{reply}");
     }
 }
