@@ -88,7 +88,7 @@ async fn engine_io(
     let revision = query.dialect.revision;
     match (whose, request.method()) {
         (Whose::New, _) => open(&services, layer, &request, &query),
-        (Whose::Own(session), &Method::GET) => poll(&session).await,
+        (Whose::Own(session), &Method::GET) => poll(&services, &session).await,
         (Whose::Own(session), &Method::POST) => post(&services, &session, &request, body).await,
         (Whose::Elsewhere(relay, sid), &Method::GET) => {
             poll_elsewhere(&services, relay, &sid, revision).await
@@ -306,7 +306,7 @@ fn empty_400() -> HttpResponse {
     HttpResponse::BadRequest().finish()
 }
 
-fn payload(payload: HeldBody) -> HttpResponse {
+fn payload(services: &Services, payload: HeldBody) -> HttpResponse {
     let content_type = if payload.body.is_binary {
         BINARY
     } else {
@@ -315,7 +315,7 @@ fn payload(payload: HeldBody) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, content_type))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(held_body::portions(payload))
+        .body(held_body::portions(payload, &services.counters))
 }
 
 fn open(
@@ -337,7 +337,7 @@ fn open(
     );
     let handshake = request.handshake(query);
     match Socket::open_polling(services, layer, handshake, query.dialect, slot) {
-        Ok(open) => payload(open.into()),
+        Ok(open) => payload(services, open.into()),
         Err(err) => {
             log::error!("a session cannot be opened: {err}");
             HttpResponse::InternalServerError().finish()
@@ -346,11 +346,11 @@ fn open(
 }
 
 /// If the client goes away, actix drops this future and with it the receiver, which tells the actor.
-async fn poll(session: &Session) -> HttpResponse {
+async fn poll(services: &Services, session: &Session) -> HttpResponse {
     let (reply, answer) = oneshot::channel();
     session.addr.do_send(Poll { reply });
     match answer.await {
-        Ok(PollAnswer::Payload(body)) => payload(body),
+        Ok(PollAnswer::Payload(body)) => payload(services, body),
         Ok(PollAnswer::Refused) => empty_400(),
         Err(_) => refuse(HandshakeError::SessionIdUnknown),
     }
@@ -424,13 +424,14 @@ fn busy() -> HttpResponse {
 /// Answers as the owner of the session would have.
 fn relayed(services: &Services, answer: Answer) -> HttpResponse {
     match answer {
-        Answer::Payload(body) => payload(HeldBody {
-            held: Held::bytes(&services.backlogs, body.bytes.len()),
-            body: PollingBody {
+        Answer::Payload(body) => {
+            let held = Held::bytes(&services.backlogs, body.bytes.len());
+            let body = PollingBody {
                 bytes: body.bytes,
                 is_binary: body.is_binary,
-            },
-        }),
+            };
+            payload(services, HeldBody { body, held })
+        }
         Answer::Ok => post_answer(Some(PostAnswer::Ok)),
         Answer::Refused => empty_400(),
         Answer::Error { code } => {

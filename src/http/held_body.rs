@@ -6,38 +6,49 @@
 //! Source: actix-http 3, `MessageBody`.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use bytes::Bytes;
 
-use crate::socket::backlogs::{Held, HeldBody};
+use crate::{
+    counters::{Counters, Limit},
+    socket::backlogs::{Held, HeldBody},
+};
 
 /// Bytes handed out at a time. A body that is no longer goes in one piece, and is counted no more.
 const PORTION_BYTES: usize = 32 << 10;
 
+/// The client reads too slowly for how little is left for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the rest of the answer is more than is left for all clients")]
+struct Crowded;
+
 #[derive(Debug)]
 struct Portions {
     rest: Bytes,
-    _held: Held,
+    /// Until the last portion is on its way: the client may poll again as soon as it has that.
+    held: Held,
+    counters: Arc<Counters>,
 }
 
-/// Returns a body for HTTP.
-pub(super) fn portions(HeldBody { body, held }: HeldBody) -> BoxBody {
+/// Returns a body for HTTP. It breaks off if it is more than the client may have waiting by then; `counters` are told.
+pub(super) fn portions(HeldBody { body, held }: HeldBody, counters: &Arc<Counters>) -> BoxBody {
     if body.bytes.len() <= PORTION_BYTES {
         return BoxBody::new(body.bytes);
     }
     BoxBody::new(Portions {
         rest: body.bytes,
-        _held: held,
+        held,
+        counters: Arc::clone(counters),
     })
 }
 
 impl MessageBody for Portions {
-    type Error = Infallible;
+    type Error = Crowded;
 
     fn size(&self) -> BodySize {
         BodySize::Sized(self.rest.len() as u64)
@@ -46,8 +57,15 @@ impl MessageBody for Portions {
     fn poll_next(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+    ) -> Poll<Option<Result<Bytes, Crowded>>> {
+        if self.held.is_too_much() {
+            self.counters.count(Limit::TotalBacklog);
+            return Poll::Ready(Some(Err(Crowded)));
+        }
         let len = self.rest.len().min(PORTION_BYTES);
+        if len == self.rest.len() {
+            self.held = Held::default();
+        }
         Poll::Ready((len > 0).then(|| Ok(self.rest.split_to(len))))
     }
 }
@@ -70,7 +88,8 @@ mod tests {
         let mut outbox = Outbox::new(1 << 20).among(&backlogs);
         outbox.push(Encoded::new(&"x".repeat(len), &[])).unwrap();
         outbox.wait();
-        (portions(outbox.take_payload()), backlogs)
+        let body = portions(outbox.take_payload(), &Arc::default());
+        (body, backlogs)
     }
 
     #[actix::test]

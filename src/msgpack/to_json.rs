@@ -15,7 +15,7 @@
 //! ```
 //! Source: notepack.io 2.2.0 and 3.0.1 `lib/decode.js`; ECMA-262 `JSON.stringify`, `Number::toString`; wire.md 2.7, 3.2.
 
-use std::ops::Range;
+use std::{fmt::Write as _, ops::Range};
 
 use bytes::Bytes;
 
@@ -140,9 +140,9 @@ impl Write<'_, '_> {
                 return Ok(text == PLACEHOLDER_KEY.as_bytes());
             }
             Token::Nil => self.json.push_str("\"null\""),
-            Token::Bool(value) => self.json.push_str(&format!("\"{value}\"")),
-            Token::Uint(number) => self.json.push_str(&format!("\"{number}\"")),
-            Token::Int(number) => self.json.push_str(&format!("\"{number}\"")),
+            Token::Bool(value) => _ = write!(self.json, "\"{value}\""),
+            Token::Uint(number) => _ = write!(self.json, "\"{number}\""),
+            Token::Int(number) => _ = write!(self.json, "\"{number}\""),
             // `format` knows NaN and the infinities, too.
             Token::Float(number) => {
                 self.json.push('"');
@@ -266,7 +266,8 @@ impl Write<'_, '_> {
                 '\n' => self.json.push_str("\\n"),
                 '\r' => self.json.push_str("\\r"),
                 '\t' => self.json.push_str("\\t"),
-                _ => self.json.push_str(&format!("\\u{:04x}", u32::from(c))),
+                // Without an allocation for each: there may be a million.
+                _ => _ = write!(self.json, "\\u{:04x}", u32::from(c)),
             }
             text = rest.split_at(c.len_utf8()).1;
         }

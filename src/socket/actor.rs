@@ -24,7 +24,7 @@ use std::{
 
 use actix::{Actor, ActorContext as _, ActorFuture, Addr, AsyncContext as _, Context, Handler};
 use bytes::Bytes;
-use tokio::{sync::watch, task::JoinHandle, time::Sleep};
+use tokio::{sync::watch, time::Sleep};
 
 mod moves;
 
@@ -32,7 +32,7 @@ use self::moves::Moving;
 pub use self::moves::Newcomer;
 use super::{
     acks::{AckIds, Awaiter},
-    backlogs::{Backlogs, HeldBody, Share},
+    backlogs::{Backlogs, Held, HeldBody, Share},
     clock::{Clock, Due},
     depot::{Inbox, Receive},
     disconnect::{CloseReason, DisconnectReason},
@@ -40,7 +40,7 @@ use super::{
     give_way::give_way,
     handshake::Handshake,
     lane::LaneRef,
-    membership::{self, Admission, Admitted, Done, Membership},
+    membership::{self, Admission, Admitted, Done, Membership, WindingDown},
     messages::{
         Abandon, DeliverWithAck, Emit, EmitWithAck, ForSocket, Poll, PollAnswer, Post, PostAnswer,
         Stop, Upgrade, What,
@@ -194,14 +194,6 @@ enum LastCall {
     Open,
     Called,
     Answered,
-}
-
-/// What a membership that ended has still to do.
-struct WindingDown {
-    namespace: Namespace,
-    rest: JoinHandle<()>,
-    /// Of its events that waited.
-    queued_bytes: usize,
 }
 
 /// Who a client is in a namespace that it joins.
@@ -410,7 +402,7 @@ impl Socket {
     /// Does all that can be done now, and counts what is left of what the client sent. Ready once the session is over.
     fn drive(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
         let driven = self.drive_on(cx);
-        let len = self.unfinished_bytes() + self.unseen_bytes() + self.queued_bytes();
+        let len = self.unfinished_bytes() + self.unseen_bytes() + self.waiting_bytes();
         self.inbound.set(len);
         driven
     }
@@ -884,7 +876,11 @@ impl Socket {
         let namespace = membership.namespace().clone();
         let settling = self.park_or_unregister(&mut membership, reason);
         let queued_bytes = membership.queued_bytes();
-        let work = (self.services.work.begin(), settling);
+        let held = match queued_bytes {
+            0 => Held::default(),
+            len => Held::bytes(&self.services.backlogs, len),
+        };
+        let work = (self.services.work.begin(), settling, held);
         if let Some(rest) = membership.wind_down(reason, work) {
             self.winding_down.push(WindingDown {
                 namespace,
@@ -1002,13 +998,18 @@ impl Socket {
             || self.inbound.is_too_much(queued_bytes)
     }
 
-    /// Returns how many bytes wait for handlers: of events, those of namespaces that the client has left included, and of what it brings
-    /// to be let into others.
+    /// Returns how many bytes wait for handlers, those of namespaces that the client has left included.
     fn queued_bytes(&self) -> usize {
-        let joining = self.admissions.iter().map(Admission::queued_bytes);
+        let before = self.admissions.iter().map(|joining| joining.bytes_before);
         let left = self.winding_down.iter().map(|left| left.queued_bytes);
+        self.waiting_bytes() + before.chain(left).sum::<usize>()
+    }
+
+    /// Returns how many bytes wait here for handlers: of events, and of what the client brings to be let in.
+    fn waiting_bytes(&self) -> usize {
+        let joining = self.admissions.iter().map(Admission::queued_bytes);
         let joined = self.memberships.iter().map(Membership::queued_bytes);
-        joining.chain(left).chain(joined).sum()
+        joining.chain(joined).sum()
     }
 
     /// Returns how many bytes the client has sent of a message or packet that is not whole yet.
@@ -1047,14 +1048,19 @@ impl Socket {
             return true;
         }
         self.is_held_up = false;
+        let mut are_handlers_behind = self.are_handlers_behind();
         for _ in 0..MAX_PACKETS_PER_ROUND {
-            if !matches!(self.phase, Phase::Open) || self.is_saturated() {
+            if !matches!(self.phase, Phase::Open)
+                || are_handlers_behind
+                || self.outbox.is_congested()
+            {
                 break;
             }
+            let mut arrived = None;
             match &mut self.transport {
                 Transport::Polling(polling) => match polling.poll_post(cx) {
                     Ready::Pending => break,
-                    Ready::Ready(FromPost::Packet(packet)) => self.on_packet(packet),
+                    Ready::Ready(FromPost::Packet(packet)) => arrived = Some(packet),
                     Ready::Ready(FromPost::BadPacket) => self.end(CloseReason::BadPacket),
                     Ready::Ready(FromPost::TooLarge) => {}
                     Ready::Ready(FromPost::Binary) => self.end(CloseReason::BinaryBody),
@@ -1065,7 +1071,7 @@ impl Socket {
                         .poll_next(cx, self.inbound.room(self.decoder.unfinished_bytes()))
                     {
                         Ready::Pending => break,
-                        Ready::Ready(FromWebSocket::Packet(packet)) => self.on_packet(packet),
+                        Ready::Ready(FromWebSocket::Packet(packet)) => arrived = Some(packet),
                         Ready::Ready(FromWebSocket::Pong(frame)) => {
                             let pushed = self.outbox.push_raw(frame);
                             self.end_if_behind(pushed);
@@ -1079,6 +1085,14 @@ impl Socket {
                 }
             }
             moved = true;
+            if let Some(packet) = arrived {
+                let is_message = matches!(packet, Packet::Message(_));
+                self.on_packet(packet);
+                // Of all that a client may send, a body of half a million noops for example, only messages are for handlers.
+                if is_message {
+                    are_handlers_behind = self.are_handlers_behind();
+                }
+            }
         }
         moved
     }
@@ -1237,7 +1251,7 @@ impl Socket {
             .winding_down
             .iter()
             .position(|left| must_wait && left.namespace == namespace)
-            .map(|at| self.winding_down.swap_remove(at).rest);
+            .map(|at| self.winding_down.swap_remove(at));
         let namespace = gateway.name_to_keep(&namespace);
         let attempt = self.attempt(&namespace, auth.as_deref());
         let request = ConnectRequest::new(namespace, auth.clone(), Arc::clone(&self.handshake));

@@ -10,11 +10,15 @@
 //! Source: Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998, with α = 1.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use crate::engine_io::encoded::{Encoded, PollingBody};
+
+/// Bytes that each client may have waiting, however little is left for all: whoever reads has no more than that between two turns, and
+/// shall not pay for those who do not.
+pub(super) const ALWAYS: usize = 4096;
 
 /// The bytes that may wait, and those that do.
 #[derive(Debug)]
@@ -40,6 +44,11 @@ impl Backlogs {
     /// Returns how many more there is room for.
     pub(super) fn free(&self) -> usize {
         self.limit_bytes.saturating_sub(self.taken())
+    }
+
+    /// Returns how many bytes one client may have waiting.
+    pub(super) fn limit_of_one(&self) -> usize {
+        self.free().max(ALWAYS)
     }
 
     /// Counts bytes that nobody shares.
@@ -140,9 +149,19 @@ impl Drop for Share {
     }
 }
 
-/// Bytes that are on their way to a client outside its outbox, counted until this is dropped.
+/// Bytes that are held outside of outboxes, on their way to a client or from it, counted until this is dropped.
 #[derive(Debug, Default)]
-pub struct Held(Option<(Arc<Backlogs>, What)>);
+pub struct Held(Option<Arc<Counted>>);
+
+/// Tells whether something is still held.
+#[derive(Debug, Default)]
+pub(super) struct Watch(Weak<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    backlogs: Arc<Backlogs>,
+    what: What,
+}
 
 #[derive(Debug)]
 enum What {
@@ -156,23 +175,48 @@ impl Held {
     /// Counts a message.
     pub(super) fn message(backlogs: &Arc<Backlogs>, message: &Arc<Encoded>) -> Self {
         backlogs.take_message(message);
-        let message = What::Message(Arc::clone(message));
-        Self(Some((Arc::clone(backlogs), message)))
+        Self::new(backlogs, What::Message(Arc::clone(message)))
     }
 
     /// Counts bytes of one client alone.
     pub fn bytes(backlogs: &Arc<Backlogs>, len: usize) -> Self {
         backlogs.take(len);
-        Self(Some((Arc::clone(backlogs), What::Bytes(len))))
+        Self::new(backlogs, What::Bytes(len))
+    }
+
+    fn new(backlogs: &Arc<Backlogs>, what: What) -> Self {
+        let backlogs = Arc::clone(backlogs);
+        Self(Some(Arc::new(Counted { backlogs, what })))
+    }
+
+    /// Returns what tells how long it is held.
+    pub(super) fn watch(&self) -> Watch {
+        Watch(self.0.as_ref().map(Arc::downgrade).unwrap_or_default())
+    }
+
+    /// Returns whether it is more than one client may have waiting by now.
+    pub fn is_too_much(&self) -> bool {
+        self.0.as_ref().is_some_and(|counted| {
+            let len = match &counted.what {
+                What::Message(message) => message.len_bytes(),
+                What::Bytes(len) => *len,
+            };
+            len > counted.backlogs.limit_of_one()
+        })
     }
 }
 
-impl Drop for Held {
+impl Watch {
+    pub(super) fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        match self.0.take() {
-            Some((backlogs, What::Message(message))) => backlogs.give_message_back(&message),
-            Some((backlogs, What::Bytes(len))) => backlogs.give_back(len),
-            None => {}
+        match &self.what {
+            What::Message(message) => self.backlogs.give_message_back(message),
+            What::Bytes(len) => self.backlogs.give_back(*len),
         }
     }
 }
@@ -209,6 +253,22 @@ mod tests {
         assert_eq!((backlogs.taken(), backlogs.free()), (170, 0));
         drop(held);
         assert_eq!(backlogs.free(), 100);
+    }
+
+    #[test]
+    fn what_is_held_is_too_much_if_less_is_left_but_never_a_little() {
+        let backlogs = Arc::new(Backlogs::new(21_000));
+        let held = Held::bytes(&backlogs, 8000);
+        let little = Held::bytes(&backlogs, ALWAYS);
+        assert!(!held.is_too_much() && !little.is_too_much());
+        let others = Held::bytes(&backlogs, 1000);
+        assert!(held.is_too_much() && !little.is_too_much());
+        drop(others);
+        assert!(!held.is_too_much());
+        let watch = held.watch();
+        assert!(watch.is_held());
+        drop(held);
+        assert!(!watch.is_held() && !Held::default().watch().is_held());
     }
 
     #[test]

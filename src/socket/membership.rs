@@ -54,12 +54,22 @@ const MAX_AWAITED_ACKS: usize = 1024;
 /// How long the handlers of a client that left may take before they are cut off.
 const WIND_DOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a membership that ended has still to do. Its events are counted by that itself, since it may outlive the session.
+pub(super) struct WindingDown {
+    pub(super) namespace: Namespace,
+    pub(super) rest: JoinHandle<()>,
+    /// Of its events that waited.
+    pub(super) queued_bytes: usize,
+}
+
 /// A client whose wish to join is being judged.
 pub(super) struct Admission {
     pub(super) namespace: Namespace,
     pub(super) gateway: Arc<Gateway>,
     /// What the client brings, for another instance to judge if the session moves meanwhile.
     auth: Option<ByteString>,
+    /// Of the events of an earlier membership that come first.
+    pub(super) bytes_before: usize,
     judging: LocalBoxFuture<'static, Result<Admitted, Refusal>>,
 }
 
@@ -78,10 +88,11 @@ impl Admission {
         gateway: Arc<Gateway>,
         request: ConnectRequest,
         auth: Option<ByteString>,
-        before: Option<JoinHandle<()>>,
+        before: Option<WindingDown>,
         attempt: Option<Attempt>,
     ) -> Self {
         let namespace = request.namespace.clone();
+        let bytes_before = before.as_ref().map_or(0, |before| before.queued_bytes);
         let judged = {
             let gateway = Arc::clone(&gateway);
             AssertUnwindSafe(async move { gateway.call_authorize(request).await }).catch_unwind()
@@ -92,7 +103,7 @@ impl Admission {
             async move {
                 if let Some(before) = before {
                     // However it ended, it is over.
-                    _ = before.await;
+                    _ = before.rest.await;
                 }
                 let authorized = judged.await.unwrap_or_else(|panic| {
                     log_panic("authorize", &namespace, &*panic);
@@ -113,6 +124,7 @@ impl Admission {
             namespace,
             gateway,
             auth,
+            bytes_before,
             judging,
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    backlogs::HeldBody,
+    backlogs::{HeldBody, Watch},
     messages::{Body, PollAnswer, PostAnswer},
 };
 use crate::engine_io::{dialect::Revision, packet::Packet, payload::Payload, payload_v3};
@@ -75,6 +75,8 @@ pub(super) enum FromPost {
 pub(super) struct Polling {
     revision: Revision,
     parked: Option<oneshot::Sender<PollAnswer>>,
+    /// Of the answer to the last GET, which may still be on its way.
+    answered: Watch,
     post: Option<InFlight>,
 }
 
@@ -105,12 +107,12 @@ impl Polling {
     /// Parks a GET.
     ///
     /// # Errors
-    /// One is parked already; the new one is handed back.
+    /// One is parked already, or has not got all of its answer; the new one is handed back.
     pub(super) fn park(
         &mut self,
         reply: oneshot::Sender<PollAnswer>,
     ) -> Result<(), oneshot::Sender<PollAnswer>> {
-        if self.parked.is_some() {
+        if self.parked.is_some() || self.answered.is_held() {
             return Err(reply);
         }
         self.parked = Some(reply);
@@ -126,6 +128,7 @@ impl Polling {
         let Some(parked) = self.parked.take() else {
             return Err(payload);
         };
+        self.answered = payload.held.watch();
         match parked.send(PollAnswer::Payload(payload)) {
             Err(PollAnswer::Payload(payload)) => Err(payload),
             Ok(()) | Err(PollAnswer::Refused) => Ok(()),

@@ -58,6 +58,8 @@ pub(super) struct WebSocketTransport {
     connection: Connection,
     revision: Revision,
     incoming: VecDeque<Incoming>,
+    /// What those take.
+    incoming_bytes: usize,
     failure: Option<ReceiveError>,
 }
 
@@ -67,6 +69,7 @@ impl WebSocketTransport {
             connection,
             revision,
             incoming: VecDeque::new(),
+            incoming_bytes: 0,
             failure: None,
         }
     }
@@ -75,6 +78,7 @@ impl WebSocketTransport {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<FromWebSocket> {
         loop {
             if let Some(message) = self.incoming.pop_front() {
+                self.incoming_bytes -= message.held_bytes();
                 if self.incoming.is_empty() && self.incoming.capacity() > 32 {
                     self.incoming = VecDeque::new();
                 }
@@ -119,6 +123,8 @@ impl WebSocketTransport {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(failure)) => self.failure = Some(failure),
             }
+            // There were none before.
+            self.incoming_bytes = self.incoming.iter().map(Incoming::held_bytes).sum();
         }
     }
 
@@ -129,7 +135,7 @@ impl WebSocketTransport {
 
     /// Returns how many bytes whole messages take that [`Self::poll_next`] did not return yet.
     pub(super) fn unseen_bytes(&self) -> usize {
-        self.incoming.iter().map(Incoming::held_bytes).sum()
+        self.incoming_bytes
     }
 
     /// Writes what it can. Returns whether the stream still stands.

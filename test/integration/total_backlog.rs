@@ -14,7 +14,10 @@ use sockhop::{
     config::Config,
     gateways::{Arg, Event, Gateway, Refusal, SocketRef},
 };
-use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::Semaphore,
+};
 
 use crate::{
     limits::{flooding, num_met, telling},
@@ -317,4 +320,86 @@ async fn events_that_wait_for_handlers_have_no_more_together_than_is_said_and_al
     assert_eq!(server.num_connections().await, NUM_CLIENTS as u64);
     await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
     drop(websockets);
+}
+
+/// Makes so many times 100,000 bytes wait for a client, polls, and reads no more than how the answer begins.
+async fn begin_to_read(server: &TestServer, num: usize) -> (Poller, Pending) {
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/a,").await;
+    poller.payload().await;
+    poller.ok(&format!(r#"42/a,1["flood",{num}]"#)).await;
+    await_backlog(server.addr, "much waits", |bytes| bytes > num * 100_000).await;
+    let poll = request("GET", &poller.target, &[], b"");
+    let mut pending = Pending::send(server.addr, &poll).await;
+    let mut begin = [0; 8];
+    within("an answer", pending.stream.read_exact(&mut begin))
+        .await
+        .unwrap();
+    assert_eq!(&begin, b"HTTP/1.1");
+    (poller, pending)
+}
+
+#[actix_rt::test]
+async fn a_client_polls_again_when_it_has_all_of_the_answer_before() {
+    let server = TestServer::of(|_| {}, |app| app.gateway(flooding(Gateway::new("/a"))));
+    // More than the kernel takes.
+    let (poller, mut pending) = begin_to_read(&server, 75).await;
+    assert_eq!(poller.get().await.status, 400);
+    poller.assert_gone().await;
+    // What it has been promised is on its way all the same.
+    let mut rest = vec![0; 7_500_000];
+    within("the rest", pending.stream.read_exact(&mut rest))
+        .await
+        .unwrap();
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+}
+
+#[actix_rt::test]
+async fn an_answer_that_is_not_read_breaks_off_when_less_is_left() {
+    let change = |config: &mut Config| {
+        config.engine.max_backlog = Some(8_000_000);
+        config.engine.max_total_backlog = Some(20_000_000);
+    };
+    let server = TestServer::of(change, |app| app.gateway(flooding(Gateway::new("/a"))));
+    let (_slow, mut pending) = begin_to_read(&server, 75).await;
+    let other = Poller::open(server.addr).await;
+    other.ok("40/a,").await;
+    other.payload().await;
+    other.ok(r#"42/a,1["flood",60]"#).await;
+    await_backlog(server.addr, "more waits", |bytes| bytes > 13_500_000).await;
+    let mut rest = Vec::new();
+    // However it ends.
+    _ = within("the end", pending.stream.read_to_end(&mut rest)).await;
+    assert!(rest.len() < 7_500_000, "{}", rest.len());
+    assert_eq!(num_met(server.addr, "total_backlog").await, 1);
+    await_backlog(server.addr, "less waits", |bytes| bytes < 6_100_000).await;
+    assert!(other.payload().await.ends_with("43/a,1[]"));
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+}
+
+#[actix_rt::test]
+async fn events_of_clients_that_have_left_count_until_they_are_handled() {
+    let gate = Arc::new(Semaphore::new(0));
+    let gateway = {
+        let gate = Arc::clone(&gate);
+        Gateway::new("/a").on("slow", move |_: SocketRef, Arg(_): Arg<String>| {
+            let gate = Arc::clone(&gate);
+            async move { drop(gate.acquire().await) }
+        })
+    };
+    let server = TestServer::of(|_| {}, |app| app.gateway(gateway));
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    let event = format!(r#"42/a,["slow","{}"]"#, "x".repeat(MOST));
+    for _ in 0..8 {
+        websocket.send(&event).await;
+    }
+    // In steps of a KiB.
+    let waiting = 7 * MOST - 1024;
+    await_backlog(server.addr, "they wait", |bytes| bytes > waiting).await;
+    drop(websocket);
+    server.await_connections(0).await;
+    let left = backlog_bytes(server.addr).await;
+    assert!((waiting..waiting + MOST).contains(&left), "{left}");
+    gate.add_permits(1);
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
 }
