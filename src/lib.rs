@@ -53,6 +53,7 @@ pub mod app;
 pub mod auth;
 pub mod config;
 pub mod counters;
+mod detached;
 pub mod emit;
 pub mod engine_io;
 pub mod gateways;

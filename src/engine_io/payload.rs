@@ -12,18 +12,10 @@ use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 
 use super::packet::{Packet, PacketError};
+use crate::detached::detached;
 
 /// Stands between two packets of a payload.
 pub const SEPARATOR: u8 = 0x1e;
-
-/// Returns a packet that keeps at most twice its own size in memory, whatever body it is a part of: it may wait long for its handler, and
-/// the packets before and behind it are gone by then.
-pub(super) fn detach(packet: Bytes, body_len: usize) -> Bytes {
-    match packet.len() < body_len / 2 {
-        true => Bytes::copy_from_slice(&packet),
-        false => packet,
-    }
-}
 
 /// The packets of one body that have not been looked at yet.
 #[derive(Debug)]
@@ -65,7 +57,7 @@ impl Iterator for Payload {
             }
             None => rest,
         };
-        let packet = detach(packet, self.body_len);
+        let packet = detached(packet, self.body_len);
         // Valid as a whole and split at an ASCII character, so each part is valid too.
         let text = ByteString::try_from(packet).unwrap_or_default();
         let result = Packet::decode(&text);
@@ -121,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_small_packet_does_not_keep_a_large_body() {
-        let body = Bytes::from(format!("4{}\x1e4small", "x".repeat(100)));
+        let body = Bytes::from(format!("4{}\x1e4small", "x".repeat(1000)));
         let addresses = body.as_ptr_range();
         let mut payload = Payload::new(body.clone());
         let is_kept = std::iter::from_fn(|| {

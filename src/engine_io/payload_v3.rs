@@ -16,10 +16,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes};
 use bytestring::ByteString;
 
-use super::{
-    packet::{Packet, PacketError},
-    payload::detach,
-};
+use super::packet::{Packet, PacketError};
+use crate::detached::{detached, detached_text};
 
 /// Ends the length of a packet in a binary payload.
 const END_OF_LENGTH: u8 = 0xff;
@@ -144,9 +142,7 @@ fn take_text(rest: &mut ByteString, body_len: usize) -> Result<Option<Packet>, P
     let len = decimal(head.bytes().map(|byte| byte.wrapping_sub(b'0')))?;
     let cut = utf16_prefix(tail, len)?;
     let (packet, tail) = tail.split_at(cut);
-    let packet = detach(rest.slice_ref(packet).into_bytes(), body_len);
-    // It was text before.
-    let packet = ByteString::try_from(packet).or(Err(PayloadError::Utf8))?;
+    let packet = detached_text(packet, rest, body_len);
     *rest = rest.slice_ref(tail);
     if packet.is_empty() {
         return Ok(None);
@@ -169,7 +165,7 @@ fn take_binary(rest: &mut Bytes, body_len: usize) -> Result<Packet, PayloadError
     if len > rest.len() {
         return Err(PayloadError::Truncated);
     }
-    let packet = detach(rest.split_to(len), body_len);
+    let packet = detached(rest.split_to(len), body_len);
     match kind {
         0 => {
             let text = ByteString::try_from(packet).or(Err(PayloadError::Utf8))?;
@@ -282,10 +278,10 @@ mod tests {
 
     #[test]
     fn a_small_packet_does_not_keep_a_large_body() {
-        let long = "x".repeat(100);
-        let of_text = Bytes::from(format!("101:4{long}6:4small"));
+        let long = "x".repeat(1000);
+        let of_text = Bytes::from(format!("1001:4{long}6:4small"));
         let of_both = [
-            b"\x00\x01\x00\x01\xff4",
+            b"\x00\x01\x00\x00\x01\xff4",
             long.as_bytes(),
             b"\x01\x06\xff\x04small",
         ];

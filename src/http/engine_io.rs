@@ -393,7 +393,7 @@ async fn post_elsewhere(
             read = read(services, request, body) => read,
         };
         match read {
-            Ok(bytes) => call.send_body(bytes, is_binary),
+            Ok((bytes, _)) => call.send_body(bytes, is_binary),
             Err(BodyError::TooLarge) => {
                 call.send_too_large();
                 return HttpResponse::PayloadTooLarge().finish();
@@ -471,8 +471,12 @@ async fn post(
             read = read(services, request, body) => read,
         };
         match read {
-            Ok(bytes) if is_binary => _ = body_sender.send(Body::WholeBinary(bytes)),
-            Ok(bytes) => _ = body_sender.send(Body::Whole(bytes)),
+            Ok((bytes, held)) => {
+                _ = body_sender.send(match is_binary {
+                    true => Body::WholeBinary(bytes, held),
+                    false => Body::Whole(bytes, held),
+                });
+            }
             Err(BodyError::TooLarge) => {
                 _ = body_sender.send(Body::TooLarge);
                 return HttpResponse::PayloadTooLarge().finish();
@@ -521,12 +525,12 @@ enum BodyError {
     Crowded,
 }
 
-/// Reads a body, and stops at a limit before anything beyond it is kept.
+/// Reads a body, and stops at a limit before anything beyond it is kept. It is counted as long as the second is kept.
 async fn read(
     services: &Services,
     request: &HttpRequest,
     mut body: web::Payload,
-) -> Result<Bytes, BodyError> {
+) -> Result<(Bytes, Held), BodyError> {
     let limit = services.config.max_payload;
     let claimed = request
         .headers()
@@ -552,5 +556,6 @@ async fn read(
         bytes.extend_from_slice(&chunk);
         inbound.set(bytes.len());
     }
-    Ok(bytes.freeze())
+    let held = Held::bytes(&services.backlogs, bytes.len());
+    Ok((bytes.freeze(), held))
 }

@@ -1,4 +1,4 @@
-//! The body of a polling answer, handed out in portions.
+//! The body of a polling answer or a file, handed out in portions.
 //!
 //! A body in one piece is copied whole into the buffer of its connection, however slowly the client reads. In portions it stays
 //! where it is, perhaps shared with others, and stays counted with what waits for clients.
@@ -31,8 +31,7 @@ struct Crowded;
 struct Portions {
     rest: Bytes,
     /// Until the last portion is on its way: the client may poll again as soon as it has that.
-    held: Held,
-    counters: Arc<Counters>,
+    held: Option<(Held, Arc<Counters>)>,
 }
 
 /// Returns a body for HTTP. It breaks off if it is more than the client may have waiting by then; `counters` are told.
@@ -42,8 +41,15 @@ pub(super) fn portions(HeldBody { body, held }: HeldBody, counters: &Arc<Counter
     }
     BoxBody::new(Portions {
         rest: body.bytes,
-        held,
-        counters: Arc::clone(counters),
+        held: Some((held, Arc::clone(counters))),
+    })
+}
+
+/// Returns a body for HTTP that all who ask for it share.
+pub(super) fn shared(bytes: Bytes) -> BoxBody {
+    BoxBody::new(Portions {
+        rest: bytes,
+        held: None,
     })
 }
 
@@ -58,13 +64,15 @@ impl MessageBody for Portions {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Crowded>>> {
-        if self.held.is_too_much() {
-            self.counters.count(Limit::TotalBacklog);
+        if let Some((held, counters)) = &self.held
+            && held.is_too_much()
+        {
+            counters.count(Limit::TotalBacklog);
             return Poll::Ready(Some(Err(Crowded)));
         }
         let len = self.rest.len().min(PORTION_BYTES);
         if len == self.rest.len() {
-            self.held = Held::default();
+            self.held = None;
         }
         Poll::Ready((len > 0).then(|| Ok(self.rest.split_to(len))))
     }
@@ -72,7 +80,7 @@ impl MessageBody for Portions {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{future::poll_fn, sync::Arc};
 
     use actix_web::body::to_bytes;
 
@@ -90,6 +98,18 @@ mod tests {
         outbox.wait();
         let body = portions(outbox.take_payload(), &Arc::default());
         (body, backlogs)
+    }
+
+    #[actix::test]
+    async fn what_many_ask_for_is_handed_out_in_portions() {
+        let len = 3 * PORTION_BYTES + 1;
+        let mut body = shared("x".repeat(len).into());
+        assert_eq!(body.size(), BodySize::Sized(len as u64));
+        let mut lens = Vec::new();
+        while let Some(portion) = poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
+            lens.push(portion.unwrap().len());
+        }
+        assert_eq!(lens, [PORTION_BYTES, PORTION_BYTES, PORTION_BYTES, 1]);
     }
 
     #[actix::test]

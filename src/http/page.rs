@@ -8,7 +8,7 @@ use std::{
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use bytes::Bytes;
 
-use super::client_bundle::revalidate;
+use super::{client_bundle::revalidate, held_body};
 
 /// What the page may do: run its own script and the client of whatever hub it is pointed at, and connect there.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' http: https:; style-src 'self'; \
@@ -113,6 +113,8 @@ pub(super) fn file(
     if is_known {
         response.finish()
     } else {
-        response.content_type(content_type).body(content.into())
+        response
+            .content_type(content_type)
+            .body(held_body::shared(content.into()))
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     hub::messages::Depart,
     socket::{
         actor::{Services, SocketActor},
-        backlogs::HeldBody,
+        backlogs::{Held, HeldBody},
         departure::Departure,
         messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
         sessions::Session,
@@ -167,10 +167,13 @@ impl Host {
             Request::Body(Body { bytes, .. }) if bytes.len() > self.max_payload() => {
                 messages::Body::TooLarge
             }
-            Request::Body(Body { is_binary, bytes }) if is_binary => {
-                messages::Body::WholeBinary(bytes)
+            Request::Body(Body { is_binary, bytes }) => {
+                let held = self.held(bytes.len());
+                match is_binary {
+                    true => messages::Body::WholeBinary(bytes, held),
+                    false => messages::Body::Whole(bytes, held),
+                }
             }
-            Request::Body(Body { bytes, .. }) => messages::Body::Whole(bytes),
             Request::TooLarge => messages::Body::TooLarge,
             Request::WrongType => messages::Body::Binary,
         };
@@ -182,6 +185,14 @@ impl Host {
             // The session may have ended meanwhile; then its answer is on the way.
             _ = waiting.send(body);
         }
+    }
+
+    /// Counts so many bytes.
+    fn held(&self, len: usize) -> Held {
+        let services = self.services();
+        services.map_or_else(Held::default, |services| {
+            Held::bytes(&services.backlogs, len)
+        })
     }
 
     fn max_payload(&self) -> usize {

@@ -44,6 +44,9 @@ const MAX_QUEUED_EVENTS: usize = 64;
 /// may exceed it.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 
+/// What an event takes beside its name and arguments.
+const EVENT_BYTES: usize = 256;
+
 /// How many times as much may wait while a handler awaits an ack of this client: the ack stands behind events that cannot be
 /// handled before it came, so the client is read from for longer.
 const BEHIND_AN_ACK: usize = 16;
@@ -161,10 +164,11 @@ enum Job {
 }
 
 impl Job {
-    fn len_bytes(&self) -> usize {
+    /// Returns how many bytes it takes.
+    fn held_bytes(&self) -> usize {
         match self {
             Self::Connected | Self::Moved => 0,
-            Self::Event { event, .. } => event.args.len_bytes(),
+            Self::Event { event, .. } => EVENT_BYTES + event.name.len() + event.args.len_bytes(),
         }
     }
 }
@@ -253,7 +257,7 @@ impl Membership {
     pub(super) fn push(&mut self, event: Event, ack: Option<AckId>) {
         self.has_heard_client = true;
         let job = Job::Event { event, ack };
-        self.queued_bytes += job.len_bytes();
+        self.queued_bytes += job.held_bytes();
         self.queue.push_back(job);
     }
 
@@ -313,7 +317,7 @@ impl Membership {
                 }
                 return Poll::Pending;
             };
-            self.queued_bytes -= job.len_bytes();
+            self.queued_bytes -= job.held_bytes();
             self.is_connecting = matches!(job, Job::Connected);
             self.running.extend(start(&self.gateway, &self.socket, job));
         }
@@ -372,7 +376,7 @@ impl Membership {
                 event: Event { name, args },
                 ack,
             };
-            membership.queued_bytes += job.len_bytes();
+            membership.queued_bytes += job.held_bytes();
             membership.queue.push_back(job);
         }
         membership

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    backlogs::HeldBody,
+    backlogs::{Held, HeldBody},
     departure::Departure,
     record::{JoinId, Record},
 };
@@ -53,13 +53,13 @@ pub struct Post {
     pub reply: oneshot::Sender<PostAnswer>,
 }
 
-/// The body of a POST.
-#[derive(Debug, PartialEq, Eq)]
+/// The body of a POST. What it holds is counted, since its session may not look at it for long.
+#[derive(Debug)]
 pub enum Body {
     /// All of it, text.
-    Whole(Bytes),
+    Whole(Bytes, Held),
     /// All of it, of a binary content type: for revision 3 only.
-    WholeBinary(Bytes),
+    WholeBinary(Bytes, Held),
     /// Over the limit. The HTTP layer has answered 413; the session survives.
     TooLarge,
     /// Of a binary content type, which revision 4 does not know.

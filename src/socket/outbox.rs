@@ -219,6 +219,7 @@ impl Outbox {
             self.num_counted = len;
         }
         self.items.truncate(len);
+        self.shrink();
         self.len_bytes = self.items.iter().map(Item::cost).sum();
         self.own_bytes = self.items.iter().map(Item::own_cost).sum();
         self.settle();
@@ -329,8 +330,12 @@ impl Outbox {
             self.begins_with_answer = false;
         }
         self.settle();
+        self.shrink();
+    }
+
+    /// An idle client keeps no large queue from a busy moment.
+    fn shrink(&mut self) {
         if self.items.is_empty() && self.items.capacity() > 32 {
-            // An idle client keeps no large queue from a busy moment.
             self.items = VecDeque::new();
         }
     }
@@ -618,5 +623,21 @@ mod tests {
         assert!((3..=4).contains(&(1 + fill(&mut quick))));
         drop(slow);
         quick.push(message("4abc")).unwrap();
+    }
+
+    #[test]
+    fn a_queue_that_was_long_keeps_no_memory_when_it_is_empty() {
+        for is_polled in [true, false] {
+            let mut outbox = Outbox::new(1 << 20);
+            for _ in 0..1000 {
+                outbox.push(message("4")).unwrap();
+            }
+            if is_polled {
+                outbox.take_payload();
+            } else {
+                outbox.clear();
+            }
+            assert!(outbox.is_empty() && outbox.items.capacity() <= 32);
+        }
     }
 }

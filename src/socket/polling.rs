@@ -193,13 +193,14 @@ impl Polling {
             match &mut post.stage {
                 Stage::Receiving(body) => match Pin::new(body).poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(Body::Whole(bytes))) => {
+                    // Counted as unseen from here on.
+                    Poll::Ready(Ok(Body::Whole(bytes, _))) => {
                         post.stage = Stage::Dispatching(match self.revision {
                             Revision::V4 => Packets::V4(Payload::new(bytes)),
                             Revision::V3 => Packets::V3(payload_v3::Payload::text(bytes)),
                         });
                     }
-                    Poll::Ready(Ok(Body::WholeBinary(bytes))) => {
+                    Poll::Ready(Ok(Body::WholeBinary(bytes, _))) => {
                         let payload = payload_v3::Payload::binary(bytes);
                         post.stage = Stage::Dispatching(Packets::V3(payload));
                     }
@@ -247,6 +248,7 @@ impl Polling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::backlogs::Held;
     use bytes::Bytes;
 
     fn begin(polling: &mut Polling) -> Option<oneshot::Sender<Body>> {
@@ -262,7 +264,8 @@ mod tests {
         assert!(begin(&mut polling).is_none(), "its body is on the way");
         first.send(Body::TooLarge).unwrap();
         let second = begin(&mut polling).unwrap();
-        second.send(Body::Whole(Bytes::from_static(b"4x"))).unwrap();
+        let body = Bytes::from_static(b"4x");
+        second.send(Body::Whole(body, Held::default())).unwrap();
         assert!(begin(&mut polling).is_none(), "its packets are to be taken");
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let packet = polling.poll_post(&mut cx);

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use super::handshake::Handshake;
 use crate::{
+    detached::detached,
     engine_io::{dialect::Revision, packet::Message, sid::Sid},
     socket_io::{
         args::Args,
@@ -276,6 +277,7 @@ impl Portable {
         }
         let mut blobs = Unread {
             lens: head.blobs.into_iter(),
+            whole_len: bytes.len(),
             bytes,
         };
         let unfinished = head.unfinished.into_iter().map(|message| match message {
@@ -528,13 +530,14 @@ impl Blobs {
 struct Unread {
     lens: std::vec::IntoIter<u32>,
     bytes: Bytes,
+    whole_len: usize,
 }
 
 impl Unread {
     fn take(&mut self) -> Result<Bytes, PortableError> {
         let len = self.lens.next().map(|len| len as usize);
         let len = len.filter(|len| *len <= self.bytes.len());
-        len.map(|len| self.bytes.split_to(len))
+        len.map(|len| detached(self.bytes.split_to(len), self.whole_len))
             .ok_or(PortableError::Value("blob"))
     }
 

@@ -23,7 +23,7 @@ use super::{
     parser::Parser,
     reserved::RESERVED_EVENTS,
 };
-use crate::{engine_io::packet::Message, msgpack};
+use crate::{detached::detached_text, engine_io::packet::Message, msgpack};
 
 /// Most attachments in one packet, as in Node's parser since 4.2.6.
 pub const MAX_ATTACHMENTS: usize = 10;
@@ -230,7 +230,8 @@ impl Decoder {
         };
         let namespace = take_namespace(&mut rest, text);
         let id = take_ack_id(&mut rest)?;
-        let json = |rest: &str| text.slice_ref(rest);
+        // Before it there may stand a million zeros.
+        let json = |rest: &str| detached_text(rest, text, text.len());
         let packet = match kind {
             '0' => {
                 if id.is_some() {
@@ -395,6 +396,23 @@ mod tests {
             ack: ack.map(AckId),
             name: name.into(),
             args: Args::from_parts(json.into(), Vec::new()),
+        }
+    }
+
+    #[test]
+    fn an_event_does_not_keep_what_stands_before_it() {
+        for before in [
+            format!("2{}7", "0".repeat(1000)),
+            format!("2/{},", "n".repeat(1000)),
+        ] {
+            let message = ByteString::from(format!("{before}[\"x\"]"));
+            let addresses = message.as_bytes().as_ptr_range();
+            let decoded = Decoder::new(Parser::Json, LIMIT).decode(Message::Text(message.clone()));
+            let Ok(Some(Packet::Event { args, .. })) = decoded else {
+                panic!("{decoded:?}");
+            };
+            assert_eq!(args.json(), "[\"x\"]");
+            assert!(!addresses.contains(&args.json().as_ptr()));
         }
     }
 

@@ -27,11 +27,14 @@ use super::{
     json::MAX_DEPTH,
     reserved::RESERVED_EVENTS,
 };
-use crate::msgpack::{
-    self, Dialect, EncodeError, Rules,
-    reader::{Reader, Token},
-    to_json::{number_text, read_value},
-    to_msgpack::{write_array, write_map_len, write_str, write_uint, write_value},
+use crate::{
+    detached::detached,
+    msgpack::{
+        self, Dialect, EncodeError, Rules,
+        reader::{Reader, Token},
+        to_json::{number_text, read_value},
+        to_msgpack::{write_array, write_map_len, write_str, write_uint, write_value},
+    },
 };
 
 const CONNECT: u64 = 0;
@@ -188,11 +191,12 @@ pub(super) fn decode(message: &Bytes) -> Result<Option<Packet>, DecodeError> {
                 namespace,
                 ack: id,
                 name: name.into(),
-                args: read_args(data)?,
+                args: read_args(data, message.len())?,
             })
         }
         ACK => {
-            let args = read_args(data.ok_or(DecodeError::Field { key: "data" })?)?;
+            let data = data.ok_or(DecodeError::Field { key: "data" })?;
+            let args = read_args(data, message.len())?;
             id.map(|id| Packet::Ack {
                 namespace,
                 id,
@@ -240,12 +244,16 @@ fn read_auth(mut data: Reader<'_>) -> Result<String, DecodeError> {
     Ok(read_value(&mut data, rules)?.0)
 }
 
-fn read_args(mut data: Reader<'_>) -> Result<Args, DecodeError> {
+fn read_args(mut data: Reader<'_>, message_len: usize) -> Result<Args, DecodeError> {
     let Token::Array(_) = data.peek()? else {
         return Err(DecodeError::Field { key: "data" });
     };
     let (json, attachments) = read_value(&mut data, RULES)?;
-    Ok(Args::from_parts(json.into(), attachments))
+    // Beside them there may stand much that nobody asked for.
+    let attachments = attachments
+        .into_iter()
+        .map(|attachment| detached(attachment, message_len));
+    Ok(Args::from_parts(json.into(), attachments.collect()))
 }
 
 /// Reads an event's name; of a number, the text that it has in JSON.

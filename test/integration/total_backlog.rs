@@ -403,3 +403,38 @@ async fn events_of_clients_that_have_left_count_until_they_are_handled() {
     gate.add_permits(1);
     await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
 }
+
+#[actix_rt::test]
+async fn a_body_counts_while_its_session_is_not_read_from() {
+    let change = |config: &mut Config| config.engine.max_backlog = Some(1_000_000);
+    let server = TestServer::of(change, |app| app.gateway(flooding(Gateway::new("/a"))));
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/a,").await;
+    poller.payload().await;
+    // More than half of what may wait: it is not read from before it has polled.
+    poller.ok(r#"42/a,["flood",6]"#).await;
+    await_backlog(server.addr, "much waits", |bytes| bytes > 600_000).await;
+    let body = format!(r#"42/a,["none","{}"]"#, "x".repeat(MOST));
+    let whole = request("POST", &poller.target, &[], body.as_bytes());
+    let post = Pending::send(server.addr, &whole).await;
+    await_backlog(server.addr, "the body waits", |bytes| {
+        bytes > 600_000 + MOST
+    })
+    .await;
+    poller.payload().await;
+    assert_eq!(post.answer().await.status, 200);
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+}
+
+#[actix_rt::test]
+async fn small_events_count_with_what_is_spent_on_them() {
+    let gateway = Gateway::new("/a").on("never", |_, _: Event| std::future::pending::<()>());
+    let server = TestServer::of(|_| {}, |app| app.gateway(gateway));
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/a,").await;
+    poller.payload().await;
+    let events = [r#"42/a,["never"]"#; 50];
+    poller.ok(&events.join("\u{1e}")).await;
+    // In steps of a KiB.
+    await_backlog(server.addr, "they wait", |bytes| bytes >= 12 * 1024).await;
+}

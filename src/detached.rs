@@ -1,0 +1,65 @@
+//! Parts of what clients sent that may be kept long, without the rest.
+//!
+//! A slice of `Bytes` keeps the whole of it in memory. What is a small part of it is copied out, so that bytes in memory are about those
+//! that are counted. Knows no packets.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+/// What is no longer than this is no loss, whatever is kept of it.
+const SMALL: usize = 512;
+
+/// Returns a part that keeps at most twice its own size in memory, or some bytes, of the `whole_len` it was cut from.
+pub(crate) fn detached(part: Bytes, whole_len: usize) -> Bytes {
+    if is_small_part(part.len(), whole_len) {
+        Bytes::copy_from_slice(&part)
+    } else {
+        part
+    }
+}
+
+/// Returns part of a text, as [`detached`].
+///
+/// # Panics
+/// `part` is no slice of `text`.
+pub(crate) fn detached_text(part: &str, text: &ByteString, whole_len: usize) -> ByteString {
+    if is_small_part(part.len(), whole_len) {
+        ByteString::from(part)
+    } else {
+        text.slice_ref(part)
+    }
+}
+
+fn is_small_part(len: usize, whole_len: usize) -> bool {
+    whole_len > SMALL && len < whole_len / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_part_does_not_keep_the_whole() {
+        for (len, whole_len, is_kept) in [
+            (1, SMALL, true),
+            (1, SMALL + 1, false),
+            (499, 1000, false),
+            (500, 1000, true),
+            (1000, 1000, true),
+        ] {
+            let whole = ByteString::from("x".repeat(whole_len));
+            let addresses = whole.as_bytes().as_ptr_range();
+            let text = detached_text(&whole[whole_len - len..], &whole, whole_len);
+            let bytes = whole.clone().into_bytes().slice(whole_len - len..);
+            let bytes = detached(bytes, whole_len);
+            for part in [text.as_bytes(), &bytes] {
+                assert_eq!(part.len(), len);
+                assert_eq!(
+                    addresses.contains(&part.as_ptr()),
+                    is_kept,
+                    "{len} of {whole_len}"
+                );
+            }
+        }
+    }
+}
