@@ -22,20 +22,27 @@ use tokio::time::Sleep;
 
 use crate::counters::{Counters, Limit};
 
-/// Gives the body of a request, if it has one, this long to arrive.
-pub(super) fn set(request: &mut ServiceRequest, limit: Duration, counters: &Arc<Counters>) {
+/// Gives the body of a request this long to arrive, and tells `taken` of each part that is taken. Returns whether there is one.
+pub(super) fn set(
+    request: &mut ServiceRequest,
+    limit: Duration,
+    counters: &Arc<Counters>,
+    taken: impl Fn() + 'static,
+) -> bool {
     let timed = match request.take_payload() {
-        Payload::None => return,
+        Payload::None => return false,
         payload => Timed {
             payload,
             timer: Box::pin(tokio::time::sleep(limit)),
             is_over: false,
             counters: Arc::clone(counters),
+            taken,
         },
     };
     request.set_payload(Payload::Stream {
         payload: Box::pin(timed),
     });
+    true
 }
 
 /// Returns whether that is why a body ended.
@@ -43,14 +50,18 @@ pub(super) fn is_late(err: &PayloadError) -> bool {
     matches!(err, PayloadError::Io(err) if err.kind() == io::ErrorKind::TimedOut)
 }
 
-struct Timed {
+struct Timed<F> {
     payload: Payload,
     timer: Pin<Box<Sleep>>,
     is_over: bool,
     counters: Arc<Counters>,
+    taken: F,
 }
 
-impl Stream for Timed {
+// Nothing in it is pinned by it.
+impl<F> Unpin for Timed<F> {}
+
+impl<F: Fn()> Stream for Timed<F> {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -58,6 +69,9 @@ impl Stream for Timed {
             return Poll::Ready(None);
         }
         let next = Pin::new(&mut self.payload).poll_next(cx);
+        if matches!(next, Poll::Ready(Some(Ok(_)))) {
+            (self.taken)();
+        }
         // A body that always brings a little more must end, too.
         if matches!(next, Poll::Ready(None)) || self.timer.as_mut().poll(cx).is_pending() {
             return next;

@@ -2,26 +2,32 @@
 //! has been answered, a few bytes of a next head stop its keep-alive timer and start none, and it could be held for ever. Nor
 //! does it mind a client that never reads its answer.
 //!
-//! The stream notes when bytes come while no request is under way, and when none can be written; the middleware notes when a
-//! request is, and gives its body to [`body_deadline`]. Knows no heads and no routes.
+//! Nor does it mind how many requests come before the first is answered: it reads all that fits 128 KiB, which may be thousands, and keeps
+//! seven kilobytes for each.
+//!
+//! The stream notes when bytes come while no request is under way, and when none can be written, and hands out no more than belongs to
+//! the request under way and a little; the middleware notes when a request is, and gives its body to [`body_deadline`]. Knows no heads
+//! and no routes.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future as _,
     io,
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use actix_web::{
     Error,
-    body::MessageBody,
+    body::{BodySize, BoxBody, MessageBody},
     dev::{Extensions, ServiceRequest, ServiceResponse},
+    http::header,
     middleware::Next,
 };
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -36,6 +42,10 @@ use crate::{
 
 /// How actix-http's answer to a first head begins that took too long.
 const LATE: &[u8] = b"HTTP/1.1 408 ";
+
+/// Bytes that are read at a time while no request is under way, and so the most that may be there of what comes behind one; nearly every
+/// head is shorter. And the same of a body in chunks, before what came of it is taken.
+const PORTION_BYTES: usize = 1024;
 
 /// How long a connection's client may take.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +63,7 @@ pub struct Deadlines {
 enum Phase {
     /// The first head is under way, which actix-http itself bounds.
     First,
-    /// A request is under way.
+    /// A request is under way, or its answer.
     Busy,
     /// Between an answer and the first byte of the next head.
     Idle,
@@ -65,8 +75,27 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Shared {
     phase: Rc<Cell<Phase>>,
+    /// How many bytes the request under way may still be given.
+    budget: Rc<Cell<usize>>,
+    /// To be woken when there is more to be had again.
+    waker: Rc<RefCell<Option<Waker>>>,
     deadlines: Deadlines,
     counters: Arc<Counters>,
+}
+
+impl Shared {
+    fn enter(&self, phase: Phase, budget: usize) {
+        self.phase.set(phase);
+        self.give(budget);
+    }
+
+    /// Sets how many bytes the request under way may be given.
+    fn give(&self, budget: usize) {
+        self.budget.set(budget);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 /// A connection that ends if its client takes too long.
@@ -76,6 +105,8 @@ pub struct Watched {
     shared: Shared,
     head_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
+    /// Whether what was read last had the size of a portion, and nothing was made of it yet.
+    is_full: bool,
     /// Its place among those of its address.
     _slot: Slot,
 }
@@ -87,11 +118,14 @@ impl Watched {
             io,
             shared: Shared {
                 phase: Rc::new(Cell::new(Phase::First)),
+                budget: Rc::default(),
+                waker: Rc::default(),
                 deadlines,
                 counters,
             },
             head_timer: None,
             write_timer: None,
+            is_full: false,
             _slot: slot,
         }
     }
@@ -116,6 +150,48 @@ impl Watched {
             counters.count(Limit::HeadTimeout);
             phase.set(Phase::Busy);
         }
+    }
+
+    /// Reads what may be read now. Returns how many bytes that were.
+    fn poll_portion(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let is_busy = self.shared.phase.get() == Phase::Busy;
+        let limit = match (is_busy, self.shared.budget.get()) {
+            (true, 0) => return self.poll_end(cx),
+            (true, budget) => budget,
+            (false, _) if std::mem::take(&mut self.is_full) => {
+                // Now it is looked at, and then comes the next.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            (false, _) => PORTION_BYTES,
+        };
+        let limit = limit.min(buf.remaining());
+        let mut portion = ReadBuf::new(buf.initialize_unfilled_to(limit));
+        let read = Pin::new(&mut self.io).poll_read(cx, &mut portion);
+        let len = portion.filled().len();
+        buf.advance(len);
+        if is_busy {
+            let budget = &self.shared.budget;
+            budget.set(budget.get() - len);
+        } else {
+            self.is_full = len == PORTION_BYTES;
+        }
+        read.map_ok(|()| len)
+    }
+
+    /// Finds out whether the client has gone, and leaves what it sends where it is.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut byte = [0];
+        let peeked = self.io.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+        if matches!(peeked, Poll::Ready(Ok(1..))) {
+            self.shared.waker.replace(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        peeked
     }
 
     /// Returns what a write led to, or that it made no progress for too long.
@@ -144,28 +220,80 @@ impl Watched {
 ///
 /// # Errors
 /// Only those of the inner services.
-pub async fn note<B: MessageBody>(
+pub async fn note<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<B>, Error> {
-    let shared = request.conn_data::<Shared>().cloned();
-    let set = |to| {
-        if let Some(shared) = &shared {
-            shared.phase.set(to);
+) -> Result<ServiceResponse<Answer>, Error> {
+    let Some(shared) = request.conn_data::<Shared>().cloned() else {
+        let answer = next.call(request).await?;
+        return Ok(answer.map_body(|_, body| Answer {
+            body: body.boxed(),
+            _under_way: None,
+        }));
+    };
+    let claimed = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let taken = {
+        let shared = shared.clone();
+        // Where a body in chunks ends is not known before it does.
+        move || {
+            if claimed.is_none() {
+                shared.give(PORTION_BYTES);
+            }
         }
     };
-    set(Phase::Busy);
-    if let Some(Shared {
+    let Shared {
         deadlines,
         counters,
         ..
-    }) = &shared
-    {
-        body_deadline::set(&mut request, deadlines.body, counters);
+    } = &shared;
+    let has_body = body_deadline::set(&mut request, deadlines.body, counters, taken);
+    let budget = match has_body {
+        true => claimed.unwrap_or(PORTION_BYTES),
+        false => 0,
+    };
+    shared.enter(Phase::Busy, budget);
+    // Until the answer is written, if there is one.
+    let under_way = UnderWay(shared);
+    let answer = next.call(request).await?;
+    Ok(answer.map_body(|_, body| Answer {
+        body: body.boxed(),
+        _under_way: Some(under_way),
+    }))
+}
+
+/// A request that is over when this is dropped.
+#[derive(Debug)]
+struct UnderWay(Shared);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle, 0);
     }
-    let answer = next.call(request).await;
-    set(Phase::Idle);
-    answer
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    body: BoxBody,
+    _under_way: Option<UnderWay>,
+}
+
+impl MessageBody for Answer {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
 }
 
 impl AsyncRead for Watched {
@@ -174,15 +302,15 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
         let this = &mut *self;
+        let read = this.poll_portion(cx, buf);
         let Shared {
             phase, deadlines, ..
         } = &this.shared;
-        if phase.get() == Phase::Idle && buf.filled().len() > before {
+        if phase.get() == Phase::Idle && matches!(read, Poll::Ready(Ok(1..))) {
             phase.set(Phase::Head(Instant::now() + deadlines.head));
         }
+        let read = read.map_ok(drop);
         let Phase::Head(deadline) = phase.get() else {
             this.head_timer = None;
             return read;

@@ -10,6 +10,7 @@
 //! | are dropped all at once and come back | `a_reconnect_storm_…` |
 //! | send faster than their handlers work | `events_for_handlers_that_are_slow_…` |
 //! | the same, small events in large bodies | `small_events_in_large_bodies_…` |
+//! | ask for thousands of things before the first answer | `requests_behind_one_that_waits_…` |
 //! | send while Redis stands still | `a_redis_that_stands_still_…` |
 //! | half-open connections, slow handshakes, sessions that do nothing | `hostile::thousands_of_…` |
 //! | come and go in every way for an hour | `soak` |
@@ -32,7 +33,7 @@ use tokio::{
 
 use crate::support::{
     PATIENCE,
-    http::{self, Poller, await_connections, num_connections},
+    http::{self, Pending, Poller, await_connections, num_connections},
     program::Program,
     redis_server::RedisServer,
     websocket::{WebSocket, frame, upgrade_request},
@@ -457,6 +458,44 @@ async fn small_events_in_large_bodies_cost_no_bodies_while_they_wait() {
     // The body that is being received, in a buffer that may be twice as large, and once more while it is taken apart.
     let bound = num_clients * (PER_SESSION + 4 * BODY) + BUSY;
     server.assert_peak("small events in large bodies", before, bound);
+}
+
+#[actix_rt::test]
+async fn requests_behind_one_that_waits_are_not_even_read() {
+    let server = Server::start(&[("WORKERS", "1")]).await;
+    let addr = server.addr();
+    let before = server.memory();
+    let num_clients = 10 * scale();
+    let mut clients = Vec::new();
+    for _ in 0..num_clients {
+        let poller = Poller::open(addr).await;
+        let poll = http::request("GET", &poller.target, &[], b"");
+        let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3000);
+        clients.push((poller, Pending::send(addr, &[poll, request].concat()).await));
+    }
+    let asking = (0..100).map(async |_| {
+        assert_eq!(http::get(addr, "/healthz").await.status, 200);
+    });
+    server.outlives(asking).await;
+    // A portion behind the poll is there, with seven kilobytes for each request in it.
+    let bound = num_clients * (PER_SESSION + 40 * 7 * KIB) + BUSY;
+    server.assert_peak("requests behind one that waits", before, bound);
+    // They are answered in their turn.
+    let (poller, mut pending) = clients.pop().unwrap();
+    poller.ok("40").await;
+    let mut answers = Vec::new();
+    within("three thousand answers", async {
+        let answer = b"HTTP/1.1 200 OK";
+        while answers
+            .windows(answer.len())
+            .filter(|part| part == answer)
+            .count()
+            < 3001
+        {
+            assert!(pending.stream.read_buf(&mut answers).await.unwrap() > 0);
+        }
+    })
+    .await;
 }
 
 #[actix_rt::test]

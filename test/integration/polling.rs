@@ -126,6 +126,28 @@ async fn a_body_over_the_limit_is_refused_and_the_session_survives() {
 }
 
 #[actix_rt::test]
+async fn a_body_in_chunks_arrives_whole_however_it_is_cut() {
+    let server = TestServer::start();
+    let text = "x".repeat(20_000);
+    let body = format!(r#"420["message-with-ack","{text}"]"#);
+    for chunk_len in [1, 7, 1000, 5000, body.len()] {
+        let poller = Poller::join_main(server.addr).await;
+        let mut request = format!(
+            "POST {} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n",
+            poller.target
+        );
+        for chunk in body.as_bytes().chunks(chunk_len) {
+            let chunk = std::str::from_utf8(chunk).unwrap();
+            request.push_str(&format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+        }
+        request.push_str("0\r\n\r\n");
+        let post = Pending::send(server.addr, request.as_bytes()).await;
+        assert_eq!(post.answer().await.text(), "ok", "{chunk_len}");
+        assert!(poller.payload_but_pings().await.contains(&text));
+    }
+}
+
+#[actix_rt::test]
 async fn an_endless_chunked_body_is_cut_at_the_limit() {
     let server = TestServer::with(|config| config.engine.max_payload = 1000);
     let poller = Poller::join_main(server.addr).await;
