@@ -92,6 +92,10 @@ impl Shared {
     /// Sets how many bytes the request under way may be given.
     fn give(&self, budget: usize) {
         self.budget.set(budget);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -159,6 +163,10 @@ impl Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let is_busy = self.shared.phase.get() == Phase::Busy;
+        if self.write_timer.is_some() {
+            // Whoever does not take answers need not ask for more.
+            return self.poll_end(cx);
+        }
         let limit = match (is_busy, self.shared.budget.get()) {
             (true, 0) => return self.poll_end(cx),
             (true, budget) => budget,
@@ -201,7 +209,10 @@ impl Watched {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.write_timer = None;
+            if self.write_timer.take().is_some() {
+                // Now more may be read, too.
+                self.shared.wake();
+            }
             return written;
         }
         let limit = self.shared.deadlines.write;
@@ -293,6 +304,13 @@ impl MessageBody for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         Pin::new(&mut self.body).poll_next(cx)
+    }
+
+    /// Of one in one piece the request is over: it is written in one go.
+    fn try_into_bytes(self) -> Result<Bytes, Self> {
+        let Self { body, _under_way } = self;
+        body.try_into_bytes()
+            .map_err(|body| Self { body, _under_way })
     }
 }
 

@@ -480,6 +480,19 @@ async fn requests_behind_one_that_waits_are_not_even_read() {
     // A portion behind the poll is there, with seven kilobytes for each request in it.
     let bound = num_clients * (PER_SESSION + 40 * 7 * KIB) + BUSY;
     server.assert_peak("requests behind one that waits", before, bound);
+    // Nor if they are answered, but nobody reads that.
+    let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100_000);
+    let unread = (0..num_clients).map(|_| {
+        let request = request.clone();
+        actix_rt::spawn(async move { Pending::send(addr, &request).await })
+    });
+    let unread: Vec<_> = unread.collect();
+    let asking = (0..300).map(async |_| {
+        assert_eq!(http::get(addr, "/healthz").await.status, 200);
+    });
+    server.outlives(asking).await;
+    server.assert_peak("and answers that nobody reads", before, 2 * bound);
+    unread.into_iter().for_each(|task| task.abort());
     // They are answered in their turn.
     let (poller, mut pending) = clients.pop().unwrap();
     poller.ok("40").await;
