@@ -24,7 +24,7 @@ use actix_web::{
     Error,
     body::{BodySize, BoxBody, MessageBody},
     dev::{Extensions, ServiceRequest, ServiceResponse},
-    http::header,
+    http::header::{self, HeaderMap},
     middleware::Next,
 };
 use bytes::Bytes;
@@ -76,7 +76,7 @@ enum Phase {
 struct Shared {
     phase: Rc<Cell<Phase>>,
     /// How many bytes the request under way may still be given.
-    budget: Rc<Cell<usize>>,
+    budget: Rc<Cell<u64>>,
     /// To be woken when there is more to be had again.
     waker: Rc<RefCell<Option<Waker>>>,
     deadlines: Deadlines,
@@ -84,13 +84,13 @@ struct Shared {
 }
 
 impl Shared {
-    fn enter(&self, phase: Phase, budget: usize) {
+    fn enter(&self, phase: Phase, budget: u64) {
         self.phase.set(phase);
         self.give(budget);
     }
 
     /// Sets how many bytes the request under way may be given.
-    fn give(&self, budget: usize) {
+    fn give(&self, budget: u64) {
         self.budget.set(budget);
         self.wake();
     }
@@ -163,20 +163,19 @@ impl Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let is_busy = self.shared.phase.get() == Phase::Busy;
-        if self.write_timer.is_some() {
-            // Whoever does not take answers need not ask for more.
+        let limit = match is_busy {
+            true => usize::try_from(self.shared.budget.get()).unwrap_or(usize::MAX),
+            false => PORTION_BYTES,
+        };
+        // Whoever does not take answers need not ask for more.
+        if limit == 0 || self.write_timer.is_some() {
             return self.poll_end(cx);
         }
-        let limit = match (is_busy, self.shared.budget.get()) {
-            (true, 0) => return self.poll_end(cx),
-            (true, budget) => budget,
-            (false, _) if std::mem::take(&mut self.is_full) => {
-                // Now it is looked at, and then comes the next.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            (false, _) => PORTION_BYTES,
-        };
+        if !is_busy && std::mem::take(&mut self.is_full) {
+            // Now it is looked at, and then comes the next.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let limit = limit.min(buf.remaining());
         let mut portion = ReadBuf::new(buf.initialize_unfilled_to(limit));
         let read = Pin::new(&mut self.io).poll_read(cx, &mut portion);
@@ -184,7 +183,7 @@ impl Watched {
         buf.advance(len);
         if is_busy {
             let budget = &self.shared.budget;
-            budget.set(budget.get() - len);
+            budget.set(budget.get() - len as u64);
         } else {
             self.is_full = len == PORTION_BYTES;
         }
@@ -235,23 +234,25 @@ pub async fn note<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<Answer>, Error> {
-    let Some(shared) = request.conn_data::<Shared>().cloned() else {
-        let answer = next.call(request).await?;
-        return Ok(answer.map_body(|_, body| Answer {
-            body: body.boxed(),
-            _under_way: None,
-        }));
-    };
-    let claimed = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
+    // Until the answer is written, if there is one.
+    let under_way = begin(&mut request);
+    let answer = next.call(request).await?;
+    Ok(answer.map_body(|_, body| Answer {
+        body: body.boxed(),
+        _under_way: under_way,
+    }))
+}
+
+/// Notes on the connection of a request, if it is watched, that it is under way.
+fn begin(request: &mut ServiceRequest) -> Option<UnderWay> {
+    let shared = request.conn_data::<Shared>()?.clone();
+    let claimed = claimed_len(request.headers());
     let taken = {
         let shared = shared.clone();
         // Where a body in chunks ends is not known before it does.
         move || {
             if claimed.is_none() {
-                shared.give(PORTION_BYTES);
+                shared.give(PORTION_BYTES as u64);
             }
         }
     };
@@ -260,19 +261,19 @@ pub async fn note<B: MessageBody + 'static>(
         counters,
         ..
     } = &shared;
-    let has_body = body_deadline::set(&mut request, deadlines.body, counters, taken);
+    let has_body = body_deadline::set(request, deadlines.body, counters, taken);
     let budget = match has_body {
-        true => claimed.unwrap_or(PORTION_BYTES),
+        true => claimed.unwrap_or(PORTION_BYTES as u64),
         false => 0,
     };
     shared.enter(Phase::Busy, budget);
-    // Until the answer is written, if there is one.
-    let under_way = UnderWay(shared);
-    let answer = next.call(request).await?;
-    Ok(answer.map_body(|_, body| Answer {
-        body: body.boxed(),
-        _under_way: Some(under_way),
-    }))
+    Some(UnderWay(shared))
+}
+
+/// Returns how long a body is said to be, if that is said: of one in chunks it is not.
+pub(super) fn claimed_len(headers: &HeaderMap) -> Option<u64> {
+    let claimed = headers.get(header::CONTENT_LENGTH)?;
+    claimed.to_str().ok()?.parse().ok()
 }
 
 /// A request that is over when this is dropped.

@@ -18,7 +18,10 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::{body_deadline, client_bundle, error::ApiError, held_body, proxies, whose::Whose};
+use super::{
+    body_deadline, client_bundle, connection::claimed_len, error::ApiError, held_body, proxies,
+    whose::Whose,
+};
 use crate::{
     config::Limits,
     counters::Limit,
@@ -532,10 +535,7 @@ async fn read(
     mut body: web::Payload,
 ) -> Result<(Bytes, Held), BodyError> {
     let limit = services.config.max_payload;
-    let claimed = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let claimed = claimed_len(request.headers());
     if claimed.is_some_and(|len| len > limit as u64) {
         return Err(BodyError::TooLarge);
     }

@@ -3,7 +3,7 @@
 //! Reading order: `server`, `connection` and `body_deadline` (how a connection becomes a request, and how long
 //! it may take), `proxies` (whose it is), `routes` (which request goes where), `origin` (which pages
 //! may use the hub: pure policy), `cors` and `upgrade` (where it is applied, for HTTP and for WebSockets), `whose` (for whose
-//! session), `engine_io` (polling), `held_body` (its answers), `auth` (accounts), `health`, `page` and `client_bundle` (files),
+//! session), `engine_io` (polling), `held_body` (its answers, and files, in portions), `auth` (accounts), `health`, `page` and `client_bundle` (files),
 //! `error` (how an error looks).
 
 pub mod auth;

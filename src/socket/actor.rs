@@ -876,10 +876,7 @@ impl Socket {
         let namespace = membership.namespace().clone();
         let settling = self.park_or_unregister(&mut membership, reason);
         let queued_bytes = membership.queued_bytes();
-        let held = match queued_bytes {
-            0 => Held::default(),
-            len => Held::bytes(&self.services.backlogs, len),
-        };
+        let held = Held::bytes(&self.services.backlogs, queued_bytes);
         let work = (self.services.work.begin(), settling, held);
         if let Some(rest) = membership.wind_down(reason, work) {
             self.winding_down.push(WindingDown {

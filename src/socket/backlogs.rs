@@ -178,8 +178,11 @@ impl Held {
         Self::new(backlogs, What::Message(Arc::clone(message)))
     }
 
-    /// Counts bytes of one client alone.
+    /// Counts bytes of one client alone, if there are any.
     pub fn bytes(backlogs: &Arc<Backlogs>, len: usize) -> Self {
+        if len == 0 {
+            return Self::default();
+        }
         backlogs.take(len);
         Self::new(backlogs, What::Bytes(len))
     }

@@ -466,31 +466,32 @@ async fn requests_behind_one_that_waits_are_not_even_read() {
     let addr = server.addr();
     let before = server.memory();
     let num_clients = 10 * scale();
+    let healthz = http::request("GET", "/healthz", &[], b"");
+    let serve = async |num: usize| {
+        let asking = (0..num).map(async |_| {
+            assert_eq!(http::get(addr, "/healthz").await.status, 200);
+        });
+        server.outlives(asking).await;
+    };
     let mut clients = Vec::new();
     for _ in 0..num_clients {
         let poller = Poller::open(addr).await;
         let poll = http::request("GET", &poller.target, &[], b"");
-        let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3000);
-        clients.push((poller, Pending::send(addr, &[poll, request].concat()).await));
+        let requests = [poll, healthz.repeat(3000)].concat();
+        clients.push((poller, Pending::send(addr, &requests).await));
     }
-    let asking = (0..100).map(async |_| {
-        assert_eq!(http::get(addr, "/healthz").await.status, 200);
-    });
-    server.outlives(asking).await;
+    serve(100).await;
     // A portion behind the poll is there, with seven kilobytes for each request in it.
     let bound = num_clients * (PER_SESSION + 40 * 7 * KIB) + BUSY;
     server.assert_peak("requests behind one that waits", before, bound);
     // Nor if they are answered, but nobody reads that.
-    let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100_000);
+    let requests = healthz.repeat(100_000);
     let unread = (0..num_clients).map(|_| {
-        let request = request.clone();
-        actix_rt::spawn(async move { Pending::send(addr, &request).await })
+        let requests = requests.clone();
+        actix_rt::spawn(async move { Pending::send(addr, &requests).await })
     });
     let unread: Vec<_> = unread.collect();
-    let asking = (0..300).map(async |_| {
-        assert_eq!(http::get(addr, "/healthz").await.status, 200);
-    });
-    server.outlives(asking).await;
+    serve(300).await;
     server.assert_peak("and answers that nobody reads", before, 2 * bound);
     unread.into_iter().for_each(|task| task.abort());
     // They are answered in their turn.

@@ -54,6 +54,23 @@ async fn settled_backlog(addr: SocketAddr) -> usize {
     last
 }
 
+/// Opens a session over polling that is in `/a`.
+async fn poller(addr: SocketAddr) -> Poller {
+    let poller = Poller::open(addr).await;
+    poller.ok("40/a,").await;
+    poller.payload().await;
+    poller
+}
+
+/// Opens as many as there are clients.
+async fn pollers(addr: SocketAddr) -> Vec<Poller> {
+    let mut pollers = Vec::new();
+    for _ in 0..NUM_CLIENTS {
+        pollers.push(poller(addr).await);
+    }
+    pollers
+}
+
 /// Bytes of a message of which one client alone has sent most, and bytes that may wait for all.
 const MOST: usize = 90_000;
 const TOTAL: usize = 1_000_000;
@@ -81,9 +98,7 @@ async fn many_that_are_slow_have_no_more_together_than_is_said_and_those_that_re
     let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
     let mut pollers = Vec::new();
     for _ in 0..5 {
-        let poller = Poller::open(server.addr).await;
-        poller.ok("40/a,").await;
-        poller.payload().await;
+        let poller = poller(server.addr).await;
         // Not too much for one client, but for two or three.
         poller.ok(r#"42/a,1["flood",8]"#).await;
         pollers.push(poller);
@@ -188,18 +203,6 @@ async fn bodies_in_part_have_no_more_together_than_is_said() {
     assert_eq!(num(200) + num(503), NUM_CLIENTS, "{answers:?}");
     assert_eq!(num(503) as u64, num_met(server.addr, "total_backlog").await);
     drop(pollers);
-}
-
-/// Opens so many sessions over polling that are in `/a`.
-async fn pollers(addr: SocketAddr) -> Vec<Poller> {
-    let mut pollers = Vec::new();
-    for _ in 0..NUM_CLIENTS {
-        let poller = Poller::open(addr).await;
-        poller.ok("40/a,").await;
-        poller.payload().await;
-        pollers.push(poller);
-    }
-    pollers
 }
 
 #[actix_rt::test]
@@ -324,9 +327,7 @@ async fn events_that_wait_for_handlers_have_no_more_together_than_is_said_and_al
 
 /// Makes so many times 100,000 bytes wait for a client, polls, and reads no more than how the answer begins.
 async fn begin_to_read(server: &TestServer, num: usize) -> (Poller, Pending) {
-    let poller = Poller::open(server.addr).await;
-    poller.ok("40/a,").await;
-    poller.payload().await;
+    let poller = poller(server.addr).await;
     poller.ok(&format!(r#"42/a,1["flood",{num}]"#)).await;
     await_backlog(server.addr, "much waits", |bytes| bytes > num * 100_000).await;
     let poll = request("GET", &poller.target, &[], b"");
@@ -362,9 +363,7 @@ async fn an_answer_that_is_not_read_breaks_off_when_less_is_left() {
     };
     let server = TestServer::of(change, |app| app.gateway(flooding(Gateway::new("/a"))));
     let (_slow, mut pending) = begin_to_read(&server, 75).await;
-    let other = Poller::open(server.addr).await;
-    other.ok("40/a,").await;
-    other.payload().await;
+    let other = poller(server.addr).await;
     other.ok(r#"42/a,1["flood",60]"#).await;
     await_backlog(server.addr, "more waits", |bytes| bytes > 13_500_000).await;
     let mut rest = Vec::new();
@@ -408,9 +407,7 @@ async fn events_of_clients_that_have_left_count_until_they_are_handled() {
 async fn a_body_counts_while_its_session_is_not_read_from() {
     let change = |config: &mut Config| config.engine.max_backlog = Some(1_000_000);
     let server = TestServer::of(change, |app| app.gateway(flooding(Gateway::new("/a"))));
-    let poller = Poller::open(server.addr).await;
-    poller.ok("40/a,").await;
-    poller.payload().await;
+    let poller = poller(server.addr).await;
     // More than half of what may wait: it is not read from before it has polled.
     poller.ok(r#"42/a,["flood",6]"#).await;
     await_backlog(server.addr, "much waits", |bytes| bytes > 600_000).await;
@@ -430,9 +427,7 @@ async fn a_body_counts_while_its_session_is_not_read_from() {
 async fn small_events_count_with_what_is_spent_on_them() {
     let gateway = Gateway::new("/a").on("never", |_, _: Event| std::future::pending::<()>());
     let server = TestServer::of(|_| {}, |app| app.gateway(gateway));
-    let poller = Poller::open(server.addr).await;
-    poller.ok("40/a,").await;
-    poller.payload().await;
+    let poller = poller(server.addr).await;
     let events = [r#"42/a,["never"]"#; 50];
     poller.ok(&events.join("\u{1e}")).await;
     // In steps of a KiB.
