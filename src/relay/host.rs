@@ -147,7 +147,7 @@ impl Host {
             }
             Request::Upgrade { sid, revision } => {
                 return match self.judge(&sid, revision, true) {
-                    Ok(session) => self.let_probe(relay, key, session),
+                    Ok(session) => self.let_probe(relay, key, sid, session),
                     Err(error) => answer(relay, key, &error),
                 };
             }
@@ -285,7 +285,7 @@ impl Host {
     // ---- sessions that move ----
 
     /// Lets a WebSocket of the caller probe; answers when it may.
-    fn let_probe(&self, relay: &Arc<Relay>, key: Key, session: Arc<Session>) {
+    fn let_probe(&self, relay: &Arc<Relay>, key: Key, sid: String, session: Arc<Session>) {
         let gone = self.begin(key, None);
         let (reply, receiver) = oneshot::channel();
         let (to, number) = key;
@@ -317,7 +317,10 @@ impl Host {
                     relay.host.lock().remove(&key);
                     match refused {
                         Ok(_) => Answer::Refused,
-                        Err(_) => unknown(),
+                        // Its actor has gone since it was found: if it lives elsewhere, it has its WebSocket there.
+                        Err(_) => Sid::parse(&sid)
+                            .and_then(|sid| relay.revision_of_moved(&sid))
+                            .map_or_else(unknown, |_| Answer::Refused),
                     }
                 }
             };

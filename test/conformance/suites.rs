@@ -310,9 +310,13 @@ async fn engine_12_polling_duplicate_get() {
     let poller = Poller::open_at(server.addr, ENGINE_IO).await;
     let first = poller.begin_get().await;
     let second = poller.get().await;
-    assert_eq!((second.status, second.text()), (400, ""));
     let first = first.answer().await;
-    assert_eq!((first.status, first.text()), (200, "1"));
+    let mut answers = [(first.status, first.text()), (second.status, second.text())];
+    if server.own.is_none() {
+        // Among several instances, the second may come before the first at the session.
+        answers.sort_unstable();
+    }
+    assert_eq!(answers, [(200, "1"), (400, "")]);
     poller.assert_gone().await;
 }
 
@@ -321,8 +325,14 @@ async fn engine_13_polling_aborted_get() {
     let server = start();
     let poller = Poller::open_at(server.addr, ENGINE_IO).await;
     drop(poller.begin_get().await);
-    // Whether it still finds the session that the abort ends, or not any more.
-    assert_eq!(poller.get().await.status, 400);
+    let answer = poller.get().await;
+    if server.own.is_some() || answer.status != 200 {
+        // Whether it still finds the session that the abort ends, or not any more.
+        assert_eq!(answer.status, 400);
+    } else {
+        // Among several instances, it may come before the one that was aborted, which then ends the session.
+        assert_eq!(answer.text(), "1");
+    }
     poller.assert_gone().await;
 }
 

@@ -59,7 +59,11 @@ impl WebSocket {
         })
         .await;
         let head = String::from_utf8_lossy(&unread[..head_len]).into_owned();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        if !head.starts_with("HTTP/1.1 101 ") {
+            let mut why = unread.split_off(head_len);
+            _ = within("the refusal's end", stream.read_to_end(&mut why)).await;
+            panic!("{head}{}", String::from_utf8_lossy(&why));
+        }
         unread.drain(..head_len);
         Self { stream, unread }
     }
