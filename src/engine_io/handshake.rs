@@ -6,7 +6,10 @@
 
 use url::form_urlencoded;
 
-use super::dialect::{Dialect, Revision};
+use super::{
+    dialect::{Dialect, Revision},
+    pairs::Pairs,
+};
 
 /// The two transports that exist here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +31,6 @@ impl TransportName {
 }
 
 /// Most pairs of a query that are looked at, as in Node (`querystring`'s `maxKeys`); those behind them do not exist.
-///
-/// A session keeps its query, and each pair costs many times the two bytes that it can have in the request.
 pub const MAX_QUERY_PAIRS: usize = 1000;
 
 /// What a request's query says. Of a repeated key the last value counts; an empty `sid` is none.
@@ -43,7 +44,7 @@ pub struct Query {
     /// asked for by any `b64` that is not empty.
     pub dialect: Dialect,
     /// Every key and value, in their order, for the application: at most [`MAX_QUERY_PAIRS`].
-    pub pairs: Vec<(String, String)>,
+    pub pairs: Pairs,
 }
 
 impl Query {
@@ -56,27 +57,26 @@ impl Query {
             },
             ..Self::default()
         };
-        for (key, value) in form_urlencoded::parse(query.as_bytes()).take(MAX_QUERY_PAIRS) {
-            match &*key {
-                "transport" => {
-                    parsed.transport = match &*value {
-                        "polling" => Some(TransportName::Polling),
-                        "websocket" => Some(TransportName::WebSocket),
-                        _ => None,
-                    }
+        let pairs = form_urlencoded::parse(query.as_bytes()).take(MAX_QUERY_PAIRS);
+        let pairs = pairs.inspect(|(key, value)| match &**key {
+            "transport" => {
+                parsed.transport = match &**value {
+                    "polling" => Some(TransportName::Polling),
+                    "websocket" => Some(TransportName::WebSocket),
+                    _ => None,
                 }
-                "sid" => parsed.sid = (!value.is_empty()).then(|| value.clone().into_owned()),
-                "EIO" => {
-                    parsed.dialect.revision = match &*value {
-                        "4" => Revision::V4,
-                        _ => Revision::V3,
-                    }
-                }
-                "b64" => parsed.dialect.base64 = !value.is_empty(),
-                _ => {}
             }
-            parsed.pairs.push((key.into_owned(), value.into_owned()));
-        }
+            "sid" => parsed.sid = (!value.is_empty()).then(|| value.clone().into_owned()),
+            "EIO" => {
+                parsed.dialect.revision = match &**value {
+                    "4" => Revision::V4,
+                    _ => Revision::V3,
+                }
+            }
+            "b64" => parsed.dialect.base64 = !value.is_empty(),
+            _ => {}
+        });
+        parsed.pairs = pairs.collect();
         parsed
     }
 }
@@ -336,16 +336,13 @@ mod tests {
         assert_eq!(query.dialect, Dialect::V4);
         assert_eq!(query.transport, Some(TransportName::Polling));
         assert_eq!(query.sid, None);
-        assert_eq!(
-            query.pairs.last(),
-            Some(&("room".to_owned(), "a b".to_owned()))
-        );
+        assert_eq!(query.pairs.iter().last(), Some(("room", "a b")));
     }
 
     #[test]
     fn a_query_of_many_keys_is_read_as_far_as_node_reads_it() {
         let query = Query::parse(&("&a".repeat(MAX_QUERY_PAIRS - 1) + "&EIO=4&sid=x"));
-        assert_eq!(query.pairs.len(), MAX_QUERY_PAIRS);
+        assert_eq!(query.pairs.iter().count(), MAX_QUERY_PAIRS);
         assert_eq!(query.dialect, Dialect::V4);
         assert_eq!(query.sid, None);
     }

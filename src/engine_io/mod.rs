@@ -12,6 +12,7 @@ pub mod encoded;
 pub mod handshake;
 pub mod open;
 pub mod packet;
+pub mod pairs;
 pub mod payload;
 pub mod payload_v3;
 pub mod sid;

@@ -198,7 +198,12 @@ mod tests {
     use super::*;
 
     fn request(auth: &str) -> ConnectRequest {
-        let handshake = Handshake::new(String::new(), String::new(), std::iter::empty(), &[]);
+        let handshake = Handshake::new(
+            String::new(),
+            String::new(),
+            std::iter::empty(),
+            Default::default(),
+        );
         ConnectRequest::new("/a".into(), Some(auth.into()), Arc::new(handshake))
     }
 

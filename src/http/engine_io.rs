@@ -151,7 +151,7 @@ pub(super) trait Head {
                 .unwrap_or_default(),
             self.target(),
             headers,
-            &query.pairs,
+            query.pairs.clone(),
         )
     }
 }

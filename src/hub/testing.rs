@@ -47,7 +47,12 @@ where
 
 /// Returns the registration of a socket of `/events`.
 pub(super) fn register(id: &str, socket: &SocketProbe) -> Register {
-    let handshake = Handshake::new(String::new(), String::new(), std::iter::empty(), &[]);
+    let handshake = Handshake::new(
+        String::new(),
+        String::new(),
+        std::iter::empty(),
+        Default::default(),
+    );
     let record = Record::new(
         SocketId::from(id),
         "/events".into(),

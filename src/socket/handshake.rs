@@ -6,6 +6,8 @@
 
 use std::{fmt, time::SystemTime};
 
+use crate::engine_io::pairs::Pairs;
+
 /// The request that opened a session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Handshake {
@@ -16,9 +18,9 @@ pub struct Handshake {
     /// When it came.
     pub issued: SystemTime,
     /// Lower-case names and values, in their order. Values that are not text are left out.
-    headers: Box<[(Box<str>, Box<str>)]>,
+    headers: Pairs,
     /// Query keys and values, decoded, in their order.
-    query: Box<[(Box<str>, Box<str>)]>,
+    query: Pairs,
 }
 
 impl fmt::Debug for Handshake {
@@ -36,47 +38,35 @@ impl Handshake {
         address: String,
         url: String,
         headers: impl Iterator<Item = (&'a str, &'a str)>,
-        query: &[(String, String)],
+        query: Pairs,
     ) -> Self {
         Self {
             address,
             url,
             issued: SystemTime::now(),
-            headers: headers
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-            query: query
-                .iter()
-                .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
-                .collect(),
+            headers: headers.collect(),
+            query,
         }
     }
 
     /// Returns the first header of this lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| **key == *name)
-            .map(|(_, value)| &**value)
+        self.headers.first(name)
     }
 
     /// Returns all headers.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.iter().map(|(name, value)| (&**name, &**value))
+        self.headers.iter()
     }
 
     /// Returns the last value of this query key.
     pub fn query(&self, name: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .rev()
-            .find(|(key, _)| **key == *name)
-            .map(|(_, value)| &**value)
+        self.query.last(name)
     }
 
     /// Returns all query keys and values.
     pub fn queries(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.query.iter().map(|(name, value)| (&**name, &**value))
+        self.query.iter()
     }
 
     /// Returns whether a page of some origin opened the session.
@@ -96,9 +86,9 @@ mod tests {
             ("authorization", "Bearer hunter2"),
             ("cookie", "sid=hunter2"),
         ];
-        let query = [("token".to_owned(), "hunter2".to_owned())];
+        let query = [("token", "hunter2")].into_iter().collect();
         let url = "/socket.io/?token=hunter2".to_owned();
-        let handshake = Handshake::new("192.0.2.1".to_owned(), url, headers.into_iter(), &query);
+        let handshake = Handshake::new("192.0.2.1".to_owned(), url, headers.into_iter(), query);
         let debug = format!("{handshake:?}");
         assert!(debug.contains("192.0.2.1"), "{debug}");
         for secret in ["hunter2", "Bearer", "token"] {

@@ -484,7 +484,12 @@ impl HandshakeText {
     fn read(self) -> Handshake {
         let headers = self.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut handshake = Handshake::new(self.address, self.url, headers, &self.query);
+        let mut handshake = Handshake::new(
+            self.address,
+            self.url,
+            headers,
+            self.query.into_iter().collect(),
+        );
         let issued = Duration::from_millis(self.issued_ms);
         if let Some(issued) = std::time::UNIX_EPOCH.checked_add(issued) {
             handshake.issued = issued;
@@ -568,12 +573,12 @@ mod tests {
 
     fn session() -> Portable {
         let headers = [("host", "a"), ("cookie", "hidden=1")];
-        let query = [("k".to_owned(), "1".to_owned())];
+        let query = [("k", "1")];
         let mut handshake = Handshake::new(
             "127.0.0.1".to_owned(),
             "/socket.io/?k=1".to_owned(),
             headers.into_iter(),
-            &query,
+            query.into_iter().collect(),
         );
         handshake.issued = std::time::UNIX_EPOCH + Duration::from_millis(1_795_413_399_990);
         let (one, two, three) = (

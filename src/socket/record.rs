@@ -198,7 +198,7 @@ mod tests {
     fn neither_the_id_nor_data_nor_the_handshake_has_a_debug_text() {
         let headers = [("authorization", "Bearer hunter2")];
         let url = "/socket.io/?token=hunter2".to_owned();
-        let handshake = Handshake::new(String::new(), url, headers.into_iter(), &[]);
+        let handshake = Handshake::new(String::new(), url, headers.into_iter(), Default::default());
         let record = Record::new(
             "a-2x-sid".into(),
             "/events".into(),

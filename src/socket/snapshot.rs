@@ -377,12 +377,11 @@ mod tests {
             ("x-forwarded-for", "2.2.2.2"),
         ];
         let query = [("k", "1"), ("EIO", "4"), ("k", "2")];
-        let query = query.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let mut handshake = Handshake::new(
             "127.0.0.1".to_owned(),
             "/socket.io/?k=1&EIO=4&k=2".to_owned(),
             headers.into_iter(),
-            &query,
+            query.into_iter().collect(),
         );
         handshake.issued = UNIX_EPOCH + Duration::from_millis(1_795_413_399_990);
         let text = serde_json::to_string(&HandshakeSnapshot::new(&handshake));
