@@ -1,13 +1,15 @@
 //! A message that is ready to be written, once for all of its receivers.
 //!
 //! Pure. Server-to-client WebSocket frames carry no mask, so the very bytes of a frame can be shared by every
-//! receiver; the polling form is made from them at the first polling receiver's demand, and shared as well. So are the forms
-//! that only old or base64 clients need, in a box of their own: whoever has no such clients pays one empty cell for them.
+//! receiver, and those of a text are its polling form, too. All other forms (attachments for polling, and what only old or base64
+//! clients need) are made from them at the first such receiver's demand, and shared as well, in a box of their own: whoever has no
+//! such clients pays one empty cell for them. What a form takes is told to whoever has it made, see [`Kept`].
 //! A Socket.IO packet with attachments is one value, so nothing can come between the packet and its attachments.
 //!
 //! Source: Engine.IO protocol v3 and v4, "Packet encoding"; RFC 6455, 5.2; wire.md 1.3, 1.10.
 
 use std::{
+    fmt,
     ops::Range,
     sync::{
         Arc, LazyLock, OnceLock,
@@ -38,20 +40,46 @@ pub struct Encoded {
     /// Where the text packet, its type digit included, stands in `frames`; none, if it is a binary message alone.
     text: Option<Range<usize>>,
     /// Where each binary message stands in `frames`.
-    attachments: Vec<Range<usize>>,
-    polling: OnceLock<Bytes>,
+    attachments: Box<[Range<usize>]>,
     /// What only some clients need.
     rare: OnceLock<Box<RareForms>>,
 }
 
-/// The forms beside revision 4 without base64, each made at its first receiver's demand.
+/// The forms that are copies, each made at its first receiver's demand.
 #[derive(Debug, Default)]
 struct RareForms {
-    frames_base64_v4: OnceLock<Bytes>,
-    frames_base64_v3: OnceLock<Bytes>,
-    frames_v3: OnceLock<Bytes>,
-    polling_v3: OnceLock<Bytes>,
-    polling_binary_v3: OnceLock<Bytes>,
+    frames_base64_v4: OnceLock<Form>,
+    frames_base64_v3: OnceLock<Form>,
+    frames_v3: OnceLock<Form>,
+    polling_v4: OnceLock<Form>,
+    polling_v3: OnceLock<Form>,
+    polling_binary_v3: OnceLock<Form>,
+}
+
+/// What whoever has a form made wants to be dropped with it: it counts how much there is.
+pub type Kept = Box<dyn Send + Sync>;
+
+/// A form that is a copy.
+struct Form {
+    bytes: Bytes,
+    _kept: Kept,
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes.len())
+    }
+}
+
+/// What a message takes beside its bytes, about: this, and what the allocator adds.
+pub const MESSAGE_BYTES: usize = 192;
+
+/// What a form takes beside its bytes, about: all the others' cells, and what counts it.
+pub const FORM_BYTES: usize = size_of::<RareForms>() + 128;
+
+/// Counts nothing, for forms that are small or short-lived.
+fn uncounted(_: usize) -> Kept {
+    Box::new(())
 }
 
 /// The body of a polling answer.
@@ -108,7 +136,6 @@ impl Encoded {
             frames: frames.freeze(),
             text,
             attachments,
-            polling: OnceLock::new(),
             rare: OnceLock::new(),
         })
     }
@@ -118,55 +145,49 @@ impl Encoded {
         &self.frames
     }
 
-    /// Returns the WebSocket frames of a dialect. Without binary messages they are the same in all.
-    pub fn frames_in(&self, dialect: Dialect) -> &Bytes {
-        if self.attachments.is_empty() {
-            return &self.frames;
+    /// Returns the WebSocket frames of a dialect, if they are those of revision 4 without base64: without binary messages they
+    /// are in all.
+    pub fn frames_as_is(&self, dialect: Dialect) -> Option<&Bytes> {
+        (self.attachments.is_empty() || dialect == Dialect::V4).then_some(&self.frames)
+    }
+
+    /// Returns the WebSocket frames of a dialect. If they have to be made, `keep` is told how much they take.
+    pub fn frames_in(&self, dialect: Dialect, keep: &dyn Fn(usize) -> Kept) -> &Bytes {
+        if let Some(frames) = self.frames_as_is(dialect) {
+            return frames;
         }
+        let rare = self.rare();
         match (dialect.revision, dialect.base64) {
-            (Revision::V4, false) => &self.frames,
-            (Revision::V4, true) => self
-                .rare()
-                .frames_base64_v4
-                .get_or_init(|| self.base64_frames("b")),
-            (Revision::V3, true) => self
-                .rare()
-                .frames_base64_v3
-                .get_or_init(|| self.base64_frames("b4")),
-            (Revision::V3, false) => self
-                .rare()
-                .frames_v3
-                .get_or_init(|| self.binary_frames_v3()),
+            (Revision::V4, _) => made(&rare.frames_base64_v4, keep, || self.base64_frames("b")),
+            (Revision::V3, true) => made(&rare.frames_base64_v3, keep, || self.base64_frames("b4")),
+            (Revision::V3, false) => made(&rare.frames_v3, keep, || self.binary_frames_v3()),
         }
     }
 
-    /// Returns the packets as a polling payload of revision 4.
-    pub fn polling(&self) -> &Bytes {
-        self.polling.get_or_init(|| {
-            let text = self
-                .text
-                .clone()
-                .map(|range| self.frames.slice(range))
-                .unwrap_or_default();
-            if self.attachments.is_empty() {
-                return text;
+    /// Returns the packets as a polling payload of a revision, in its binary form or not, unless that is the very text.
+    fn polling_copy(
+        &self,
+        revision: Revision,
+        is_binary: bool,
+        keep: &dyn Fn(usize) -> Kept,
+    ) -> Option<&Bytes> {
+        let rare = || self.rare();
+        Some(match revision {
+            Revision::V4 if self.attachments.is_empty() => return None,
+            Revision::V4 => made(&rare().polling_v4, keep, || self.payload_v4()),
+            Revision::V3 if is_binary => {
+                made(&rare().polling_binary_v3, keep, || self.payload_binary_v3())
             }
-            let mut payload = text.to_vec();
-            for attachment in self.attachments() {
-                if !payload.is_empty() {
-                    payload.push(SEPARATOR);
-                }
-                payload.push(b'b');
-                payload.extend_from_slice(STANDARD.encode(attachment).as_bytes());
-            }
-            payload.into()
+            Revision::V3 => made(&rare().polling_v3, keep, || self.payload_v3()),
         })
     }
 
-    /// Returns all of `messages` as one polling payload. Of a single message its shared form is returned as it is.
+    /// Returns all of `messages` as one polling payload. Of a single message its shared form is returned as it is. If forms have to
+    /// be made, `keep` is told how much they take.
     pub fn payload<'a>(
-        mut messages: impl Iterator<Item = &'a Arc<Self>> + Clone,
+        mut messages: impl Iterator<Item = &'a Self> + Clone,
         dialect: Dialect,
+        keep: &dyn Fn(usize) -> Kept,
     ) -> PollingBody {
         // One binary packet makes the whole payload binary, if the client takes that.
         let is_binary = matches!(dialect.revision, Revision::V3)
@@ -174,24 +195,21 @@ impl Encoded {
             && messages
                 .clone()
                 .any(|message| !message.attachments.is_empty());
-        let form = |message: &'a Arc<Self>| match dialect.revision {
-            Revision::V4 => message.polling(),
-            Revision::V3 if is_binary => message
-                .rare()
-                .polling_binary_v3
-                .get_or_init(|| message.payload_binary_v3()),
-            Revision::V3 => message
-                .rare()
-                .polling_v3
-                .get_or_init(|| message.payload_v3()),
+        let copy = |message: &'a Self| message.polling_copy(dialect.revision, is_binary, keep);
+        let form = |message: &'a Self| match copy(message) {
+            Some(copy) => copy,
+            None => message.text().unwrap_or_default(),
         };
         let Some(first) = messages.next() else {
             return PollingBody::default();
         };
         let bytes = match messages.next() {
-            None => form(first).clone(),
+            None => copy(first).cloned().unwrap_or_else(|| {
+                let text = first.text.clone().unwrap_or_default();
+                first.frames.slice(text)
+            }),
             Some(second) => {
-                let mut payload = BytesMut::from(&form(first)[..]);
+                let mut payload = BytesMut::from(form(first));
                 for message in std::iter::once(second).chain(messages) {
                     if matches!(dialect.revision, Revision::V4) {
                         payload.put_u8(SEPARATOR);
@@ -204,9 +222,9 @@ impl Encoded {
         PollingBody { bytes, is_binary }
     }
 
-    /// Returns this message as a polling payload by itself.
-    pub fn polling_in(self: &Arc<Self>, dialect: Dialect) -> PollingBody {
-        Self::payload(std::iter::once(self), dialect)
+    /// Returns this message as a polling payload by itself, counted by nobody: for the small ones of the protocol.
+    pub fn polling_in(&self, dialect: Dialect) -> PollingBody {
+        Self::payload(std::iter::once(self), dialect, &uncounted)
     }
 
     fn rare(&self) -> &RareForms {
@@ -259,6 +277,18 @@ impl Encoded {
         frames.freeze()
     }
 
+    fn payload_v4(&self) -> Bytes {
+        let mut payload = self.text().unwrap_or_default().to_vec();
+        for attachment in self.attachments() {
+            if !payload.is_empty() {
+                payload.push(SEPARATOR);
+            }
+            payload.push(b'b');
+            payload.extend_from_slice(STANDARD.encode(attachment).as_bytes());
+        }
+        payload.into()
+    }
+
     fn payload_v3(&self) -> Bytes {
         let mut payload = Vec::new();
         if let Some(text) = self.text() {
@@ -281,9 +311,25 @@ impl Encoded {
         payload.into()
     }
 
-    /// Returns how many bytes it takes in a backlog, the same in every dialect: those of its frames in revision 4.
+    /// Returns a message of the same bytes that has none of the forms which were made of this one, nor gets those that will be.
+    pub fn bare(&self) -> Arc<Self> {
+        Arc::new(Self {
+            num_waiting: AtomicUsize::new(0),
+            frames: self.frames.clone(),
+            text: self.text.clone(),
+            attachments: self.attachments.clone(),
+            rare: OnceLock::new(),
+        })
+    }
+
+    /// Returns how many bytes it takes in the backlog of a client, the same in every dialect: those of its frames in revision 4.
     pub fn len_bytes(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Returns how much memory it takes, but for the forms that were made of it: those are counted by whoever had them made.
+    pub fn held_bytes(&self) -> usize {
+        MESSAGE_BYTES + self.frames.len()
     }
 
     /// Notes that it waits for one client more. Returns whether it waited for none.
@@ -295,6 +341,20 @@ impl Encoded {
     pub fn end_waiting(&self) -> bool {
         self.num_waiting.fetch_sub(1, AcqRel) == 1
     }
+}
+
+/// Makes a form, if there is none yet.
+fn made<'a>(
+    form: &'a OnceLock<Form>,
+    keep: &dyn Fn(usize) -> Kept,
+    make: impl FnOnce() -> Bytes,
+) -> &'a Bytes {
+    let form = form.get_or_init(|| {
+        let bytes = make();
+        let _kept = keep(FORM_BYTES + bytes.len());
+        Form { bytes, _kept }
+    });
+    &form.bytes
 }
 
 macro_rules! constant_packet {
@@ -345,21 +405,26 @@ mod tests {
         assert_eq!(encoded.frames(), &frames);
         let mut payload = text.to_vec();
         payload.extend_from_slice(b"\x1ebAQIDBA==");
-        assert_eq!(encoded.polling(), &payload);
+        assert_eq!(encoded.polling_in(Dialect::V4).bytes, payload);
     }
 
     #[test]
     fn a_binary_message_may_stand_alone() {
         let encoded = Encoded::binary(&Bytes::from_static(&[1, 2, 3, 4]));
         assert_eq!(encoded.frames(), [0x82, 4, 1, 2, 3, 4].as_slice());
-        assert_eq!(encoded.polling(), "bAQIDBA==");
+        assert_eq!(encoded.polling_in(Dialect::V4).bytes, "bAQIDBA==");
     }
 
     #[test]
     fn the_polling_form_of_plain_text_is_no_copy() {
         let encoded = Encoded::new("42[\"x\"]", &[]);
         let inside = encoded.frames().as_ptr_range();
-        assert!(inside.contains(&encoded.polling().as_ptr()));
+        let body = encoded.polling_in(Dialect::V4);
+        assert!(inside.contains(&body.bytes.as_ptr()));
+    }
+
+    fn refs(messages: &[Arc<Encoded>]) -> impl Iterator<Item = &Encoded> + Clone {
+        messages.iter().map(|message| &**message)
     }
 
     fn dialect(revision: Revision, base64: bool) -> Dialect {
@@ -402,7 +467,11 @@ mod tests {
             ),
         ] {
             let frames = [text_frame, frame].concat();
-            assert_eq!(encoded.frames_in(dialect), &frames, "{dialect:?}");
+            assert_eq!(
+                encoded.frames_in(dialect, &uncounted),
+                &frames,
+                "{dialect:?}"
+            );
             let body = encoded.polling_in(dialect);
             assert_eq!((&body.bytes[..], body.is_binary), (payload, is_binary));
         }
@@ -414,7 +483,7 @@ mod tests {
             Encoded::new("42[\"é\"]", &[]),
             Encoded::binary(&Bytes::from_static(&[7])),
         ];
-        let body = Encoded::payload(messages.iter(), dialect(Revision::V3, false));
+        let body = Encoded::payload(refs(&messages), dialect(Revision::V3, false), &uncounted);
         assert!(body.is_binary);
         assert_eq!(
             body.bytes,
@@ -425,16 +494,20 @@ mod tests {
             ]
             .concat()
         );
-        let body = Encoded::payload(messages.iter(), dialect(Revision::V3, true));
+        let body = Encoded::payload(refs(&messages), dialect(Revision::V3, true), &uncounted);
         assert_eq!(body.bytes, "7:42[\"é\"]6:b4Bw==");
         assert!(!body.is_binary);
-        let body = Encoded::payload(messages[..1].iter(), dialect(Revision::V3, false));
+        let body = Encoded::payload(
+            refs(&messages[..1]),
+            dialect(Revision::V3, false),
+            &uncounted,
+        );
         assert_eq!(
             (&body.bytes[..], body.is_binary),
             ("7:42[\"é\"]".as_bytes(), false)
         );
         assert_eq!(
-            Encoded::payload([].iter(), dialect(Revision::V3, false)),
+            Encoded::payload([].iter(), dialect(Revision::V3, false), &uncounted),
             PollingBody::default()
         );
     }
@@ -443,22 +516,53 @@ mod tests {
     fn every_receiver_of_a_dialect_shares_the_same_bytes() {
         let encoded = Encoded::new("451-[]", &[Bytes::from_static(&[1])]);
         for dialect in all_dialects() {
-            let frames = encoded.frames_in(dialect).as_ptr();
-            assert_eq!(encoded.frames_in(dialect).as_ptr(), frames);
+            let frames = encoded.frames_in(dialect, &uncounted).as_ptr();
+            assert_eq!(encoded.frames_in(dialect, &uncounted).as_ptr(), frames);
             let body = encoded.polling_in(dialect).bytes.as_ptr();
             assert_eq!(encoded.polling_in(dialect).bytes.as_ptr(), body);
         }
     }
 
     #[test]
-    fn current_clients_never_make_the_rare_forms() {
+    fn current_clients_never_make_a_copy_but_of_attachments_for_polling() {
+        let never = |_| panic!("a copy is made");
         let encoded = Encoded::new("451-[]", &[Bytes::from_static(&[1])]);
-        encoded.frames_in(Dialect::V4);
-        encoded.polling_in(Dialect::V4);
+        encoded.frames_in(Dialect::V4, &never);
         let text = Encoded::new("42[]", &[]);
         for dialect in all_dialects() {
-            text.frames_in(dialect);
+            text.frames_in(dialect, &never);
         }
+        Encoded::payload([&*text, &*text].into_iter(), Dialect::V4, &never);
         assert!(encoded.rare.get().is_none() && text.rare.get().is_none());
+    }
+
+    #[test]
+    fn each_copy_is_counted_as_long_as_it_is_there() {
+        let counted = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let held = Arc::new(());
+        let keep = |len: usize| -> Kept {
+            counted.lock().unwrap().push(len - FORM_BYTES);
+            Box::new(Arc::clone(&held))
+        };
+        let encoded = Encoded::new("451-[]", &[Bytes::from(vec![0; 300])]);
+        for dialect in all_dialects() {
+            for _ in 0..2 {
+                encoded.frames_in(dialect, &keep);
+                Encoded::payload(std::iter::once(&*encoded), dialect, &keep);
+            }
+        }
+        let counted = counted.lock().unwrap().clone();
+        assert_eq!(counted.len(), 6, "{counted:?}");
+        assert!(
+            counted.iter().all(|len| (300..420).contains(len)),
+            "{counted:?}"
+        );
+        let bare = encoded.bare();
+        assert_eq!(bare.frames().as_ptr(), encoded.frames().as_ptr());
+        assert_eq!(bare.parts(), encoded.parts());
+        assert_eq!(Arc::strong_count(&held), 7);
+        drop(encoded);
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(bare.rare.get().is_none());
     }
 }

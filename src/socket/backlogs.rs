@@ -64,14 +64,14 @@ impl Backlogs {
     /// Counts a message, unless it is counted for another client.
     pub(super) fn take_message(&self, message: &Encoded) {
         if message.begin_waiting() {
-            self.take(message.len_bytes());
+            self.take(message.held_bytes());
         }
     }
 
     /// Counts a message no more, unless it waits for another client.
     pub(super) fn give_message_back(&self, message: &Encoded) {
         if message.end_waiting() {
-            self.give_back(message.len_bytes());
+            self.give_back(message.held_bytes());
         }
     }
 }
@@ -201,7 +201,7 @@ impl Held {
     pub fn is_too_much(&self) -> bool {
         self.0.as_ref().is_some_and(|counted| {
             let len = match &counted.what {
-                What::Message(message) => message.len_bytes(),
+                What::Message(message) => message.held_bytes(),
                 What::Bytes(len) => *len,
             };
             len > counted.backlogs.limit_of_one()
@@ -232,12 +232,12 @@ mod tests {
 
     #[test]
     fn a_message_counts_once_however_many_it_waits_for() {
-        let backlogs = Arc::new(Backlogs::new(100));
+        let backlogs = Arc::new(Backlogs::new(1000));
         let message = Encoded::new("4abc", &[]);
-        let len = message.len_bytes();
+        let len = message.held_bytes();
         let first = Held::message(&backlogs, &message);
         let second = Held::message(&backlogs, &message);
-        assert_eq!((backlogs.taken(), backlogs.free()), (len, 100 - len));
+        assert_eq!((backlogs.taken(), backlogs.free()), (len, 1000 - len));
         drop(first);
         assert_eq!(backlogs.taken(), len);
         drop(second);

@@ -86,13 +86,15 @@ impl Lane {
         black_box(self.stream.as_raw_fd());
     }
 
-    /// Returns what is to be written of a message for one membership; nothing, if the lane does not serve that.
+    /// Returns what is to be written of a message for one membership; nothing, if the lane does not serve that, or the client needs
+    /// a form of its own, which is counted by its socket.
     pub(super) fn write<'a>(&'a self, join: JoinId, message: &'a Encoded) -> Option<Write<'a>> {
         let Joins(joins) = &self.joins;
         let is_served = join != NONE && joins.contains(&join);
-        is_served.then(|| Write {
+        let frames = message.frames_as_is(self.dialect).filter(|_| is_served)?;
+        Some(Write {
             stream: &self.stream,
-            frames: message.frames_in(self.dialect),
+            frames,
         })
     }
 }
@@ -130,7 +132,7 @@ mod tests {
             let write = lane.write(join, &message);
             assert_eq!(write.is_some(), is_served, "{join:?}");
             if let Some(write) = write {
-                assert_eq!(write.frames, message.frames_in(V4));
+                assert_eq!(write.frames, message.frames());
                 assert!(std::ptr::eq(write.stream, &*lane.stream));
             }
         }

@@ -167,11 +167,12 @@ pub fn disconnect(parser: Parser, namespace: &Namespace) -> Arc<Encoded> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine_io::dialect::Dialect;
 
     const JSON: Parser = Parser::Json;
 
-    fn text(encoded: &Encoded) -> &str {
-        std::str::from_utf8(encoded.polling()).unwrap()
+    fn text(encoded: &Encoded) -> String {
+        String::from_utf8(encoded.polling_in(Dialect::V4).bytes.to_vec()).unwrap()
     }
 
     fn args(json: &str, attachments: &[&'static [u8]]) -> Args {

@@ -86,13 +86,13 @@ fn head(kind: char, namespace: &Namespace) -> String {
 mod tests {
     use super::*;
     use crate::{
-        engine_io::sid::InstanceId,
+        engine_io::{dialect::Dialect, sid::InstanceId},
         socket_io::{args::Args, decoder::Packet},
     };
     use serde_json::json;
 
-    fn text(encoded: &Encoded) -> &str {
-        std::str::from_utf8(encoded.polling()).unwrap()
+    fn text(encoded: &Encoded) -> String {
+        String::from_utf8(encoded.polling_in(Dialect::V4).bytes.to_vec()).unwrap()
     }
 
     fn connect_packet(namespace: &str, auth: Option<&str>) -> Packet {

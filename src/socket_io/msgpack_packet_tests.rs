@@ -445,9 +445,10 @@ fn any_args() -> impl Strategy<Value = Args> {
 
 /// Decodes the messages of one packet, as they travel on polling.
 fn through(parser: Parser, encoded: &crate::engine_io::encoded::Encoded) -> Packet {
+    let body = encoded.polling_in(crate::engine_io::dialect::Dialect::V4);
     let mut decoder = Decoder::new(parser, usize::MAX);
     let mut packet = None;
-    for message in crate::engine_io::payload::Payload::new(encoded.polling().clone()) {
+    for message in crate::engine_io::payload::Payload::new(body.bytes) {
         let crate::engine_io::packet::Packet::Message(message) = message.unwrap() else {
             panic!("only messages are encoded");
         };

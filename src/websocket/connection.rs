@@ -288,10 +288,7 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
-    use crate::{
-        engine_io::{dialect::Dialect, encoded::Encoded},
-        websocket::testing::connected,
-    };
+    use crate::{engine_io::encoded::Encoded, websocket::testing::connected};
 
     #[actix::test]
     async fn several_messages_arrive_whole_and_in_order_however_they_are_written() {
@@ -317,7 +314,7 @@ mod tests {
             for number in 0..num {
                 let text = char::from(b'a' + number as u8 % 26).to_string().repeat(len);
                 let message = Encoded::new(&text, &[]);
-                expected.extend_from_slice(message.frames_in(Dialect::V4));
+                expected.extend_from_slice(message.frames());
                 outbox.push(message).unwrap();
             }
             poll_fn(|cx| connection.poll_flush(cx, &mut outbox))

@@ -226,7 +226,7 @@ impl Laned {
 
 fn message(len: usize, volatile: bool) -> (Shared, Bytes) {
     let message = Encoded::new(&"x".repeat(len), &[]);
-    let frames = message.frames_in(DIALECT).clone();
+    let frames = message.frames().clone();
     (Shared::Plain { message, volatile }, frames)
 }
 
