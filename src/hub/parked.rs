@@ -90,6 +90,7 @@ pub enum Lost {
 pub type Pursuit = Arc<()>;
 
 impl Session {
+    /// Returns whether an event is one that it has missed, unless its client saw it.
     fn misses(&self, serial: u64, entry: &Entry) -> bool {
         let is_for_it =
             entry.namespace == self.namespace && entry.audience.includes(&self.id, &self.rooms);
@@ -129,19 +130,18 @@ impl Session {
         }
         let mut missed = Vec::new();
         let (mut num_bytes, mut num_own) = (0, 0);
-        for (serial, entry) in replay.behind(seen.serial) {
-            let logged = &entry.logged;
-            if logged.position <= seen || !self.misses(serial, entry) {
+        for (serial, entry) in self.of(replay, seen.serial) {
+            if entry.position <= seen || !self.misses(serial, entry) {
                 continue;
             }
-            num_bytes += logged.message.len_bytes();
+            num_bytes += entry.message_bytes();
             if num_bytes > max_bytes {
                 return Err(Lost::TooMuch);
             }
-            if logged.position.serial == seen.serial {
+            if entry.position.serial == seen.serial {
                 num_own += 1;
             }
-            missed.push(Arc::clone(logged));
+            missed.push(entry.logged());
         }
         // Of events for this client alone the log may have forgotten some although it knows all that the hub sent.
         if saw_all_of_hub && num_own < self.last.own.saturating_sub(seen.own) {
@@ -158,13 +158,18 @@ impl Session {
         &'a self,
         replay: &'a Replay,
         serial: u64,
-    ) -> Option<impl Iterator<Item = &'a Arc<Logged>>> {
+    ) -> Option<impl Iterator<Item = Arc<Logged>>> {
         (replay.forgotten() <= serial).then(|| {
-            replay
-                .behind(serial)
+            self.of(replay, serial)
                 .filter(|(serial, entry)| self.misses(*serial, entry))
-                .map(|(_, entry)| &entry.logged)
+                .map(|(_, entry)| entry.logged())
         })
+    }
+
+    /// Returns what of the log behind a serial it may miss.
+    fn of<'a>(&'a self, replay: &'a Replay, serial: u64) -> impl Iterator<Item = (u64, &'a Entry)> {
+        let gap = self.told.saturating_add(1)..=self.left;
+        replay.behind(serial, &self.namespace, (&self.id, &self.rooms), gap)
     }
 }
 

@@ -8,7 +8,9 @@
 //!   │── Park ────────▶│ place kept ──────────▶│            the client went away; its rooms stay of interest
 //!   │                 │── every event ───────▶│ logged
 //!   │── Claim ───────▶│ found, and held ◀─────│            it came back, and was authorised anew
-//!   ◀── Claimed ──────│                                    what it missed; then its CONNECT reply is written
+//!   ◀── Claimed ──────│                                    who it was: it is looked at whether it is the same
+//!   │── Collect ─────▶│ looked up ◀───────────│            the last handlers of its former connection are done
+//!   ◀── Collected ────│                                    what it missed; then its CONNECT reply is written
 //!   │── Resume ──────▶│ member again                       from now on it is told everything, what came meanwhile first
 //! ```
 //! A claim that is not pursued to its end is free again by itself: [`Pursuit`].
@@ -125,28 +127,44 @@ pub struct Park {
     pub settled: watch::Receiver<()>,
 }
 
-/// Asks for the state of a client that has come back. From the Socket actor, once the gateway has authorised it.
+/// Asks for a client that has come back, and holds its place for it. From the Socket actor, once the gateway has authorised it.
 #[derive(Message)]
 #[rtype(result = "Result<Claimed, Lost>")]
 pub struct Claim {
     /// Which namespace it asks for.
     pub namespace: Namespace,
     /// What it showed.
-    pub shown: Shown,
-    /// How much may be sent to it at a time, bytes.
-    pub max_bytes: usize,
+    pub pid: Pid,
     /// Lives as long as it is wanted.
     pub pursuit: Pursuit,
 }
 
 /// A session that is held for one client.
 pub struct Claimed {
-    /// Who it was.
-    pub record: Arc<Record>,
-    /// What `authorize` had returned for it then: JSON text.
+    /// What `authorize` had returned for it when it left: JSON text.
     pub authorized: Box<str>,
     /// Closed when its last handlers are done.
     pub settled: watch::Receiver<()>,
+}
+
+/// Asks for the state of a client whose place is held. From the Socket actor, once it is known to be the same.
+#[derive(Message)]
+#[rtype(result = "Result<Collected, Lost>")]
+pub struct Collect {
+    /// Which namespace it asks for.
+    pub namespace: Namespace,
+    /// What it showed.
+    pub shown: Shown,
+    /// How much may be sent to it at a time, bytes.
+    pub max_bytes: usize,
+    /// By which its place is held.
+    pub pursuit: Pursuit,
+}
+
+/// The state of a client that is let in again.
+pub struct Collected {
+    /// Who it was.
+    pub record: Arc<Record>,
     /// What it missed, in order.
     pub missed: Vec<Arc<Logged>>,
     /// Where its events begin.
@@ -176,7 +194,19 @@ impl fmt::Debug for Claim {
 
 impl fmt::Debug for Claimed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claimed")
+        f.debug_struct("Claimed").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Collect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collect").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Collected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collected")
             .field("num_missed", &self.missed.len())
             .finish_non_exhaustive()
     }
@@ -191,9 +221,9 @@ pub struct Resume {
     pub register: Register,
     /// Whose place it takes.
     pub pid: Pid,
-    /// What [`Claimed::last`] was.
+    /// What [`Collected::last`] was.
     pub last: Position,
-    /// What [`Claimed::head`] was.
+    /// What [`Collected::head`] was.
     pub head: u64,
     /// Holds the session until now.
     pub pursuit: Pursuit,
@@ -298,10 +328,24 @@ impl State {
         let recovery = self.recovery.as_mut().ok_or(Lost::Unknown)?;
         let Claim {
             namespace,
+            pid,
+            pursuit,
+        } = claim;
+        let (session, kept) = recovery.parked.claim(pid, namespace, pursuit)?;
+        Ok(Claimed {
+            authorized: session.authorized.clone(),
+            settled: kept.settled.clone(),
+        })
+    }
+
+    fn collect(&mut self, collect: &Collect) -> Result<Collected, Lost> {
+        let recovery = self.recovery.as_mut().ok_or(Lost::Unknown)?;
+        let Collect {
+            namespace,
             shown,
             max_bytes,
             pursuit,
-        } = claim;
+        } = collect;
         let (session, kept) = recovery.parked.claim(&shown.pid, namespace, pursuit)?;
         let offset = match &shown.offset {
             // It saw all that it was sent elsewhere, and nothing yet of what it was sent here.
@@ -312,10 +356,8 @@ impl State {
         };
         let missed = session.missed(&recovery.replay, offset, *max_bytes)?;
         let last = missed.last().map_or(session.last, |logged| logged.position);
-        Ok(Claimed {
+        Ok(Collected {
             record: Arc::clone(&kept.record),
-            authorized: session.authorized.clone(),
-            settled: kept.settled.clone(),
             since: session.since,
             before: session.before.clone(),
             last: last.max(session.last),
@@ -390,15 +432,24 @@ impl Turn<Park> for State {
 
 impl Turn<Claim> for State {
     fn turn(&mut self, claim: Claim) -> Result<Claimed, Lost> {
-        let claimed = self.claim(&claim);
-        if let Err(lost @ (Lost::Forgotten | Lost::TooMuch)) = claimed {
-            log::debug!("a client of {} comes back in vain: {lost}", claim.namespace);
+        self.claim(&claim)
+    }
+}
+
+impl Turn<Collect> for State {
+    fn turn(&mut self, collect: Collect) -> Result<Collected, Lost> {
+        let collected = self.collect(&collect);
+        if let Err(lost @ (Lost::Forgotten | Lost::TooMuch)) = collected {
+            let Collect {
+                namespace, shown, ..
+            } = &collect;
+            log::debug!("a client of {namespace} comes back in vain: {lost}");
             let parked = self.recovery.as_mut().map(|recovery| &mut recovery.parked);
-            if let Some((session, _)) = parked.and_then(|parked| parked.take(&claim.shown.pid)) {
+            if let Some((session, _)) = parked.and_then(|parked| parked.take(&shown.pid)) {
                 self.give_up(&session);
             }
         }
-        claimed
+        collected
     }
 }
 
@@ -438,7 +489,7 @@ impl Turn<Resume> for State {
                 Some(missed) => {
                     for logged in missed {
                         handle.told.store(logged.position.serial, Relaxed);
-                        handle.tell(What::DeliverLogged(Arc::clone(logged)));
+                        handle.tell(What::DeliverLogged(logged));
                     }
                 }
                 // It would miss something and not know it.

@@ -2,7 +2,7 @@
 //!
 //! Plain struct: no actor, no clock of its own. One log for the whole instance, bounded in age, bytes and number; the oldest
 //! event goes first, and whoever would need it cannot recover. An event is encoded once, offset and all: those who get it and
-//! this log share the bytes.
+//! this log share the bytes, and nothing else: what is made of a message for some clients is not kept here.
 //!
 //! ```text
 //! serial   … 14 │ 15   16   17   18 = head      15 to 18 are here, 14 and all before it are forgotten
@@ -10,22 +10,25 @@
 //! Source: wire.md 2.6.
 
 use std::{
+    cell::RefCell,
     collections::{HashSet, VecDeque},
-    sync::Arc,
+    ops::RangeInclusive,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use super::broadcast::Target;
+use super::{broadcast::Target, postings::Postings};
 use crate::{
-    engine_io::encoded::Encoded,
+    engine_io::encoded::{Encoded, MESSAGE_BYTES},
     socket_io::{
         ids::{Namespace, Room, SocketId},
         recovery::Position,
     },
 };
 
-/// What an event takes beside its bytes, about.
-const ENTRY_BYTES: usize = 256;
+/// What an event takes beside its bytes, about: its place in a queue that grows by doubling, the message, and what is left of those
+/// that were made of it.
+const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + MESSAGE_BYTES + 64;
 
 /// An event that can be sent again.
 #[derive(Debug)]
@@ -77,14 +80,36 @@ pub struct Entry {
     pub namespace: Namespace,
     /// For whom it was.
     pub audience: Audience,
-    /// What was sent.
-    pub logged: Arc<Logged>,
+    /// Its place in the order of whoever gets it.
+    pub position: Position,
+    /// What was sent; of this no form is ever made.
+    message: Arc<Encoded>,
+    /// What those have who get it now: they share what is made of it.
+    shared: RefCell<Weak<Logged>>,
     at: Instant,
 }
 
 impl Entry {
     fn len_bytes(&self) -> usize {
-        ENTRY_BYTES + self.audience.len_bytes() + self.logged.message.len_bytes()
+        ENTRY_BYTES + self.audience.len_bytes() + self.message.len_bytes()
+    }
+
+    /// Returns how many bytes it takes in the backlog of a client.
+    pub fn message_bytes(&self) -> usize {
+        self.message.len_bytes()
+    }
+
+    /// Returns it, to be sent.
+    pub fn logged(&self) -> Arc<Logged> {
+        let mut shared = self.shared.borrow_mut();
+        shared.upgrade().unwrap_or_else(|| {
+            let logged = Arc::new(Logged {
+                position: self.position,
+                message: self.message.bare(),
+            });
+            *shared = Arc::downgrade(&logged);
+            logged
+        })
     }
 }
 
@@ -103,8 +128,10 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Replay {
     entries: VecDeque<Entry>,
+    postings: Postings,
     /// Serial of the last entry that was appended, or 0.
     head: u64,
+    /// Bytes of the entries.
     len_bytes: usize,
     limits: Limits,
 }
@@ -114,6 +141,7 @@ impl Replay {
     pub fn new(limits: Limits) -> Self {
         Self {
             entries: VecDeque::new(),
+            postings: Postings::default(),
             head: 0,
             len_bytes: 0,
             limits,
@@ -141,10 +169,14 @@ impl Replay {
         let entry = Entry {
             namespace,
             audience,
-            logged,
+            position: logged.position,
+            message: logged.message.bare(),
+            shared: RefCell::new(Arc::downgrade(&logged)),
             at: now,
         };
         self.head += 1;
+        self.postings
+            .add(self.head, &entry.namespace, &entry.audience);
         self.len_bytes += entry.len_bytes();
         self.entries.push_back(entry);
         self.purge(now);
@@ -153,13 +185,16 @@ impl Replay {
     /// Forgets what is over a limit.
     pub fn purge(&mut self, now: Instant) {
         while let Some(oldest) = self.entries.front() {
-            let is_over = self.len_bytes > self.limits.max_bytes
+            let is_over = self.len_bytes + self.postings.len_bytes() > self.limits.max_bytes
                 || self.entries.len() > self.limits.max_events
                 || now.saturating_duration_since(oldest.at) > self.limits.max_age;
             if !is_over {
                 break;
             }
             self.len_bytes -= oldest.len_bytes();
+            let serial = self.head - self.entries.len() as u64 + 1;
+            self.postings
+                .forget(serial, &oldest.namespace, &oldest.audience);
             self.entries.pop_front();
         }
         if self.entries.is_empty() && self.entries.capacity() > 1024 {
@@ -167,12 +202,20 @@ impl Replay {
         }
     }
 
-    /// Returns what is here of the events behind a serial, each with its own.
-    pub fn behind(&self, serial: u64) -> impl Iterator<Item = (u64, &Entry)> {
+    /// Returns what is here of the events behind a serial that may be for a socket; see [`Postings::of`]. Each with its own serial.
+    pub fn behind(
+        &self,
+        serial: u64,
+        namespace: &Namespace,
+        (id, rooms): (&SocketId, &HashSet<Room>),
+        gap: RangeInclusive<u64>,
+    ) -> impl Iterator<Item = (u64, &Entry)> {
         let forgotten = self.forgotten();
-        let first = serial.clamp(forgotten, self.head) + 1;
-        let skip = (first - 1 - forgotten) as usize;
-        (first..).zip(self.entries.range(skip..))
+        let serials = self.postings.of(namespace, id, rooms, serial, gap);
+        serials.filter_map(move |serial| {
+            let at = usize::try_from(serial.checked_sub(forgotten + 1)?).ok()?;
+            Some((serial, self.entries.get(at)?))
+        })
     }
 }
 
@@ -202,10 +245,12 @@ mod tests {
     }
 
     fn serials(replay: &Replay, behind: u64) -> Vec<u64> {
+        let (me, rooms) = (SocketId::from("me"), HashSet::new());
         replay
-            .behind(behind)
+            .behind(behind, &"/a".into(), (&me, &rooms), u64::MAX..=u64::MAX)
             .map(|(serial, entry)| {
-                assert_eq!(entry.logged.position, Position::of(serial));
+                assert_eq!(entry.position, Position::of(serial));
+                assert_eq!(entry.logged().position, entry.position);
                 serial
             })
             .collect()
@@ -245,6 +290,7 @@ mod tests {
         assert!(serials(&replay, 0).len() <= 2 && replay.len_bytes <= 10 * ENTRY_BYTES);
         replay.purge(now + Duration::from_secs(20));
         assert_eq!((replay.forgotten(), replay.len_bytes), (8, 0));
+        assert_eq!(replay.postings.len_bytes(), 0);
         append(&mut replay, &"4".repeat(20 * ENTRY_BYTES), now);
         assert_eq!(
             serials(&replay, 0),
@@ -252,6 +298,20 @@ mod tests {
             "one that is over the limit alone is not kept"
         );
         assert_eq!((replay.head(), replay.len_bytes), (9, 0));
+    }
+
+    #[test]
+    fn who_gets_an_event_at_a_time_shares_what_is_made_of_it_and_the_log_keeps_nothing_of_that() {
+        let mut replay = replay();
+        append(&mut replay, "4", Instant::now());
+        let entry = &replay.entries[0];
+        let (one, other) = (entry.logged(), entry.logged());
+        assert!(Arc::ptr_eq(&one, &other));
+        assert!(!Arc::ptr_eq(&one.message, &entry.message));
+        let frames = one.message.frames().as_ptr();
+        drop((one, other));
+        assert_eq!(entry.shared.borrow().strong_count(), 0);
+        assert_eq!(entry.logged().message.frames().as_ptr(), frames);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::{
     hub::{
         hub_ref::HubRef,
         parked::Pursuit,
-        recovery::{Claim, Claimed, Park},
+        recovery::{Claim, Collect, Collected, Park},
         replay::Logged,
     },
     socket_io::{
@@ -186,21 +186,16 @@ pub(super) struct Back {
 }
 
 impl Attempt {
-    async fn claim(&self, pursuit: &Pursuit) -> Option<Claimed> {
-        let claim = Claim {
-            namespace: self.namespace.clone(),
-            shown: self.shown.clone(),
-            max_bytes: self.max_bytes,
-            pursuit: Arc::clone(pursuit),
-        };
-        self.hub.send(claim).await.ok()?.ok()
-    }
-
     /// Asks the hub for the client's state. `authorized` is what `authorize` returned now; if it is someone else whom the gateway
     /// sees by that, the state stays where it is. `None`: the client gets a new one.
     pub(super) async fn restore(self, gateway: &Gateway, authorized: &Value) -> Option<Restored> {
         let pursuit = Pursuit::default();
-        let mut claimed = self.claim(&pursuit).await?;
+        let claim = Claim {
+            namespace: self.namespace.clone(),
+            pid: self.shown.pid.clone(),
+            pursuit: Arc::clone(&pursuit),
+        };
+        let mut claimed = self.hub.send(claim).await.ok()?.ok()?;
         let before: Value = serde_json::from_str(&claimed.authorized).ok()?;
         let same = AssertUnwindSafe(|| gateway.is_same_identity(&before, authorized));
         if !std::panic::catch_unwind(same).unwrap_or(false) {
@@ -215,21 +210,26 @@ impl Attempt {
                 log::debug!("old handlers of a client of {} take long", self.namespace);
                 return None;
             }
-            claimed = self.claim(&pursuit).await?;
         }
-        let Claimed {
+        let pid = self.shown.pid.clone();
+        let collect = Collect {
+            namespace: self.namespace,
+            shown: self.shown,
+            max_bytes: self.max_bytes,
+            pursuit: Arc::clone(&pursuit),
+        };
+        let Collected {
             record,
             missed,
             since,
             last,
             before,
             head,
-            ..
-        } = claimed;
+        } = self.hub.send(collect).await.ok()?.ok()?;
         Some(Restored {
             id: record.id.clone(),
             standing: Standing {
-                pid: self.shown.pid,
+                pid,
                 authorized: authorized.to_string().into(),
                 since,
                 last,
