@@ -256,6 +256,10 @@ pub struct Socket {
     are_handlers_held: bool,
     /// Whether a handler came to its end since the last pong was due.
     have_handlers_moved: bool,
+    /// Whether the client is not read from because too much waits for it.
+    is_congested: bool,
+    /// What stood in its outbox when its heartbeat was last awaited anew.
+    awaited_behind: u64,
     /// Whether what was sent to it before its end is being waited for.
     last_call: LastCall,
     /// Of a session that is moving to another instance, or has come from one.
@@ -394,6 +398,8 @@ impl Socket {
             is_held_up: false,
             are_handlers_held: false,
             have_handlers_moved: false,
+            is_congested: false,
+            awaited_behind: 0,
             last_call: LastCall::Open,
             moving: None,
         }
@@ -485,16 +491,17 @@ impl Socket {
     }
 
     fn do_what_is_due(&mut self, now: Instant) {
-        let config = &self.services.config;
+        let services = Arc::clone(&self.services);
+        let config = &services.config;
         match self.clock.due(now, config) {
-            // Its pong may lie unread because we did not read: it gets its time again, as long as handlers come to an end. If
-            // none does, nobody could tell a client that waits from one that is gone.
-            Some(Due::PingTimeout)
-                if self.are_handlers_behind() && std::mem::take(&mut self.have_handlers_moved) =>
-            {
+            Some(Due::PingTimeout) if self.may_pong_lie_unread() => {
                 self.clock.await_anew(now, config);
+                self.note_awaited();
             }
-            Some(Due::Ping) => self.push(encoded::ping()),
+            Some(Due::Ping) => {
+                self.push(encoded::ping());
+                self.note_awaited();
+            }
             Some(Due::PingTimeout) => self.end(CloseReason::PingTimeout),
             Some(Due::ConnectTimeout) => {
                 if self.is_main_missing() {
@@ -505,7 +512,7 @@ impl Socket {
             }
             Some(Due::WriteTimeout) => {
                 let heartbeat = config.ping_interval + config.ping_timeout;
-                let limit = self.services.limits.write_timeout.max(heartbeat);
+                let limit = services.limits.write_timeout.max(heartbeat);
                 self.end(CloseReason::WriteTimeout { limit });
             }
             // They may lie unread, too.
@@ -518,6 +525,19 @@ impl Socket {
             }
             None => {}
         }
+    }
+
+    /// Returns whether the pong that is due may lie unread because we did not read, and the client seems to be there all the same: handlers
+    /// have come to an end, or it took all that stood before the ping. Otherwise nobody could tell a client that waits from one that
+    /// is gone.
+    fn may_pong_lie_unread(&mut self) -> bool {
+        let is_behind = self.are_handlers_behind() && std::mem::take(&mut self.have_handlers_moved);
+        is_behind || (self.is_congested && self.outbox.has_passed(self.awaited_behind))
+    }
+
+    /// Notes what stands before what is awaited of the client from now on.
+    fn note_awaited(&mut self) {
+        self.awaited_behind = self.outbox.mark();
     }
 
     // ---- what it is told ----
@@ -1047,10 +1067,8 @@ impl Socket {
         self.is_held_up = false;
         let mut are_handlers_behind = self.are_handlers_behind();
         for _ in 0..MAX_PACKETS_PER_ROUND {
-            if !matches!(self.phase, Phase::Open)
-                || are_handlers_behind
-                || self.outbox.is_congested()
-            {
+            self.is_congested = self.outbox.is_congested();
+            if !matches!(self.phase, Phase::Open) || are_handlers_behind || self.is_congested {
                 break;
             }
             let mut arrived = None;
@@ -1105,6 +1123,7 @@ impl Socket {
             (Packet::Ping(_), Revision::V4) => self.end(CloseReason::ClientPing),
             (Packet::Ping(data), Revision::V3) => {
                 self.clock.client_ping(now, &self.services.config);
+                self.note_awaited();
                 self.push(match &*data {
                     "" => encoded::pong(),
                     data => Encoded::new(&format!("3{data}"), &[]),
@@ -1359,6 +1378,7 @@ impl Socket {
         self.outbox = outbox;
         self.transport = Transport::WebSocket(transport);
         self.clock.await_anew(Instant::now(), &self.services.config);
+        self.note_awaited();
         self.session.set_websocket();
     }
 

@@ -96,6 +96,8 @@ pub struct Outbox {
     own_bytes: usize,
     /// How many items are counted, from the front on.
     num_counted: usize,
+    /// How many items have left it.
+    num_gone: u64,
 }
 
 impl Outbox {
@@ -112,6 +114,7 @@ impl Outbox {
             share: None,
             own_bytes: 0,
             num_counted: 0,
+            num_gone: 0,
         }
     }
 
@@ -151,6 +154,16 @@ impl Outbox {
     /// Returns what differs once any of it was written, as long as nothing is appended.
     pub fn position(&self) -> (usize, usize) {
         (self.items.len(), self.front_written)
+    }
+
+    /// Returns what stands for the end of all that waits now, for [`Self::has_passed`].
+    pub fn mark(&self) -> u64 {
+        self.num_gone + self.items.len() as u64
+    }
+
+    /// Returns whether all has left it that waited when [`Self::mark`] returned this.
+    pub fn has_passed(&self, mark: u64) -> bool {
+        self.num_gone >= mark
     }
 
     /// Returns whether so much waits that no more should be asked of this client.
@@ -212,6 +225,7 @@ impl Outbox {
         let Some(front) = self.items.pop_front() else {
             return;
         };
+        self.num_gone += 1;
         self.len_bytes -= front.cost();
         self.own_bytes -= front.own_cost();
         if self.num_counted > 0 {
@@ -227,6 +241,7 @@ impl Outbox {
             dropped.for_each(|item| self.let_go(item));
             self.num_counted = len;
         }
+        self.num_gone += self.items.len().saturating_sub(len) as u64;
         self.items.truncate(len);
         self.shrink();
         self.len_bytes = self.items.iter().map(Item::cost).sum();
@@ -257,8 +272,8 @@ impl Outbox {
         self.overflow().map_or(Ok(()), Err)
     }
 
-    /// Appends all of `later`, whose limits count from now on. For a finished upgrade: what the probing WebSocket still
-    /// has to write comes first.
+    /// Appends all of `later`, whose limits count from now on, and whose marks do not. For a finished upgrade: what the probing
+    /// WebSocket still has to write comes first.
     pub fn append(&mut self, mut later: Self) {
         debug_assert_eq!(
             later.front_written, 0,
@@ -643,6 +658,24 @@ mod tests {
         assert!((3..=4).contains(&(1 + fill(&mut quick))));
         drop(slow);
         quick.push(message("4abc")).unwrap();
+    }
+
+    #[test]
+    fn a_mark_is_passed_when_what_stood_before_it_has_left() {
+        let mut outbox = Outbox::new(1000);
+        assert!(outbox.has_passed(outbox.mark()));
+        for _ in 0..3 {
+            outbox.push(message("4")).unwrap();
+        }
+        let mark = outbox.mark();
+        outbox.push(message("4")).unwrap();
+        outbox.written(3 + 3 + 2);
+        assert!(!outbox.has_passed(mark));
+        outbox.written(1);
+        assert!(outbox.has_passed(mark) && !outbox.has_passed(outbox.mark()));
+        let mark = outbox.mark();
+        outbox.take_payload();
+        assert!(outbox.has_passed(mark));
     }
 
     #[test]

@@ -517,3 +517,55 @@ async fn volatile_events_are_dropped_before_anything_else_happens_to_a_client_th
     assert_eq!(num_met(server.addr, "slow_reader").await, 0);
     assert!(reasons.try_recv().is_err());
 }
+
+/// A client that read all the time, but had more than half of its limit waiting for the length of a heartbeat, was taken for gone: its
+/// pong lay unread. One that reads less than what stood before the ping is let go all the same.
+#[actix_rt::test]
+async fn whoever_reads_and_is_never_done_is_not_taken_for_gone() {
+    const EVENT: usize = 100_000;
+    const HEARTBEAT: Duration = Duration::from_secs(2);
+    const ENOUGH: usize = 88 * EVENT;
+    let (gateway, mut reasons) = telling();
+    let gateway = gateway.on("tell", |socket: SocketRef, (): ()| async move {
+        socket.broadcast().emit("x", ("y".repeat(EVENT),)).await
+    });
+    let change = |config: &mut Config| {
+        config.engine.ping_interval = HEARTBEAT / 2;
+        config.engine.ping_timeout = HEARTBEAT / 2;
+        config.engine.max_backlog = Some(100 * EVENT);
+    };
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let (mut sender, _) = WebSocket::join(server.addr, "/a", "").await;
+    // Its kernel takes little, or it would take all at once now and then.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    let stream = socket.connect(server.addr).await.unwrap();
+    let target = "/socket.io/?EIO=4&transport=websocket";
+    let mut reader = WebSocket::connect_by(stream, target).await;
+    reader.send("40/a,").await;
+    assert!(reader.text().await.starts_with("0{"));
+    assert!(reader.text().await.starts_with("40/a,"));
+    let waiting = async || {
+        let readyz = http::get(server.addr, "/readyz").await.json();
+        readyz["backlog_bytes"].as_u64().unwrap() as usize
+    };
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * HEARTBEAT {
+        while waiting().await < ENOUGH {
+            for _ in 0..5 {
+                sender.send(r#"42/a,1["tell"]"#).await;
+                assert_eq!(sender.message().await, "43/a,1[]");
+            }
+            assert!(reasons.try_recv().is_err());
+        }
+        for _ in 0..5 {
+            if reader.text().await == "2" {
+                reader.send("3").await;
+            }
+        }
+        assert!(waiting().await > 100 * EVENT / 2, "it is never done");
+    }
+    // Now it reads no more.
+    let reason = within("the end", reasons.recv()).await.unwrap();
+    assert_eq!(reason.as_str(), "ping timeout");
+}

@@ -43,7 +43,11 @@ pub(crate) fn upgrade_request(target: &str, headers: &[&str]) -> Vec<u8> {
 impl WebSocket {
     /// Opens a WebSocket at a target that must be upgraded.
     pub(crate) async fn connect(addr: SocketAddr, target: &str) -> Self {
-        let mut stream = TcpStream::connect(addr).await.unwrap();
+        Self::connect_by(TcpStream::connect(addr).await.unwrap(), target).await
+    }
+
+    /// As [`Self::connect`], by a stream of one's own.
+    pub(crate) async fn connect_by(mut stream: TcpStream, target: &str) -> Self {
         stream
             .write_all(&upgrade_request(target, &[]))
             .await
