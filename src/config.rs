@@ -114,6 +114,8 @@ pub const DEFAULT_UPGRADE_TIMEOUT: u64 = 10_000;
 pub const DEFAULT_CONNECT_TIMEOUT: u64 = 45_000;
 /// Default of [`env::MAX_HTTP_BUFFER_SIZE`], in bytes.
 pub const DEFAULT_MAX_HTTP_BUFFER_SIZE: usize = 1_000_000;
+/// Default of [`Limits::wind_down_timeout`].
+pub const DEFAULT_WIND_DOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default of [`RecoveryConfig::max_disconnection`]: Node's.
 pub const DEFAULT_MAX_DISCONNECTION: Duration = Duration::from_secs(120);
 /// Default of [`RecoveryConfig::max_log_bytes`]: 64 MiB.
@@ -339,6 +341,9 @@ pub struct Limits {
     /// For an HTTP client to take anything of its answer; the connection ends without. And for a session to take anything of what
     /// waits for it, if that is more than a heartbeat takes; it ends without (`slow reader`). Default 30 s.
     pub write_timeout: Duration,
+    /// For the handlers of a client that has left to come to their end; then they are cut off, and `on_disconnect` has as long again.
+    /// No variable sets it. Default 30 s.
+    pub wind_down_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -350,6 +355,7 @@ impl Default for Limits {
             max_rooms_per_socket: DEFAULT_MAX_ROOMS_PER_SOCKET,
             head_timeout: Duration::from_millis(DEFAULT_HEAD_TIMEOUT),
             write_timeout: Duration::from_millis(DEFAULT_WRITE_TIMEOUT),
+            wind_down_timeout: DEFAULT_WIND_DOWN_TIMEOUT,
         }
     }
 }
@@ -838,6 +844,7 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
             ),
             head_timeout: self.millis(env::HEAD_TIMEOUT, DEFAULT_HEAD_TIMEOUT),
             write_timeout: self.millis(env::WRITE_TIMEOUT, DEFAULT_WRITE_TIMEOUT),
+            wind_down_timeout: DEFAULT_WIND_DOWN_TIMEOUT,
         }
     }
 

@@ -373,7 +373,8 @@ impl Gateway {
             .map_or_else(|| before == now, |is_same| is_same(before, now))
     }
 
-    /// Gives up the order of one client's events: up to `at_a_time` of them are handled at a time. The default is 1.
+    /// Gives up the order of one client's events: up to `at_a_time` of them are handled at a time, and never more
+    /// than 1,024. The default is 1.
     pub fn concurrent(mut self, at_a_time: NonZeroUsize) -> Self {
         self.concurrency = at_a_time;
         self

@@ -898,7 +898,8 @@ impl Socket {
         let queued_bytes = membership.queued_bytes();
         let held = Held::bytes(&self.services.backlogs, queued_bytes);
         let work = (self.services.work.begin(), settling, held);
-        if let Some(rest) = membership.wind_down(reason, work) {
+        let timeout = self.services.limits.wind_down_timeout;
+        if let Some(rest) = membership.wind_down(reason, timeout, work) {
             self.winding_down.push(WindingDown {
                 namespace,
                 rest,

@@ -23,6 +23,7 @@ use super::{
     portable::{PortableAdmission, PortableCall, PortableEvent, PortableMembership},
     record::JoinId,
     recovery::{Attempt, Restored, Standing},
+    running::{Ended, MAX_RUNNING, Runners, Running},
 };
 use crate::{
     gateways::{
@@ -53,9 +54,6 @@ const BEHIND_AN_ACK: usize = 16;
 
 /// Acks that one client may owe in one namespace.
 const MAX_AWAITED_ACKS: usize = 1024;
-
-/// How long the handlers of a client that left may take before they are cut off.
-const WIND_DOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a membership that ended has still to do. Its events are counted by that itself, since it may outlive the session.
 pub(super) struct WindingDown {
@@ -173,16 +171,6 @@ impl Job {
     }
 }
 
-/// A handler that was called.
-struct Running {
-    /// By which its end is told where the session has moved to.
-    number: u32,
-    call: LocalBoxFuture<'static, Result<Reply, HandlerError>>,
-    ack: Option<AckId>,
-    /// Whether it has ever waited for something: then what it sent may be on its way, although it was noted in another turn.
-    has_waited: bool,
-}
-
 /// A handler that came to its end.
 #[derive(Debug)]
 pub(super) struct Done {
@@ -211,7 +199,7 @@ pub(super) struct Membership {
     gateway: Arc<Gateway>,
     queue: VecDeque<Job>,
     queued_bytes: usize,
-    running: Vec<Running>,
+    running: Runners,
     /// While `on_connect` runs, which comes before every event, whatever order the gateway gave up.
     is_connecting: bool,
     /// Events of ours that the client has yet to acknowledge.
@@ -230,7 +218,7 @@ impl Membership {
             gateway,
             queue: VecDeque::from([Job::Connected]),
             queued_bytes: 0,
-            running: Vec::new(),
+            running: Runners::default(),
             is_connecting: false,
             awaited: HashMap::new(),
             has_heard_client: false,
@@ -238,9 +226,9 @@ impl Membership {
         }
     }
 
-    /// Returns how many bytes of events wait.
+    /// Returns how many bytes of events wait, or are handled beside another.
     pub(super) fn queued_bytes(&self) -> usize {
-        self.queued_bytes
+        self.queued_bytes + self.running.others_bytes()
     }
 
     /// Returns whether the client has sent anything in the namespace since it joined.
@@ -285,16 +273,13 @@ impl Membership {
     /// Runs handlers until all must wait or nothing is left. Returns each one that ended.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         loop {
-            let mut at = 0;
-            while let Some(running) = self.running.get_mut(at) {
-                let Poll::Ready(outcome) = running.call.as_mut().poll(cx) else {
-                    running.has_waited = true;
-                    at += 1;
-                    continue;
-                };
-                let Running {
-                    ack, has_waited, ..
-                } = self.running.remove(at);
+            if let Poll::Ready(ended) = self.running.poll_next(cx) {
+                let Ended {
+                    ack,
+                    has_waited,
+                    outcome,
+                    ..
+                } = ended;
                 self.is_connecting = false;
                 let noted = mail::take();
                 let sent = if has_waited { Sent::Told } else { noted };
@@ -306,7 +291,7 @@ impl Membership {
             let limit = if self.is_connecting {
                 1
             } else {
-                self.gateway.concurrency()
+                self.gateway.concurrency().min(MAX_RUNNING)
             };
             if self.running.len() >= limit {
                 return Poll::Pending;
@@ -345,9 +330,12 @@ impl Membership {
                 number: 0,
                 call: call.boxed_local(),
                 ack: packed.ack,
+                held_bytes: 0,
                 has_waited: true,
             }
         });
+        let mut runners = Runners::default();
+        runners.extend(running);
         let awaited = packed.awaited.iter().map(|id| {
             let (reply, answer) = oneshot::channel();
             acks(*id, answer);
@@ -355,7 +343,7 @@ impl Membership {
         });
         let mut membership = Self {
             is_connecting: packed.running.iter().any(|call| call.is_connecting),
-            running: running.collect(),
+            running: runners,
             awaited: awaited.collect(),
             has_heard_client: packed.has_heard_client,
             queue: VecDeque::new(),
@@ -397,7 +385,7 @@ impl Membership {
             is_new: matches!(self.queue.front(), Some(Job::Connected)),
             running: self
                 .running
-                .iter()
+                .iter_mut()
                 .map(|running| PortableCall {
                     number: running.number,
                     ack: running.ack,
@@ -434,15 +422,16 @@ impl Membership {
 
     /// Runs what stayed when the rest moved to another instance. Returns each handler that ended: its number, and what it acknowledges.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<(u32, Args)> {
-        let mut at = 0;
-        while let Some(running) = self.running.get_mut(at) {
-            if let Poll::Ready(outcome) = running.call.as_mut().poll(cx) {
-                let number = self.running.remove(at).number;
-                return Poll::Ready((number, ack_args(outcome)));
-            }
-            at += 1;
+        let ended = self.running.poll_next(cx);
+        ended.map(|ended| (ended.number, ack_args(ended.outcome)))
+    }
+
+    /// Cuts off what still runs of what stayed.
+    pub(super) fn cut_off(&mut self) {
+        if self.is_running() {
+            self.running = Runners::default();
+            log_cut_off(self.namespace());
         }
-        Poll::Pending
     }
 
     /// Returns whether handlers run.
@@ -474,11 +463,12 @@ impl Membership {
     ///
     /// The client sent those events before it left, and a handler cut off half-way could leave an application's data
     /// half-written. Not so if a gateway ended it: then what waits is dropped, as in Node. Acks that are awaited can come
-    /// no more, and those who await them are told at once. `work` is dropped when it is done. Returns what goes on, if anything
-    /// does; nobody needs to await it.
+    /// no more, and those who await them are told at once. After `timeout` what still runs is cut off, and so is then what the gateway
+    /// does. `work` is dropped when it is done. Returns what goes on, if anything does; nobody needs to await it.
     pub(super) fn wind_down(
         self,
         reason: DisconnectReason,
+        timeout: Duration,
         work: impl Sized + 'static,
     ) -> Option<JoinHandle<()>> {
         let Self {
@@ -508,23 +498,19 @@ impl Membership {
         }
         Some(actix_rt::spawn(async move {
             let rest = async {
-                let running = running.into_iter().map(|running| running.call);
-                futures_util::future::join_all(running).await;
+                futures_util::future::join_all(running.into_calls()).await;
                 for job in queue {
                     if let Some(running) = start(&gateway, &socket, job) {
                         _ = running.call.await;
                     }
                 }
             };
-            if tokio::time::timeout(WIND_DOWN_TIMEOUT, rest).await.is_err() {
-                log::warn!(
-                    "handlers of a client that left {} were cut off",
-                    socket.namespace()
-                );
+            if tokio::time::timeout(timeout, rest).await.is_err() {
+                log_cut_off(socket.namespace());
             }
             if let Some(on_disconnect) = on_disconnect {
                 let namespace = socket.namespace();
-                match tokio::time::timeout(WIND_DOWN_TIMEOUT, on_disconnect).await {
+                match tokio::time::timeout(timeout, on_disconnect).await {
                     Ok(Some(Err(err))) => log::error!("on_disconnect of {namespace} failed: {err}"),
                     // Of a panic the log knows already.
                     Ok(Some(Ok(())) | None) => {}
@@ -540,6 +526,7 @@ impl Membership {
 fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running> {
     let gateway = Arc::clone(gateway);
     let own = socket.clone();
+    let held_bytes = job.held_bytes();
     let (call, ack) = match job {
         Job::Connected => {
             let called = own.clone();
@@ -578,6 +565,7 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
         number: 0,
         call,
         ack,
+        held_bytes,
         has_waited: false,
     })
 }
@@ -607,6 +595,10 @@ fn guard<T: 'static>(
             })
             .boxed_local(),
     )
+}
+
+fn log_cut_off(namespace: &Namespace) {
+    log::warn!("handlers of a client that left {namespace} were cut off");
 }
 
 fn log_panic(what: &str, namespace: &Namespace, panic: &(dyn Any + Send)) {

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `messages` (the door), `inbox` (the way to its arbiter from hub and gateways), `depot` (from there to it) and
 //! `lane` (the way past it), `actor` (the session's life), `polling` and `websocket_transport` (the two transports),
-//! `membership` (the namespaces it joined and the handlers that run), `acks` (those that it owes), `clock` (heartbeat and
+//! `membership` (the namespaces it joined), `running` (the handlers that run), `acks` (those that it owes), `clock` (heartbeat and
 //! deadlines), `rate` (how many events it may send), `outbox` (what waits to be written), `backlogs` (what waits for all together),
 //! `disconnect` (every way to end), `sessions` (who is here), `slots` (how many of each address), `handshake` (what is kept of the first request), `record` (one
 //! socket of one namespace), `snapshot` (a socket as other servers see it), `portable` and `departure` (a session that moves to
@@ -32,6 +32,7 @@ pub mod portable;
 mod rate;
 pub mod record;
 pub mod recovery;
+mod running;
 pub mod sessions;
 pub mod slots;
 pub mod snapshot;

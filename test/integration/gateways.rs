@@ -13,7 +13,11 @@ use serde_json::{Value, json};
 use sockhop::gateways::{
     Ack, Arg, ConnectRequest, Event, Gateway, HandlerError, Refusal, SocketRef,
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    sync::{Semaphore, mpsc},
+};
 
 use crate::support::{
     server::TestServer,
@@ -336,4 +340,109 @@ async fn what_a_handler_returns_is_the_ack() {
     ] {
         assert_eq!(ask(&mut websocket, &format!(r#"["{event}"]"#)).await, ack);
     }
+}
+
+/// A gateway whose `wait` ends when `go` is handled; what is told is the length of each event that `wait` began with.
+fn waiting(at_a_time: usize) -> (Gateway, mpsc::UnboundedReceiver<usize>) {
+    let (begun, begins) = mpsc::unbounded_channel();
+    let (go, _) = tokio::sync::watch::channel(false);
+    let go = Arc::new(go);
+    let waited = Arc::clone(&go);
+    let gateway = Gateway::new("/a")
+        .concurrent(at_a_time.try_into().unwrap())
+        .on("wait", move |_, Arg(text): Arg<String>| {
+            begun.send(text.len()).unwrap();
+            let mut waited = waited.subscribe();
+            async move { _ = waited.wait_for(|may_go| *may_go).await }
+        })
+        .on("nothing", |_, (): ()| async {})
+        .on("go", move |_, (): ()| {
+            go.send_replace(true);
+            async {}
+        });
+    (gateway, begins)
+}
+
+#[actix_rt::test]
+async fn a_gateway_that_gave_the_order_up_handles_many_events_at_a_time() {
+    let (gateway, mut begins) = waiting(usize::MAX);
+    let server = TestServer::of_gateway(gateway);
+    let mut websocket = join(&server).await;
+    for id in 0..200 {
+        websocket.send(&format!(r#"42/a,{id}["wait",""]"#)).await;
+    }
+    for _ in 0..200 {
+        within("a handler that begins", begins.recv())
+            .await
+            .unwrap();
+    }
+    websocket.send(r#"42/a,200["go"]"#).await;
+    let mut acked = Vec::new();
+    for _ in 0..=200 {
+        let ack = websocket.text().await;
+        let id = ack
+            .strip_prefix("43/a,")
+            .and_then(|ack| ack.strip_suffix("[]"));
+        acked.push(
+            id.unwrap_or_else(|| panic!("{ack}"))
+                .parse::<u32>()
+                .unwrap(),
+        );
+    }
+    acked.sort_unstable();
+    assert_eq!(acked, (0..=200).collect::<Vec<_>>());
+}
+
+/// A bug: events that were handled at the same time were counted nowhere, and there was no end of them.
+#[actix_rt::test]
+async fn what_is_handled_beside_another_counts_as_what_waits() {
+    const LEN: usize = 300_000;
+    let (gateway, mut begins) = waiting(usize::MAX);
+    let server = TestServer::of_gateway(gateway);
+    let mut websocket = join(&server).await;
+    let event = format!(r#"42/a,["wait","{}"]"#, "x".repeat(LEN));
+    let frames = websocket::frame(0x81, event.as_bytes()).repeat(50);
+    // Whatever is not read waits in the kernel, or here.
+    let writing = websocket.write(&frames);
+    let beginning = async {
+        for _ in 0..5 {
+            begins.recv().await.unwrap();
+        }
+        // Whoever reads all would have begun them all by now.
+        let mut other = join(&server).await;
+        for _ in 0..100 {
+            ask(&mut other, r#"["nothing"]"#).await;
+        }
+        begins.len()
+    };
+    let num_more = tokio::select! {
+        () = writing => panic!("15 MB were read"),
+        num_more = beginning => num_more,
+    };
+    assert_eq!(num_more, 0, "one is handled, and a MiB beside it");
+}
+
+#[actix_rt::test]
+async fn handlers_of_a_client_that_has_left_are_cut_off_after_some_time() {
+    let running = Arc::new(Semaphore::new(1));
+    let runs = Arc::clone(&running);
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let gateway = Gateway::new("/a").on("endless", move |_, (): ()| {
+        let (begun, runs) = (begun.clone(), Arc::clone(&runs));
+        async move {
+            let _permit = runs.acquire().await;
+            begun.send(()).unwrap();
+            std::future::pending::<()>().await;
+        }
+    });
+    let change = |config: &mut sockhop::config::Config| {
+        config.limits.wind_down_timeout = Duration::from_millis(300);
+    };
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let mut websocket = join(&server).await;
+    websocket.send(r#"42/a,["endless"]"#).await;
+    within("a handler", begins.recv()).await.unwrap();
+    drop(websocket);
+    server.await_connections(0).await;
+    drop(within("its end", running.acquire()).await.unwrap());
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use sockhop::{
     adapter::{kind::AdapterKind, sharded_channel::SubscriptionMode},
     app::App,
+    config::Config,
     gateways::{Ack, AllArgs, Arg, Event, Gateway, HandlerError, SocketRef},
 };
 use tempfile::TempDir;
@@ -32,6 +33,9 @@ use crate::{
 
 /// Handlers of these tests that wait until a test lets them go on.
 static GATE: Semaphore = Semaphore::const_new(0);
+
+/// Taken while a handler runs that has no end of its own.
+static ENDLESS: Semaphore = Semaphore::const_new(1);
 
 /// `/moves`: handlers that are under way while their session moves.
 fn with_moves(app: App) -> App {
@@ -102,7 +106,11 @@ fn with_moves(app: App) -> App {
                 Ok::<_, HandlerError>(Ack(n))
             },
         )
-        .on("never", |_, _: Event| std::future::pending::<()>());
+        .on("never", |_, _: Event| std::future::pending::<()>())
+        .on("endless", |_, (): ()| async {
+            let _permit = ENDLESS.acquire().await.unwrap();
+            std::future::pending::<()>().await;
+        });
     let dynamic =
         Gateway::matching("/rooms/{id}").on("say", |socket: SocketRef, event: Event| async move {
             socket
@@ -418,6 +426,32 @@ async fn who_leaves_after_a_move_lets_nobody_wait() {
         "{:?}",
         began.elapsed()
     );
+}
+
+/// A bug: they ran for ever, and the session was kept for them.
+#[actix_rt::test]
+async fn handlers_that_stayed_are_cut_off_some_time_after_the_client_has_left() {
+    let redis = RedisServer::start();
+    let change = |config: &mut Config| {
+        config.limits.wind_down_timeout = Duration::from_millis(300);
+    };
+    let one = TestServer::on_redis_as(&redis.url(), change, with_moves);
+    let two = TestServer::on_redis_as(&redis.url(), change, with_moves);
+    await_redis(&one, "up").await;
+    await_redis(&two, "up").await;
+    let (poller, _) = joined(one.addr).await;
+    poller.ok(r#"42/moves,["endless"]"#).await;
+    within("a handler", async {
+        while ENDLESS.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let websocket = moved(&poller, two.addr).await;
+    one.await_connections(0).await;
+    assert_eq!(ENDLESS.available_permits(), 0, "its session lives");
+    drop(websocket);
+    drop(within("its end", ENDLESS.acquire()).await.unwrap());
 }
 
 #[actix_rt::test]

@@ -87,6 +87,8 @@ pub(super) struct Out {
     noop_at: Option<Instant>,
     /// While handlers run that have stayed.
     work: Option<Work>,
+    /// When those are cut off: once the session has ended where it went, or nobody knows of it any more.
+    over_by: Option<Instant>,
 }
 
 impl Out {
@@ -492,7 +494,13 @@ impl Socket {
             self.memberships
                 .iter_mut()
                 .for_each(Membership::forget_acks);
+            let over_by = Instant::now() + self.services.limits.wind_down_timeout;
+            out.over_by = Some(over_by);
+            if self.timer.deadline() > over_by.into() {
+                self.timer.as_mut().reset(over_by.into());
+            }
         }
+        let over_by = out.over_by;
         for (membership, at) in self.memberships.iter_mut().zip(0..) {
             while let Ready::Ready((call, args)) = membership.poll_left(cx) {
                 let args = pack(args.json().as_bytes(), args.attachments());
@@ -507,8 +515,12 @@ impl Socket {
             }
             return Ready::Pending;
         }
+        let is_over = over_by.is_some_and(|at| at <= Instant::now());
         let mut is_anything_left = false;
         for membership in &mut self.memberships {
+            if is_over {
+                membership.cut_off();
+            }
             is_anything_left |= membership.is_running() || membership.awaits_acks();
         }
         if !is_anything_left {
@@ -517,6 +529,7 @@ impl Socket {
         }
         if is_time {
             let at = Instant::now() + LOOK_INTERVAL;
+            let at = over_by.map_or(at, |over_by| at.min(over_by));
             self.timer.as_mut().reset(at.into());
             _ = self.timer.as_mut().poll(cx);
         }
@@ -731,6 +744,7 @@ impl Take<ProbeElsewhere> for Socket {
             deadline: Instant::now() + self.services.config.upgrade_timeout + TAKEN_TIMEOUT,
             noop_at: None,
             work: None,
+            over_by: None,
         };
         self.moving = Some(Box::new(Moving::Out(out)));
     }
