@@ -15,7 +15,7 @@ use super::{binary, broadcaster::NamespaceRef, remote_socket::RemoteSocket, repl
 use crate::{
     engine_io::sid::InstanceId,
     hub::question::{Answer, Found},
-    socket::snapshot::SocketSnapshot,
+    socket::{acks::Acked, backlogs::Held, snapshot::SocketSnapshot},
     socket_io::{
         args::Args,
         ids::{Room, SocketId},
@@ -304,7 +304,9 @@ pub(super) async fn acks<T: DeserializeOwned>(
     mut asked: Asked,
 ) -> Result<Vec<T>, AskError<Vec<T>>> {
     let mut acks = Vec::new();
-    let take = |answer, tally: &mut Tally| take_ack(answer, &mut acks, tally);
+    // What has been read of them takes no less.
+    let mut all_held = Vec::new();
+    let take = |answer, tally: &mut Tally| all_held.extend(take_ack(answer, &mut acks, tally));
     let tally = asked.hear(take, Tally::all_clients_answered).await;
     asked.conclude(acks, tally)
 }
@@ -312,7 +314,7 @@ pub(super) async fn acks<T: DeserializeOwned>(
 /// Awaits what one client acknowledges, wherever it is.
 pub(super) async fn one_ack<T: DeserializeOwned>(mut asked: Asked) -> Result<T, AskError<()>> {
     let mut acks = Vec::new();
-    let take = |answer, tally: &mut Tally| take_ack(answer, &mut acks, tally);
+    let take = |answer, tally: &mut Tally| _ = take_ack(answer, &mut acks, tally);
     let is_over = |tally: &Tally| tally.num_acks > 0 || tally.all_clients_answered();
     let tally = asked.hear(take, is_over).await;
     match acks.pop() {
@@ -322,22 +324,28 @@ pub(super) async fn one_ack<T: DeserializeOwned>(mut asked: Asked) -> Result<T, 
     }
 }
 
-fn take_ack<T: DeserializeOwned>(answer: Answer, acks: &mut Vec<T>, tally: &mut Tally) {
+/// Returns what keeps an ack counted that was kept.
+fn take_ack<T: DeserializeOwned>(
+    answer: Answer,
+    acks: &mut Vec<T>,
+    tally: &mut Tally,
+) -> Option<Held> {
     match answer {
         Answer::NumClients(num_clients) => {
             tally.instance();
             tally.num_clients = tally.num_clients.saturating_add(num_clients);
         }
         Answer::OneMore => tally.num_clients = tally.num_clients.saturating_add(1),
-        Answer::Ack(args) => {
+        Answer::Ack(Acked { args, held }) => {
             if read(&args, acks) {
                 tally.num_acks += 1;
-            } else {
-                tally.num_unreadable += 1;
+                return Some(held);
             }
+            tally.num_unreadable += 1;
         }
         _ => {}
     }
+    None
 }
 
 /// Reads the first argument; none counts as `null`. Returns whether it could be read.

@@ -30,6 +30,7 @@ use crate::{
     },
     relay::{Answer, leave::Leave},
     socket::{
+        acks::Acked,
         handshake::Handshake,
         inbox::InboxRef,
         messages::{Emit, EmitWithAck, ForSocket, What},
@@ -371,7 +372,7 @@ impl SocketRef {
         let args = args.into_args(Some(name)).map_err(AckError::Encode)?;
         let (reply, answer) = oneshot::channel();
         self.tell(What::EmitWithAck(Box::new(EmitWithAck { args, reply })));
-        let args = tokio::time::timeout(timeout, answer)
+        let Acked { args, .. } = tokio::time::timeout(timeout, answer)
             .await
             .or(Err(AckError::Timeout(timeout)))?
             .or(Err(AckError::Disconnected))?;

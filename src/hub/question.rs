@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::broadcast::{Broadcast, Target};
 use crate::{
     engine_io::sid::InstanceId,
-    socket::{record::Record, snapshot::SocketSnapshot},
+    socket::{acks::Acked, record::Record, snapshot::SocketSnapshot},
     socket_io::{
         args::Args,
         ids::{Room, SocketId},
@@ -89,7 +89,7 @@ pub enum Answer {
     /// The event has gone to a client more: one of a session that moved to this instance meanwhile.
     OneMore,
     /// What a client acknowledged.
-    Ack(Args),
+    Ack(Acked),
     /// What another server's handler returned.
     ServerReply(Args),
 }
@@ -110,6 +110,6 @@ impl Found {
     }
 }
 
-/// Where answers go. Not bounded, because everything that fills it is: by the sockets of this instance, and by the
-/// bridge's limits for what others say.
+/// Where answers go. Not bounded, because everything that fills it is: acks by what may wait for all clients, all else by the sockets of
+/// this instance, and what others say by the bridge's limits.
 pub type Answers = mpsc::UnboundedSender<Answer>;

@@ -45,6 +45,7 @@ use crate::{
         room_table::RoomTable,
     },
     peers::{self, Peers},
+    socket::acks::Acked,
     socket_io::ids::{Namespace, SocketId},
 };
 
@@ -316,7 +317,7 @@ impl Intake {
             Response::Fetched { sockets, .. } => Answer::Sockets(sockets),
             Response::ServerSideReply { value, .. } => Answer::ServerReply(value),
             Response::ClientCount { num_clients, .. } => Answer::NumClients(num_clients),
-            Response::Ack { args, .. } => Answer::Ack(args),
+            Response::Ack { args, .. } => Answer::Ack(Acked::uncounted(args)),
             // We never ask in the old form.
             Response::Done { .. } => return Err(Unfit::Unasked),
         };
@@ -543,7 +544,7 @@ impl AnswersOut {
                 sockets: found.iter().map(Found::snapshot).collect(),
             },
             Answer::NumClients(num_clients) => Response::ClientCount { id, num_clients },
-            Answer::Ack(args) => Response::Ack { id, args },
+            Answer::Ack(Acked { args, .. }) => Response::Ack { id, args },
             Answer::ServerReply(value) => Response::ServerSideReply { id, value },
             // The hub says none of these about itself.
             Answer::Sockets(_)

@@ -3,10 +3,14 @@
 //! Numbers are unique on an instance, whatever the client: one broadcast then has one number for all of its receivers, and is
 //! encoded once. Source: wire.md 2.5.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use tokio::sync::oneshot;
 
+use super::backlogs::{Backlogs, Held};
 use crate::{
     hub::question::{Answer, Answers},
     socket_io::{args::Args, decoder::AckId},
@@ -37,21 +41,47 @@ impl AckIds {
     }
 }
 
+/// What an ack takes beside its arguments, about.
+const ACK_BYTES: usize = 128;
+
+/// What a client acknowledged, counted until it is dropped: whoever asked many keeps what the first have answered until the last has.
+#[derive(Clone, Debug)]
+pub struct Acked {
+    /// What was acknowledged.
+    pub args: Args,
+    /// What keeps it counted.
+    pub held: Held,
+}
+
+impl Acked {
+    /// Counts an ack; `None` if it is more than a client may have waiting by now.
+    pub(super) fn new(backlogs: &Arc<Backlogs>, args: Args) -> Option<Self> {
+        let held = Held::bytes(backlogs, ACK_BYTES + args.len_bytes());
+        (!held.is_too_much()).then_some(Self { args, held })
+    }
+
+    /// Returns one that is counted elsewhere.
+    pub(crate) fn uncounted(args: Args) -> Self {
+        let held = Held::default();
+        Self { args, held }
+    }
+}
+
 /// Who waits for an ack. Dropping it tells them that none will come.
 #[derive(Debug)]
 pub(super) enum Awaiter {
     /// Whoever sent the event to this client alone.
-    One(oneshot::Sender<Args>),
+    One(oneshot::Sender<Acked>),
     /// Whoever sent it to many.
     Many(Answers),
 }
 
 impl Awaiter {
     /// Hands over the ack. Whoever waited may have given up.
-    pub(super) fn acknowledge(self, args: Args) {
+    pub(super) fn acknowledge(self, acked: Acked) {
         match self {
-            Self::One(reply) => _ = reply.send(args),
-            Self::Many(answers) => _ = answers.send(Answer::Ack(args)),
+            Self::One(reply) => _ = reply.send(acked),
+            Self::Many(answers) => _ = answers.send(Answer::Ack(acked)),
         }
     }
 

@@ -31,7 +31,7 @@ mod moves;
 use self::moves::Moving;
 pub use self::moves::Newcomer;
 use super::{
-    acks::{AckIds, Awaiter},
+    acks::{AckIds, Acked, Awaiter},
     backlogs::{Backlogs, Held, HeldBody, Share},
     clock::{Clock, Due},
     depot::{Inbox, Receive},
@@ -76,6 +76,7 @@ use crate::{
     },
     relay::Relay,
     socket_io::{
+        args::Args,
         decoder::{Decoder, Packet as SioPacket},
         encode,
         ids::{Namespace, SocketId},
@@ -926,6 +927,14 @@ impl Socket {
         }
     }
 
+    /// Hands an ack to whoever awaits it; dropping that tells them that none will come.
+    fn acknowledge(&self, awaiter: Awaiter, args: Args) {
+        match Acked::new(&self.services.backlogs, args) {
+            Some(acked) => awaiter.acknowledge(acked),
+            None => _ = self.services.counters.count(Limit::TotalBacklog),
+        }
+    }
+
     /// Dropping `answers` tells whoever awaits them that no ack will come.
     fn deliver_with_ack(&mut self, at: usize, deliver: DeliverWithAck) {
         let DeliverWithAck {
@@ -1235,7 +1244,11 @@ impl Socket {
             } => {
                 let at = self.membership_of(&namespace);
                 match at.and_then(|at| self.memberships.get_mut(at)) {
-                    Some(membership) => membership.acknowledge(id, args),
+                    Some(membership) => {
+                        if let Some(awaiter) = membership.take_awaiter(id) {
+                            self.acknowledge(awaiter, args);
+                        }
+                    }
                     None => self.end(CloseReason::OutOfTurn),
                 }
             }

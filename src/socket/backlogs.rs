@@ -149,8 +149,8 @@ impl Drop for Share {
     }
 }
 
-/// Bytes that are held outside of outboxes, on their way to a client or from it, counted until this is dropped.
-#[derive(Debug, Default)]
+/// Bytes that are held outside of outboxes, on their way to a client or from it, counted until this and all clones are dropped.
+#[derive(Clone, Debug, Default)]
 pub struct Held(Option<Arc<Counted>>);
 
 /// Tells whether something is still held.

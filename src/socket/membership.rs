@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    acks::Awaiter,
+    acks::{Acked, Awaiter},
     disconnect::{CloseKind, DisconnectReason},
     portable::{PortableAdmission, PortableCall, PortableEvent, PortableMembership},
     record::JoinId,
@@ -262,12 +262,10 @@ impl Membership {
         may
     }
 
-    /// Takes an ack of the client. One that nobody awaits is ignored, as in Node.
-    pub(super) fn acknowledge(&mut self, id: AckId, args: Args) {
+    /// The client acknowledges. Returns who awaits that; nobody, and it is ignored, as in Node.
+    pub(super) fn take_awaiter(&mut self, id: AckId) -> Option<Awaiter> {
         self.has_heard_client = true;
-        if let Some(awaiter) = self.awaited.remove(&id) {
-            awaiter.acknowledge(args);
-        }
+        self.awaited.remove(&id)
     }
 
     /// Runs handlers until all must wait or nothing is left. Returns each one that ended.
@@ -316,7 +314,7 @@ impl Membership {
         gateway: Arc<Gateway>,
         packed: PortableMembership,
         mut calls: impl FnMut(u32, oneshot::Sender<Args>),
-        mut acks: impl FnMut(AckId, oneshot::Receiver<Args>),
+        mut acks: impl FnMut(AckId, oneshot::Receiver<Acked>),
     ) -> Self {
         let running = packed.running.iter().map(|packed| {
             let (done, outcome) = oneshot::channel();
@@ -443,15 +441,6 @@ impl Membership {
     pub(super) fn awaits_acks(&mut self) -> bool {
         self.awaited.retain(|_, awaiter| !awaiter.is_closed());
         !self.awaited.is_empty()
-    }
-
-    /// Takes an ack of the client that came in by way of another instance; `None` says that none will come.
-    pub(super) fn acknowledge_left(&mut self, id: AckId, args: Option<Args>) {
-        if let Some(awaiter) = self.awaited.remove(&id)
-            && let Some(args) = args
-        {
-            awaiter.acknowledge(args);
-        }
     }
 
     /// Tells all who await acks that none will come.

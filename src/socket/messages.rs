@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
+    acks::Acked,
     backlogs::{Held, HeldBody},
     departure::Departure,
     record::{JoinId, Record},
@@ -167,8 +168,8 @@ pub struct Emit {
 pub struct EmitWithAck {
     /// Name and arguments of the event.
     pub args: Args,
-    /// Where the arguments of the ack go. Its sender is dropped if none can come any more.
-    pub reply: oneshot::Sender<Args>,
+    /// Where the ack goes. Its sender is dropped if none can come any more.
+    pub reply: oneshot::Sender<Acked>,
 }
 
 /// An event for many clients, each of which is to acknowledge it.

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use sockhop::{
     config::Config,
-    gateways::{Arg, Event, Gateway, Refusal, SocketRef},
+    gateways::{Ack, Arg, Event, Gateway, Refusal, SocketRef},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -432,4 +432,48 @@ async fn small_events_count_with_what_is_spent_on_them() {
     poller.ok(&events.join("\u{1e}")).await;
     // In steps of a KiB.
     await_backlog(server.addr, "they wait", |bytes| bytes >= 12 * 1024).await;
+}
+
+/// A bug: what clients acknowledged was counted nowhere while those who asked many waited for the last.
+#[actix_rt::test]
+async fn acks_count_while_the_last_of_those_who_were_asked_is_waited_for() {
+    let gateway = Gateway::new("/a").on("ask", |socket: SocketRef, (): ()| async move {
+        let all = socket.broadcast();
+        let asked = all.emit_with_ack::<String>("question", (), Duration::from_secs(3));
+        let arrived = asked
+            .await
+            .unwrap_or_else(|err| err.into_arrived().unwrap());
+        Ack(arrived.len())
+    });
+    let server = TestServer::of(small, |app| app.gateway(gateway));
+    let mut asked = Vec::new();
+    for _ in 0..NUM_CLIENTS {
+        asked.push(WebSocket::join(server.addr, "/a", "").await.0);
+    }
+    let (mut asking, _) = WebSocket::join(server.addr, "/a", "").await;
+    asking.send(r#"42/a,7["ask"]"#).await;
+    let mut ids = Vec::new();
+    for websocket in &mut asked {
+        let question = websocket.text().await;
+        let id = question.strip_prefix("42/a,").unwrap();
+        ids.push(id.strip_suffix(r#"["question"]"#).unwrap().to_owned());
+    }
+    let answer = "x".repeat(MOST);
+    let (last, others) = asked.split_last_mut().unwrap();
+    for (websocket, id) in others.iter_mut().zip(&ids) {
+        websocket.send(&format!(r#"43/a,{id}["{answer}"]"#)).await;
+    }
+    await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
+    let waiting = settled_backlog(server.addr).await;
+    assert!(waiting < TOTAL, "{waiting}");
+    last.send(&format!(r#"43/a,{}["x"]"#, ids.last().unwrap()))
+        .await;
+    let ack = asking.text().await;
+    let num = ack
+        .strip_prefix("43/a,7[")
+        .and_then(|ack| ack.strip_suffix("]"));
+    let num: usize = num.unwrap_or_else(|| panic!("{ack}")).parse().unwrap();
+    assert!((TOTAL / MOST / 2..=TOTAL / MOST).contains(&num), "{num}");
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+    assert_eq!(server.num_connections().await, NUM_CLIENTS as u64 + 1);
 }

@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
+        acks::Acked,
         clock::Clock,
         departure::Departure,
         disconnect::CloseReason,
@@ -703,11 +704,12 @@ impl Settling<'_> {
             gateway.pattern().cloned(),
         );
         let at = join.0;
-        let acks = |id: AckId, acked: oneshot::Receiver<Args>| {
+        let acks = |id: AckId, acked: oneshot::Receiver<Acked>| {
             let teller = self.teller.clone();
             actix_rt::spawn(async move {
-                let args = acked.await.ok();
-                let args = args.map(|args| pack(args.json().as_bytes(), args.attachments()));
+                let acked = acked.await.ok();
+                let args = acked
+                    .map(|Acked { args, .. }| pack(args.json().as_bytes(), args.attachments()));
                 teller.tell(Request::Acked { at, id, args });
             });
         };
@@ -767,9 +769,13 @@ impl Take<FromNext> for Socket {
                 if matches!(self.phase, Phase::Left)
                     && let Some(membership) = self.memberships.get_mut(at)
                 {
+                    // Nothing says that none will come, which is said by dropping who awaits it.
+                    let awaiter = membership.take_awaiter(id);
                     let args = args.and_then(unpack);
                     let args = args.map(|(json, attachments)| Args::from_parts(json, attachments));
-                    membership.acknowledge_left(id, args);
+                    if let Some((awaiter, args)) = awaiter.zip(args) {
+                        self.acknowledge(awaiter, args);
+                    }
                 }
             }
             FromNext::Ended => self
