@@ -235,7 +235,8 @@ pub struct EngineConfig {
     pub max_backlog: Option<usize>,
     /// Bytes that may wait for all clients together, each message once, however many it waits for, and of all for their handlers. A
     /// client may have as much waiting as is left, so that a few may be very slow, or many a little; who lets more come together is
-    /// disconnected (`slow reader`), or not read from if it is what came from it. `None` is the default, [`Self::total_backlog_bytes`].
+    /// disconnected (`slow reader`), or not read from if it is what came from it; an ack that is more is
+    /// dropped. `None` is the default, [`Self::total_backlog_bytes`].
     pub max_total_backlog: Option<usize>,
     /// Events and wishes to join that one client may send in a second, averaged over the last two; 0, the default, is no limit:
     /// how much is much only an application knows, and what is sent faster than its handlers work is left unread whatever the
@@ -283,7 +284,7 @@ pub struct RecoveryConfig {
     pub max_disconnection: Duration,
     /// Bytes of events that are kept to be sent again, however many clients missed them. The oldest go first. Default 64 MiB.
     pub max_log_bytes: usize,
-    /// How many such events. Finding those that one client missed costs a look at each since. Default 65,536.
+    /// How many such events. Default 65,536.
     pub max_log_events: usize,
     /// Sockets that are away. Each keeps its rooms, its `data` and the head of the request that opened its session, so some KiB, as
     /// it did when it was here. Whoever left first is forgotten first. Default 10,000.

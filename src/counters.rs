@@ -26,7 +26,8 @@ pub enum Limit {
     VolatileDropped,
     /// A client was disconnected because too much waited for it: `MAX_BACKLOG`.
     SlowReader,
-    /// A client was disconnected, or its body refused, or an answer to it broken off, because too much waited for all together: `MAX_TOTAL_BACKLOG`.
+    /// A client was disconnected, or its body refused, an answer to it broken off or an ack of it dropped, because too much waited for
+    /// all together: `MAX_TOTAL_BACKLOG`.
     TotalBacklog,
     /// An event, or a wish to join, was not handled: `MAX_EVENT_RATE`.
     EventRate,

@@ -66,6 +66,7 @@ pub mod peers;
 pub mod redis_bridge;
 pub mod redis_endpoint;
 pub mod relay;
+mod shrink;
 pub mod socket;
 pub mod socket_io;
 pub mod telemetry;

@@ -1,7 +1,7 @@
 //! Names and values of a request, kept compact: of its query, or of its headers.
 //!
-//! One text and where its parts end. A session keeps them for its whole life, and a client may send a thousand of them in four
-//! kilobytes.
+//! Pure. One text and where its parts end: a session keeps them for its whole life, and two kilobytes of a query may be a thousand
+//! of them. Not a map: names repeat, and a look-up is a walk.
 
 use std::fmt;
 
@@ -43,7 +43,7 @@ impl Pairs {
 }
 
 impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Pairs {
-    /// Those that would begin behind the fourth gigabyte are left out: no request has one.
+    /// The first that would end behind the fourth gibibyte, and all behind it, are left out: no request has one.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         let (mut text, mut ends) = (String::new(), Vec::new());
         for (name, value) in pairs {

@@ -267,7 +267,7 @@ impl Broadcaster {
     ///
     /// # Errors
     /// See [`AskError`]. What had arrived by then is in it: a client may have left, be too slow, or answer something else
-    /// than a `T`.
+    /// than a `T`, or more than is left of `MAX_TOTAL_BACKLOG`.
     pub async fn emit_with_ack<T: DeserializeOwned>(
         self,
         name: &str,

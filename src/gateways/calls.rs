@@ -15,7 +15,7 @@ use super::{binary, broadcaster::NamespaceRef, remote_socket::RemoteSocket, repl
 use crate::{
     engine_io::sid::InstanceId,
     hub::question::{Answer, Found},
-    socket::{acks::Acked, backlogs::Held, snapshot::SocketSnapshot},
+    socket::{acks::Acked, snapshot::SocketSnapshot},
     socket_io::{
         args::Args,
         ids::{Room, SocketId},
@@ -303,49 +303,51 @@ pub(super) async fn server_replies<T: DeserializeOwned>(
 pub(super) async fn acks<T: DeserializeOwned>(
     mut asked: Asked,
 ) -> Result<Vec<T>, AskError<Vec<T>>> {
-    let mut acks = Vec::new();
-    // What has been read of them takes no less.
-    let mut all_held = Vec::new();
-    let take = |answer, tally: &mut Tally| all_held.extend(take_ack(answer, &mut acks, tally));
-    let tally = asked.hear(take, Tally::all_clients_answered).await;
-    asked.conclude(acks, tally)
+    let mut acked = Vec::new();
+    let take = |answer, tally: &mut Tally| take_ack(answer, &mut acked, tally);
+    let mut tally = asked.hear(take, Tally::all_clients_answered).await;
+    asked.conclude(read_acks(acked, &mut tally), tally)
 }
 
 /// Awaits what one client acknowledges, wherever it is.
 pub(super) async fn one_ack<T: DeserializeOwned>(mut asked: Asked) -> Result<T, AskError<()>> {
-    let mut acks = Vec::new();
-    let take = |answer, tally: &mut Tally| _ = take_ack(answer, &mut acks, tally);
+    let mut acked = Vec::new();
+    let take = |answer, tally: &mut Tally| take_ack(answer, &mut acked, tally);
     let is_over = |tally: &Tally| tally.num_acks > 0 || tally.all_clients_answered();
-    let tally = asked.hear(take, is_over).await;
-    match acks.pop() {
+    let mut tally = asked.hear(take, is_over).await;
+    match read_acks(acked, &mut tally).pop() {
         Some(ack) => Ok(ack),
         None if tally.all_clients_answered() && tally.num_clients == 0 => Err(AskError::Gone),
         None => Err(asked.conclude((), tally).err().unwrap_or(AskError::Gone)),
     }
 }
 
-/// Returns what keeps an ack counted that was kept.
-fn take_ack<T: DeserializeOwned>(
-    answer: Answer,
-    acks: &mut Vec<T>,
-    tally: &mut Tally,
-) -> Option<Held> {
+/// Keeps an ack as it came: what is read of it may take many times as much, and the last may be waited for long.
+fn take_ack(answer: Answer, acked: &mut Vec<Acked>, tally: &mut Tally) {
     match answer {
         Answer::NumClients(num_clients) => {
             tally.instance();
             tally.num_clients = tally.num_clients.saturating_add(num_clients);
         }
         Answer::OneMore => tally.num_clients = tally.num_clients.saturating_add(1),
-        Answer::Ack(Acked { args, held }) => {
-            if read(&args, acks) {
-                tally.num_acks += 1;
-                return Some(held);
-            }
-            tally.num_unreadable += 1;
+        Answer::Ack(ack) => {
+            acked.push(ack);
+            tally.num_acks += 1;
         }
         _ => {}
     }
-    None
+}
+
+/// Reads what was acknowledged, and counts what cannot be read as that.
+fn read_acks<T: DeserializeOwned>(acked: Vec<Acked>, tally: &mut Tally) -> Vec<T> {
+    let mut acks = Vec::with_capacity(acked.len());
+    for Acked { args, .. } in acked {
+        if !read(&args, &mut acks) {
+            tally.num_acks -= 1;
+            tally.num_unreadable += 1;
+        }
+    }
+    acks
 }
 
 /// Reads the first argument; none counts as `null`. Returns whether it could be read.

@@ -374,7 +374,7 @@ impl Gateway {
     }
 
     /// Gives up the order of one client's events: up to `at_a_time` of them are handled at a time, and never more
-    /// than 1,024. The default is 1.
+    /// than 1,024. All but one of them count as events that wait: with 1 MiB of those the client is not read from. The default is 1.
     pub fn concurrent(mut self, at_a_time: NonZeroUsize) -> Self {
         self.concurrency = at_a_time;
         self

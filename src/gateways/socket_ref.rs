@@ -55,8 +55,8 @@ pub enum AckError {
     /// Not in time.
     #[error("the client did not acknowledge within {0:?}")]
     Timeout(Duration),
-    /// The client left, or owes too many acks already.
-    #[error("the client is gone, or owes too many acknowledgements")]
+    /// The client left, owes too many acks already, or sent one for which too little was left of `MAX_TOTAL_BACKLOG`.
+    #[error("the client is gone, owes too many acknowledgements, or sent one that is too much")]
     Disconnected,
     /// A value does not serialise to JSON.
     #[error("the arguments do not serialise")]

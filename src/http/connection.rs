@@ -47,6 +47,18 @@ const LATE: &[u8] = b"HTTP/1.1 408 ";
 /// head is shorter. And the same of a body in chunks, before what came of it is taken.
 const PORTION_BYTES: usize = 1024;
 
+/// Bytes of a body that are read at a time: what was read is taken before more is, or actix-http would keep a buffer for all that it could
+/// have read.
+const BODY_PORTION_BYTES: usize = 16 * 1024;
+
+/// Most bytes of a head. actix-http would take 128 KiB, and looks at all of it anew with every read. One that opens a session may have
+/// less, see `engine_io`.
+const MAX_HEAD_BYTES: u64 = 24 * 1024;
+
+/// What whoever sends more is told.
+const HEAD_TOO_LARGE: &[u8] =
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
 /// How long a connection's client may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
@@ -77,6 +89,8 @@ struct Shared {
     phase: Rc<Cell<Phase>>,
     /// How many bytes the request under way may still be given.
     budget: Rc<Cell<u64>>,
+    /// How many bytes may be handed out before the next request: what is left of the last one's body, and a head.
+    head_room: Rc<Cell<u64>>,
     /// To be woken when there is more to be had again.
     waker: Rc<RefCell<Option<Waker>>>,
     deadlines: Deadlines,
@@ -84,9 +98,17 @@ struct Shared {
 }
 
 impl Shared {
-    fn enter(&self, phase: Phase, budget: u64) {
-        self.phase.set(phase);
+    /// A request is under way, whose body may be given so many bytes.
+    fn begin(&self, budget: u64) {
+        self.phase.set(Phase::Busy);
         self.give(budget);
+    }
+
+    /// It is over. `rest` of its body is yet to come, and goes nowhere.
+    fn end(&self, rest: u64) {
+        self.phase.set(Phase::Idle);
+        self.head_room.set(MAX_HEAD_BYTES.saturating_add(rest));
+        self.give(0);
     }
 
     /// Sets how many bytes the request under way may be given.
@@ -123,6 +145,7 @@ impl Watched {
             shared: Shared {
                 phase: Rc::new(Cell::new(Phase::First)),
                 budget: Rc::default(),
+                head_room: Rc::new(Cell::new(MAX_HEAD_BYTES)),
                 waker: Rc::default(),
                 deadlines,
                 counters,
@@ -163,15 +186,16 @@ impl Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let is_busy = self.shared.phase.get() == Phase::Busy;
-        let limit = match is_busy {
-            true => usize::try_from(self.shared.budget.get()).unwrap_or(usize::MAX),
-            false => PORTION_BYTES,
+        let (portion_bytes, limit) = match is_busy {
+            true => (BODY_PORTION_BYTES, self.shared.budget.get()),
+            false => (PORTION_BYTES, u64::MAX),
         };
+        let limit = usize::try_from(limit).map_or(portion_bytes, |limit| limit.min(portion_bytes));
         // Whoever does not take answers need not ask for more.
         if limit == 0 || self.write_timer.is_some() {
             return self.poll_end(cx);
         }
-        if !is_busy && std::mem::take(&mut self.is_full) {
+        if std::mem::take(&mut self.is_full) {
             // Now it is looked at, and then comes the next.
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -185,8 +209,15 @@ impl Watched {
             let budget = &self.shared.budget;
             budget.set(budget.get() - len as u64);
         } else {
-            self.is_full = len == PORTION_BYTES;
+            let head_room = &self.shared.head_room;
+            let Some(left) = head_room.get().checked_sub(len as u64) else {
+                // Whoever sends so much may not read it.
+                _ = self.io.try_write(HEAD_TOO_LARGE);
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            };
+            head_room.set(left);
         }
+        self.is_full = len == portion_bytes;
         read.map_ok(|()| len)
     }
 
@@ -266,7 +297,7 @@ fn begin(request: &mut ServiceRequest) -> Option<UnderWay> {
         true => claimed.unwrap_or(PORTION_BYTES as u64),
         false => 0,
     };
-    shared.enter(Phase::Busy, budget);
+    shared.begin(budget);
     Some(UnderWay(shared))
 }
 
@@ -282,7 +313,8 @@ struct UnderWay(Shared);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.enter(Phase::Idle, 0);
+        // Of a body in chunks that is answered before its end, no more is read than a head may have.
+        self.0.end(self.0.budget.get());
     }
 }
 

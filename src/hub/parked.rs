@@ -23,7 +23,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::replay::{Audience, Entry, Logged, Replay};
+use super::replay::{Entry, Logged, Replay};
 use crate::socket_io::{
     ids::{Namespace, Pid, Room, SocketId},
     recovery::{Epoch, Position},
@@ -90,18 +90,6 @@ pub enum Lost {
 pub type Pursuit = Arc<()>;
 
 impl Session {
-    /// Returns whether an event is one that it has missed, unless its client saw it.
-    fn misses(&self, serial: u64, entry: &Entry) -> bool {
-        let is_for_it =
-            entry.namespace == self.namespace && entry.audience.includes(&self.id, &self.rooms);
-        // Rooms that it joined later do not make it miss what they were sent before.
-        let was_for_it = match entry.audience {
-            Audience::One(_) => true,
-            Audience::Selected(_) => serial <= self.told || serial > self.left,
-        };
-        is_for_it && was_for_it
-    }
-
     /// Returns what its client has missed that saw everything up to `offset` and nothing behind it, in order; without an offset
     /// it saw nothing at all.
     ///
@@ -130,8 +118,8 @@ impl Session {
         }
         let mut missed = Vec::new();
         let (mut num_bytes, mut num_own) = (0, 0);
-        for (serial, entry) in self.of(replay, seen.serial) {
-            if entry.position <= seen || !self.misses(serial, entry) {
+        for entry in self.of(replay, seen.serial) {
+            if entry.position <= seen {
                 continue;
             }
             num_bytes += entry.message_bytes();
@@ -159,17 +147,16 @@ impl Session {
         replay: &'a Replay,
         serial: u64,
     ) -> Option<impl Iterator<Item = Arc<Logged>>> {
-        (replay.forgotten() <= serial).then(|| {
-            self.of(replay, serial)
-                .filter(|(serial, entry)| self.misses(*serial, entry))
-                .map(|(_, entry)| entry.logged())
-        })
+        (replay.forgotten() <= serial).then(|| self.of(replay, serial).map(Entry::logged))
     }
 
-    /// Returns what of the log behind a serial it may miss.
-    fn of<'a>(&'a self, replay: &'a Replay, serial: u64) -> impl Iterator<Item = (u64, &'a Entry)> {
+    /// Returns what of the log behind a serial it has missed, unless its client saw it.
+    fn of<'a>(&'a self, replay: &'a Replay, serial: u64) -> impl Iterator<Item = &'a Entry> {
+        // Rooms that it joined later do not make it miss what they were sent before.
         let gap = self.told.saturating_add(1)..=self.left;
-        replay.behind(serial, &self.namespace, (&self.id, &self.rooms), gap)
+        let rooms = (&self.id, &self.rooms);
+        let of = replay.behind(serial, &self.namespace, rooms, gap);
+        of.filter(|entry| entry.audience.includes(&self.id, &self.rooms))
     }
 }
 

@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     engine_io::encoded::Encoded,
-    hub::{broadcast::Target, replay::Limits},
+    hub::{
+        broadcast::Target,
+        replay::{Audience, Limits},
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,13 +11,16 @@ use std::{
 };
 
 use super::replay::Audience;
-use crate::socket_io::ids::{Namespace, Room, SocketId};
+use crate::{
+    shrink::shrink,
+    socket_io::ids::{Namespace, Room, SocketId},
+};
 
 /// What a list takes beside its serials, about: its place in a table, and an allocation.
 const LIST_BYTES: usize = 192;
 
-/// What a serial takes: lists grow by doubling.
-const SERIAL_BYTES: usize = 16;
+/// What a serial takes, at most: a list has room for four times as many, see [`shrink`].
+const SERIAL_BYTES: usize = 4 * size_of::<u64>();
 
 /// Serials, in their order.
 type List = VecDeque<u64>;
@@ -74,6 +77,7 @@ impl Postings {
         let mut forget = |list: &mut List| {
             if list.front() == Some(&serial) {
                 list.pop_front();
+                shrink(list);
                 self.num_serials -= 1;
                 self.num_lists -= usize::from(list.is_empty());
             }
@@ -98,8 +102,8 @@ impl Postings {
     }
 
     /// Returns the serials behind `behind` of what may be for a socket of this id, which is in `rooms` besides the one that its id
-    /// names; each once, in their order. Those in `gap` only if they are for it alone. It costs what it returns, times the logarithm of the
-    /// number of rooms.
+    /// names; each once, in their order. Those in `gap` only if they are for it alone. It costs a look-up for each room, and for each
+    /// serial that it returns, and each repetition of one, the logarithm of the number of rooms.
     pub fn of<'a>(
         &'a self,
         namespace: &Namespace,

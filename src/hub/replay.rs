@@ -202,19 +202,19 @@ impl Replay {
         }
     }
 
-    /// Returns what is here of the events behind a serial that may be for a socket; see [`Postings::of`]. Each with its own serial.
+    /// Returns what is here of the events behind a serial that may be for a socket; see [`Postings::of`].
     pub fn behind(
         &self,
         serial: u64,
         namespace: &Namespace,
         (id, rooms): (&SocketId, &HashSet<Room>),
         gap: RangeInclusive<u64>,
-    ) -> impl Iterator<Item = (u64, &Entry)> {
+    ) -> impl Iterator<Item = &Entry> {
         let forgotten = self.forgotten();
         let serials = self.postings.of(namespace, id, rooms, serial, gap);
         serials.filter_map(move |serial| {
             let at = usize::try_from(serial.checked_sub(forgotten + 1)?).ok()?;
-            Some((serial, self.entries.get(at)?))
+            self.entries.get(at)
         })
     }
 }
@@ -248,10 +248,9 @@ mod tests {
         let (me, rooms) = (SocketId::from("me"), HashSet::new());
         replay
             .behind(behind, &"/a".into(), (&me, &rooms), u64::MAX..=u64::MAX)
-            .map(|(serial, entry)| {
-                assert_eq!(entry.position, Position::of(serial));
+            .map(|entry| {
                 assert_eq!(entry.logged().position, entry.position);
-                serial
+                entry.position.serial
             })
             .collect()
     }

@@ -1,4 +1,4 @@
-//! Acks that clients owe: the numbers that tie them to events, and who waits for them.
+//! Acks that clients owe: the numbers that tie them to events, who waits for them, and what counts those that have come.
 //!
 //! Numbers are unique on an instance, whatever the client: one broadcast then has one number for all of its receivers, and is
 //! encoded once. Source: wire.md 2.5.
@@ -60,7 +60,7 @@ impl Acked {
         (!held.is_too_much()).then_some(Self { args, held })
     }
 
-    /// Returns one that is counted elsewhere.
+    /// Returns one of another instance's client, which is not counted: the bridge bounds what is answered to each question.
     pub(crate) fn uncounted(args: Args) -> Self {
         let held = Held::default();
         Self { args, held }

@@ -237,7 +237,7 @@ pub struct Socket {
     probe: Option<Probe>,
     outbox: Outbox,
     decoder: Decoder,
-    /// What the transport and the decoder hold, and what waits for handlers.
+    /// What the transport and the decoder hold, and what waits for handlers or is handled.
     inbound: Share,
     /// Whether a message is not read on, because too little is left for all. Nobody is held up for longer than a heartbeat: the pong
     /// would have to come behind the message.
@@ -409,7 +409,9 @@ impl Socket {
     /// Does all that can be done now, and counts what is left of what the client sent. Ready once the session is over.
     fn drive(&mut self, cx: &mut TaskContext<'_>) -> Ready<()> {
         let driven = self.drive_on(cx);
-        let len = self.unfinished_bytes() + self.unseen_bytes() + self.waiting_bytes();
+        let held = self.memberships.iter().map(Membership::held_bytes);
+        let handled = held.sum::<usize>() + self.joining_bytes();
+        let len = self.unfinished_bytes() + self.unseen_bytes() + handled;
         self.inbound.set(len);
         driven
     }
@@ -492,6 +494,7 @@ impl Socket {
     }
 
     fn do_what_is_due(&mut self, now: Instant) {
+        // A handle of its own: what follows changes the socket.
         let services = Arc::clone(&self.services);
         let config = &services.config;
         match self.clock.due(now, config) {
@@ -897,7 +900,7 @@ impl Socket {
         let namespace = membership.namespace().clone();
         let settling = self.park_or_unregister(&mut membership, reason);
         let queued_bytes = membership.queued_bytes();
-        let held = Held::bytes(&self.services.backlogs, queued_bytes);
+        let held = Held::bytes(&self.services.backlogs, membership.held_bytes());
         let work = (self.services.work.begin(), settling, held);
         let timeout = self.services.limits.wind_down_timeout;
         if let Some(rest) = membership.wind_down(reason, timeout, work) {
@@ -1025,18 +1028,17 @@ impl Socket {
             || self.inbound.is_too_much(queued_bytes)
     }
 
-    /// Returns how many bytes wait for handlers, those of namespaces that the client has left included.
+    /// Returns how many bytes wait for handlers, or are handled beside others, those of namespaces that the client has left included.
     fn queued_bytes(&self) -> usize {
         let before = self.admissions.iter().map(|joining| joining.bytes_before);
         let left = self.winding_down.iter().map(|left| left.queued_bytes);
-        self.waiting_bytes() + before.chain(left).sum::<usize>()
+        let joined = self.memberships.iter().map(Membership::queued_bytes);
+        self.joining_bytes() + joined.chain(before).chain(left).sum::<usize>()
     }
 
-    /// Returns how many bytes wait here for handlers: of events, and of what the client brings to be let in.
-    fn waiting_bytes(&self) -> usize {
-        let joining = self.admissions.iter().map(Admission::queued_bytes);
-        let joined = self.memberships.iter().map(Membership::queued_bytes);
-        joining.chain(joined).sum()
+    /// Returns how many bytes the client brings to be let in.
+    fn joining_bytes(&self) -> usize {
+        self.admissions.iter().map(Admission::queued_bytes).sum()
     }
 
     /// Returns how many bytes the client has sent of a message or packet that is not whole yet.
@@ -1427,7 +1429,9 @@ impl Socket {
 
     /// Returns whether a volatile message could leave at once. What came before it in the same turn is written for that.
     fn is_writable(&mut self) -> bool {
-        self.flush(&mut TaskContext::from_waker(Waker::noop()));
+        // Whoever asks says afterwards what is left, by the task's own waker.
+        let is_readable_again = self.flush(&mut TaskContext::from_waker(Waker::noop()));
+        self.needs_turn |= is_readable_again;
         self.outbox.is_empty()
             && match &self.transport {
                 Transport::Polling(polling) => polling.is_parked(),

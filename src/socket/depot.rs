@@ -104,7 +104,8 @@ fn slot_of(slots: &Slab<Slot>, place: Place) -> Option<&Slot> {
 enum Written {
     /// All.
     All,
-    /// So many bytes. None, if its lane does not serve it, its client takes nothing, or it has just been written past.
+    /// So many bytes. None, if its lane does not serve it, its client needs a form of its own or takes nothing, or it has just been written
+    /// past.
     Part(usize),
 }
 

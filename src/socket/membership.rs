@@ -1,4 +1,5 @@
-//! One namespace that a client joined: its events wait here and are handled one after the other.
+//! One namespace that a client joined: its events wait here and are handled one after the other, or several at a time if the gateway
+//! says so.
 //!
 //! Runs handlers, but sends nothing: outcomes go back to the actor. The queue is bounded by [`MAX_QUEUED_EVENTS`] and
 //! [`MAX_QUEUED_BYTES`]: a client whose handlers are behind is not read from until they caught up.
@@ -41,8 +42,8 @@ use crate::{
 /// Events of one client that may wait in one namespace before no more are read.
 const MAX_QUEUED_EVENTS: usize = 64;
 
-/// Bytes of arguments, and of what a client brings to be let in, that may wait in all namespaces of it before no more is read; the last
-/// may exceed it.
+/// Bytes of arguments, and of what a client brings to be let in, that may wait, or be handled beside another event, in all namespaces of
+/// it before no more is read; the last may exceed it.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 
 /// What an event takes beside its name and arguments.
@@ -59,7 +60,7 @@ const MAX_AWAITED_ACKS: usize = 1024;
 pub(super) struct WindingDown {
     pub(super) namespace: Namespace,
     pub(super) rest: JoinHandle<()>,
-    /// Of its events that waited.
+    /// Of its events that waited, or were handled beside another.
     pub(super) queued_bytes: usize,
 }
 
@@ -180,7 +181,8 @@ pub(super) struct Done {
     pub(super) sent: Sent,
 }
 
-/// Returns whether a client should not be read from until the handlers of its namespaces caught up. `queued_bytes` wait for them.
+/// Returns whether a client should not be read from until the handlers of its namespaces caught up. `queued_bytes` wait for them, or
+/// are handled beside others.
 pub(super) fn are_behind(memberships: &[Membership], queued_bytes: usize) -> bool {
     let awaits_ack = memberships
         .iter()
@@ -231,6 +233,11 @@ impl Membership {
         self.queued_bytes + self.running.others_bytes()
     }
 
+    /// Returns how many bytes of events wait or are handled. Of what is handled, one event is nothing that the client should wait for.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.queued_bytes + self.running.held_bytes()
+    }
+
     /// Returns whether the client has sent anything in the namespace since it joined.
     pub(super) fn has_heard_client(&self) -> bool {
         self.has_heard_client
@@ -262,7 +269,7 @@ impl Membership {
         may
     }
 
-    /// The client acknowledges. Returns who awaits that; nobody, and it is ignored, as in Node.
+    /// Notes an ack of the client. Returns who awaits it; an ack that nobody awaits is ignored, as in Node.
     pub(super) fn take_awaiter(&mut self, id: AckId) -> Option<Awaiter> {
         self.has_heard_client = true;
         self.awaited.remove(&id)
@@ -302,7 +309,9 @@ impl Membership {
             };
             self.queued_bytes -= job.held_bytes();
             self.is_connecting = matches!(job, Job::Connected);
-            self.running.extend(start(&self.gateway, &self.socket, job));
+            if let Some(running) = start(&self.gateway, &self.socket, job) {
+                self.running.push(running);
+            }
         }
     }
 
@@ -332,8 +341,6 @@ impl Membership {
                 has_waited: true,
             }
         });
-        let mut runners = Runners::default();
-        runners.extend(running);
         let awaited = packed.awaited.iter().map(|id| {
             let (reply, answer) = oneshot::channel();
             acks(*id, answer);
@@ -341,7 +348,7 @@ impl Membership {
         });
         let mut membership = Self {
             is_connecting: packed.running.iter().any(|call| call.is_connecting),
-            running: runners,
+            running: running.collect(),
             awaited: awaited.collect(),
             has_heard_client: packed.has_heard_client,
             queue: VecDeque::new(),
@@ -370,9 +377,6 @@ impl Membership {
 
     /// Returns what another instance must know to go on. Handlers that run stay, see [`Self::poll_left`].
     pub(super) fn pack(&mut self, rooms: HashSet<Room>) -> PortableMembership {
-        for (running, number) in self.running.iter_mut().zip(0..) {
-            running.number = number;
-        }
         let is_connecting = self.is_connecting;
         PortableMembership {
             namespace: self.namespace().clone(),
@@ -384,10 +388,14 @@ impl Membership {
             running: self
                 .running
                 .iter_mut()
-                .map(|running| PortableCall {
-                    number: running.number,
-                    ack: running.ack,
-                    is_connecting,
+                .zip(0..)
+                .map(|(running, number)| {
+                    running.number = number;
+                    PortableCall {
+                        number,
+                        ack: running.ack,
+                        is_connecting,
+                    }
                 })
                 .collect(),
             queue: self

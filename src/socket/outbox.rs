@@ -9,9 +9,12 @@ use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 use bytes::Bytes;
 
 use super::backlogs::{Backlogs, Held, HeldBody, Share};
-use crate::engine_io::{
-    dialect::Dialect,
-    encoded::{Encoded, Kept},
+use crate::{
+    engine_io::{
+        dialect::Dialect,
+        encoded::{Encoded, Kept},
+    },
+    shrink::shrink,
 };
 
 /// What an entry takes beside its bytes, about: its place in the queue and an allocation. Without it two-byte pongs to a
@@ -363,11 +366,9 @@ impl Outbox {
         self.shrink();
     }
 
-    /// An idle client keeps no large queue from a busy moment.
+    /// A client keeps no large queue from a busy moment.
     fn shrink(&mut self) {
-        if self.items.is_empty() && self.items.capacity() > 32 {
-            self.items = VecDeque::new();
-        }
+        shrink(&mut self.items);
     }
 }
 

@@ -37,38 +37,40 @@ pub(super) struct Running {
 
 /// A handler that came to its end.
 pub(super) struct Ended {
-    /// See [`Running`].
+    /// By which that is told where the session has moved to.
     pub(super) number: u32,
-    /// See [`Running`].
+    /// The ack that it owes.
     pub(super) ack: Option<AckId>,
-    /// See [`Running`].
+    /// How many bytes its event took.
+    held_bytes: usize,
+    /// Whether it has ever waited.
     pub(super) has_waited: bool,
     /// What came of it.
     pub(super) outcome: Result<Reply, HandlerError>,
 }
 
 impl Future for Running {
-    type Output = (Ended, usize);
+    type Output = Ended;
 
-    /// Returns how many bytes its event took, too.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Poll::Ready(outcome) = self.call.as_mut().poll(cx) else {
             self.has_waited = true;
             return Poll::Pending;
         };
-        let ended = Ended {
+        Poll::Ready(Ended {
             number: self.number,
             ack: self.ack,
+            held_bytes: self.held_bytes,
             has_waited: self.has_waited,
             outcome,
-        };
-        Poll::Ready((ended, self.held_bytes))
+        })
     }
 }
 
 /// All that run.
 #[derive(Default)]
 pub(super) struct Runners {
+    /// One of them; the only one by default.
     first: Option<Running>,
     /// Most gateways never have one.
     others: Option<Box<FuturesUnordered<Running>>>,
@@ -88,9 +90,14 @@ impl Runners {
         self.len() == 0
     }
 
-    /// Returns how many bytes the events of all but one take.
+    /// Returns how many bytes the events take of all but the first, which is nothing that the client should wait for.
     pub(super) fn others_bytes(&self) -> usize {
         self.others_bytes
+    }
+
+    /// Returns how many bytes the events of all take.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.first.as_ref().map_or(0, |first| first.held_bytes) + self.others_bytes
     }
 
     /// Adds one.
@@ -106,7 +113,7 @@ impl Runners {
     /// Runs them until one comes to its end.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if let Some(first) = &mut self.first
-            && let Poll::Ready((ended, _)) = Pin::new(first).poll(cx)
+            && let Poll::Ready(ended) = Pin::new(first).poll(cx)
         {
             self.first = None;
             return Poll::Ready(ended);
@@ -115,8 +122,8 @@ impl Runners {
             return Poll::Pending;
         };
         match Pin::new(&mut **others).poll_next(cx) {
-            Poll::Ready(Some((ended, held_bytes))) => {
-                self.others_bytes -= held_bytes;
+            Poll::Ready(Some(ended)) => {
+                self.others_bytes -= ended.held_bytes;
                 Poll::Ready(ended)
             }
             Poll::Ready(None) => {
@@ -143,9 +150,13 @@ impl Runners {
     }
 }
 
-impl Extend<Running> for Runners {
-    fn extend<I: IntoIterator<Item = Running>>(&mut self, running: I) {
-        running.into_iter().for_each(|running| self.push(running));
+impl FromIterator<Running> for Runners {
+    fn from_iter<I: IntoIterator<Item = Running>>(running: I) -> Self {
+        let mut runners = Self::default();
+        running
+            .into_iter()
+            .for_each(|running| runners.push(running));
+        runners
     }
 }
 
@@ -206,6 +217,7 @@ mod tests {
             })
             .collect();
         assert_eq!((runners.len(), runners.others_bytes()), (100, 9900));
+        assert_eq!(runners.held_bytes(), 10_000);
         for _ in 0..100 {
             assert!(runners.poll_next(&mut cx).is_pending());
         }
@@ -236,7 +248,7 @@ mod tests {
             told.may_end.set(true);
             assert!(runners.poll_next(&mut cx).is_ready());
             assert!(runners.is_empty() && runners.others.is_none());
-            assert_eq!(runners.others_bytes(), 0);
+            assert_eq!(runners.held_bytes(), 0);
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         encoded,
         packet::{Message, PROBE, Packet, PacketError},
     },
+    shrink::shrink,
     websocket::{
         close::CloseFrame,
         connection::{Connection, ReceiveError},
@@ -79,9 +80,7 @@ impl WebSocketTransport {
         loop {
             if let Some(message) = self.incoming.pop_front() {
                 self.incoming_bytes -= message.held_bytes();
-                if self.incoming.is_empty() && self.incoming.capacity() > 32 {
-                    self.incoming = VecDeque::new();
-                }
+                shrink(&mut self.incoming);
                 match message {
                     Incoming::Text(text) => {
                         return Poll::Ready(packet(match self.revision {
@@ -133,9 +132,13 @@ impl WebSocketTransport {
         self.connection.unfinished_bytes()
     }
 
-    /// Returns how many bytes whole messages take that [`Self::poll_next`] did not return yet.
+    /// Returns how many bytes whole messages take that [`Self::poll_next`] did not return yet, and the places that earlier ones left.
     pub(super) fn unseen_bytes(&self) -> usize {
-        self.incoming_bytes
+        let num_free = match self.incoming.len() {
+            0 => 0,
+            len => self.incoming.capacity() - len,
+        };
+        self.incoming_bytes + num_free * size_of::<Incoming>()
     }
 
     /// Writes what it can. Returns whether the stream still stands.

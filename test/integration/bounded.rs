@@ -10,6 +10,7 @@
 //! | are dropped all at once and come back | `a_reconnect_storm_…` |
 //! | send faster than their handlers work | `events_for_handlers_that_are_slow_…` |
 //! | the same, small events in large bodies | `small_events_in_large_bodies_…` |
+//! | put bodies behind polls | `bodies_of_polls_…` |
 //! | ask for thousands of things before the first answer | `requests_behind_one_that_waits_…` |
 //! | send while Redis stands still | `a_redis_that_stands_still_…` |
 //! | half-open connections, slow handshakes, sessions that do nothing | `hostile::thousands_of_…` |
@@ -458,6 +459,38 @@ async fn small_events_in_large_bodies_cost_no_bodies_while_they_wait() {
     // The body that is being received, in a buffer that may be twice as large, and once more while it is taken apart.
     let bound = num_clients * (PER_SESSION + 4 * BODY) + BUSY;
     server.assert_peak("small events in large bodies", before, bound);
+}
+
+#[actix_rt::test]
+async fn bodies_of_polls_are_thrown_away_as_they_come() {
+    const BODY: usize = 250_000;
+    let server = Server::start(&[("WORKERS", "1")]).await;
+    let addr = server.addr();
+    let before = server.memory();
+    let num_clients = 200 * scale();
+    let mut clients = Vec::new();
+    for _ in 0..num_clients {
+        let poller = Poller::open(addr).await;
+        let poll = http::request("GET", &poller.target, &[], &vec![b'x'; BODY]);
+        let mut pending = Pending::send(addr, &poll).await;
+        // All but the end of a second one, too, whose body nobody awaits.
+        let rest = http::request("GET", "/healthz", &[], &vec![b'x'; BODY]);
+        _ = tokio::time::timeout(Duration::ZERO, pending.stream.write_all(&rest)).await;
+        clients.push((poller, pending));
+    }
+    server
+        .outlives(std::iter::empty::<std::future::Ready<()>>())
+        .await;
+    let bound = num_clients * (PER_SESSION + 16 * KIB) + BUSY;
+    server.assert_peak("bodies of polls", before, bound);
+    for (poller, pending) in clients {
+        poller.ok("40").await;
+        let answer = pending.answer().await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.text().starts_with("40{"), "{answer:?}");
+        poller.ok("1").await;
+    }
+    server.assert_empty().await;
 }
 
 #[actix_rt::test]

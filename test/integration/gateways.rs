@@ -342,16 +342,16 @@ async fn what_a_handler_returns_is_the_ack() {
     }
 }
 
-/// A gateway whose `wait` ends when `go` is handled; what is told is the length of each event that `wait` began with.
-fn waiting(at_a_time: usize) -> (Gateway, mpsc::UnboundedReceiver<usize>) {
+/// A gateway whose `wait` ends when `go` is handled; each `wait` that begins is told.
+fn waiting(at_a_time: usize) -> (Gateway, mpsc::UnboundedReceiver<()>) {
     let (begun, begins) = mpsc::unbounded_channel();
     let (go, _) = tokio::sync::watch::channel(false);
     let go = Arc::new(go);
     let waited = Arc::clone(&go);
     let gateway = Gateway::new("/a")
         .concurrent(at_a_time.try_into().unwrap())
-        .on("wait", move |_, Arg(text): Arg<String>| {
-            begun.send(text.len()).unwrap();
+        .on("wait", move |_, Arg(_): Arg<String>| {
+            begun.send(()).unwrap();
             let mut waited = waited.subscribe();
             async move { _ = waited.wait_for(|may_go| *may_go).await }
         })
@@ -393,6 +393,28 @@ async fn a_gateway_that_gave_the_order_up_handles_many_events_at_a_time() {
     assert_eq!(acked, (0..=200).collect::<Vec<_>>());
 }
 
+#[actix_rt::test]
+async fn however_many_a_gateway_allows_there_is_an_end_of_it() {
+    const MOST: usize = 1024;
+    let (gateway, mut begins) = waiting(usize::MAX);
+    let server = TestServer::of_gateway(gateway);
+    let mut websocket = join(&server).await;
+    let event = websocket::frame(0x81, br#"42/a,["wait",""]"#);
+    websocket.write(&event.repeat(MOST + 6)).await;
+    for _ in 0..MOST {
+        within("a handler", begins.recv()).await.unwrap();
+    }
+    let mut other = join(&server).await;
+    for _ in 0..100 {
+        ask(&mut other, r#"["nothing"]"#).await;
+    }
+    assert_eq!(begins.len(), 0);
+    ask(&mut other, r#"["go"]"#).await;
+    for _ in 0..6 {
+        within("a handler", begins.recv()).await.unwrap();
+    }
+}
+
 /// A bug: events that were handled at the same time were counted nowhere, and there was no end of them.
 #[actix_rt::test]
 async fn what_is_handled_beside_another_counts_as_what_waits() {
@@ -403,10 +425,13 @@ async fn what_is_handled_beside_another_counts_as_what_waits() {
     let event = format!(r#"42/a,["wait","{}"]"#, "x".repeat(LEN));
     let frames = websocket::frame(0x81, event.as_bytes()).repeat(50);
     // Whatever is not read waits in the kernel, or here.
-    let writing = websocket.write(&frames);
+    let writing = async {
+        websocket.write(&frames).await;
+        std::future::pending().await
+    };
     let beginning = async {
         for _ in 0..5 {
-            begins.recv().await.unwrap();
+            within("a handler", begins.recv()).await.unwrap();
         }
         // Whoever reads all would have begun them all by now.
         let mut other = join(&server).await;
@@ -415,8 +440,8 @@ async fn what_is_handled_beside_another_counts_as_what_waits() {
         }
         begins.len()
     };
-    let num_more = tokio::select! {
-        () = writing => panic!("15 MB were read"),
+    let num_more: usize = tokio::select! {
+        num_more = writing => num_more,
         num_more = beginning => num_more,
     };
     assert_eq!(num_more, 0, "one is handled, and a MiB beside it");
@@ -442,6 +467,7 @@ async fn handlers_of_a_client_that_has_left_are_cut_off_after_some_time() {
     let mut websocket = join(&server).await;
     websocket.send(r#"42/a,["endless"]"#).await;
     within("a handler", begins.recv()).await.unwrap();
+    assert_eq!(running.available_permits(), 0, "it runs");
     drop(websocket);
     server.await_connections(0).await;
     drop(within("its end", running.acquire()).await.unwrap());

@@ -1,7 +1,7 @@
 //! The checks of every Engine.IO request, in their order, with status and JSON body. Source: wire.md 1.1, 1.2.
 
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
     http::{self, Pending, Poller},
@@ -257,4 +257,45 @@ async fn a_head_that_a_session_would_have_to_keep_is_limited() {
     let poller = Poller::open(server.addr).await;
     let answer = http::send(server.addr, "POST", &poller.target, &[&header], b"6").await;
     assert_eq!(answer.status, 200);
+}
+
+/// A bug: 128 KiB of a head were read, and all of it looked at anew with every byte.
+#[actix_rt::test]
+async fn a_head_that_has_no_end_is_refused_when_it_is_large_the_first_like_any_other() {
+    let server = TestServer::start();
+    let healthz = http::request("GET", "/healthz", &[], b"");
+    let head = format!(
+        "GET /healthz HTTP/1.1\r\nHost: hub\r\nX: {}",
+        "x".repeat(25_000)
+    );
+    for before in [&b""[..], &healthz] {
+        let mut pending = Pending::send(server.addr, before).await;
+        let mut answers = Vec::new();
+        within("an answer", async {
+            while !before.is_empty() && !answers.ends_with(b"}") {
+                assert!(pending.stream.read_buf(&mut answers).await.unwrap() > 0);
+            }
+            answers.clear();
+            pending
+                .stream
+                .write_all(&head.as_bytes()[..25_000])
+                .await
+                .unwrap();
+            _ = pending.stream.read_to_end(&mut answers).await;
+        })
+        .await;
+        let answer = String::from_utf8_lossy(&answers);
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
+    }
+    // One that a browser with many cookies might send is none of those.
+    let cookie = format!("Cookie: {}", "x".repeat(20_000));
+    let request = http::request("GET", "/healthz", &[&cookie], b"");
+    assert_eq!(
+        Pending::send(server.addr, &request)
+            .await
+            .answer()
+            .await
+            .status,
+        200
+    );
 }

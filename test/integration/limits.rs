@@ -65,6 +65,12 @@ pub(crate) fn telling() -> (Gateway, mpsc::UnboundedReceiver<DisconnectReason>) 
     (gateway, reasons)
 }
 
+/// Returns how many bytes wait for all clients together.
+pub(crate) async fn backlog_bytes(addr: SocketAddr) -> usize {
+    let readyz = http::get(addr, "/readyz").await.json();
+    readyz["backlog_bytes"].as_u64().unwrap() as usize
+}
+
 /// Reads until the server ends the stream.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
@@ -523,15 +529,16 @@ async fn volatile_events_are_dropped_before_anything_else_happens_to_a_client_th
 #[actix_rt::test]
 async fn whoever_reads_and_is_never_done_is_not_taken_for_gone() {
     const EVENT: usize = 100_000;
-    const HEARTBEAT: Duration = Duration::from_secs(2);
+    const PING_INTERVAL: Duration = Duration::from_secs(1);
+    const PING_TIMEOUT: Duration = Duration::from_secs(3);
     const ENOUGH: usize = 88 * EVENT;
     let (gateway, mut reasons) = telling();
     let gateway = gateway.on("tell", |socket: SocketRef, (): ()| async move {
         socket.broadcast().emit("x", ("y".repeat(EVENT),)).await
     });
     let change = |config: &mut Config| {
-        config.engine.ping_interval = HEARTBEAT / 2;
-        config.engine.ping_timeout = HEARTBEAT / 2;
+        config.engine.ping_interval = PING_INTERVAL;
+        config.engine.ping_timeout = PING_TIMEOUT;
         config.engine.max_backlog = Some(100 * EVENT);
     };
     let server = TestServer::of(change, |app| app.gateway(gateway));
@@ -545,13 +552,9 @@ async fn whoever_reads_and_is_never_done_is_not_taken_for_gone() {
     reader.send("40/a,").await;
     assert!(reader.text().await.starts_with("0{"));
     assert!(reader.text().await.starts_with("40/a,"));
-    let waiting = async || {
-        let readyz = http::get(server.addr, "/readyz").await.json();
-        readyz["backlog_bytes"].as_u64().unwrap() as usize
-    };
     let begun = Instant::now();
-    while begun.elapsed() < 3 * HEARTBEAT {
-        while waiting().await < ENOUGH {
+    while begun.elapsed() < 2 * (PING_INTERVAL + PING_TIMEOUT) {
+        while backlog_bytes(server.addr).await < ENOUGH {
             for _ in 0..5 {
                 sender.send(r#"42/a,1["tell"]"#).await;
                 assert_eq!(sender.message().await, "43/a,1[]");
@@ -563,7 +566,8 @@ async fn whoever_reads_and_is_never_done_is_not_taken_for_gone() {
                 reader.send("3").await;
             }
         }
-        assert!(waiting().await > 100 * EVENT / 2, "it is never done");
+        let waiting = backlog_bytes(server.addr).await;
+        assert!(waiting > 100 * EVENT / 2, "it is never done");
     }
     // Now it reads no more.
     let reason = within("the end", reasons.recv()).await.unwrap();

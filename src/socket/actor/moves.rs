@@ -769,7 +769,7 @@ impl Take<FromNext> for Socket {
                 if matches!(self.phase, Phase::Left)
                     && let Some(membership) = self.memberships.get_mut(at)
                 {
-                    // Nothing says that none will come, which is said by dropping who awaits it.
+                    // Without arguments none will come: whoever awaits it is told by the drop.
                     let awaiter = membership.take_awaiter(id);
                     let args = args.and_then(unpack);
                     let args = args.map(|(json, attachments)| Args::from_parts(json, attachments));
