@@ -3,18 +3,22 @@
 //! Never waits and touches no connection itself: that is `link`'s, which runs as a future of this actor, on its
 //! arbiter. Reinjecting does not pass through the mailbox, so that a flood of outgoing broadcasts delays it little.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture,
     SpawnHandle, WrapFuture,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use super::{
     any_bus::AnyBus,
     bus::{Bus, BusError, Outbound},
     calls::Calls,
+    closing::Closing,
     incoming::HubDoor,
     link::{Inbox, Link},
     messages::{AskOthers, ForBridge, Stop},
@@ -57,7 +61,9 @@ pub struct RedisBridge<B: Bus = AnyBus> {
     peers: Arc<Peers>,
     namespaces: Arc<Namespaces>,
     /// Namespaces that were left by their last socket, until they are closed.
-    closing: HashMap<Namespace, SpawnHandle>,
+    closing: Closing,
+    /// When it is looked next whether one of those is due.
+    looking: Option<(Instant, SpawnHandle)>,
     queue: Arc<Queue>,
     calls: Arc<Calls>,
     asks: mpsc::Sender<AskOthers>,
@@ -134,7 +140,8 @@ impl<B: Bus> RedisBridge<B> {
         Self {
             peers,
             namespaces,
-            closing: HashMap::new(),
+            closing: Closing::default(),
+            looking: None,
             queue,
             calls,
             asks,
@@ -206,7 +213,7 @@ impl<B: Bus> RedisBridge<B> {
         if !is_open {
             self.namespaces.open(namespace.clone());
         }
-        if !is_open || self.closing.contains_key(namespace) {
+        if !is_open || self.closing.contains(namespace) {
             self.close_later(namespace.clone(), delay, ctx);
         }
     }
@@ -239,14 +246,29 @@ impl<B: Bus> RedisBridge<B> {
 
     /// Closes a namespace after a while, unless it is opened meanwhile.
     fn close_later(&mut self, namespace: Namespace, delay: Duration, ctx: &mut Context<Self>) {
-        let name = namespace.clone();
-        let closing = ctx.run_later(delay, move |this, _| {
-            this.closing.remove(&name);
-            this.namespaces.close(&name);
-        });
-        if let Some(former) = self.closing.insert(namespace, closing) {
-            ctx.cancel_future(former);
+        self.closing.put(namespace, Instant::now() + delay);
+        self.look_when_due(ctx);
+    }
+
+    /// Sets the timer to when the next namespace is to be closed, unless it rings before that.
+    fn look_when_due(&mut self, ctx: &mut Context<Self>) {
+        let Some(next) = self.closing.next() else {
+            return;
+        };
+        match self.looking {
+            Some((at, _)) if at <= next => return,
+            Some((_, late)) => _ = ctx.cancel_future(late),
+            None => {}
         }
+        let wait = next.saturating_duration_since(Instant::now());
+        let looking = ctx.run_later(wait, |this, ctx| {
+            this.looking = None;
+            while let Some(namespace) = this.closing.take_due(Instant::now()) {
+                this.namespaces.close(&namespace);
+            }
+            this.look_when_due(ctx);
+        });
+        self.looking = Some((next, looking));
     }
 
     /// Without a connection a question waits for it only while the first one is being made.
@@ -324,9 +346,7 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
             // Dropping the receipt, or the reply, says that nobody knows.
             ForBridge::Send { .. } | ForBridge::Look { .. } => {}
             ForBridge::Open(namespace) => {
-                if let Some(closing) = self.closing.remove(&namespace) {
-                    ctx.cancel_future(closing);
-                } else {
+                if !self.closing.take(&namespace) {
                     self.namespaces.open(namespace);
                 }
             }

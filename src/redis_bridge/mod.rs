@@ -31,6 +31,7 @@
 //! | `incoming` | judges what others publish, and hands it on |
 //! | `private` | what instances of Sockhop say to one another |
 //! | `calls` | questions whose answers may still come |
+//! | `closing` | namespaces that are closed after a while |
 //! | `outgoing`, `queue` | what waits to be published, and the door to it |
 //! | `ticket` | what goes with a question there: who asked, and whom |
 //! | `status` | what `/readyz` and the log say about it |
@@ -49,6 +50,7 @@ mod actor;
 mod any_bus;
 mod backoff;
 mod calls;
+mod closing;
 mod hello;
 mod incoming;
 mod link;
