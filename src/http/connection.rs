@@ -24,7 +24,10 @@ use actix_web::{
     Error,
     body::{BodySize, BoxBody, MessageBody},
     dev::{Extensions, ServiceRequest, ServiceResponse},
-    http::header::{self, HeaderMap},
+    http::{
+        Method,
+        header::{self, HeaderMap},
+    },
     middleware::Next,
 };
 use bytes::Bytes;
@@ -293,12 +296,16 @@ fn begin(request: &mut ServiceRequest) -> Option<UnderWay> {
         ..
     } = &shared;
     let has_body = body_deadline::set(request, deadlines.body, counters, taken);
-    let budget = match has_body {
-        true => claimed.unwrap_or(PORTION_BYTES as u64),
-        false => 0,
+    // Nobody wants what comes behind the head of a GET: it waits, and is thrown away when the answer is written. Until then nobody sees
+    // whether its client has gone.
+    let is_wanted = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let (budget, unwanted) = match (has_body, is_wanted) {
+        (true, true) => (claimed.unwrap_or(PORTION_BYTES as u64), 0),
+        (true, false) => (0, claimed.unwrap_or(0)),
+        (false, _) => (0, 0),
     };
     shared.begin(budget);
-    Some(UnderWay(shared))
+    Some(UnderWay { shared, unwanted })
 }
 
 /// Returns how long a body is said to be, if that is said: of one in chunks it is not.
@@ -309,12 +316,17 @@ pub(super) fn claimed_len(headers: &HeaderMap) -> Option<u64> {
 
 /// A request that is over when this is dropped.
 #[derive(Debug)]
-struct UnderWay(Shared);
+struct UnderWay {
+    shared: Shared,
+    /// Bytes of a body that was not even read.
+    unwanted: u64,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         // Of a body in chunks that is answered before its end, no more is read than a head may have.
-        self.0.end(self.0.budget.get());
+        let rest = self.shared.budget.get().saturating_add(self.unwanted);
+        self.shared.end(rest);
     }
 }
 

@@ -523,3 +523,68 @@ impl Turn<EmitToOne> for State {
         self.emit_to_one(&record, args);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        hub::{
+            broadcast::{Flags, Target},
+            testing::{broadcast, probe, register},
+        },
+        socket::depot::Probe as SocketProbe,
+        socket_io::parser::Parser,
+    };
+
+    /// A bug: the whole log was looked at for each claim, before anybody knew whether it was the same client.
+    #[actix::test]
+    async fn nothing_is_looked_up_for_a_claim_before_the_client_is_known_to_be_the_same() {
+        let config = RecoveryConfig {
+            max_log_events: 1,
+            ..RecoveryConfig::default()
+        };
+        let epoch = Epoch::random().unwrap();
+        let (mut state, _) = State::new(Parser::Json, Arc::default(), probe().0);
+        let recovery = Recovery::new(epoch, Arc::default(), &config, Duration::ZERO);
+        state.recovery = Some(Box::new(recovery));
+        let socket = SocketProbe::open();
+        let registered = register("a", &socket);
+        let (record, pid) = (Arc::clone(&registered.record), Pid::random().unwrap());
+        state.turn(registered);
+        let (_settled, settled) = watch::channel(());
+        let event = broadcast(Target::default(), Flags::default());
+        state.deliver_logged(&event, None);
+        state.turn(Park {
+            record,
+            pid: pid.clone(),
+            authorized: "null".into(),
+            since: Position::default(),
+            last: Position::default(),
+            before: None,
+            settled,
+        });
+        state.deliver_logged(&event, None);
+        let pursuit = Pursuit::default();
+        let claim = || Claim {
+            namespace: "/events".into(),
+            pid: pid.clone(),
+            pursuit: Arc::clone(&pursuit),
+        };
+        // Of what it missed, the first is forgotten.
+        for _ in 0..2 {
+            assert_eq!(&*state.turn(claim()).unwrap().authorized, "null");
+        }
+        let shown = Shown {
+            pid: pid.clone(),
+            offset: None,
+        };
+        let collect = Collect {
+            namespace: "/events".into(),
+            shown,
+            max_bytes: usize::MAX,
+            pursuit: Arc::clone(&pursuit),
+        };
+        assert_eq!(state.turn(collect).unwrap_err(), Lost::Forgotten);
+        assert_eq!(state.turn(claim()).unwrap_err(), Lost::Unknown);
+    }
+}
