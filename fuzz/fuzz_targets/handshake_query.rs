@@ -12,8 +12,8 @@ fuzz_target!(|input: (&str, u8)| {
     let (text, bits) = input;
     let query = Query::parse(text);
     let last = |key: &str| {
-        let found = query.pairs.iter().rev().find(|(name, _)| name == key);
-        found.map(|(_, value)| value.as_str())
+        let of_key = query.pairs.iter().filter(|(name, _)| *name == key);
+        of_key.last().map(|(_, value)| value)
     };
     let is_eio4 = query.dialect.revision == Revision::V4;
     assert_eq!(is_eio4, last("EIO") == Some("4"));

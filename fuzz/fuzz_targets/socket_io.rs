@@ -8,7 +8,7 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 use sockhop::{
-    engine_io::{encoded::Encoded, packet, payload::Payload},
+    engine_io::{dialect::Dialect, encoded::Encoded, packet, payload::Payload},
     socket_io::{
         args::Args,
         decoder::{Decoder, MAX_ATTACHMENTS, Packet},
@@ -40,8 +40,8 @@ fn check_args(args: &Args) {
 fn again(encoded: &Encoded) -> Packet {
     let mut decoder = Decoder::new(Parser::Json, usize::MAX);
     let mut whole = None;
-    let body = encoded.polling();
-    for packet in Payload::new(body.clone()) {
+    let body = encoded.polling_in(Dialect::V4).bytes;
+    for packet in Payload::new(body) {
         let packet::Packet::Message(message) = packet.expect("encode writes packets") else {
             panic!("encode writes messages");
         };

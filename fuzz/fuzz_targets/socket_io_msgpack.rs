@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use sockhop::{
-    engine_io::{encoded::Encoded, packet, payload::Payload},
+    engine_io::{dialect::Dialect, encoded::Encoded, packet, payload::Payload},
     socket_io::{
         args::Args,
         decoder::{Decoder, MAX_ATTACHMENTS, Packet},
@@ -23,8 +23,8 @@ fn check_args(args: &Args) {
 fn again(parser: Parser, encoded: &Encoded) -> Packet {
     let mut decoder = Decoder::new(parser, usize::MAX);
     let mut whole = None;
-    let body = encoded.polling();
-    for packet in Payload::new(body.clone()) {
+    let body = encoded.polling_in(Dialect::V4).bytes;
+    for packet in Payload::new(body) {
         let packet::Packet::Message(message) = packet.expect("encode writes packets") else {
             panic!("encode writes messages");
         };
