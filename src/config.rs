@@ -235,8 +235,7 @@ pub struct EngineConfig {
     pub max_backlog: Option<usize>,
     /// Bytes that may wait for all clients together, each message once, however many it waits for, and of all for their handlers. A
     /// client may have as much waiting as is left, so that a few may be very slow, or many a little; who lets more come together is
-    /// disconnected (`slow reader`), or not read from if it is what came from it; an ack that is more is
-    /// dropped. `None` is the default, [`Self::total_backlog_bytes`].
+    /// disconnected (`slow reader`), or not read from if it is what came from it; an ack that is more is dropped. `None` is the default, [`Self::total_backlog_bytes`].
     pub max_total_backlog: Option<usize>,
     /// Events and wishes to join that one client may send in a second, averaged over the last two; 0, the default, is no limit:
     /// how much is much only an application knows, and what is sent faster than its handlers work is left unread whatever the

@@ -89,24 +89,22 @@ async fn engine_io(
         return refuse(error);
     }
     let revision = query.dialect.revision;
-    // Only of a POST the body is wanted. Any other is thrown away as it comes, and not held until the answer.
-    let body = (*request.method() == Method::POST).then_some(body);
-    match (whose, request.method(), body) {
-        (Whose::New, ..) => open(&services, layer, &request, &query),
-        (Whose::Own(session), _, Some(body)) => post(&services, &session, &request, body).await,
-        (Whose::Own(session), &Method::GET, None) => poll(&services, &session).await,
-        (Whose::Elsewhere(relay, sid), _, Some(body)) => {
-            post_elsewhere(&services, relay, &sid, revision, &request, body).await
-        }
-        (Whose::Elsewhere(relay, sid), &Method::GET, None) => {
+    match (whose, request.method()) {
+        (Whose::New, _) => open(&services, layer, &request, &query),
+        (Whose::Own(session), &Method::GET) => poll(&services, &session).await,
+        (Whose::Own(session), &Method::POST) => post(&services, &session, &request, body).await,
+        (Whose::Elsewhere(relay, sid), &Method::GET) => {
             poll_elsewhere(&services, relay, &sid, revision).await
         }
+        (Whose::Elsewhere(relay, sid), &Method::POST) => {
+            post_elsewhere(&services, relay, &sid, revision, &request, body).await
+        }
         // A session on a WebSocket has no answer to it, here or elsewhere.
-        (Whose::Moved(_), &Method::GET | &Method::POST, _) | (Whose::Unknown, ..) => {
+        (Whose::Moved(_), &Method::GET | &Method::POST) | (Whose::Unknown, _) => {
             refuse(HandshakeError::SessionIdUnknown)
         }
         // As in Node: the session stays.
-        (Whose::Own(_) | Whose::Elsewhere(..) | Whose::Moved(_), ..) => {
+        (Whose::Own(_) | Whose::Elsewhere(..) | Whose::Moved(_), _) => {
             HttpResponse::InternalServerError().finish()
         }
     }

@@ -157,13 +157,9 @@ fn beyond<'a>(
 ) -> impl Iterator<Item = u64> + use<'a> {
     let up_to = |serial: u64| list.partition_point(|one| *one <= serial);
     let start = up_to(behind);
-    let (gap_start, gap_end) = match gap.is_empty() {
-        true => (start, start),
-        false => (
-            list.partition_point(|one| one < gap.start()).max(start),
-            up_to(*gap.end()).max(start),
-        ),
-    };
+    let gap_start = list.partition_point(|one| one < gap.start()).max(start);
+    // Of a gap that ends before it begins, nothing.
+    let gap_end = up_to(*gap.end()).max(gap_start);
     list.range(start..gap_start)
         .chain(list.range(gap_end..))
         .copied()

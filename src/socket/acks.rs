@@ -50,20 +50,20 @@ pub struct Acked {
     /// What was acknowledged.
     pub args: Args,
     /// What keeps it counted.
-    pub held: Held,
+    _held: Held,
 }
 
 impl Acked {
     /// Counts an ack; `None` if it is more than a client may have waiting by now.
     pub(super) fn new(backlogs: &Arc<Backlogs>, args: Args) -> Option<Self> {
-        let held = Held::bytes(backlogs, ACK_BYTES + args.len_bytes());
-        (!held.is_too_much()).then_some(Self { args, held })
+        let _held = Held::bytes(backlogs, ACK_BYTES + args.len_bytes());
+        (!_held.is_too_much()).then_some(Self { args, _held })
     }
 
     /// Returns one of another instance's client, which is not counted: the bridge bounds what is answered to each question.
     pub(crate) fn uncounted(args: Args) -> Self {
-        let held = Held::default();
-        Self { args, held }
+        let _held = Held::default();
+        Self { args, _held }
     }
 }
 

@@ -1,10 +1,9 @@
 //! What waits for all clients together, in both directions, bounded in bytes.
 //!
 //! A message to clients counts once, however many it waits for, and only if somebody did not take it at once. What came from a client
-//! counts while it is not whole, waits for handlers or is handled, or is an ack while
-//! others are waited for. Nobody has a part of his own: a client may have as much waiting as is still
-//! free. A few that are slow get all that they may have; the more there are, the less each gets; and whoever has little waiting is
-//! not touched by those who have much. What is free never runs out by that.
+//! counts while it is not whole, waits for handlers or is handled, or is an ack while others are waited for. Nobody has a part of his
+//! own: a client may have as much waiting as is still free. A few that are slow get all that they may have; the more there are, the
+//! less each gets; and whoever has little waiting is not touched by those who have much. What is free never runs out by that.
 //!
 //! Shared by all threads. Knows no client: what becomes of one that has too much, whoever holds it decides.
 //!

@@ -246,7 +246,7 @@ impl Outbox {
         }
         self.num_gone += self.items.len().saturating_sub(len) as u64;
         self.items.truncate(len);
-        self.shrink();
+        shrink(&mut self.items);
         self.len_bytes = self.items.iter().map(Item::cost).sum();
         self.own_bytes = self.items.iter().map(Item::own_cost).sum();
         self.settle();
@@ -363,11 +363,6 @@ impl Outbox {
             self.begins_with_answer = false;
         }
         self.settle();
-        self.shrink();
-    }
-
-    /// A client keeps no large queue from a busy moment.
-    fn shrink(&mut self) {
         shrink(&mut self.items);
     }
 }

@@ -462,7 +462,7 @@ async fn small_events_in_large_bodies_cost_no_bodies_while_they_wait() {
 }
 
 #[actix_rt::test]
-async fn bodies_of_polls_are_thrown_away_as_they_come() {
+async fn bodies_of_polls_are_not_read_before_the_answer() {
     const BODY: usize = 250_000;
     let server = Server::start(&[("WORKERS", "1")]).await;
     let addr = server.addr();

@@ -363,6 +363,23 @@ fn waiting(at_a_time: usize) -> (Gateway, mpsc::UnboundedReceiver<()>) {
     (gateway, begins)
 }
 
+/// Awaits so many that begin. Returns how many more have begun by when another client, which comes along, has been answered a hundred
+/// times.
+async fn begin(
+    server: &TestServer,
+    begins: &mut mpsc::UnboundedReceiver<()>,
+    num: usize,
+) -> (usize, WebSocket) {
+    for _ in 0..num {
+        within("a handler", begins.recv()).await.unwrap();
+    }
+    let mut other = join(server).await;
+    for _ in 0..100 {
+        ask(&mut other, r#"["nothing"]"#).await;
+    }
+    (begins.len(), other)
+}
+
 #[actix_rt::test]
 async fn a_gateway_that_gave_the_order_up_handles_many_events_at_a_time() {
     let (gateway, mut begins) = waiting(usize::MAX);
@@ -401,14 +418,8 @@ async fn however_many_a_gateway_allows_there_is_an_end_of_it() {
     let mut websocket = join(&server).await;
     let event = websocket::frame(0x81, br#"42/a,["wait",""]"#);
     websocket.write(&event.repeat(MOST + 6)).await;
-    for _ in 0..MOST {
-        within("a handler", begins.recv()).await.unwrap();
-    }
-    let mut other = join(&server).await;
-    for _ in 0..100 {
-        ask(&mut other, r#"["nothing"]"#).await;
-    }
-    assert_eq!(begins.len(), 0);
+    let (num_more, mut other) = begin(&server, &mut begins, MOST).await;
+    assert_eq!(num_more, 0);
     ask(&mut other, r#"["go"]"#).await;
     for _ in 0..6 {
         within("a handler", begins.recv()).await.unwrap();
@@ -429,20 +440,10 @@ async fn what_is_handled_beside_another_counts_as_what_waits() {
         websocket.write(&frames).await;
         std::future::pending().await
     };
-    let beginning = async {
-        for _ in 0..5 {
-            within("a handler", begins.recv()).await.unwrap();
-        }
-        // Whoever reads all would have begun them all by now.
-        let mut other = join(&server).await;
-        for _ in 0..100 {
-            ask(&mut other, r#"["nothing"]"#).await;
-        }
-        begins.len()
-    };
-    let num_more: usize = tokio::select! {
-        num_more = writing => num_more,
-        num_more = beginning => num_more,
+    // Whoever reads all would have begun them all by then.
+    let (num_more, _) = tokio::select! {
+        never = writing => never,
+        begun = begin(&server, &mut begins, 5) => begun,
     };
     assert_eq!(num_more, 0, "one is handled, and a MiB beside it");
 }
