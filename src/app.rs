@@ -277,6 +277,7 @@ impl App {
         let rooms = redis_bridge::room_table(adapter);
         let (recovery, hub_recovery) = recovery(&config)?.unzip();
         let counters = Arc::new(Counters::default());
+        let backlogs = Arc::new(Backlogs::new(config.engine.total_backlog_bytes()));
         let kept = Kept {
             rooms: rooms.clone(),
             recovery: hub_recovery,
@@ -290,7 +291,8 @@ impl App {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
                 let namespaces = gateways.namespaces();
-                let door = HubDoor::new(&hub, interest.clone(), rooms);
+                let (backlogs, counters) = (Arc::clone(&backlogs), Arc::clone(&counters));
+                let door = HubDoor::new(&hub, interest.clone(), rooms, backlogs, counters);
                 let peers = Arc::new(Peers::new(instance, uid));
                 let cluster = Cluster::start(redis, peers, namespaces, door, on_connected)
                     .inspect_err(|_| _ = hub_arbiter.stop())?;
@@ -311,7 +313,7 @@ impl App {
             by_address: Slots::new(config.limits.max_connections_per_address),
             limits: config.limits.clone(),
             counters,
-            backlogs: Arc::new(Backlogs::new(config.engine.total_backlog_bytes())),
+            backlogs,
             parser,
             gateways,
             hub,

@@ -51,6 +51,7 @@
 pub mod adapter;
 pub mod app;
 pub mod auth;
+mod changes;
 pub mod config;
 pub mod counters;
 mod detached;

@@ -11,10 +11,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::socket_io::ids::{Namespace, Room};
-
-/// Changed rooms that are noted one by one.
-const MAX_NEWS: usize = 65_536;
+use crate::{
+    changes::Changes,
+    socket_io::ids::{Namespace, Room},
+};
 
 /// Which rooms are in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub struct RoomTable {
 #[derive(Debug, Default)]
 struct State {
     rooms: HashMap<Namespace, HashSet<Room>>,
-    /// Which rooms came or went; nothing if there is too much to tell.
-    news: Option<HashSet<(Namespace, Room)>>,
+    /// Which rooms came or went.
+    changes: Changes<(Namespace, Room)>,
 }
 
 impl State {
@@ -92,12 +92,7 @@ impl RoomTable {
                 state.rooms.remove(namespace);
             }
         }
-        if let Some(news) = &mut state.news {
-            news.insert((namespace.clone(), room.clone()));
-            if news.len() > MAX_NEWS {
-                state.news = None;
-            }
-        }
+        state.changes.note(&(namespace.clone(), room.clone()));
         drop(state);
         self.changed.notify_one();
     }
@@ -105,7 +100,7 @@ impl RoomTable {
     /// Returns all rooms, and notes from now on what changes.
     pub fn all(&self) -> HashSet<(Namespace, Room)> {
         let mut state = self.lock();
-        state.news = Some(HashSet::new());
+        state.changes.begin();
         let rooms = state.rooms.iter();
         rooms
             .flat_map(|(namespace, rooms)| {
@@ -117,12 +112,11 @@ impl RoomTable {
     /// Returns what has changed since the last call of this or of [`Self::all`].
     pub fn news(&self) -> News {
         let mut state = self.lock();
-        let Some(news) = &mut state.news else {
+        let Some(changed) = state.changes.take() else {
             drop(state);
             return News::All(self.all());
         };
-        let news = std::mem::take(news);
-        let told = news.into_iter().map(|(namespace, room)| {
+        let told = changed.into_iter().map(|(namespace, room)| {
             let is_there = state.has(&namespace, &room);
             (namespace, room, is_there)
         });
@@ -138,6 +132,7 @@ impl RoomTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::changes::MAX_CHANGES;
 
     #[test]
     fn who_follows_is_told_what_came_and_went() {
@@ -172,12 +167,11 @@ mod tests {
         let table = RoomTable::new(Listed::Public);
         let chat = Namespace::from("/chat");
         table.all();
-        for n in 0..=MAX_NEWS {
+        for n in 0..=MAX_CHANGES {
             let room = Room::from(n.to_string());
             table.set(&chat, &room, true);
             table.set(&chat, &room, false);
         }
-        assert!(table.lock().news.is_none());
         assert_eq!(table.news(), News::All(HashSet::new()));
     }
 }

@@ -33,6 +33,7 @@ use crate::{
         request::{Request, RequestId},
         response::Response,
     },
+    counters::Counters,
     engine_io::sid::InstanceId,
     hub::{
         broadcast::Target,
@@ -45,7 +46,7 @@ use crate::{
         room_table::RoomTable,
     },
     peers::{self, Peers},
-    socket::acks::Acked,
+    socket::{acks::Acked, backlogs::Backlogs},
     socket_io::ids::{Namespace, SocketId},
 };
 
@@ -69,17 +70,28 @@ pub struct HubDoor {
     pub(super) answering: HubRecipient<Answering>,
     pub(super) interest: Interest,
     pub(super) rooms: Option<Arc<RoomTable>>,
+    pub(super) backlogs: Arc<Backlogs>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl HubDoor {
     /// Returns the door of `hub`, whose membership `interest` shows. `rooms` is the table that it keeps, if the adapter wants
-    /// one; see [`room_table`](super::room_table).
-    pub fn new(hub: &HubRef, interest: Interest, rooms: Option<Arc<RoomTable>>) -> Self {
+    /// one; see [`room_table`](super::room_table). What clients of other instances acknowledge counts among `backlogs`, and what
+    /// is too much of it in `counters`.
+    pub fn new(
+        hub: &HubRef,
+        interest: Interest,
+        rooms: Option<Arc<RoomTable>>,
+        backlogs: Arc<Backlogs>,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             reinject: hub.recipient(),
             answering: hub.recipient(),
             interest,
             rooms,
+            backlogs,
+            counters,
         }
     }
 }
@@ -317,7 +329,15 @@ impl Intake {
             Response::Fetched { sockets, .. } => Answer::Sockets(sockets),
             Response::ServerSideReply { value, .. } => Answer::ServerReply(value),
             Response::ClientCount { num_clients, .. } => Answer::NumClients(num_clients),
-            Response::Ack { args, .. } => Answer::Ack(Acked::uncounted(args)),
+            Response::Ack { args, .. } => {
+                let HubDoor {
+                    backlogs, counters, ..
+                } = &self.hub;
+                let Some(acked) = Acked::new(backlogs, counters, args) else {
+                    return Ok(());
+                };
+                Answer::Ack(acked)
+            }
             // We never ask in the old form.
             Response::Done { .. } => return Err(Unfit::Unasked),
         };

@@ -308,7 +308,7 @@ impl<B: Bus> Link<B> {
 
     /// Says that this instance lives.
     async fn beat(&self, publisher: &mut B::Publisher, is_hello: bool) -> Result<(), BusError> {
-        let namespaces = self.namespaces.all().into_keys().collect();
+        let namespaces = self.namespaces.names();
         let Some(payload) = self.peers.beat(namespaces, is_hello) else {
             return Ok(());
         };
@@ -422,7 +422,8 @@ impl<B: Bus> Link<B> {
         );
         let mut listening = Listening::default();
         let rooms = self.hub.rooms.as_deref();
-        let mut change = listening.follow(&self.namespaces);
+        self.namespaces.forget_in_force();
+        let mut change = listening.follow(self.namespaces.all(), &self.namespaces);
         if let Some(rooms) = rooms {
             change.merge(listening.follow_rooms(News::All(rooms.all()), &self.namespaces));
         }
@@ -440,7 +441,7 @@ impl<B: Bus> Link<B> {
                 heard = subscriber.next() => match heard {
                     Ok(Heard::Settled) => {
                         is_changing = false;
-                        self.namespaces.note_in_force(listening.namespaces());
+                        self.namespaces.note_in_force(listening.confirm());
                         settled.send_replace(true);
                         continue;
                     }
@@ -465,7 +466,7 @@ impl<B: Bus> Link<B> {
                 },
                 // One change at a time: what clients open and close meanwhile is one change, however much it is.
                 () = self.namespaces.changed(), if !is_changing => {
-                    listening.follow(&self.namespaces)
+                    listening.follow(self.namespaces.news(), &self.namespaces)
                 }
                 () = rooms_changed, if !is_changing => {
                     let news = rooms.map_or(News::Some(Vec::new()), RoomTable::news);
@@ -476,7 +477,7 @@ impl<B: Bus> Link<B> {
             if is_changing {
                 subscriber.change(change.add, change.remove);
             } else {
-                self.namespaces.note_in_force(listening.namespaces());
+                self.namespaces.note_in_force(listening.confirm());
             }
         }
     }

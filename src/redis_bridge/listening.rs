@@ -1,16 +1,16 @@
 //! What one connection listens to, and what is meant by a name under which a message arrives.
 //!
 //! A plain struct, without connection. It follows the table of namespaces and, with an adapter that gives rooms channels,
-//! that of rooms; each time it says what to add and to remove.
+//! that of rooms; each time it says what to add and to remove, and keeps which namespaces that was for until the bus has confirmed it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
 use super::{
     bus::{Inbound, Names},
-    namespaces::Namespaces,
+    namespaces::{self, Namespaces},
     private::Audience,
     wire::{Channels, Kind},
 };
@@ -51,12 +51,13 @@ pub(super) struct Listening {
     by_channel: HashMap<String, Vec<Arc<Channels>>>,
     /// Where instances of Sockhop are heard, and whom they speak to there, once that is listened to.
     said: Vec<(String, Audience)>,
+    /// Which namespaces came (true) or went (false), in that order, since [`Listening::confirm`].
+    unconfirmed: Vec<(Namespace, bool)>,
 }
 
 impl Listening {
-    /// Becomes what the table of namespaces says.
-    pub(super) fn follow(&mut self, table: &Namespaces) -> Change {
-        let wanted = table.all();
+    /// Becomes what the table of namespaces says. The names are those of `table`.
+    pub(super) fn follow(&mut self, news: namespaces::News, table: &Namespaces) -> Change {
         let mut change = Change::default();
         if self.said.is_empty() {
             self.said = vec![
@@ -66,46 +67,66 @@ impl Listening {
             let names = self.said.iter().map(|(name, _)| name.clone());
             change.add.channels.extend(names);
         }
-        let gone: Vec<_> = self
-            .by_namespace
-            .extract_if(|namespace, _| !wanted.contains_key(namespace))
-            .collect();
-        for (_, channels) in gone {
-            let Names {
-                patterns,
-                channels: names,
-            } = channels.listen_to();
-            for pattern in patterns {
-                self.by_pattern.remove(&pattern);
-                change.remove.patterns.push(pattern);
+        let news = match news {
+            namespaces::News::Some(news) => news,
+            namespaces::News::All(all) => {
+                let known = self.by_namespace.keys();
+                let gone = known.filter(|namespace| !all.contains_key(*namespace));
+                let gone: Vec<_> = gone.map(|namespace| (namespace.clone(), None)).collect();
+                let come = all.into_iter();
+                let come = come.map(|(namespace, channels)| (namespace, Some(channels)));
+                gone.into_iter().chain(come).collect()
             }
-            for name in names {
-                self.leave(name, &channels, &mut change);
+        };
+        for (namespace, channels) in news {
+            match channels {
+                Some(channels) => self.begin(namespace, channels, &mut change),
+                None => self.end(namespace, &mut change),
             }
-        }
-        for (namespace, channels) in wanted {
-            if self.by_namespace.contains_key(&namespace) {
-                continue;
-            }
-            let Names {
-                patterns,
-                channels: names,
-            } = channels.listen_to();
-            for pattern in patterns {
-                change.add.patterns.push(pattern.clone());
-                self.by_pattern.insert(pattern, Arc::clone(&channels));
-            }
-            for name in names {
-                self.enter(name, Arc::clone(&channels), &mut change);
-            }
-            self.by_namespace.insert(namespace, channels);
         }
         change
     }
 
-    /// Returns the namespaces.
-    pub(super) fn namespaces(&self) -> HashSet<Namespace> {
-        self.by_namespace.keys().cloned().collect()
+    fn begin(&mut self, namespace: Namespace, channels: Arc<Channels>, change: &mut Change) {
+        let Entry::Vacant(place) = self.by_namespace.entry(namespace.clone()) else {
+            return;
+        };
+        place.insert(Arc::clone(&channels));
+        let Names {
+            patterns,
+            channels: names,
+        } = channels.listen_to();
+        for pattern in patterns {
+            change.add.patterns.push(pattern.clone());
+            self.by_pattern.insert(pattern, Arc::clone(&channels));
+        }
+        for name in names {
+            self.enter(name, Arc::clone(&channels), change);
+        }
+        self.unconfirmed.push((namespace, true));
+    }
+
+    fn end(&mut self, namespace: Namespace, change: &mut Change) {
+        let Some(channels) = self.by_namespace.remove(&namespace) else {
+            return;
+        };
+        let Names {
+            patterns,
+            channels: names,
+        } = channels.listen_to();
+        for pattern in patterns {
+            self.by_pattern.remove(&pattern);
+            change.remove.patterns.push(pattern);
+        }
+        for name in names {
+            self.leave(name, &channels, change);
+        }
+        self.unconfirmed.push((namespace, false));
+    }
+
+    /// Takes which namespaces came (true) or went (false): the bus has confirmed all that was said to be added or removed.
+    pub(super) fn confirm(&mut self) -> Vec<(Namespace, bool)> {
+        std::mem::take(&mut self.unconfirmed)
     }
 
     /// Returns whom a message speaks to that is from an instance of Sockhop to others of its kind; nothing of any other.
@@ -222,7 +243,7 @@ mod tests {
         let uid = Uid::parse("abcdef").unwrap();
         let table = table(AdapterKind::Classic, &uid, &["/a"]);
         let mut listening = Listening::default();
-        let Change { add, remove } = listening.follow(&table);
+        let Change { add, remove } = listening.follow(table.news(), &table);
         assert_eq!(add.patterns, ["p#/a#*"]);
         assert_eq!(
             add.channels,
@@ -238,17 +259,17 @@ mod tests {
 
         table.open("/b".into());
         table.close(&"/a".into());
-        let Change { add, remove } = listening.follow(&table);
+        let Change { add, remove } = listening.follow(table.news(), &table);
         assert_eq!(
             add.patterns,
             ["p#/b#*"],
             "what is there from the start stays"
         );
         assert!(remove.is_empty());
-        assert_eq!(listening.follow(&table), Default::default());
+        assert_eq!(listening.follow(table.news(), &table), Default::default());
 
         table.close(&"/b".into());
-        let Change { add, remove } = listening.follow(&table);
+        let Change { add, remove } = listening.follow(table.news(), &table);
         assert!(add.is_empty());
         assert_eq!(remove.patterns, ["p#/b#*"]);
         assert_eq!(remove.channels.len(), 3);
@@ -265,7 +286,7 @@ mod tests {
         for name in [&own, &to_all] {
             assert_eq!(listening.audience(name), None, "it is not listened to yet");
         }
-        listening.follow(&table);
+        listening.follow(table.news(), &table);
         let kind = |pattern, channel| {
             let inbound = inbound(pattern, channel);
             assert_eq!(listening.audience(&inbound), None, "{channel}");
@@ -305,7 +326,7 @@ mod tests {
         let table = table(adapter, &uid, &["/a"]);
         let rooms = RoomTable::new(Listed::Public);
         let mut listening = Listening::default();
-        let main = listening.follow(&table);
+        let main = listening.follow(table.news(), &table);
         assert_eq!(
             main.add.channels,
             [
@@ -337,7 +358,7 @@ mod tests {
         let table = table(adapter, &uid, &["/a", "/a#b"]);
         let rooms = RoomTable::new(Listed::Public);
         let mut listening = Listening::default();
-        listening.follow(&table);
+        listening.follow(table.news(), &table);
         rooms.set(&"/a".into(), &"b".into(), true);
         let news = News::All(rooms.all());
         assert!(listening.follow_rooms(news, &table).is_empty());

@@ -1,10 +1,11 @@
 //! Which namespaces are listened to: those of the start, always; others while they have sockets here.
 //!
-//! A table that the actor changes and the link follows. Knows no connection. The link is told that something changed, not
-//! what: it compares, so that nothing is missed however often it reconnects.
+//! A table that the actor changes and the link follows. Knows no connection. A link that begins looks at everything, so that nothing is
+//! missed however often it reconnects; from then on it is told what has changed since it looked last, or, if that is too
+//! much to note, to look at everything again. Clients may invent names: what one costs must not grow with how many there are.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,10 +14,27 @@ use tokio::sync::{Notify, watch};
 use super::wire::Channels;
 use crate::{
     adapter::{channel, kind::AdapterKind, uid::Uid},
+    changes::Changes,
     engine_io::sid::InstanceId,
     peers::Peers,
     socket_io::ids::Namespace,
 };
+
+/// What whoever follows the table is told.
+#[derive(Debug)]
+pub(super) enum News {
+    /// These were opened, or closed, since it looked last.
+    Some(Vec<(Namespace, Option<Arc<Channels>>)>),
+    /// These are all that are to be listened to.
+    All(HashMap<Namespace, Arc<Channels>>),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: HashMap<Namespace, Arc<Channels>>,
+    /// Which were opened or closed.
+    changes: Changes<Namespace>,
+}
 
 /// The table.
 #[derive(Debug)]
@@ -29,7 +47,7 @@ pub(super) struct Namespaces {
     /// Where all instances of Sockhop hear what is said to all of them.
     shared: String,
     fixed: HashSet<Namespace>,
-    open: Mutex<HashMap<Namespace, Arc<Channels>>>,
+    state: Mutex<State>,
     changed: Notify,
     /// What the link listens to, as the bus has confirmed: it comes behind the table.
     in_force: watch::Sender<HashSet<Namespace>>,
@@ -51,7 +69,7 @@ impl Namespaces {
             private: channel::private(prefix, peers.instance()),
             shared: channel::shared(prefix),
             fixed: fixed.iter().cloned().collect(),
-            open: Mutex::default(),
+            state: Mutex::default(),
             changed: Notify::new(),
             in_force: watch::Sender::default(),
         };
@@ -61,9 +79,9 @@ impl Namespaces {
         table
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Namespace, Arc<Channels>>> {
-        // A map is never left half-changed, so a panic elsewhere does not spoil it.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics in there; if it did, the table would still be one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make(&self, namespace: Namespace) -> Arc<Channels> {
@@ -88,16 +106,22 @@ impl Namespaces {
 
     /// Adds a namespace.
     pub(super) fn open(&self, namespace: Namespace) {
-        self.lock()
-            .entry(namespace.clone())
-            .or_insert_with(|| self.make(namespace));
-        self.changed.notify_one();
+        let mut state = self.lock();
+        if let Entry::Vacant(place) = state.open.entry(namespace.clone()) {
+            place.insert(self.make(namespace.clone()));
+            state.changes.note(&namespace);
+            self.changed.notify_one();
+        }
     }
 
     /// Removes a namespace, unless it is one of the start.
     pub(super) fn close(&self, namespace: &Namespace) {
-        if !self.is_fixed(namespace) {
-            self.lock().remove(namespace);
+        if self.is_fixed(namespace) {
+            return;
+        }
+        let mut state = self.lock();
+        if state.open.remove(namespace).is_some() {
+            state.changes.note(namespace);
             self.changed.notify_one();
         }
     }
@@ -109,12 +133,28 @@ impl Namespaces {
 
     /// Returns whether a namespace is listened to, or will be at once.
     pub(super) fn is_open(&self, namespace: &Namespace) -> bool {
-        self.lock().contains_key(namespace)
+        self.lock().open.contains_key(namespace)
     }
 
-    /// Notes what is listened to. From the link.
-    pub(super) fn note_in_force(&self, in_force: HashSet<Namespace>) {
-        self.in_force.send_replace(in_force);
+    /// Notes that nothing is listened to any more. From the link.
+    pub(super) fn forget_in_force(&self) {
+        self.in_force.send_replace(HashSet::new());
+    }
+
+    /// Notes what is listened to from now on (true) and what is not any more (false). From the link.
+    pub(super) fn note_in_force(&self, changed: Vec<(Namespace, bool)>) {
+        if changed.is_empty() {
+            return;
+        }
+        self.in_force.send_modify(|in_force| {
+            for (namespace, is_there) in changed {
+                if is_there {
+                    in_force.insert(namespace);
+                } else {
+                    in_force.remove(&namespace);
+                }
+            }
+        });
     }
 
     /// Waits until a namespace that is open is listened to, and one that is not is not; returns whether it is.
@@ -133,19 +173,41 @@ impl Namespaces {
 
     /// Returns the channels of a namespace, whether it is listened to or not: one can send where one has no sockets.
     pub(super) fn channels(&self, namespace: &Namespace) -> Arc<Channels> {
-        let open = self.lock().get(namespace).cloned();
+        let open = self.lock().open.get(namespace).cloned();
         open.unwrap_or_else(|| self.make(namespace.clone()))
     }
 
-    /// Returns all that are to be listened to.
-    pub(super) fn all(&self) -> HashMap<Namespace, Arc<Channels>> {
-        self.lock().clone()
+    /// Returns the names of all that are to be listened to.
+    pub(super) fn names(&self) -> Vec<Namespace> {
+        self.lock().open.keys().cloned().collect()
+    }
+
+    /// Returns all that are to be listened to, and notes from now on what changes.
+    pub(super) fn all(&self) -> News {
+        let mut state = self.lock();
+        state.changes.begin();
+        News::All(state.open.clone())
+    }
+
+    /// Returns what has changed since the last call of this or of [`Self::all`].
+    pub(super) fn news(&self) -> News {
+        let mut state = self.lock();
+        let Some(changed) = state.changes.take() else {
+            drop(state);
+            return self.all();
+        };
+        let told = changed.into_iter().map(|namespace| {
+            let channels = state.open.get(&namespace).cloned();
+            (namespace, channels)
+        });
+        News::Some(told.collect())
     }
 
     /// Returns a channel that is listened to here and by nobody else, if any is.
     pub(super) fn own_channel(&self) -> Option<String> {
-        let open = self.lock();
-        let channels = open
+        let state = self.lock();
+        let channels = state
+            .open
             .values()
             .min_by(|a, b| a.namespace().as_str().cmp(b.namespace().as_str()))?;
         Some(channels.own().to_owned())
@@ -154,5 +216,77 @@ impl Namespaces {
     /// Waits until something has changed since the last call. For one waiter; may be dropped while it waits.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(fixed: &[&str]) -> Namespaces {
+        let uid = Uid::parse("abcdef").unwrap();
+        let peers = Peers::new(InstanceId::parse("Ab3dE6gH").unwrap(), uid);
+        let fixed = fixed.iter().map(|name| (*name).into()).collect();
+        Namespaces::new(AdapterKind::Classic, "p", &peers, fixed)
+    }
+
+    /// Returns what is told, with whether all is; sorted.
+    fn told(news: News) -> (bool, Vec<(String, bool)>) {
+        let (is_all, mut told): (_, Vec<_>) = match news {
+            News::Some(some) => (
+                false,
+                some.into_iter()
+                    .map(|(name, channels)| (name.to_string(), channels.is_some()))
+                    .collect(),
+            ),
+            News::All(all) => (
+                true,
+                all.into_keys()
+                    .map(|name| (name.to_string(), true))
+                    .collect(),
+            ),
+        };
+        told.sort();
+        (is_all, told)
+    }
+
+    #[test]
+    fn who_follows_is_told_what_was_opened_or_closed_and_not_what_stayed() {
+        let table = table(&["/a"]);
+        let name = |name: &str| (name.to_owned(), true);
+        assert_eq!(
+            told(table.news()),
+            (true, vec![name("/a")]),
+            "nobody looked before"
+        );
+        assert_eq!(told(table.news()), (false, vec![]));
+        for at in 0..3 {
+            table.open(format!("/{at}").as_str().into());
+        }
+        table.open("/a".into());
+        table.close(&"/a".into());
+        table.close(&"/1".into());
+        table.close(&"/never".into());
+        let news = vec![name("/0"), ("/1".to_owned(), false), name("/2")];
+        assert_eq!(told(table.news()), (false, news));
+        table.close(&"/0".into());
+        assert_eq!(told(table.all()), (true, vec![name("/2"), name("/a")]));
+        assert_eq!(told(table.news()), (false, vec![]), "all was told");
+    }
+
+    #[tokio::test]
+    async fn what_is_in_force_follows_what_was_confirmed() {
+        let table = table(&["/a"]);
+        let (a, b) = (Namespace::from("/a"), Namespace::from("/b"));
+        assert!(!table.is_in_force(&a));
+        table.note_in_force(vec![(a.clone(), true), (b.clone(), true)]);
+        assert!(table.is_in_force(&a) && table.settled(&a).await);
+        assert!(!table.is_in_force(&b), "it is not open");
+        table.open(b.clone());
+        assert!(table.is_in_force(&b));
+        table.note_in_force(vec![(b.clone(), false)]);
+        assert!(!table.is_in_force(&b) && table.is_in_force(&a));
+        table.forget_in_force();
+        assert!(!table.is_in_force(&a));
     }
 }

@@ -48,6 +48,7 @@ use crate::{
     peers::Peers,
     redis_endpoint::fault::{ACL_RULE, Fault, SHARDED_ACL_RULE},
     redis_server::RedisServer,
+    socket::backlogs::Backlogs,
     socket_io::{
         args::Args,
         ids::{Namespace, Room, SocketId},
@@ -154,6 +155,8 @@ fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
     HubDoor {
         interest,
         rooms: None,
+        backlogs: Arc::new(Backlogs::new(1 << 20)),
+        counters: Arc::default(),
         reinject: HubRecipient::new(probe.clone().recipient(), ahead()),
         answering: HubRecipient::new(probe.recipient(), ahead()),
     }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::backlogs::{Backlogs, Held};
 use crate::{
+    counters::{Counters, Limit},
     hub::question::{Answer, Answers},
     socket_io::{args::Args, decoder::AckId},
 };
@@ -54,16 +55,15 @@ pub struct Acked {
 }
 
 impl Acked {
-    /// Counts an ack; `None` if it is more than a client may have waiting by now.
-    pub(super) fn new(backlogs: &Arc<Backlogs>, args: Args) -> Option<Self> {
+    /// Counts an ack, of this instance's client or another's; `None`, and counted as that, if it is more than a client may have waiting
+    /// by now.
+    pub(crate) fn new(backlogs: &Arc<Backlogs>, counters: &Counters, args: Args) -> Option<Self> {
         let _held = Held::bytes(backlogs, ACK_BYTES + args.len_bytes());
-        (!_held.is_too_much()).then_some(Self { args, _held })
-    }
-
-    /// Returns one of another instance's client, which is not counted: the bridge bounds what is answered to each question.
-    pub(crate) fn uncounted(args: Args) -> Self {
-        let _held = Held::default();
-        Self { args, _held }
+        if _held.is_too_much() {
+            counters.count(Limit::TotalBacklog);
+            return None;
+        }
+        Some(Self { args, _held })
     }
 }
 

@@ -932,9 +932,11 @@ impl Socket {
 
     /// Hands an ack to whoever awaits it; dropping that tells them that none will come.
     fn acknowledge(&self, awaiter: Awaiter, args: Args) {
-        match Acked::new(&self.services.backlogs, args) {
-            Some(acked) => awaiter.acknowledge(acked),
-            None => _ = self.services.counters.count(Limit::TotalBacklog),
+        let Services {
+            backlogs, counters, ..
+        } = &*self.services;
+        if let Some(acked) = Acked::new(backlogs, counters, args) {
+            awaiter.acknowledge(acked);
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::future::join_all;
 use sockhop::{
+    app::App,
     config::Config,
     gateways::{Ack, Arg, Event, Gateway, Refusal, SocketRef},
 };
@@ -20,9 +21,11 @@ use tokio::{
 };
 
 use crate::{
+    cluster::{await_peers, await_redis},
     limits::{backlog_bytes, flooding, num_met, telling},
     support::{
         http::{Pending, Poller, request},
+        redis_server::RedisServer,
         server::TestServer,
         websocket::{WebSocket, frame},
         within,
@@ -429,46 +432,90 @@ async fn small_events_count_with_what_is_spent_on_them() {
     await_backlog(server.addr, "they wait", |bytes| bytes >= 12 * 1024).await;
 }
 
-/// A bug: what clients acknowledged was counted nowhere while those who asked many waited for the last.
-#[actix_rt::test]
-async fn acks_count_while_the_last_of_those_who_were_asked_is_waited_for() {
-    let gateway = Gateway::new("/a").on("ask", |socket: SocketRef, (): ()| async move {
-        let all = socket.broadcast();
-        let asked = all.emit_with_ack::<String>("question", (), Duration::from_secs(60));
-        let arrived = asked
-            .await
-            .unwrap_or_else(|err| err.into_arrived().unwrap());
-        Ack(arrived.len())
-    });
-    let server = TestServer::of(small, |app| app.gateway(gateway));
+/// Asks all when told to, and says how many answered in time.
+fn asking(gateway: Gateway) -> Gateway {
+    gateway.on(
+        "ask",
+        |socket: SocketRef, Arg(seconds): Arg<u64>| async move {
+            let all = socket.broadcast();
+            let asked = all.emit_with_ack::<String>("question", (), Duration::from_secs(seconds));
+            let arrived = asked
+                .await
+                .unwrap_or_else(|err| err.into_arrived().unwrap());
+            Ack(arrived.len())
+        },
+    )
+}
+
+/// Lets one client of `server` ask many of `other`, who answer with much, all but the last; what waits at `server` is bounded
+/// meanwhile. Returns who asked and who was asked, with what the latter owes.
+async fn answer_with_much(
+    server: &TestServer,
+    other: &TestServer,
+    seconds: u64,
+) -> (WebSocket, Vec<(WebSocket, String)>) {
     let mut asked = Vec::new();
     for _ in 0..NUM_CLIENTS {
-        asked.push(WebSocket::join(server.addr, "/a", "").await.0);
+        asked.push(WebSocket::join(other.addr, "/a", "").await.0);
     }
     let (mut asking, _) = WebSocket::join(server.addr, "/a", "").await;
-    asking.send(r#"42/a,7["ask"]"#).await;
-    let mut ids = Vec::new();
-    for websocket in &mut asked {
+    asking.send(&format!(r#"42/a,7["ask",{seconds}]"#)).await;
+    let mut owing = Vec::new();
+    for mut websocket in asked {
         let question = websocket.text().await;
         let id = question.strip_prefix("42/a,").unwrap();
-        ids.push(id.strip_suffix(r#"["question"]"#).unwrap().to_owned());
+        let id = id.strip_suffix(r#"["question"]"#).unwrap().to_owned();
+        owing.push((websocket, id));
     }
     let answer = "x".repeat(MOST);
-    let (last, others) = asked.split_last_mut().unwrap();
-    for (websocket, id) in others.iter_mut().zip(&ids) {
+    let (_, others) = owing.split_last_mut().unwrap();
+    for (websocket, id) in others {
         websocket.send(&format!(r#"43/a,{id}["{answer}"]"#)).await;
     }
     await_backlog(server.addr, "much waits", |bytes| bytes > TOTAL / 2).await;
     let waiting = settled_backlog(server.addr).await;
     assert!(waiting < TOTAL, "{waiting}");
-    last.send(&format!(r#"43/a,{}["x"]"#, ids.last().unwrap()))
-        .await;
+    (asking, owing)
+}
+
+/// Awaits how many answers arrived: as many as there was room for.
+async fn assert_some_arrived(asking: &mut WebSocket) -> usize {
     let ack = asking.text().await;
     let num = ack
         .strip_prefix("43/a,7[")
         .and_then(|ack| ack.strip_suffix("]"));
     let num: usize = num.unwrap_or_else(|| panic!("{ack}")).parse().unwrap();
     assert!((TOTAL / MOST / 2..=TOTAL / MOST).contains(&num), "{num}");
+    num
+}
+
+/// A bug: what clients acknowledged was counted nowhere while those who asked many waited for the last.
+#[actix_rt::test]
+async fn acks_count_while_the_last_of_those_who_were_asked_is_waited_for() {
+    let server = TestServer::of(small, |app| app.gateway(asking(Gateway::new("/a"))));
+    let (mut asking, mut owing) = answer_with_much(&server, &server, 60).await;
+    let (last, id) = owing.last_mut().unwrap();
+    last.send(&format!(r#"43/a,{id}["x"]"#)).await;
+    assert_some_arrived(&mut asking).await;
     await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
     assert_eq!(server.num_connections().await, NUM_CLIENTS as u64 + 1);
+}
+
+/// A bug: they were counted nowhere if the clients are another instance's.
+#[actix_rt::test]
+async fn acks_of_clients_of_other_instances_count_too() {
+    let redis = RedisServer::start();
+    let build = |app: App| app.gateway(asking(Gateway::new("/a")));
+    let server = TestServer::on_redis_as(&redis.url(), small, build);
+    let other = TestServer::on_redis_with(&redis.url(), build);
+    for server in [&server, &other] {
+        await_redis(server, "up").await;
+    }
+    await_peers(&server, &[other.instance().await]).await;
+    // Nobody tells when the last that another instance could hear has come.
+    let (mut asking, owing) = answer_with_much(&server, &other, 5).await;
+    let num = assert_some_arrived(&mut asking).await;
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+    let num_dropped = num_met(server.addr, "total_backlog").await;
+    assert_eq!(num as u64 + num_dropped, owing.len() as u64 - 1);
 }
