@@ -1,13 +1,18 @@
-//! The log: where it goes, how a line looks, and how an error reads in it.
+//! The log: where it goes, how a line looks, which are left out, and how an error reads in it.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Instant};
 
-use env_logger::{Builder, Target};
-use log::LevelFilter;
+use env_logger::{Builder, Logger, Target};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Sends log lines that pass `filter` to standard error. A second call in one process does nothing.
+mod repeats;
+
+use self::repeats::{MAX_LINES, Repeats, SPAN, Verdict};
+
+/// Sends log lines that pass `filter` to standard error. Warnings and errors that come from one line of code more often than 20
+/// times in 10 s are left out, and it is said that they are. A second call in one process does nothing.
 pub fn init(filter: &str) {
-    let result = Builder::new()
+    let logger = Builder::new()
         // What it says at its start is said better by the application; a filter that names it still wins.
         .filter_module("actix_server", LevelFilter::Warn)
         // It takes a stranger's malformed request for an error of ours.
@@ -24,9 +29,54 @@ pub fn init(filter: &str) {
                 record.args()
             )
         })
-        .try_init();
-    if result.is_err() {
-        log::debug!("the log is set up already");
+        .build();
+    let level = logger.filter();
+    let sparing = Sparing {
+        logger,
+        repeats: Repeats::default(),
+    };
+    match log::set_boxed_logger(Box::new(sparing)) {
+        Ok(()) => log::set_max_level(level),
+        Err(_) => log::debug!("the log is set up already"),
+    }
+}
+
+/// A log that nobody can flood.
+struct Sparing {
+    logger: Logger,
+    repeats: Repeats,
+}
+
+impl Log for Sparing {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.logger.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // Whoever wants to know more than that wants all of it.
+        let is_sparing = record.level() <= Level::Warn && self.logger.matches(record);
+        let place = record.file_static().zip(record.line());
+        let Some(place) = place.filter(|_| is_sparing) else {
+            return self.logger.log(record);
+        };
+        let text = record.args();
+        let say = |args| {
+            let metadata = record.metadata().clone();
+            let mut said = Record::builder();
+            self.logger.log(&said.metadata(metadata).args(args).build());
+        };
+        match self.repeats.judge(place, Instant::now()) {
+            Verdict::Say => self.logger.log(record),
+            Verdict::SayAfter(num) => say(format_args!("{text} ({num} like it were left out)")),
+            Verdict::SayAsLast => say(format_args!(
+                "{text} ({MAX_LINES} like it came within {SPAN:?}: more are left out until then)"
+            )),
+            Verdict::LeaveOut => {}
+        }
+    }
+
+    fn flush(&self) {
+        self.logger.flush();
     }
 }
 

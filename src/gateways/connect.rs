@@ -7,7 +7,10 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use super::{names::Pattern, reply::HandlerError};
+use super::{
+    names::Pattern,
+    reply::{HandlerError, short_text},
+};
 use crate::{socket::handshake::Handshake, socket_io::ids::Namespace};
 
 /// Why a client may not join a namespace. Becomes a CONNECT_ERROR; nothing else is closed.
@@ -70,11 +73,11 @@ impl From<HandlerError> for Refusal {
 
 /// What the client brought is not of the type that was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("Bad auth: {0}")]
+#[error("Bad auth: {}", short_text(.0))]
 pub struct BadAuth(serde_json::Error);
 
 impl From<BadAuth> for Refusal {
-    /// The text says where, for the client; it quotes at most a value of the wrong type that this client sent.
+    /// The text says where, for the client; it quotes at most the begin of a value of the wrong type that this client sent.
     fn from(err: BadAuth) -> Self {
         Self::new(err.to_string()).with_data(json!({ "code": "bad_auth" }))
     }

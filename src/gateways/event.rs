@@ -3,7 +3,10 @@
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 
-use super::{binary, reply::HandlerError};
+use super::{
+    binary,
+    reply::{HandlerError, short_text},
+};
 use crate::socket_io::args::Args;
 
 /// An event on its way to its handler.
@@ -36,7 +39,7 @@ impl Event {
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
         let payload = self.payload();
         binary::read(payload.json(), payload.attachments())
-            .map_err(|err| HandlerError::new("bad_arguments", err.to_string()))
+            .map_err(|err| HandlerError::new("bad_arguments", short_text(&err)))
     }
 }
 
@@ -146,6 +149,15 @@ mod tests {
             assert_eq!(err.code, "bad_arguments", "{json}");
             assert!(!err.message.is_empty());
         }
+        // As much of it as helps: quoted, what is not printable takes several times as much.
+        let long = format!(r#"["x","{}"]"#, "\u{80}".repeat(500_000));
+        let err = Arg::<u8>::from_event(event(&long, &[])).unwrap_err();
+        assert!(
+            err.message.starts_with("invalid type: string"),
+            "{}",
+            err.message
+        );
+        assert!(err.message.len() < 250, "{}", err.message.len());
         let literal = r#"["x",{"_placeholder":true,"num":0}]"#;
         assert!(
             Arg::<Binary>::from_event(event(literal, &[])).is_err(),

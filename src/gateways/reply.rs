@@ -230,8 +230,24 @@ impl From<Gone> for HandlerError {
     }
 }
 
+/// Bytes of an error's text that are told: it quotes the value that is wrong, which may be as long as an event.
+const MAX_ERROR_BYTES: usize = 200;
+
+/// Returns what is told of values that do not fit JSON, or JSON that does not fit a type.
+pub(super) fn short_text(err: &serde_json::Error) -> String {
+    let mut text = err.to_string();
+    if text.len() > MAX_ERROR_BYTES {
+        let mut ends = (0..=MAX_ERROR_BYTES).rev();
+        let end = ends.find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text
+}
+
 impl From<serde_json::Error> for HandlerError {
     fn from(err: serde_json::Error) -> Self {
+        let err = short_text(&err);
         log::error!("a value does not fit JSON, or JSON a type: {err}");
         Self::failed()
     }

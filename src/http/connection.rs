@@ -165,9 +165,9 @@ impl Watched {
         extensions.insert(self.shared.clone());
     }
 
-    /// Returns the bare stream.
-    pub fn into_inner(self) -> TcpStream {
-        self.io
+    /// Returns the bare stream, and its place among those of its address.
+    pub fn into_parts(self) -> (TcpStream, Slot) {
+        (self.io, self._slot)
     }
 
     /// Counts a first head that did not come in time. actix-http says so by a 408 to its client, and not to us; nobody else writes

@@ -213,7 +213,7 @@ mod tests {
             counters: Arc::default(),
         };
         let (watched, peer) = gate.accepted(server.unwrap().0).unwrap();
-        assert!(watched.into_inner().nodelay().unwrap());
+        assert!(watched.into_parts().0.nodelay().unwrap());
         assert!(peer.is_some());
     }
 }

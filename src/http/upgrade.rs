@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::Semaphore,
 };
 
 use super::{
@@ -38,6 +39,9 @@ use crate::{
 /// How long a refused client may take to read why.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Refused connections that may linger at a time; further ones end as soon as their answer is written.
+static LINGERING: Semaphore = Semaphore::const_new(1024);
+
 /// Handles one upgrade request.
 ///
 /// # Errors
@@ -49,7 +53,7 @@ pub async fn upgrade(
     framed: Framed<Watched, h1::Codec>,
 ) -> Result<(), Infallible> {
     let parts = framed.into_parts();
-    let mut stream = parts.io.into_inner();
+    let (mut stream, http_slot) = parts.io.into_parts();
     let Accepted {
         layer,
         query,
@@ -58,13 +62,22 @@ pub async fn upgrade(
     } = match judge(&services, &policy, &request).await {
         Ok(accepted) => accepted,
         Err((status, text)) => {
-            // In a task of its own, so that the connection's HTTP state is not kept for it.
+            // In a task of its own, so that the connection's HTTP state is not kept for it. The server counts it no more: this does.
+            let lingering = LINGERING.try_acquire();
             actix_rt::spawn(async move {
-                _ = tokio::time::timeout(LINGER, refuse(&mut stream, status, &text)).await;
+                let linger = if lingering.is_ok() {
+                    LINGER
+                } else {
+                    Duration::ZERO
+                };
+                _ = tokio::time::timeout(linger, refuse(&mut stream, status, &text)).await;
+                drop((lingering, http_slot));
             });
             return Ok(());
         }
     };
+    // A WebSocket counts as a session, and no more as a connection.
+    drop(http_slot);
     let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
     match (aim, query.transport) {
         (Aim::Own(session), Some(TransportName::WebSocket)) => match connection.hand_over() {

@@ -149,6 +149,29 @@ async fn a_header_of_whoever_is_no_balancer_is_not_believed() {
     assert_eq!(open_polling(server.addr, &[&headers(2)]).await.status, 429);
 }
 
+/// A bug: they counted nowhere any more, while their clients had two seconds to read why.
+#[actix_rt::test]
+async fn a_refused_upgrade_counts_as_a_connection_until_its_end() {
+    let server = TestServer::with(|config| config.limits.max_connections_per_address = 1);
+    let upgrade = upgrade_request("/nowhere", &[]);
+    let mut held = Vec::new();
+    within("one too many", async {
+        loop {
+            let mut stream = TcpStream::connect(server.addr).await.unwrap();
+            stream.write_all(&upgrade).await.unwrap();
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await.unwrap();
+            match &head {
+                b"HTTP/1.1 404" => held.push(stream),
+                b"HTTP/1.1 429" => break,
+                _ => panic!("{}", String::from_utf8_lossy(&head)),
+            }
+        }
+    })
+    .await;
+    assert!(held.len() >= 4, "{}", held.len());
+}
+
 #[actix_rt::test]
 async fn an_address_cannot_take_all_http_connections() {
     let server = TestServer::with(|config| config.limits.max_connections_per_address = 2);

@@ -2,10 +2,13 @@
 
 use std::{net::TcpListener, process::Stdio};
 
+use futures_util::future::join_all;
+
 use crate::support::{
     http::{Poller, num_connections, post_json},
     program::{Program, command, run},
     websocket::WebSocket,
+    within,
 };
 
 #[test]
@@ -93,6 +96,28 @@ fn the_log_says_which_mode_it_is() {
             .contains("[EventsGateway] Redis adapter configured for WebSocket scalability\n"),
         "{}",
         cluster.log
+    );
+}
+
+/// A bug: whoever floods us flooded the log, too, and each line is written before its thread goes on.
+#[actix_rt::test]
+async fn what_strangers_can_repeat_does_not_flood_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(dir.path(), &[("REDIS_URL", "redis://127.0.0.1:1")]);
+    let form = r#"{"username":"somebody","password":"correct horse"}"#;
+    let logins = (0..100).map(|_| post_json(program.addr, "/auth/login", form));
+    for answer in within("the answers", join_all(logins)).await {
+        assert_eq!(answer.status, 503);
+    }
+    program.signal("-TERM");
+    let (_, log) = program.wait();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("[Auth]")).collect();
+    // Twice as many if it takes more than the ten seconds that are looked at.
+    assert!((20..=40).contains(&lines.len()), "{log}");
+    let last = lines[19];
+    assert!(
+        last.ends_with("(20 like it came within 10s: more are left out until then)"),
+        "{last}"
     );
 }
 
