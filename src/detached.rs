@@ -1,9 +1,9 @@
 //! Parts of what clients sent that may be kept long, without the rest.
 //!
 //! A slice of `Bytes` keeps the whole of it in memory. What is a small part of it is copied out, so that bytes in memory are about those
-//! that are counted. Knows no packets.
+//! that are counted. And what grew as it came has up to twice the memory that it needs. Knows no packets.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 /// What is no longer than this is no loss, whatever is kept of it.
@@ -30,6 +30,16 @@ pub(crate) fn detached_text(part: &str, text: &ByteString, whole_len: usize) -> 
     }
 }
 
+/// Returns bytes that have come to their end, in not much more memory than they need.
+pub(crate) fn fitted(bytes: BytesMut) -> Bytes {
+    if bytes.capacity() - bytes.len() <= bytes.len() / 4 {
+        return bytes.freeze();
+    }
+    let mut bytes = Vec::from(bytes);
+    bytes.shrink_to_fit();
+    Bytes::from(bytes)
+}
+
 fn is_small_part(len: usize, whole_len: usize) -> bool {
     whole_len > SMALL && len < whole_len / 2
 }
@@ -37,6 +47,22 @@ fn is_small_part(len: usize, whole_len: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_grew_keeps_no_more_than_it_needs() {
+        for capacity in [1000, 1250, 1251, 2000, 100_000] {
+            let mut grown = BytesMut::with_capacity(capacity);
+            grown.extend_from_slice(&[7; 1000]);
+            let fitted = fitted(grown);
+            assert_eq!(fitted, [7; 1000].as_slice());
+            let memory = fitted.try_into_mut().unwrap();
+            assert!(
+                memory.capacity() <= 1250,
+                "{capacity}: {}",
+                memory.capacity()
+            );
+        }
+    }
 
     #[test]
     fn a_small_part_does_not_keep_the_whole() {

@@ -27,7 +27,10 @@ use super::{
     payload::SEPARATOR,
     payload_v3,
 };
-use crate::websocket::frame::{self, Opcode};
+use crate::{
+    detached::fitted,
+    websocket::frame::{self, Opcode},
+};
 
 /// Shared bytes of one or more packets, in the form of either transport and of every dialect.
 ///
@@ -210,8 +213,12 @@ impl Encoded {
                 first.frames.slice(text)
             }),
             Some(second) => {
-                let mut payload = BytesMut::from(form(first));
-                for message in std::iter::once(second).chain(messages) {
+                let others = std::iter::once(second).chain(messages);
+                let len = |message| 1 + form(message).len();
+                let all_others: usize = others.clone().map(len).sum();
+                let mut payload = BytesMut::with_capacity(form(first).len() + all_others);
+                payload.extend_from_slice(form(first));
+                for message in others {
                     if matches!(dialect.revision, Revision::V4) {
                         payload.put_u8(SEPARATOR);
                     }
@@ -265,7 +272,7 @@ impl Encoded {
             frames.put_slice(prefix.as_bytes());
             frames.put_slice(base64.as_bytes());
         }
-        frames.freeze()
+        fitted(frames)
     }
 
     fn binary_frames_v3(&self) -> Bytes {
@@ -275,7 +282,7 @@ impl Encoded {
             frames.put_u8(BINARY_MESSAGE_V3);
             frames.put_slice(attachment);
         }
-        frames.freeze()
+        fitted(frames)
     }
 
     fn payload_v4(&self) -> Bytes {

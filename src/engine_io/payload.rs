@@ -30,12 +30,9 @@ impl Payload {
         self.rest.as_ref().map_or(0, |_| self.body_len)
     }
 
-    /// Takes a whole body. Invalid UTF-8 becomes U+FFFD and is no error, as in Node.
+    /// Takes a whole body. Invalid UTF-8 becomes U+FFFD and is no error, as in Node, but not before its packet is looked at: it takes three
+    /// times as much then.
     pub fn new(body: Bytes) -> Self {
-        let body = match simdutf8::basic::from_utf8(&body) {
-            Ok(_) => body,
-            Err(_) => Bytes::from(String::from_utf8_lossy(&body).into_owned()),
-        };
         let body_len = body.len();
         let rest = Some(body);
         Self { rest, body_len }
@@ -57,15 +54,23 @@ impl Iterator for Payload {
             }
             None => rest,
         };
-        let packet = detached(packet, self.body_len);
-        // Valid as a whole and split at an ASCII character, so each part is valid too.
-        let text = ByteString::try_from(packet).unwrap_or_default();
+        // Split at an ASCII character, so that what is invalid in the parts is what is invalid in the whole.
+        let text = lossy_text(detached(packet, self.body_len));
         let result = Packet::decode(&text);
         if result.is_err() {
             self.rest = None;
         }
         Some(result)
     }
+}
+
+/// Returns bytes as text, with U+FFFD for what is none.
+pub(super) fn lossy_text(bytes: Bytes) -> ByteString {
+    ByteString::try_from(bytes.clone()).unwrap_or_else(|_| {
+        // In a box, or it would keep the memory that it has grown into.
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        ByteString::from(text.into_boxed_str())
+    })
 }
 
 #[cfg(test)]
@@ -130,8 +135,18 @@ mod tests {
         assert_eq!(payload.held_bytes(), 0);
     }
 
+    /// A bug: all of a body was at once, and so took three times what it was counted with.
     #[test]
-    fn invalid_utf8_is_replaced() {
+    fn invalid_utf8_is_replaced_in_each_packet_when_it_is_looked_at() {
         assert_eq!(decode(b"4a\xffb"), [text("a\u{fffd}b")]);
+        // What is cut short by a separator is not a part of the next packet.
+        let cut = b"4\xe2\x82\x1e4\xac\xf0\x9f\x1e4c";
+        let whole = String::from_utf8_lossy(cut).into_owned();
+        let expected = whole.split('\u{1e}').map(|packet| text(&packet[1..]));
+        assert_eq!(decode(cut), expected.collect::<Vec<_>>());
+        let body = Bytes::from([b"6\x1e4".as_slice(), &[0xff; 1000]].concat());
+        let mut payload = Payload::new(body.clone());
+        assert_eq!(payload.next(), Some(Ok(Packet::Noop)));
+        assert_eq!(payload.held_bytes(), body.len());
     }
 }

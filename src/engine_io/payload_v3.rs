@@ -16,8 +16,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes};
 use bytestring::ByteString;
 
-use super::packet::{Packet, PacketError};
-use crate::detached::{detached, detached_text};
+use super::{
+    packet::{Packet, PacketError},
+    payload::lossy_text,
+};
+use crate::detached::detached;
 
 /// Ends the length of a packet in a binary payload.
 const END_OF_LENGTH: u8 = 0xff;
@@ -64,23 +67,21 @@ enum Rest {
 
 #[derive(Debug)]
 enum Form {
-    Text(ByteString),
+    Text(Bytes),
     Binary(Bytes),
 }
 
 impl Form {
     fn is_empty(&self) -> bool {
-        match self {
-            Self::Text(text) => text.is_empty(),
-            Self::Binary(bytes) => bytes.is_empty(),
-        }
+        let (Self::Text(bytes) | Self::Binary(bytes)) = self;
+        bytes.is_empty()
     }
 
-    /// Takes the next packet off the front. `None`: it has a length of zero and says nothing.
-    fn take_packet(&mut self, body_len: usize) -> Result<Option<Packet>, PayloadError> {
+    /// Takes the next packet off the front.
+    fn take_packet(&mut self, body_len: usize) -> Result<Packet, PayloadError> {
         match self {
-            Self::Text(text) => take_text(text, body_len),
-            Self::Binary(bytes) => take_binary(bytes, body_len).map(Some),
+            Self::Text(bytes) => take_text(bytes, body_len),
+            Self::Binary(bytes) => take_binary(bytes, body_len),
         }
     }
 }
@@ -94,13 +95,12 @@ impl Payload {
         }
     }
 
-    /// Takes a whole body of text. Invalid UTF-8 becomes U+FFFD and is no error, as in Node.
+    /// Takes a whole body of text. Invalid UTF-8 becomes U+FFFD and is no error, as in Node, but not before its packet is looked at: it
+    /// takes three times as much then.
     pub fn text(body: Bytes) -> Self {
-        let text = ByteString::try_from(body.clone())
-            .unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into());
         Self {
-            body_len: text.len(),
-            rest: Rest::Untouched(Form::Text(text)),
+            body_len: body.len(),
+            rest: Rest::Untouched(Form::Text(body)),
         }
     }
 
@@ -123,31 +123,29 @@ impl Iterator for Payload {
             Rest::Untouched(form) | Rest::Begun(form) => form,
             Rest::Done => return None,
         };
-        while !form.is_empty() {
-            match form.take_packet(self.body_len) {
-                Ok(None) => {}
-                Ok(Some(packet)) => {
-                    self.rest = Rest::Begun(form);
-                    return Some(Ok(packet));
-                }
-                Err(error) => return Some(Err(error)),
-            }
+        if form.is_empty() {
+            return None;
         }
-        None
+        let packet = form.take_packet(self.body_len);
+        if packet.is_ok() {
+            self.rest = Rest::Begun(form);
+        }
+        Some(packet)
     }
 }
 
-fn take_text(rest: &mut ByteString, body_len: usize) -> Result<Option<Packet>, PayloadError> {
-    let (head, tail) = rest.split_once(':').ok_or(PayloadError::Length)?;
-    let len = decimal(head.bytes().map(|byte| byte.wrapping_sub(b'0')))?;
-    let cut = utf16_prefix(tail, len)?;
-    let (packet, tail) = tail.split_at(cut);
-    let packet = detached_text(packet, rest, body_len);
-    *rest = rest.slice_ref(tail);
-    if packet.is_empty() {
-        return Ok(None);
+fn take_text(rest: &mut Bytes, body_len: usize) -> Result<Packet, PayloadError> {
+    let end = rest.iter().position(|byte| *byte == b':');
+    let head = rest.split_to(end.ok_or(PayloadError::Length)?);
+    rest.advance(1);
+    let len = decimal(head.iter().map(|byte| byte.wrapping_sub(b'0')))?;
+    if len == 0 {
+        // It says nothing, and counts as one: a body may be full of them.
+        return Ok(Packet::Noop);
     }
-    Ok(Some(Packet::decode_v3(&packet)?))
+    let cut = utf16_prefix(rest, len)?;
+    let packet = lossy_text(detached(rest.split_to(cut), body_len));
+    Ok(Packet::decode_v3(&packet)?)
 }
 
 fn take_binary(rest: &mut Bytes, body_len: usize) -> Result<Packet, PayloadError> {
@@ -189,24 +187,30 @@ fn decimal(digits: impl ExactSizeIterator<Item = u8>) -> Result<usize, PayloadEr
         .ok_or(PayloadError::Length)
 }
 
-/// Returns how many bytes of `text` make up its first `len` code units of UTF-16.
-fn utf16_prefix(text: &str, len: usize) -> Result<usize, PayloadError> {
-    if text.get(..len).is_some_and(str::is_ascii) {
+/// Returns how many bytes of `text` make up its first `len` code units of UTF-16. What is no UTF-8 in it counts as the U+FFFD that it
+/// becomes.
+fn utf16_prefix(text: &[u8], len: usize) -> Result<usize, PayloadError> {
+    if text.get(..len).is_some_and(<[u8]>::is_ascii) {
         return Ok(len);
     }
+    // No unit has more than three bytes, and no character more than four; so a text is not looked at to its end for each of its packets.
+    let most = len.saturating_mul(3).saturating_add(4);
     let mut units = 0;
-    for (at, char) in text.char_indices() {
-        if units >= len {
-            return if units == len {
-                Ok(at)
-            } else {
-                Err(PayloadError::SplitCharacter)
-            };
+    let mut end = 0;
+    for chunk in text.get(..most).unwrap_or(text).utf8_chunks() {
+        let chars = chunk.valid().chars();
+        let chars = chars.map(|char| (char.len_utf8(), char.len_utf16()));
+        let invalid = Some((chunk.invalid().len(), 1)).filter(|(len, _)| *len > 0);
+        for (num_bytes, num_units) in chars.chain(invalid) {
+            if units >= len {
+                break;
+            }
+            end += num_bytes;
+            units += num_units;
         }
-        units += char.len_utf16();
     }
     match units.cmp(&len) {
-        std::cmp::Ordering::Equal => Ok(text.len()),
+        std::cmp::Ordering::Equal => Ok(end),
         std::cmp::Ordering::Less => Err(PayloadError::Truncated),
         std::cmp::Ordering::Greater => Err(PayloadError::SplitCharacter),
     }
@@ -340,13 +344,14 @@ mod tests {
                 Ok(Packet::Pong("".into())),
                 Ok(Packet::Upgrade),
                 binary(&[1, 2, 3, 4]),
+                Ok(Packet::Noop),
                 Ok(Packet::Close),
             ]
         );
         let mut written = Vec::new();
         put_base64(&mut written, &[1, 2, 3, 4]);
         assert_eq!(written, b"10:b4AQIDBA==");
-        assert_eq!(decode(b"0:"), [], "no packets at all");
+        assert_eq!(decode(b"0:"), [Ok(Packet::Noop)], "it says nothing");
     }
 
     #[test]
@@ -437,11 +442,26 @@ mod tests {
     #[test]
     fn invalid_utf8_is_replaced_before_it_is_measured() {
         assert_eq!(decode(b"4:4a\xffb"), [text("a\u{fffd}b")]);
+        // However much of a character is there, and whether it is cut short by the next packet or by the end.
+        let cut = b"3:4\xe2\x82\xf0\x9f\x981:64:4\xf0\x9f\x98\x80\xac3:4\xe2\x82\xc3";
+        let expected = [
+            "\u{fffd}\u{fffd}",
+            "",
+            "\u{1f600}\u{fffd}",
+            "\u{fffd}\u{fffd}",
+        ];
+        let expected = expected.map(|said| match said {
+            "" => Ok(Packet::Noop),
+            said => text(said),
+        });
+        assert_eq!(decode(cut), expected);
     }
 
     #[test]
-    fn a_body_of_nothing_but_lengths_is_read_in_one_go() {
-        assert_eq!(decode(&b"0:".repeat(500_000)), []);
+    fn a_body_of_nothing_but_lengths_is_looked_at_one_by_one() {
+        let nothing = decode(&b"0:".repeat(500_000));
+        assert_eq!(nothing.len(), 500_000);
+        assert!(nothing.iter().all(|packet| *packet == Ok(Packet::Noop)));
         let digits = vec![b'1'; 1_000_000];
         assert_eq!(decode(&digits), [Err(PayloadError::Length)]);
         let packets = decode(&"3:4🙂".as_bytes().repeat(100_000));

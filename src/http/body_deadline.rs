@@ -22,12 +22,21 @@ use tokio::time::Sleep;
 
 use crate::counters::{Counters, Limit};
 
-/// Gives the body of a request this long to arrive, and tells `taken` of each part that is taken. Returns whether there is one.
+/// What is told of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// A part of it was taken.
+    Part,
+    /// It has come to its end.
+    End,
+}
+
+/// Gives the body of a request this long to arrive, and tells of each part that is taken, and of its end. Returns whether there is one.
 pub(super) fn set(
     request: &mut ServiceRequest,
     limit: Duration,
     counters: &Arc<Counters>,
-    taken: impl Fn() + 'static,
+    tell: impl Fn(Progress) + 'static,
 ) -> bool {
     let timed = match request.take_payload() {
         Payload::None => return false,
@@ -36,7 +45,7 @@ pub(super) fn set(
             timer: Box::pin(tokio::time::sleep(limit)),
             is_over: false,
             counters: Arc::clone(counters),
-            taken,
+            tell,
         },
     };
     request.set_payload(Payload::Stream {
@@ -55,13 +64,13 @@ struct Timed<F> {
     timer: Pin<Box<Sleep>>,
     is_over: bool,
     counters: Arc<Counters>,
-    taken: F,
+    tell: F,
 }
 
 // Nothing in it is pinned by it.
 impl<F> Unpin for Timed<F> {}
 
-impl<F: Fn()> Stream for Timed<F> {
+impl<F: Fn(Progress)> Stream for Timed<F> {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -69,8 +78,10 @@ impl<F: Fn()> Stream for Timed<F> {
             return Poll::Ready(None);
         }
         let next = Pin::new(&mut self.payload).poll_next(cx);
-        if matches!(next, Poll::Ready(Some(Ok(_)))) {
-            (self.taken)();
+        match next {
+            Poll::Ready(Some(Ok(_))) => (self.tell)(Progress::Part),
+            Poll::Ready(None) => (self.tell)(Progress::End),
+            _ => {}
         }
         // A body that always brings a little more must end, too.
         if matches!(next, Poll::Ready(None)) || self.timer.as_mut().poll(cx).is_pending() {

@@ -3,11 +3,11 @@
 //! does it mind a client that never reads its answer.
 //!
 //! Nor does it mind how many requests come before the first is answered: it reads all that fits 128 KiB, which may be thousands, and keeps
-//! seven kilobytes for each.
+//! seven kilobytes for each. And what comes behind an answer that did not wait for the end of a body in chunks has no deadline at all.
 //!
-//! The stream notes when bytes come while no request is under way, and when none can be written, and hands out no more than belongs to
-//! the request under way and a little; the middleware notes when a request is, and gives its body to [`body_deadline`]. Knows no heads
-//! and no routes.
+//! The stream notes when bytes come while no request is under way, and when none can be written, and hands out no more than one head,
+//! and then what belongs to its request; the middleware notes when a request is under way, and gives its body to [`body_deadline`].
+//! Of heads it knows where they end, and of routes nothing.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +16,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -37,7 +37,10 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::body_deadline;
+use super::{
+    body_deadline::{self, Progress},
+    head_end::HeadEnd,
+};
 use crate::{
     counters::{Counters, Limit},
     socket::slots::Slot,
@@ -46,8 +49,8 @@ use crate::{
 /// How actix-http's answer to a first head begins that took too long.
 const LATE: &[u8] = b"HTTP/1.1 408 ";
 
-/// Bytes that are read at a time while no request is under way, and so the most that may be there of what comes behind one; nearly every
-/// head is shorter. And the same of a body in chunks, before what came of it is taken.
+/// Bytes that are read at a time while no request is under way, and so the most that is kept of what comes behind a head; nearly every
+/// head is shorter. And the most that is handed out of a body in chunks before what came of it is taken.
 const PORTION_BYTES: usize = 1024;
 
 /// Bytes of a body that are read at a time: what was read is taken before more is, or actix-http would keep a buffer for all that it could
@@ -82,7 +85,7 @@ enum Phase {
     Busy,
     /// Between an answer and the first byte of the next head.
     Idle,
-    /// Within a head that must be whole by then.
+    /// Within a head that must be whole by then, or behind a body whose end has yet to come before one.
     Head(Instant),
 }
 
@@ -92,7 +95,11 @@ struct Shared {
     phase: Rc<Cell<Phase>>,
     /// How many bytes the request under way may still be given.
     budget: Rc<Cell<u64>>,
-    /// How many bytes may be handed out before the next request: what is left of the last one's body, and a head.
+    /// Whether the end of a body in chunks is yet to come.
+    is_open: Rc<Cell<bool>>,
+    /// How many bytes are left of the last request's body, which goes nowhere.
+    unwanted: Rc<Cell<u64>>,
+    /// How many bytes may be handed out before the next request: those, and a head.
     head_room: Rc<Cell<u64>>,
     /// To be woken when there is more to be had again.
     waker: Rc<RefCell<Option<Waker>>>,
@@ -107,10 +114,15 @@ impl Shared {
         self.give(budget);
     }
 
-    /// It is over. `rest` of its body is yet to come, and goes nowhere.
-    fn end(&self, rest: u64) {
-        self.phase.set(Phase::Idle);
-        self.head_room.set(MAX_HEAD_BYTES.saturating_add(rest));
+    /// It is over. `unwanted` of its body is yet to come, and goes nowhere.
+    fn end(&self, unwanted: u64) {
+        // As long as a body may come to its end, actix-http holds the connection and minds no time.
+        self.phase.set(match self.is_open.take() {
+            true => Phase::Head(Instant::now() + self.deadlines.head),
+            false => Phase::Idle,
+        });
+        self.unwanted.set(unwanted);
+        self.head_room.set(MAX_HEAD_BYTES.saturating_add(unwanted));
         self.give(0);
     }
 
@@ -134,8 +146,12 @@ pub struct Watched {
     shared: Shared,
     head_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
-    /// Whether what was read last had the size of a portion, and nothing was made of it yet.
-    is_full: bool,
+    /// Whether what was handed out last is to be looked at before there is more: a head, or all of a portion.
+    is_enough: bool,
+    /// Where in a head what was handed out last ends.
+    head_end: HeadEnd,
+    /// What was read behind a head and is still to be handed out.
+    rest: Vec<u8>,
     /// Its place among those of its address.
     _slot: Slot,
 }
@@ -148,6 +164,8 @@ impl Watched {
             shared: Shared {
                 phase: Rc::new(Cell::new(Phase::First)),
                 budget: Rc::default(),
+                is_open: Rc::default(),
+                unwanted: Rc::default(),
                 head_room: Rc::new(Cell::new(MAX_HEAD_BYTES)),
                 waker: Rc::default(),
                 deadlines,
@@ -155,7 +173,9 @@ impl Watched {
             },
             head_timer: None,
             write_timer: None,
-            is_full: false,
+            is_enough: false,
+            head_end: HeadEnd::default(),
+            rest: Vec::new(),
             _slot: slot,
         }
     }
@@ -165,9 +185,9 @@ impl Watched {
         extensions.insert(self.shared.clone());
     }
 
-    /// Returns the bare stream, and its place among those of its address.
-    pub fn into_parts(self) -> (TcpStream, Slot) {
-        (self.io, self._slot)
+    /// Returns the bare stream, what was read of it and not handed out, and its place among those of its address.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>, Slot) {
+        (self.io, self.rest, self._slot)
     }
 
     /// Counts a first head that did not come in time. actix-http says so by a 408 to its client, and not to us; nobody else writes
@@ -198,15 +218,34 @@ impl Watched {
         if limit == 0 || self.write_timer.is_some() {
             return self.poll_end(cx);
         }
-        if std::mem::take(&mut self.is_full) {
-            // Now it is looked at, and then comes the next.
-            cx.waker().wake_by_ref();
+        if std::mem::take(&mut self.is_enough) {
+            // Now it is looked at, and then comes the next, if it is there.
+            if !self.rest.is_empty() || self.io.poll_read_ready(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         let limit = limit.min(buf.remaining());
         let mut portion = ReadBuf::new(buf.initialize_unfilled_to(limit));
-        let read = Pin::new(&mut self.io).poll_read(cx, &mut portion);
-        let len = portion.filled().len();
+        if self.rest.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut portion))?;
+            self.is_enough = portion.filled().len() == portion_bytes;
+        } else {
+            let len = limit.min(self.rest.len());
+            portion.put_slice(self.rest.get(..len).unwrap_or_default());
+            self.rest.drain(..len);
+            if self.rest.is_empty() {
+                // It keeps no memory beyond that.
+                self.rest = Vec::new();
+            }
+        }
+        let mut len = portion.filled().len();
+        if !is_busy && let Some(end) = self.find_head_end(portion.filled()) {
+            self.is_enough = true;
+            let behind = portion.filled().get(end..).unwrap_or_default();
+            self.rest.splice(..0, behind.iter().copied());
+            len = end;
+        }
         buf.advance(len);
         if is_busy {
             let budget = &self.shared.budget;
@@ -220,12 +259,25 @@ impl Watched {
             };
             head_room.set(left);
         }
-        self.is_full = len == portion_bytes;
-        read.map_ok(|()| len)
+        Poll::Ready(Ok(len))
+    }
+
+    /// Returns where in these bytes a head ends, if it does.
+    fn find_head_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let unwanted = &self.shared.unwanted;
+        let num_unwanted =
+            usize::try_from(unwanted.get()).map_or(bytes.len(), |num| num.min(bytes.len()));
+        unwanted.set(unwanted.get() - num_unwanted as u64);
+        let end = self.head_end.find(bytes.get(num_unwanted..)?)?;
+        Some(num_unwanted + end)
     }
 
     /// Finds out whether the client has gone, and leaves what it sends where it is.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.rest.is_empty() {
+            self.shared.waker.replace(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
         let mut byte = [0];
         let peeked = self.io.poll_peek(cx, &mut ReadBuf::new(&mut byte));
         if matches!(peeked, Poll::Ready(Ok(1..))) {
@@ -233,6 +285,19 @@ impl Watched {
             return Poll::Pending;
         }
         peeked
+    }
+
+    /// Returns whether a head has taken too long, or else looks again when it has.
+    fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Phase::Head(deadline) = self.shared.phase.get() else {
+            self.head_timer = None;
+            return Poll::Pending;
+        };
+        let timer = match &mut self.head_timer {
+            Some(timer) if timer.deadline() == deadline => timer,
+            other => other.insert(Box::pin(tokio::time::sleep_until(deadline))),
+        };
+        timer.as_mut().poll(cx)
     }
 
     /// Returns what a write led to, or that it made no progress for too long.
@@ -281,13 +346,13 @@ pub async fn note<B: MessageBody + 'static>(
 fn begin(request: &mut ServiceRequest) -> Option<UnderWay> {
     let shared = request.conn_data::<Shared>()?.clone();
     let claimed = claimed_len(request.headers());
-    let taken = {
+    let progress = {
         let shared = shared.clone();
-        // Where a body in chunks ends is not known before it does.
-        move || {
-            if claimed.is_none() {
-                shared.give(PORTION_BYTES as u64);
-            }
+        move |progress| match progress {
+            // Where a body in chunks ends is not known before it does.
+            Progress::Part if claimed.is_none() => shared.give(PORTION_BYTES as u64),
+            Progress::Part => {}
+            Progress::End => shared.is_open.set(false),
         }
     };
     let Shared {
@@ -295,7 +360,8 @@ fn begin(request: &mut ServiceRequest) -> Option<UnderWay> {
         counters,
         ..
     } = &shared;
-    let has_body = body_deadline::set(request, deadlines.body, counters, taken);
+    let has_body = body_deadline::set(request, deadlines.body, counters, progress);
+    shared.is_open.set(has_body && claimed.is_none());
     // Nobody wants what comes behind the head of a GET: it waits, and is thrown away when the answer is written. Until then nobody sees
     // whether its client has gone.
     let is_wanted = !matches!(*request.method(), Method::GET | Method::HEAD);
@@ -305,7 +371,11 @@ fn begin(request: &mut ServiceRequest) -> Option<UnderWay> {
         (false, _) => (0, 0),
     };
     shared.begin(budget);
-    Some(UnderWay { shared, unwanted })
+    Some(UnderWay {
+        shared,
+        has_length: claimed.is_some(),
+        unwanted,
+    })
 }
 
 /// Returns how long a body is said to be, if that is said: of one in chunks it is not.
@@ -318,6 +388,8 @@ pub(super) fn claimed_len(headers: &HeaderMap) -> Option<u64> {
 #[derive(Debug)]
 struct UnderWay {
     shared: Shared,
+    /// Whether its budget is what is left of its body.
+    has_length: bool,
     /// Bytes of a body that was not even read.
     unwanted: u64,
 }
@@ -325,8 +397,12 @@ struct UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         // Of a body in chunks that is answered before its end, no more is read than a head may have.
-        let rest = self.shared.budget.get().saturating_add(self.unwanted);
-        self.shared.end(rest);
+        let left = if self.has_length {
+            self.shared.budget.get()
+        } else {
+            0
+        };
+        self.shared.end(left.saturating_add(self.unwanted));
     }
 }
 
@@ -373,19 +449,11 @@ impl AsyncRead for Watched {
         if phase.get() == Phase::Idle && matches!(read, Poll::Ready(Ok(1..))) {
             phase.set(Phase::Head(Instant::now() + deadlines.head));
         }
-        let read = read.map_ok(drop);
-        let Phase::Head(deadline) = phase.get() else {
-            this.head_timer = None;
-            return read;
-        };
-        let timer = this
-            .head_timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if timer.as_mut().poll(cx).is_ready() {
+        if this.poll_head_timer(cx).is_ready() {
             this.shared.counters.count(Limit::HeadTimeout);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        read
+        read.map_ok(drop)
     }
 }
 
@@ -400,7 +468,10 @@ impl AsyncWrite for Watched {
         self.watch_write(cx, written)
     }
 
+    /// Comes behind all that is written of an answer, so here it is seen that a deadline has begun with its end; that it is over is seen
+    /// when it is read next.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        _ = self.poll_head_timer(cx);
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -419,5 +490,64 @@ impl AsyncWrite for Watched {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::socket::slots::Slots;
+
+    /// Returns a connection and its client.
+    async fn connected() -> (Watched, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (io, addr) = accepted.unwrap();
+        let minute = Duration::from_secs(60);
+        let deadlines = Deadlines {
+            head: minute,
+            body: minute,
+            write: minute,
+        };
+        let slot = Slots::new(0).take(addr.ip()).unwrap();
+        let watched = Watched::new(io, deadlines, Arc::default(), slot);
+        (watched, client.unwrap())
+    }
+
+    async fn read(watched: &mut Watched) -> String {
+        let mut bytes = vec![0; 4096];
+        let len = watched.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    }
+
+    /// A bug: all heads of a portion were, of which there may be 57, with seven kilobytes for each.
+    #[actix_rt::test]
+    async fn one_head_is_handed_out_at_a_time_and_then_what_is_its_bodys() {
+        let (mut watched, mut client) = connected().await;
+        let [one, two] = ["GET /1 HTTP/1.1\r\n\r\n", "POST /2 HTTP/1.1\n\n"];
+        let all = [one, two, "body", one, "GET"].concat();
+        client.write_all(all.as_bytes()).await.unwrap();
+        assert_eq!(read(&mut watched).await, one);
+        assert_eq!(read(&mut watched).await, two);
+        let shared = watched.shared.clone();
+        shared.begin(3);
+        assert_eq!(read(&mut watched).await, "bod");
+        let mut byte = [0];
+        let nothing = std::future::poll_fn(|cx| {
+            let read = Pin::new(&mut watched).poll_read(cx, &mut ReadBuf::new(&mut byte));
+            Poll::Ready(read.is_pending())
+        });
+        assert!(nothing.await, "no more is the request's");
+        // A head may look like anything where it goes nowhere.
+        shared.end(1);
+        assert_eq!(read(&mut watched).await, format!("y{one}"));
+        assert_eq!(read(&mut watched).await, "GET");
+        assert_eq!(watched.into_parts().1, [0; 0]);
     }
 }

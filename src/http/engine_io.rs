@@ -25,6 +25,7 @@ use super::{
 use crate::{
     config::Limits,
     counters::Limit,
+    detached::fitted,
     engine_io::{
         dialect::Revision,
         encoded::PollingBody,
@@ -557,5 +558,5 @@ async fn read(
         inbound.set(bytes.len());
     }
     let held = Held::bytes(&services.backlogs, bytes.len());
-    Ok((bytes.freeze(), held))
+    Ok((fitted(bytes), held))
 }

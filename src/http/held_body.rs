@@ -19,8 +19,9 @@ use crate::{
     socket::backlogs::{Held, HeldBody},
 };
 
-/// Bytes handed out at a time. A body that is no longer goes in one piece, and is counted no more.
-const PORTION_BYTES: usize = 32 << 10;
+/// Bytes handed out at a time, and those that may lie with a connection before no more are. A body that is no longer goes in one piece,
+/// and is counted no more. A connection keeps what it once had of this, so it is little.
+pub(super) const PORTION_BYTES: usize = 8 << 10;
 
 /// The client reads too slowly for how little is left for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

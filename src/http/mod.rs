@@ -13,6 +13,7 @@ pub mod connection;
 pub mod cors;
 pub mod engine_io;
 pub mod error;
+mod head_end;
 pub mod health;
 mod held_body;
 pub mod origin;

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 use super::{
     connection::{self, Deadlines, Watched},
-    cors,
+    cors, held_body,
     proxies::{self, TrustedProxies},
     routes::{self, Shared},
     upgrade::upgrade,
@@ -129,6 +129,7 @@ pub fn serve(
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(gate.deadlines.head)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .h1_write_buffer_size(held_body::PORTION_BYTES)
             // A client that went away must abort its parked poll.
             .h1_allow_half_closed(false)
             .graceful_shutdown_signal(move || {

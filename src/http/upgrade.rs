@@ -53,7 +53,9 @@ pub async fn upgrade(
     framed: Framed<Watched, h1::Codec>,
 ) -> Result<(), Infallible> {
     let parts = framed.into_parts();
-    let (mut stream, http_slot) = parts.io.into_parts();
+    let (mut stream, behind, http_slot) = parts.io.into_parts();
+    let mut read_buf = parts.read_buf;
+    read_buf.extend_from_slice(&behind);
     let Accepted {
         layer,
         query,
@@ -78,7 +80,7 @@ pub async fn upgrade(
     };
     // A WebSocket counts as a session, and no more as a connection.
     drop(http_slot);
-    let connection = Connection::new(stream, parts.read_buf, services.config.max_payload);
+    let connection = Connection::new(stream, read_buf, services.config.max_payload);
     match (aim, query.transport) {
         (Aim::Own(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
             Ok(handover) => session.addr.do_send(Upgrade {

@@ -1105,6 +1105,7 @@ impl Socket {
                             let pushed = self.outbox.push_raw(frame);
                             self.end_if_behind(pushed);
                         }
+                        Ready::Ready(FromWebSocket::Nothing) => {}
                         Ready::Ready(FromWebSocket::End(reason)) => self.end(reason),
                         Ready::Ready(FromWebSocket::HeldUp) => {
                             self.is_held_up = true;

@@ -47,6 +47,8 @@ pub(super) enum FromWebSocket {
     Packet(Packet),
     /// A ping of the WebSocket layer, whose pong is to be queued.
     Pong(Bytes),
+    /// A pong of that layer: nothing follows from it, but it counts as something, for there may be ten thousand in what was read at once.
+    Nothing,
     /// The end.
     End(CloseReason),
     /// Nothing: of a message that is not whole, more is held than there is room for.
@@ -81,31 +83,25 @@ impl WebSocketTransport {
             if let Some(message) = self.incoming.pop_front() {
                 self.incoming_bytes -= message.held_bytes();
                 shrink(&mut self.incoming);
-                match message {
-                    Incoming::Text(text) => {
-                        return Poll::Ready(packet(match self.revision {
-                            Revision::V4 => Packet::decode(&text),
-                            Revision::V3 => Packet::decode_v3(&text),
-                        }));
-                    }
-                    Incoming::Binary(bytes) => {
-                        return Poll::Ready(packet(match self.revision {
-                            Revision::V4 => Ok(Packet::Message(Message::Binary(bytes))),
-                            Revision::V3 => Packet::decode_v3_binary(bytes),
-                        }));
-                    }
+                return Poll::Ready(match message {
+                    Incoming::Text(text) => packet(match self.revision {
+                        Revision::V4 => Packet::decode(&text),
+                        Revision::V3 => Packet::decode_v3(&text),
+                    }),
+                    Incoming::Binary(bytes) => packet(match self.revision {
+                        Revision::V4 => Ok(Packet::Message(Message::Binary(bytes))),
+                        Revision::V3 => Packet::decode_v3_binary(bytes),
+                    }),
                     Incoming::Ping(payload) => {
-                        let mut pong = BytesMut::new();
+                        let len = frame::MAX_SERVER_HEADER_BYTES + payload.len();
+                        let mut pong = BytesMut::with_capacity(len);
                         frame::put_header(&mut pong, Opcode::Pong, payload.len());
                         pong.extend_from_slice(&payload);
-                        return Poll::Ready(FromWebSocket::Pong(pong.freeze()));
+                        FromWebSocket::Pong(pong.freeze())
                     }
-                    Incoming::Pong => {}
-                    Incoming::Close => {
-                        return Poll::Ready(FromWebSocket::End(CloseReason::PeerClosed));
-                    }
-                }
-                continue;
+                    Incoming::Pong => FromWebSocket::Nothing,
+                    Incoming::Close => FromWebSocket::End(CloseReason::PeerClosed),
+                });
             }
             if let Some(failure) = self.failure.take() {
                 return Poll::Ready(FromWebSocket::End(match failure {
@@ -227,6 +223,7 @@ impl Probe {
                     }
                     Poll::Ready(ProbeEvent::Over(CloseFrame::BARE))
                 }
+                Poll::Ready(FromWebSocket::Nothing) => continue,
                 Poll::Ready(FromWebSocket::Packet(_) | FromWebSocket::HeldUp) => {
                     Poll::Ready(ProbeEvent::Over(CloseFrame::BARE))
                 }

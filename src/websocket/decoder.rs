@@ -13,6 +13,7 @@ use super::{
     close::may_be_received,
     frame::{MAX_CONTROL_PAYLOAD_BYTES, Opcode},
 };
+use crate::detached::fitted;
 
 /// Most frames in one message. A message of the default 1 MB in fragments of 1 KiB stays well below it; a stream of
 /// one-byte fragments, whose cost is in their number, does not.
@@ -204,7 +205,7 @@ impl Decoder {
             } else if header.fin
                 && let Some(partial) = self.message.take()
             {
-                let bytes = partial.bytes.freeze();
+                let bytes = fitted(partial.bytes);
                 return Ok(Some(if partial.is_text {
                     Incoming::Text(text(bytes)?)
                 } else {

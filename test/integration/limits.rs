@@ -149,6 +149,43 @@ async fn a_header_of_whoever_is_no_balancer_is_not_believed() {
     assert_eq!(open_polling(server.addr, &[&headers(2)]).await.status, 429);
 }
 
+/// A bug: actix-http minds no time while the end of such a body may come, so a connection that went silent was held for ever.
+#[actix_rt::test]
+async fn a_connection_does_not_wait_for_ever_for_the_end_of_a_body_that_is_answered() {
+    let server = TestServer::with(|config| config.limits.head_timeout = Duration::from_secs(1));
+    let chunked = |line: &str, headers: &str| {
+        format!("{line} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n{headers}\r\n")
+    };
+    let session = Poller::open(server.addr).await;
+    let heads = [
+        chunked("POST /nowhere", ""),
+        chunked("POST /nowhere", "Connection: close\r\n"),
+        chunked("GET /healthz", ""),
+        chunked("GET /page.js", ""),
+        chunked(&format!("GET {}", session.target), ""),
+    ];
+    let mut silent = Vec::new();
+    for head in &heads {
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    session.ok("40").await;
+    for (mut stream, head) in silent.into_iter().zip(&heads) {
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{head}: {answer}");
+    }
+    // One whose body has come to its end may go on.
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    let whole = format!("{}1\r\na\r\n0\r\n\r\n", heads[0]);
+    let last = "GET /healthz HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n";
+    let all = whole.repeat(3) + last;
+    stream.write_all(all.as_bytes()).await.unwrap();
+    let answers = rest(&mut stream).await;
+    assert_eq!(answers.matches("HTTP/1.1 404 ").count(), 3, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 1, "{answers}");
+}
+
 /// A bug: they counted nowhere any more, while their clients had two seconds to read why.
 #[actix_rt::test]
 async fn a_refused_upgrade_counts_as_a_connection_until_its_end() {
