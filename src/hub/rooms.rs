@@ -1,7 +1,7 @@
 //! Membership: namespace → room → sockets.
 //!
 //! Plain struct: no actor, no clock, no bytes. `H` is whatever reaches a socket. Joining, leaving and removing cost the
-//! same however many rooms and sockets there are; a selection costs what it selects.
+//! same however many rooms and sockets there are or were; a selection costs what it selects.
 //!
 //! A socket is alone in the room that its id names. That room is not stored: it is the id itself.
 //!
@@ -13,10 +13,9 @@ use std::{
     sync::Arc,
 };
 
-use slab::Slab;
-
 use super::{
     broadcast::Target,
+    members::Members,
     room_table::{Listed, RoomTable},
 };
 use crate::{
@@ -70,7 +69,7 @@ impl<H> Member<H> {
 
 #[derive(Debug)]
 struct NamespaceRooms<H> {
-    members: Slab<Member<H>>,
+    members: Members<Member<H>>,
     by_id: HashMap<SocketId, usize>,
     rooms: HashMap<Room, HashSet<usize>>,
     kept: KeptPlaces,
@@ -105,7 +104,7 @@ impl KeptPlaces {
 impl<H> Default for NamespaceRooms<H> {
     fn default() -> Self {
         Self {
-            members: Slab::new(),
+            members: Members::default(),
             by_id: HashMap::new(),
             rooms: HashMap::new(),
             kept: KeptPlaces::default(),
@@ -208,7 +207,12 @@ impl<H> Rooms<H> {
         let Some(key) = rooms.by_id.remove(id) else {
             return false;
         };
-        let mut left = rooms.members.remove(key).rooms;
+        let Some(Member {
+            rooms: mut left, ..
+        }) = rooms.members.remove(key)
+        else {
+            return false;
+        };
         left.retain(|room| rooms.forget(room, key));
         let was_last = rooms.is_empty();
         if was_last {
@@ -230,7 +234,7 @@ impl<H> Rooms<H> {
             rooms: of_it,
             handle,
             ..
-        } = rooms.members.remove(key);
+        } = rooms.members.remove(key)?;
         rooms.kept.ids.insert(id.clone());
         for room in &of_it {
             rooms.forget(room, key);
