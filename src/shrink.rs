@@ -12,7 +12,7 @@ const FREE: usize = 32;
 pub(crate) trait Shrink {
     /// Returns how much is in it.
     fn len(&self) -> usize;
-    /// Returns how much it has room for.
+    /// Returns how much it has room for; of a table, about, since not each place that was taken is free at once.
     fn capacity(&self) -> usize;
     /// Gives back room that is for more than `min_capacity`, about.
     fn shrink_to(&mut self, min_capacity: usize);
@@ -71,7 +71,7 @@ mod tests {
         assert!(num_shrunk < 20, "{num_shrunk}");
     }
 
-    /// A table has room for up to twice of what it is asked for, and does not say what was taken out of places that are not free yet.
+    /// A bug: only queues gave anything back.
     #[test]
     fn what_a_table_has_is_never_much_more_than_what_is_in_it() {
         let mut table: HashMap<u64, u64> = (0..100_000).map(|n| (n, n)).collect();

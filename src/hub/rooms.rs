@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     config::DEFAULT_MAX_ROOMS_PER_SOCKET,
+    shrink::shrink,
     socket_io::ids::{Namespace, Room, SocketId},
 };
 
@@ -90,11 +91,13 @@ impl KeptPlaces {
 
     fn forget(&mut self, id: &SocketId, rooms: &HashSet<Room>) {
         self.ids.remove(id);
+        shrink(&mut self.ids);
         for room in rooms {
             if let Some(num) = self.rooms.get_mut(room) {
                 *num -= 1;
                 if *num == 0 {
                     self.rooms.remove(room);
+                    shrink(&mut self.rooms);
                 }
             }
         }
@@ -213,10 +216,11 @@ impl<H> Rooms<H> {
         else {
             return false;
         };
+        shrink(&mut rooms.by_id);
         left.retain(|room| rooms.forget(room, key));
         let was_last = rooms.is_empty();
         if was_last {
-            self.namespaces.remove(namespace);
+            self.close(namespace);
         }
         for room in &left {
             self.tell(namespace, room);
@@ -235,6 +239,7 @@ impl<H> Rooms<H> {
             handle,
             ..
         } = rooms.members.remove(key)?;
+        shrink(&mut rooms.by_id);
         rooms.kept.ids.insert(id.clone());
         for room in &of_it {
             rooms.forget(room, key);
@@ -276,13 +281,18 @@ impl<H> Rooms<H> {
         all.kept.forget(id, rooms);
         let was_last = all.is_empty();
         if was_last {
-            self.namespaces.remove(namespace);
+            self.close(namespace);
         }
         for room in rooms {
             self.tell(namespace, room);
         }
         self.tell_of_private(namespace, id);
         was_last
+    }
+
+    fn close(&mut self, namespace: &Namespace) {
+        self.namespaces.remove(namespace);
+        shrink(&mut self.namespaces);
     }
 
     /// Returns whether `target` might select a socket that is away, were it here; exceptions are not looked at.
@@ -342,6 +352,7 @@ impl<H> Rooms<H> {
         };
         let was_in = rooms.members.get_mut(key).is_some_and(|member| {
             let was_in = member.rooms.remove(room);
+            shrink(&mut member.rooms);
             member.weight -= if was_in { weight(room) } else { 0 };
             was_in
         });
@@ -490,6 +501,9 @@ impl<H> NamespaceRooms<H> {
         let was_last = members.is_empty();
         if was_last {
             self.rooms.remove(room);
+            shrink(&mut self.rooms);
+        } else {
+            shrink(members);
         }
         was_last
     }
@@ -660,6 +674,54 @@ mod tests {
         );
         rooms.leave(&chat(), &id('a'), &long(1));
         assert_eq!(rooms.join(&chat(), &id('a'), long(2)), Ok(()));
+    }
+
+    /// A bug: tables kept the memory that they once had, and whoever went through one went through all of that.
+    #[test]
+    fn what_was_left_gives_its_memory_back() {
+        const MANY: usize = 2_000;
+        /// What a table of a few has.
+        const FEW: usize = 40;
+        let mut rooms = rooms();
+        let room = |n: usize| Room::from(format!("room {n}"));
+        for n in 0..MANY {
+            let one = SocketId::from(format!("{n}"));
+            rooms.insert(&chat(), one.clone(), 'x');
+            rooms.join(&chat(), &one, "red".into()).unwrap();
+            rooms.join(&chat(), &id('d'), room(n)).unwrap();
+        }
+        for n in 0..MANY {
+            rooms.remove(&chat(), &SocketId::from(format!("{n}")));
+            rooms.leave(&chat(), &id('d'), &room(n));
+        }
+        let all = &rooms.namespaces[&chat()];
+        let of_d = all.members.get(all.by_id["d-socket"]).unwrap();
+        assert!(of_d.rooms.capacity() <= FEW);
+        assert!(all.rooms["red"].capacity() <= FEW);
+        assert!(all.rooms.capacity() <= FEW && all.by_id.capacity() <= FEW);
+        // The same of those who are away.
+        let mut away = Vec::new();
+        for n in 0..MANY {
+            let one = SocketId::from(format!("{n}"));
+            rooms.insert(&chat(), one.clone(), 'x');
+            rooms.join(&chat(), &one, room(n)).unwrap();
+            let (_, of_it) = rooms.go_away(&chat(), &one).unwrap();
+            away.push((one, of_it));
+        }
+        assert!(rooms.namespaces[&chat()].by_id.capacity() <= FEW);
+        assert!(rooms.namespaces[&chat()].rooms.capacity() <= FEW);
+        for (one, of_it) in away {
+            rooms.give_up(&chat(), &one, &of_it);
+        }
+        let kept = &rooms.namespaces[&chat()].kept;
+        assert!(kept.ids.capacity() <= FEW && kept.rooms.capacity() <= FEW);
+        for n in 0..MANY {
+            rooms.insert(&format!("/{n}").into(), id('a'), 'a');
+        }
+        for n in 0..MANY {
+            rooms.remove(&format!("/{n}").into(), &id('a'));
+        }
+        assert!(rooms.namespaces.capacity() <= FEW);
     }
 
     /// What the table says of `/chat` after each step.
