@@ -94,7 +94,8 @@ impl Session {
     /// it saw nothing at all.
     ///
     /// # Errors
-    /// The offset is not this client's, something was forgotten, or it is more than `max_bytes`.
+    /// The offset is not this client's, something was forgotten, or it is more than `max_bytes`, what events take beside their own
+    /// bytes included.
     pub fn missed(
         &self,
         replay: &Replay,
@@ -122,7 +123,7 @@ impl Session {
             if entry.position <= seen {
                 continue;
             }
-            num_bytes += entry.message_bytes();
+            num_bytes += entry.sent_bytes();
             if num_bytes > max_bytes {
                 return Err(Lost::TooMuch);
             }

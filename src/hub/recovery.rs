@@ -155,7 +155,7 @@ pub struct Collect {
     pub namespace: Namespace,
     /// What it showed.
     pub shown: Shown,
-    /// How much may be sent to it at a time, bytes.
+    /// How much may be sent to it at a time, bytes; what events take beside their own included.
     pub max_bytes: usize,
     /// By which its place is held.
     pub pursuit: Pursuit,

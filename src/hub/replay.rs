@@ -20,6 +20,7 @@ use std::{
 use super::{broadcast::Target, postings::Postings};
 use crate::{
     engine_io::encoded::{Encoded, MESSAGE_BYTES},
+    socket::outbox::ITEM_BYTES,
     socket_io::{
         ids::{Namespace, Room, SocketId},
         recovery::Position,
@@ -94,9 +95,9 @@ impl Entry {
         ENTRY_BYTES + self.audience.len_bytes() + self.message.len_bytes()
     }
 
-    /// Returns how many bytes it takes in the backlog of a client.
-    pub fn message_bytes(&self) -> usize {
-        self.message.len_bytes()
+    /// Returns how much memory it takes to send it to a client again. That is more than it takes in the client's backlog.
+    pub fn sent_bytes(&self) -> usize {
+        ITEM_BYTES + self.message.held_bytes()
     }
 
     /// Returns it, to be sent.
