@@ -34,7 +34,7 @@ use super::{
     ahead::Permit,
     broadcast::Broadcast,
     messages::Register,
-    parked::{Lost, Parked, Pursuit, Session},
+    parked::{self, Lost, Parked, Purged, Pursuit, Session},
     replay::{Audience, Limits, Logged, Replay},
     state::{Handle, State},
 };
@@ -91,7 +91,11 @@ impl Recovery {
             epoch,
             head,
             replay: Replay::new(limits),
-            parked: Parked::new(config.max_disconnection, config.max_sessions),
+            parked: Parked::new(parked::Limits {
+                max_age: config.max_disconnection,
+                max_sessions: config.max_sessions,
+                max_bytes: config.max_session_bytes,
+            }),
         }
     }
 
@@ -256,16 +260,21 @@ impl State {
         self.recovery.is_some().then_some(PURGE_INTERVAL)
     }
 
-    /// Forgets what is too old.
-    pub(super) fn purge(&mut self) {
+    /// Forgets what is too old or too much, as far as can be done at a time. Returns whether another turn is to go on with it.
+    pub(super) fn purge(&mut self) -> bool {
         let Some(recovery) = &mut self.recovery else {
-            return;
+            return false;
         };
         let now = Instant::now();
         recovery.replay.purge(now);
-        for session in recovery.parked.purge(now) {
+        let Purged {
+            sessions,
+            is_more_left,
+        } = recovery.parked.purge(now);
+        for session in sessions {
             self.give_up(&session);
         }
+        is_more_left
     }
 
     fn give_up(&self, session: &Session) {
@@ -324,14 +333,14 @@ impl State {
     }
 
     fn claim(&mut self, claim: &Claim) -> Result<Claimed, Lost> {
-        self.purge();
         let recovery = self.recovery.as_mut().ok_or(Lost::Unknown)?;
         let Claim {
             namespace,
             pid,
             pursuit,
         } = claim;
-        let (session, kept) = recovery.parked.claim(pid, namespace, pursuit)?;
+        let now = Instant::now();
+        let (session, kept) = recovery.parked.claim(pid, namespace, pursuit, now)?;
         Ok(Claimed {
             authorized: session.authorized.clone(),
             settled: kept.settled.clone(),
@@ -346,7 +355,9 @@ impl State {
             max_bytes,
             pursuit,
         } = collect;
-        let (session, kept) = recovery.parked.claim(&shown.pid, namespace, pursuit)?;
+        let now = Instant::now();
+        let parked = &mut recovery.parked;
+        let (session, kept) = parked.claim(&shown.pid, namespace, pursuit, now)?;
         let offset = match &shown.offset {
             // It saw all that it was sent elsewhere, and nothing yet of what it was sent here.
             Some(offset) if session.before.as_deref() == Some(offset) => None,
@@ -424,8 +435,11 @@ impl Turn<Park> for State {
             told: handle.told.load(Relaxed),
             left: recovery.replay.head(),
         };
+        let len_bytes = record.len_bytes();
         let kept = Kept { record, settled };
-        recovery.parked.park(session, kept, Instant::now());
+        let now = Instant::now();
+        recovery.parked.park(session, kept, len_bytes, now);
+        // If that is not all, the next who leaves goes on with it, or the clock.
         self.purge();
     }
 }
