@@ -9,6 +9,7 @@
 //! whoever asks whether an event is of interest.
 
 use std::{
+    cell::LazyCell,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -453,17 +454,21 @@ impl<H> Rooms<H> {
         let Some(rooms) = self.namespaces.get(namespace) else {
             return;
         };
-        let is_excepted = |key: usize, member: &Member<H>| {
-            target.except.iter().any(|room| {
-                room.as_str() == member.id.as_str()
-                    || rooms
-                        .rooms
-                        .get(room)
-                        .is_some_and(|members| members.contains(&key))
+        // Looked up once, and not for each member; nor for none.
+        let excepted = LazyCell::new(|| {
+            let of_room = |room: &Room| {
+                let own = rooms.by_id.get(room.as_str()).copied();
+                (own, rooms.rooms.get(room))
+            };
+            target.except.iter().map(of_room).collect::<Vec<_>>()
+        });
+        let is_excepted = |key: usize| {
+            excepted.iter().any(|(own, others)| {
+                *own == Some(key) || others.is_some_and(|members| members.contains(&key))
             })
         };
         let mut call_for = |key: usize, member: &Member<H>| {
-            if target.except.is_empty() || !is_excepted(key, member) {
+            if target.except.is_empty() || !is_excepted(key) {
                 call(member);
             }
         };
