@@ -266,7 +266,7 @@ impl State {
             return false;
         };
         let now = Instant::now();
-        recovery.replay.purge(now);
+        let are_events_left = recovery.replay.purge(now);
         let Purged {
             sessions,
             is_more_left,
@@ -274,7 +274,7 @@ impl State {
         for session in sessions {
             self.give_up(&session);
         }
-        is_more_left
+        is_more_left || are_events_left
     }
 
     fn give_up(&self, session: &Session) {
