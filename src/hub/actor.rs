@@ -68,7 +68,7 @@ impl Hub {
     }
 
     /// Forgets what is too old or too much, in as many turns as it takes.
-    fn purge(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn purge(&mut self, ctx: &mut Context<Self>) {
         if self.state().purge() {
             ctx.run_later(PURGE_PAUSE, Self::purge);
         }

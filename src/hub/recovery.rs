@@ -540,14 +540,19 @@ impl Turn<EmitToOne> for State {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use actix::Actor as _;
+
     use super::*;
     use crate::{
         hub::{
+            actor::Hub,
             broadcast::{Flags, Target},
             testing::{broadcast, probe, register},
         },
         socket::depot::Probe as SocketProbe,
-        socket_io::parser::Parser,
+        socket_io::{ids::Room, parser::Parser},
     };
 
     /// A bug: the whole log was looked at for each claim, before anybody knew whether it was the same client.
@@ -600,5 +605,57 @@ mod tests {
         };
         assert_eq!(state.turn(collect).unwrap_err(), Lost::Forgotten);
         assert_eq!(state.turn(claim()).unwrap_err(), Lost::Unknown);
+    }
+
+    /// A bug: all who were away too long were given up in one turn.
+    #[actix::test]
+    async fn what_is_not_given_up_in_one_turn_is_in_the_next() {
+        let config = RecoveryConfig {
+            max_disconnection: Duration::ZERO,
+            ..RecoveryConfig::default()
+        };
+        let epoch = Epoch::random().unwrap();
+        let (mut state, _) = State::new(Parser::Json, Arc::default(), probe().0);
+        let mut recovery = Recovery::new(epoch, Arc::default(), &config, Duration::ZERO);
+        let socket = SocketProbe::open();
+        let rooms: HashSet<Room> = (0..1000).map(|n| n.to_string().into()).collect();
+        let mut records = Vec::new();
+        for n in 0..25 {
+            let Register { record, .. } = register(&n.to_string(), &socket);
+            let session = Session {
+                pid: Pid::random().unwrap(),
+                id: record.id.clone(),
+                namespace: record.namespace.clone(),
+                rooms: rooms.clone(),
+                authorized: "null".into(),
+                epoch,
+                since: Position::default(),
+                last: Position::default(),
+                before: None,
+                told: 0,
+                left: 0,
+            };
+            records.push(Arc::downgrade(&record));
+            let (_, settled) = watch::channel(());
+            let kept = Kept { record, settled };
+            recovery.parked.park(session, kept, 0, Instant::now());
+        }
+        state.recover(recovery);
+        let num_kept = || records.iter().filter(|one| one.strong_count() > 0).count();
+        let mut after_first = 0;
+        let _hub = Hub::create(|ctx| {
+            let mut hub = Hub::from(state);
+            hub.purge(ctx);
+            after_first = num_kept();
+            hub
+        });
+        assert_eq!(after_first, 15);
+        let all_gone = async {
+            while num_kept() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, all_gone).await.unwrap();
     }
 }
