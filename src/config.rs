@@ -124,6 +124,8 @@ pub const DEFAULT_MAX_LOG_BYTES: usize = 64 * 1024 * 1024;
 pub const DEFAULT_MAX_LOG_EVENTS: usize = 65_536;
 /// Default of [`RecoveryConfig::max_sessions`].
 pub const DEFAULT_MAX_SESSIONS: usize = 10_000;
+/// Default of [`RecoveryConfig::max_session_bytes`]: 64 MiB.
+pub const DEFAULT_MAX_SESSION_BYTES: usize = 64 * 1024 * 1024;
 /// Least default of [`env::MAX_BACKLOG`], in bytes: 4 MiB.
 pub const DEFAULT_MAX_BACKLOG: usize = 4 << 20;
 /// Largest messages that the default of [`env::MAX_BACKLOG`] has room for, whatever their size.
@@ -288,6 +290,9 @@ pub struct RecoveryConfig {
     /// Sockets that are away. Each keeps its rooms, its `data` and the head of the request that opened its session, so some KiB, as
     /// it did when it was here. Whoever left first is forgotten first. Default 10,000.
     pub max_sessions: usize,
+    /// Bytes that these take: as much as their rooms (256 and the name for each), their `data` as it was when they left, and what their
+    /// clients sent to be let in, which may be 40 KiB. Whoever left first is forgotten first. Default 64 MiB.
+    pub max_session_bytes: usize,
 }
 
 impl Default for RecoveryConfig {
@@ -297,6 +302,7 @@ impl Default for RecoveryConfig {
             max_log_bytes: DEFAULT_MAX_LOG_BYTES,
             max_log_events: DEFAULT_MAX_LOG_EVENTS,
             max_sessions: DEFAULT_MAX_SESSIONS,
+            max_session_bytes: DEFAULT_MAX_SESSION_BYTES,
         }
     }
 }

@@ -26,6 +26,11 @@ impl Pairs {
         })
     }
 
+    /// Returns how many bytes it takes.
+    pub fn len_bytes(&self) -> usize {
+        self.text.len() + size_of_val(&*self.ends)
+    }
+
     /// Returns the first value of a name.
     pub fn first(&self, name: &str) -> Option<&str> {
         self.iter()
@@ -91,6 +96,6 @@ mod tests {
     #[test]
     fn a_pair_takes_eight_bytes_beside_its_text() {
         let pairs: Pairs = (0..1000).map(|_| ("k", "")).collect();
-        assert_eq!(pairs.text.len() + size_of_val(&*pairs.ends), 1000 + 8000);
+        assert_eq!(pairs.len_bytes(), 1000 + 8000);
     }
 }

@@ -3,9 +3,12 @@
 //! What is done in a turn stands in `state`. Runs on an arbiter of its own, so that no client's work delays a broadcast. While nothing
 //! waits for a turn, others may take a short one on their own thread, see `Turns`: to wake this one costs more than most turns.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use actix::{
@@ -16,6 +19,9 @@ use super::state::State;
 
 /// Messages that may wait before a sender that awaits its answer is held back.
 const MAILBOX_CAPACITY: usize = 1024;
+
+/// What others have for themselves between two turns of a purge.
+const PURGE_PAUSE: Duration = Duration::from_millis(1);
 
 /// What the hub does with a message, in one turn.
 pub trait Turn<M: Message> {
@@ -60,6 +66,13 @@ impl Hub {
         is_wanted.store(false, SeqCst);
         state
     }
+
+    /// Forgets what is too old or too much, in as many turns as it takes.
+    pub(super) fn purge(&mut self, ctx: &mut Context<Self>) {
+        if self.state().purge() {
+            ctx.run_later(PURGE_PAUSE, Self::purge);
+        }
+    }
 }
 
 impl Actor for Hub {
@@ -68,7 +81,7 @@ impl Actor for Hub {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
         if let Some(interval) = self.state().purge_interval() {
-            ctx.run_interval(interval, |hub, _| hub.state().purge());
+            ctx.run_interval(interval, Self::purge);
         }
     }
 }

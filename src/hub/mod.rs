@@ -1,6 +1,6 @@
 //! The hub: who is in which room, and what goes to whom. One actor per instance.
 //!
-//! `rooms` is the membership, a plain struct without actix; `broadcast`, `command` and `question` say what goes to whom, what
+//! `rooms` is the membership, a plain struct without actix, `members` its list of sockets; `broadcast`, `command` and `question` say what goes to whom, what
 //! is done and what is asked on all instances, `work` how much of it at a time, `freight` how much
 //! of it may be on its way to the bridge; `interest` and `room_table` are what the bridge
 //! sees of membership; `arrivals` is what passes while sessions of other instances are moving here; `replay` and `parked` are what
@@ -17,6 +17,7 @@ pub mod counted;
 pub mod freight;
 pub mod hub_ref;
 pub mod interest;
+mod members;
 pub mod messages;
 pub mod parked;
 pub mod postings;

@@ -1,6 +1,6 @@
 //! Sockets that are away and may come back: what is kept of each, and what each has missed.
 //!
-//! Plain struct: no actor, no clock of its own; `E` is what goes along and is of no concern here. Bounded in age and number:
+//! Plain struct: no actor, no clock of its own; `E` is what goes along and is of no concern here. Bounded in age, number and bytes:
 //! whoever left first is forgotten first. A session is had once, and by one client at a time.
 //!
 //! What a session has missed follows from four places in the order of events:
@@ -24,10 +24,25 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::replay::{Entry, Logged, Replay};
-use crate::socket_io::{
-    ids::{Namespace, Pid, Room, SocketId},
-    recovery::{Epoch, Position},
+use crate::{
+    shrink::shrink,
+    socket_io::{
+        ids::{Namespace, Pid, Room, SocketId},
+        recovery::{Epoch, Position},
+    },
 };
+
+/// What a session takes beside its texts, about: its place in several tables, and its socket's record.
+const SESSION_BYTES: usize = 1536;
+
+/// What a room of it takes beside its name, about: its places in the session and among the rooms that are of interest.
+const ROOM_BYTES: usize = 256;
+
+/// Rooms that are given up at a time, about: two milliseconds. The last session may exceed it.
+const MAX_STEPS: usize = 10_000;
+
+/// Rooms that are as much work as a session is beside its own.
+const SESSION_STEPS: usize = 8;
 
 /// What a socket had when it left. Plain values, so that it could be kept elsewhere or travel. Its `data` is not among them:
 /// its last handlers may still change that, so it is read when it comes back.
@@ -90,11 +105,19 @@ pub enum Lost {
 pub type Pursuit = Arc<()>;
 
 impl Session {
+    /// Returns how much memory it takes, about.
+    fn len_bytes(&self) -> usize {
+        let rooms = self.rooms.iter();
+        let rooms: usize = rooms.map(|room| ROOM_BYTES + room.as_str().len()).sum();
+        SESSION_BYTES + self.authorized.len() + rooms
+    }
+
     /// Returns what its client has missed that saw everything up to `offset` and nothing behind it, in order; without an offset
     /// it saw nothing at all.
     ///
     /// # Errors
-    /// The offset is not this client's, something was forgotten, or it is more than `max_bytes`.
+    /// The offset is not this client's, something was forgotten, or it is more than `max_bytes`, what events take beside their own
+    /// bytes included.
     pub fn missed(
         &self,
         replay: &Replay,
@@ -122,7 +145,7 @@ impl Session {
             if entry.position <= seen {
                 continue;
             }
-            num_bytes += entry.message_bytes();
+            num_bytes += entry.sent_bytes();
             if num_bytes > max_bytes {
                 return Err(Lost::TooMuch);
             }
@@ -167,8 +190,37 @@ type Order = (Instant, u64);
 struct Stored<E> {
     session: Session,
     extra: E,
+    /// Of all that is here.
+    len_bytes: usize,
     order: Order,
     pursuit: Weak<()>,
+}
+
+impl<E> Stored<E> {
+    /// Returns whether no client is being let in to it.
+    fn is_free(&self) -> bool {
+        self.pursuit.strong_count() == 0
+    }
+}
+
+/// How much is kept.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long each is kept.
+    pub max_age: Duration,
+    /// Number of all.
+    pub max_sessions: usize,
+    /// Bytes of all, what they take beside themselves included.
+    pub max_bytes: usize,
+}
+
+/// Who is forgotten.
+#[derive(Debug)]
+pub struct Purged {
+    /// These are.
+    pub sessions: Vec<Session>,
+    /// More are to be forgotten than can be at a time: another call goes on.
+    pub is_more_left: bool,
 }
 
 /// Everyone who is away.
@@ -178,76 +230,94 @@ pub struct Parked<E> {
     by_id: HashMap<SocketId, Pid>,
     by_age: BTreeMap<Order, Pid>,
     num_parked: u64,
-    max_age: Duration,
-    max_sessions: usize,
+    /// Bytes of all.
+    len_bytes: usize,
+    limits: Limits,
 }
 
 impl<E> Parked<E> {
-    /// Returns an empty place for at most `max_sessions`, each for at most `max_age`.
-    pub fn new(max_age: Duration, max_sessions: usize) -> Self {
+    /// Returns an empty place.
+    pub fn new(limits: Limits) -> Self {
         Self {
             by_pid: HashMap::new(),
             by_id: HashMap::new(),
             by_age: BTreeMap::new(),
             num_parked: 0,
-            max_age,
-            max_sessions,
+            len_bytes: 0,
+            limits,
         }
     }
 
-    /// Keeps a session.
-    pub fn park(&mut self, session: Session, extra: E, now: Instant) {
+    /// Keeps a session, and what goes along, which takes `extra_bytes`.
+    pub fn park(&mut self, session: Session, extra: E, extra_bytes: usize, now: Instant) {
         self.num_parked += 1;
         let order = (now, self.num_parked);
         let pid = session.pid.clone();
         self.by_age.insert(order, pid.clone());
         self.by_id.insert(session.id.clone(), pid.clone());
+        let len_bytes = session.len_bytes() + extra_bytes;
+        self.len_bytes += len_bytes;
         let stored = Stored {
             session,
             extra,
+            len_bytes,
             order,
             pursuit: Weak::new(),
         };
         self.by_pid.insert(pid, stored);
     }
 
-    /// Forgets who is away for too long, and whoever is too many. Returns them. One whose client is being let in is spared.
-    pub fn purge(&mut self, now: Instant) -> Vec<Session> {
-        let mut excess = self.by_pid.len().saturating_sub(self.max_sessions);
-        let mut gone = Vec::new();
+    /// Forgets who is away for too long, and whoever is too many or takes too much, as far as can be done at a time. One whose client
+    /// is being let in is spared.
+    pub fn purge(&mut self, now: Instant) -> Purged {
+        let (mut num, mut len_bytes) = (self.by_pid.len(), self.len_bytes);
+        let Limits {
+            max_age,
+            max_sessions,
+            max_bytes,
+        } = self.limits;
+        let (mut gone, mut num_steps) = (Vec::new(), 0);
+        let mut is_more_left = false;
         for ((since, _), pid) in &self.by_age {
-            if excess == 0 && now.saturating_duration_since(*since) <= self.max_age {
+            let is_over = num > max_sessions
+                || len_bytes > max_bytes
+                || now.saturating_duration_since(*since) > max_age;
+            is_more_left = is_over && num_steps >= MAX_STEPS;
+            if !is_over || is_more_left {
                 break;
             }
-            let is_free = self
-                .by_pid
-                .get(pid)
-                .is_some_and(|stored| stored.pursuit.strong_count() == 0);
-            if is_free {
-                excess = excess.saturating_sub(1);
+            let stored = self.by_pid.get(pid);
+            if let Some(stored) = stored.filter(|stored| stored.is_free()) {
+                num -= 1;
+                len_bytes -= stored.len_bytes;
+                num_steps += SESSION_STEPS + stored.session.rooms.len();
                 gone.push(pid.clone());
             }
         }
-        gone.iter()
-            .filter_map(|pid| self.take(pid))
-            .map(|(session, _)| session)
-            .collect()
+        let sessions = gone.iter().filter_map(|pid| self.take(pid));
+        Purged {
+            sessions: sessions.map(|(session, _)| session).collect(),
+            is_more_left,
+        }
     }
 
     /// Begins to let a client in, or goes on with it. The session is nobody else's as long as the pursuit lives.
     ///
     /// # Errors
-    /// There is none of this `pid` in the namespace, or another client is being let in.
+    /// There is none of this `pid` in the namespace, it is too old, or another client is being let in.
     pub fn claim(
         &mut self,
         pid: &Pid,
         namespace: &Namespace,
         pursuit: &Pursuit,
+        now: Instant,
     ) -> Result<(&Session, &E), Lost> {
         let stored = self.by_pid.get_mut(pid).ok_or(Lost::Unknown)?;
         let own = Arc::downgrade(pursuit);
-        let is_free = stored.pursuit.strong_count() == 0 || stored.pursuit.ptr_eq(&own);
-        if stored.session.namespace != *namespace || !is_free {
+        let (since, _) = stored.order;
+        let is_too_old = now.saturating_duration_since(since) > self.limits.max_age;
+        let is_had = stored.pursuit.ptr_eq(&own) || (stored.is_free() && !is_too_old);
+        if stored.session.namespace != *namespace || !is_had {
             return Err(Lost::Unknown);
         }
         stored.pursuit = own;
@@ -259,6 +329,9 @@ impl<E> Parked<E> {
         let stored = self.by_pid.remove(pid)?;
         self.by_age.remove(&stored.order);
         self.by_id.remove(&stored.session.id);
+        self.len_bytes -= stored.len_bytes;
+        shrink(&mut self.by_pid);
+        shrink(&mut self.by_id);
         Some((stored.session, stored.extra))
     }
 

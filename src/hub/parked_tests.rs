@@ -7,6 +7,7 @@ use crate::{
         broadcast::Target,
         replay::{Audience, Limits},
     },
+    socket::outbox::ITEM_BYTES,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -70,6 +71,22 @@ fn session() -> Session {
         told: 0,
         left: 0,
     }
+}
+
+/// Sessions are kept for ten seconds.
+fn kept(max_sessions: usize, max_bytes: usize) -> super::Limits {
+    super::Limits {
+        max_age: 10 * SECOND,
+        max_sessions,
+        max_bytes,
+    }
+}
+
+/// Who is forgotten, and nobody is left for another call.
+fn gone(purged: Purged) -> Vec<String> {
+    assert!(!purged.is_more_left);
+    let ids = purged.sessions.iter();
+    ids.map(|session| session.id.to_string()).collect()
 }
 
 /// The places of a session that saw `seen` and left when `left` was the last serial.
@@ -243,10 +260,11 @@ fn of_events_for_it_alone_none_may_be_forgotten() {
     }
 }
 
+/// A bug: what an event takes beside its bytes was not counted, so of small ones the whole log was looked up and sent.
 #[test]
 fn it_is_never_more_than_may_be_sent_at_a_time() {
     let replay = log(&["*", "*", "*"], 0);
-    let len = 3 * Encoded::new("*", &[]).len_bytes();
+    let len = 3 * (ITEM_BYTES + Encoded::new("*", &[]).held_bytes());
     let session = session();
     assert_eq!(session.missed(&replay, None, len).unwrap().len(), 3);
     assert_eq!(
@@ -290,35 +308,48 @@ fn other_namespaces_are_no_concern_of_it() {
 
 #[test]
 fn a_session_is_had_once_and_by_one_client_at_a_time() {
-    let mut parked = Parked::new(10 * SECOND, 10);
+    let mut parked = Parked::new(kept(10, usize::MAX));
+    let now = Instant::now();
     let session = session();
     let (pid, namespace) = (session.pid.clone(), session.namespace.clone());
-    parked.park(session.clone(), 'a', Instant::now());
+    parked.park(session.clone(), 'a', 1, now);
     assert!(parked.is_away(&namespace, &session.id) && !parked.is_away(&"/b".into(), &session.id));
     let (one, other) = (Pursuit::default(), Pursuit::default());
     let stranger = Pid::random().unwrap();
     assert_eq!(
-        parked.claim(&stranger, &namespace, &one),
+        parked.claim(&stranger, &namespace, &one, now),
         Err(Lost::Unknown)
     );
-    assert_eq!(parked.claim(&pid, &"/b".into(), &one), Err(Lost::Unknown));
-    assert_eq!(parked.claim(&pid, &namespace, &one), Ok((&session, &'a')));
-    assert_eq!(parked.claim(&pid, &namespace, &other), Err(Lost::Unknown));
+    assert_eq!(
+        parked.claim(&pid, &"/b".into(), &one, now),
+        Err(Lost::Unknown)
+    );
+    assert_eq!(
+        parked.claim(&pid, &namespace, &one, now),
+        Ok((&session, &'a'))
+    );
+    assert_eq!(
+        parked.claim(&pid, &namespace, &other, now),
+        Err(Lost::Unknown)
+    );
     assert!(
-        parked.claim(&pid, &namespace, &one).is_ok(),
+        parked.claim(&pid, &namespace, &one, now).is_ok(),
         "it asks again"
     );
     drop(one);
-    assert!(parked.claim(&pid, &namespace, &other).is_ok());
+    assert!(parked.claim(&pid, &namespace, &other, now).is_ok());
     assert_eq!(parked.take(&pid), Some((session.clone(), 'a')));
-    assert_eq!(parked.claim(&pid, &namespace, &other), Err(Lost::Unknown));
+    assert_eq!(
+        parked.claim(&pid, &namespace, &other, now),
+        Err(Lost::Unknown)
+    );
     assert!(!parked.is_away(&namespace, &session.id));
-    assert!(parked.by_age.is_empty() && parked.by_id.is_empty());
+    assert!(parked.by_age.is_empty() && parked.by_id.is_empty() && parked.len_bytes == 0);
 }
 
 #[test]
 fn whoever_left_first_is_forgotten_first_by_age_and_by_number() {
-    let mut parked = Parked::new(10 * SECOND, 3);
+    let mut parked = Parked::new(kept(3, usize::MAX));
     let start = Instant::now();
     let mut pids = Vec::new();
     for n in 0..5 {
@@ -327,13 +358,11 @@ fn whoever_left_first_is_forgotten_first_by_age_and_by_number() {
             ..session()
         };
         pids.push(session.pid.clone());
-        parked.park(session, (), start + n * SECOND);
+        parked.park(session, (), 0, start + n * SECOND);
     }
     let pursuit = Pursuit::default();
-    parked.claim(&pids[1], &"/a".into(), &pursuit).unwrap();
-    let gone = |gone: Vec<Session>| -> Vec<String> {
-        gone.iter().map(|session| session.id.to_string()).collect()
-    };
+    let now = start + 5 * SECOND;
+    parked.claim(&pids[1], &"/a".into(), &pursuit, now).unwrap();
     assert_eq!(gone(parked.purge(start + 4 * SECOND)), ["0", "2"]);
     assert_eq!(gone(parked.purge(start + 13 * SECOND)), [""; 0]);
     assert_eq!(gone(parked.purge(start + 14 * SECOND)), ["3"]);
@@ -341,6 +370,83 @@ fn whoever_left_first_is_forgotten_first_by_age_and_by_number() {
     drop(pursuit);
     assert_eq!(gone(parked.purge(start + 15 * SECOND)), ["1"]);
     assert!(parked.by_pid.is_empty() && parked.by_age.is_empty() && parked.by_id.is_empty());
+}
+
+/// A bug: ten thousand who were away could hold gigabytes, by what they had sent to be let in, `data` and rooms.
+#[test]
+fn whoever_left_first_is_forgotten_first_by_bytes() {
+    const LARGE: usize = 40 * 1024;
+    let start = Instant::now();
+    let small = session().len_bytes();
+    let mut parked = Parked::new(kept(usize::MAX, 2 * LARGE + 3 * small));
+    let mut park = |id: &str, authorized: &str, extra_bytes| {
+        let session = Session {
+            id: id.into(),
+            authorized: authorized.into(),
+            ..session()
+        };
+        let pid = session.pid.clone();
+        parked.park(session, (), extra_bytes, start);
+        (pid, gone(parked.purge(start)))
+    };
+    assert_eq!(park("a", &"x".repeat(LARGE), 0).1, [""; 0]);
+    let (b, none) = park("b", "", LARGE);
+    assert_eq!(none, [""; 0]);
+    assert_eq!(park("c", "", 0).1, [""; 0]);
+    assert_eq!(park("d", "", small).1, ["a"]);
+    assert_eq!(park("e", "", LARGE - 2 * small).1, [""; 0]);
+    let (pursuit, namespace) = (Pursuit::default(), "/a".into());
+    parked.claim(&b, &namespace, &pursuit, start).unwrap();
+    let many = Session {
+        id: "f".into(),
+        rooms: (0..130).map(|n| format!("room {n}").into()).collect(),
+        ..session()
+    };
+    parked.park(many, (), 0, start);
+    assert_eq!(gone(parked.purge(start)), ["c", "d", "e"], "b comes back");
+    parked.take(&b).unwrap();
+    assert_eq!(gone(parked.purge(start + 11 * SECOND)), ["f"]);
+    assert_eq!(parked.len_bytes, 0);
+}
+
+/// A bug: all who were away too long were given up in one turn of the hub, whatever rooms they had.
+#[test]
+fn only_so_much_is_forgotten_at_a_time() {
+    let start = Instant::now();
+    let mut parked = Parked::new(kept(usize::MAX, usize::MAX));
+    let rooms: HashSet<Room> = (0..1000).map(|n| format!("room {n}").into()).collect();
+    let mut last = None;
+    for _ in 0..25 {
+        let session = Session {
+            id: SocketId::random().unwrap(),
+            rooms: rooms.clone(),
+            ..session()
+        };
+        last = Some(session.pid.clone());
+        parked.park(session, (), 0, start);
+    }
+    let late = start + 11 * SECOND;
+    for (num, is_more_left) in [(10, true), (10, true), (5, false), (0, false)] {
+        let claimed = parked.claim(
+            last.as_ref().unwrap(),
+            &"/a".into(),
+            &Pursuit::default(),
+            late,
+        );
+        assert_eq!(claimed, Err(Lost::Unknown), "it is too old all the same");
+        let purged = parked.purge(late);
+        assert_eq!(
+            (purged.sessions.len(), purged.is_more_left),
+            (num, is_more_left)
+        );
+    }
+    // One with more than that goes, too.
+    let session = Session {
+        rooms: (0..2 * MAX_STEPS).map(|n| n.to_string().into()).collect(),
+        ..session()
+    };
+    parked.park(session, (), 0, start);
+    assert_eq!(gone(parked.purge(late)), ["me"]);
 }
 
 #[test]

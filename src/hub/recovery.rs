@@ -34,7 +34,7 @@ use super::{
     ahead::Permit,
     broadcast::Broadcast,
     messages::Register,
-    parked::{Lost, Parked, Pursuit, Session},
+    parked::{self, Lost, Parked, Purged, Pursuit, Session},
     replay::{Audience, Limits, Logged, Replay},
     state::{Handle, State},
 };
@@ -91,7 +91,11 @@ impl Recovery {
             epoch,
             head,
             replay: Replay::new(limits),
-            parked: Parked::new(config.max_disconnection, config.max_sessions),
+            parked: Parked::new(parked::Limits {
+                max_age: config.max_disconnection,
+                max_sessions: config.max_sessions,
+                max_bytes: config.max_session_bytes,
+            }),
         }
     }
 
@@ -155,7 +159,7 @@ pub struct Collect {
     pub namespace: Namespace,
     /// What it showed.
     pub shown: Shown,
-    /// How much may be sent to it at a time, bytes.
+    /// How much may be sent to it at a time, bytes; what events take beside their own included.
     pub max_bytes: usize,
     /// By which its place is held.
     pub pursuit: Pursuit,
@@ -256,16 +260,21 @@ impl State {
         self.recovery.is_some().then_some(PURGE_INTERVAL)
     }
 
-    /// Forgets what is too old.
-    pub(super) fn purge(&mut self) {
+    /// Forgets what is too old or too much, as far as can be done at a time. Returns whether another turn is to go on with it.
+    pub(super) fn purge(&mut self) -> bool {
         let Some(recovery) = &mut self.recovery else {
-            return;
+            return false;
         };
         let now = Instant::now();
-        recovery.replay.purge(now);
-        for session in recovery.parked.purge(now) {
+        let are_events_left = recovery.replay.purge(now);
+        let Purged {
+            sessions,
+            is_more_left,
+        } = recovery.parked.purge(now);
+        for session in sessions {
             self.give_up(&session);
         }
+        is_more_left || are_events_left
     }
 
     fn give_up(&self, session: &Session) {
@@ -324,14 +333,14 @@ impl State {
     }
 
     fn claim(&mut self, claim: &Claim) -> Result<Claimed, Lost> {
-        self.purge();
         let recovery = self.recovery.as_mut().ok_or(Lost::Unknown)?;
         let Claim {
             namespace,
             pid,
             pursuit,
         } = claim;
-        let (session, kept) = recovery.parked.claim(pid, namespace, pursuit)?;
+        let now = Instant::now();
+        let (session, kept) = recovery.parked.claim(pid, namespace, pursuit, now)?;
         Ok(Claimed {
             authorized: session.authorized.clone(),
             settled: kept.settled.clone(),
@@ -346,7 +355,9 @@ impl State {
             max_bytes,
             pursuit,
         } = collect;
-        let (session, kept) = recovery.parked.claim(&shown.pid, namespace, pursuit)?;
+        let now = Instant::now();
+        let parked = &mut recovery.parked;
+        let (session, kept) = parked.claim(&shown.pid, namespace, pursuit, now)?;
         let offset = match &shown.offset {
             // It saw all that it was sent elsewhere, and nothing yet of what it was sent here.
             Some(offset) if session.before.as_deref() == Some(offset) => None,
@@ -424,8 +435,11 @@ impl Turn<Park> for State {
             told: handle.told.load(Relaxed),
             left: recovery.replay.head(),
         };
+        let len_bytes = record.len_bytes();
         let kept = Kept { record, settled };
-        recovery.parked.park(session, kept, Instant::now());
+        let now = Instant::now();
+        recovery.parked.park(session, kept, len_bytes, now);
+        // If that is not all, the next who leaves goes on with it, or the clock.
         self.purge();
     }
 }
@@ -526,14 +540,19 @@ impl Turn<EmitToOne> for State {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use actix::Actor as _;
+
     use super::*;
     use crate::{
         hub::{
+            actor::Hub,
             broadcast::{Flags, Target},
             testing::{broadcast, probe, register},
         },
         socket::depot::Probe as SocketProbe,
-        socket_io::parser::Parser,
+        socket_io::{ids::Room, parser::Parser},
     };
 
     /// A bug: the whole log was looked at for each claim, before anybody knew whether it was the same client.
@@ -586,5 +605,57 @@ mod tests {
         };
         assert_eq!(state.turn(collect).unwrap_err(), Lost::Forgotten);
         assert_eq!(state.turn(claim()).unwrap_err(), Lost::Unknown);
+    }
+
+    /// A bug: all who were away too long were given up in one turn.
+    #[actix::test]
+    async fn what_is_not_given_up_in_one_turn_is_in_the_next() {
+        let config = RecoveryConfig {
+            max_disconnection: Duration::ZERO,
+            ..RecoveryConfig::default()
+        };
+        let epoch = Epoch::random().unwrap();
+        let (mut state, _) = State::new(Parser::Json, Arc::default(), probe().0);
+        let mut recovery = Recovery::new(epoch, Arc::default(), &config, Duration::ZERO);
+        let socket = SocketProbe::open();
+        let rooms: HashSet<Room> = (0..1000).map(|n| n.to_string().into()).collect();
+        let mut records = Vec::new();
+        for n in 0..25 {
+            let Register { record, .. } = register(&n.to_string(), &socket);
+            let session = Session {
+                pid: Pid::random().unwrap(),
+                id: record.id.clone(),
+                namespace: record.namespace.clone(),
+                rooms: rooms.clone(),
+                authorized: "null".into(),
+                epoch,
+                since: Position::default(),
+                last: Position::default(),
+                before: None,
+                told: 0,
+                left: 0,
+            };
+            records.push(Arc::downgrade(&record));
+            let (_, settled) = watch::channel(());
+            let kept = Kept { record, settled };
+            recovery.parked.park(session, kept, 0, Instant::now());
+        }
+        state.recover(recovery);
+        let num_kept = || records.iter().filter(|one| one.strong_count() > 0).count();
+        let mut after_first = 0;
+        let _hub = Hub::create(|ctx| {
+            let mut hub = Hub::from(state);
+            hub.purge(ctx);
+            after_first = num_kept();
+            hub
+        });
+        assert_eq!(after_first, 15);
+        let all_gone = async {
+            while num_kept() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, all_gone).await.unwrap();
     }
 }

@@ -20,11 +20,17 @@ use std::{
 use super::{broadcast::Target, postings::Postings};
 use crate::{
     engine_io::encoded::{Encoded, MESSAGE_BYTES},
+    shrink::shrink,
+    socket::outbox::ITEM_BYTES,
     socket_io::{
         ids::{Namespace, Room, SocketId},
         recovery::Position,
     },
 };
+
+/// Events, and rooms that they were for, that are forgotten at a time because they are too old, about: some milliseconds. The last event
+/// may exceed it.
+const MAX_STEPS: usize = 10_000;
 
 /// What an event takes beside its bytes, about: its place in a queue that grows by doubling, the message, and what is left of those
 /// that were made of it.
@@ -61,6 +67,13 @@ impl Audience {
         }
     }
 
+    fn num_rooms(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Selected(target) => target.rooms.len(),
+        }
+    }
+
     fn len_bytes(&self) -> usize {
         match self {
             Self::One(id) => id.as_str().len(),
@@ -94,9 +107,9 @@ impl Entry {
         ENTRY_BYTES + self.audience.len_bytes() + self.message.len_bytes()
     }
 
-    /// Returns how many bytes it takes in the backlog of a client.
-    pub fn message_bytes(&self) -> usize {
-        self.message.len_bytes()
+    /// Returns how much memory it takes to send it to a client again. That is more than it takes in the client's backlog.
+    pub fn sent_bytes(&self) -> usize {
+        ITEM_BYTES + self.message.held_bytes()
     }
 
     /// Returns it, to be sent.
@@ -182,24 +195,27 @@ impl Replay {
         self.purge(now);
     }
 
-    /// Forgets what is over a limit.
-    pub fn purge(&mut self, now: Instant) {
+    /// Forgets what is too much, and as much of what is too old as can be forgotten at a time. Returns whether there is more of that:
+    /// another call goes on.
+    pub fn purge(&mut self, now: Instant) -> bool {
+        let (mut num_steps, mut is_more_left) = (0, false);
         while let Some(oldest) = self.entries.front() {
-            let is_over = self.len_bytes + self.postings.len_bytes() > self.limits.max_bytes
-                || self.entries.len() > self.limits.max_events
-                || now.saturating_duration_since(oldest.at) > self.limits.max_age;
-            if !is_over {
+            let is_too_much = self.len_bytes + self.postings.len_bytes() > self.limits.max_bytes
+                || self.entries.len() > self.limits.max_events;
+            let is_too_old = now.saturating_duration_since(oldest.at) > self.limits.max_age;
+            is_more_left = is_too_old && !is_too_much && num_steps >= MAX_STEPS;
+            if is_more_left || !(is_too_much || is_too_old) {
                 break;
             }
+            num_steps += 1 + oldest.audience.num_rooms();
             self.len_bytes -= oldest.len_bytes();
             let serial = self.head - self.entries.len() as u64 + 1;
             self.postings
                 .forget(serial, &oldest.namespace, &oldest.audience);
             self.entries.pop_front();
         }
-        if self.entries.is_empty() && self.entries.capacity() > 1024 {
-            self.entries = VecDeque::new();
-        }
+        shrink(&mut self.entries);
+        is_more_left
     }
 
     /// Returns what is here of the events behind a serial that may be for a socket; see [`Postings::of`].
@@ -297,6 +313,34 @@ mod tests {
             "one that is over the limit alone is not kept"
         );
         assert_eq!((replay.head(), replay.len_bytes), (9, 0));
+    }
+
+    /// A bug: what came in a burst was forgotten in one turn of the hub, when its time was over.
+    #[test]
+    fn of_what_is_too_old_only_so_much_is_forgotten_at_a_time() {
+        let (start, num) = (Instant::now(), MAX_STEPS as u64);
+        let mut replay = Replay::new(Limits {
+            max_age: Duration::from_secs(10),
+            max_bytes: usize::MAX,
+            max_events: 3 * MAX_STEPS,
+        });
+        for _ in 0..2 * num + 5 {
+            append(&mut replay, "4", start);
+        }
+        assert!(!replay.purge(start));
+        let late = start + Duration::from_secs(11);
+        for (forgotten, is_more_left) in [(num, true), (2 * num, true), (2 * num + 5, false)] {
+            assert_eq!(replay.purge(late), is_more_left);
+            assert_eq!(replay.forgotten(), forgotten);
+        }
+        assert!(replay.entries.capacity() < 100, "it keeps no memory");
+        // What is too much goes at once.
+        for _ in 0..2 * num {
+            append(&mut replay, "4", start);
+        }
+        replay.limits.max_events = 5;
+        append(&mut replay, "4", start);
+        assert_eq!(replay.entries.len(), 5);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Membership: namespace → room → sockets.
 //!
 //! Plain struct: no actor, no clock, no bytes. `H` is whatever reaches a socket. Joining, leaving and removing cost the
-//! same however many rooms and sockets there are; a selection costs what it selects.
+//! same however many rooms and sockets there are or were; a selection costs what it selects.
 //!
 //! A socket is alone in the room that its id names. That room is not stored: it is the id itself.
 //!
@@ -9,18 +9,19 @@
 //! whoever asks whether an event is of interest.
 
 use std::{
+    cell::LazyCell,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use slab::Slab;
-
 use super::{
     broadcast::Target,
+    members::Members,
     room_table::{Listed, RoomTable},
 };
 use crate::{
     config::DEFAULT_MAX_ROOMS_PER_SOCKET,
+    shrink::shrink,
     socket_io::ids::{Namespace, Room, SocketId},
 };
 
@@ -70,7 +71,7 @@ impl<H> Member<H> {
 
 #[derive(Debug)]
 struct NamespaceRooms<H> {
-    members: Slab<Member<H>>,
+    members: Members<Member<H>>,
     by_id: HashMap<SocketId, usize>,
     rooms: HashMap<Room, HashSet<usize>>,
     kept: KeptPlaces,
@@ -91,11 +92,13 @@ impl KeptPlaces {
 
     fn forget(&mut self, id: &SocketId, rooms: &HashSet<Room>) {
         self.ids.remove(id);
+        shrink(&mut self.ids);
         for room in rooms {
             if let Some(num) = self.rooms.get_mut(room) {
                 *num -= 1;
                 if *num == 0 {
                     self.rooms.remove(room);
+                    shrink(&mut self.rooms);
                 }
             }
         }
@@ -105,7 +108,7 @@ impl KeptPlaces {
 impl<H> Default for NamespaceRooms<H> {
     fn default() -> Self {
         Self {
-            members: Slab::new(),
+            members: Members::default(),
             by_id: HashMap::new(),
             rooms: HashMap::new(),
             kept: KeptPlaces::default(),
@@ -208,11 +211,17 @@ impl<H> Rooms<H> {
         let Some(key) = rooms.by_id.remove(id) else {
             return false;
         };
-        let mut left = rooms.members.remove(key).rooms;
+        let Some(Member {
+            rooms: mut left, ..
+        }) = rooms.members.remove(key)
+        else {
+            return false;
+        };
+        shrink(&mut rooms.by_id);
         left.retain(|room| rooms.forget(room, key));
         let was_last = rooms.is_empty();
         if was_last {
-            self.namespaces.remove(namespace);
+            self.close(namespace);
         }
         for room in &left {
             self.tell(namespace, room);
@@ -230,7 +239,8 @@ impl<H> Rooms<H> {
             rooms: of_it,
             handle,
             ..
-        } = rooms.members.remove(key);
+        } = rooms.members.remove(key)?;
+        shrink(&mut rooms.by_id);
         rooms.kept.ids.insert(id.clone());
         for room in &of_it {
             rooms.forget(room, key);
@@ -272,13 +282,18 @@ impl<H> Rooms<H> {
         all.kept.forget(id, rooms);
         let was_last = all.is_empty();
         if was_last {
-            self.namespaces.remove(namespace);
+            self.close(namespace);
         }
         for room in rooms {
             self.tell(namespace, room);
         }
         self.tell_of_private(namespace, id);
         was_last
+    }
+
+    fn close(&mut self, namespace: &Namespace) {
+        self.namespaces.remove(namespace);
+        shrink(&mut self.namespaces);
     }
 
     /// Returns whether `target` might select a socket that is away, were it here; exceptions are not looked at.
@@ -338,6 +353,7 @@ impl<H> Rooms<H> {
         };
         let was_in = rooms.members.get_mut(key).is_some_and(|member| {
             let was_in = member.rooms.remove(room);
+            shrink(&mut member.rooms);
             member.weight -= if was_in { weight(room) } else { 0 };
             was_in
         });
@@ -438,17 +454,21 @@ impl<H> Rooms<H> {
         let Some(rooms) = self.namespaces.get(namespace) else {
             return;
         };
-        let is_excepted = |key: usize, member: &Member<H>| {
-            target.except.iter().any(|room| {
-                room.as_str() == member.id.as_str()
-                    || rooms
-                        .rooms
-                        .get(room)
-                        .is_some_and(|members| members.contains(&key))
+        // Looked up once, and not for each member; nor for none.
+        let excepted = LazyCell::new(|| {
+            let of_room = |room: &Room| {
+                let own = rooms.by_id.get(room.as_str()).copied();
+                (own, rooms.rooms.get(room))
+            };
+            target.except.iter().map(of_room).collect::<Vec<_>>()
+        });
+        let is_excepted = |key: usize| {
+            excepted.iter().any(|(own, others)| {
+                *own == Some(key) || others.is_some_and(|members| members.contains(&key))
             })
         };
         let mut call_for = |key: usize, member: &Member<H>| {
-            if target.except.is_empty() || !is_excepted(key, member) {
+            if target.except.is_empty() || !is_excepted(key) {
                 call(member);
             }
         };
@@ -486,6 +506,9 @@ impl<H> NamespaceRooms<H> {
         let was_last = members.is_empty();
         if was_last {
             self.rooms.remove(room);
+            shrink(&mut self.rooms);
+        } else {
+            shrink(members);
         }
         was_last
     }
@@ -656,6 +679,54 @@ mod tests {
         );
         rooms.leave(&chat(), &id('a'), &long(1));
         assert_eq!(rooms.join(&chat(), &id('a'), long(2)), Ok(()));
+    }
+
+    /// A bug: tables kept the memory that they once had, and whoever went through one went through all of that.
+    #[test]
+    fn what_was_left_gives_its_memory_back() {
+        const MANY: usize = 2_000;
+        /// What a table of a few has.
+        const FEW: usize = 40;
+        let mut rooms = rooms();
+        let room = |n: usize| Room::from(format!("room {n}"));
+        for n in 0..MANY {
+            let one = SocketId::from(format!("{n}"));
+            rooms.insert(&chat(), one.clone(), 'x');
+            rooms.join(&chat(), &one, "red".into()).unwrap();
+            rooms.join(&chat(), &id('d'), room(n)).unwrap();
+        }
+        for n in 0..MANY {
+            rooms.remove(&chat(), &SocketId::from(format!("{n}")));
+            rooms.leave(&chat(), &id('d'), &room(n));
+        }
+        let all = &rooms.namespaces[&chat()];
+        let of_d = all.members.get(all.by_id["d-socket"]).unwrap();
+        assert!(of_d.rooms.capacity() <= FEW);
+        assert!(all.rooms["red"].capacity() <= FEW);
+        assert!(all.rooms.capacity() <= FEW && all.by_id.capacity() <= FEW);
+        // The same of those who are away.
+        let mut away = Vec::new();
+        for n in 0..MANY {
+            let one = SocketId::from(format!("{n}"));
+            rooms.insert(&chat(), one.clone(), 'x');
+            rooms.join(&chat(), &one, room(n)).unwrap();
+            let (_, of_it) = rooms.go_away(&chat(), &one).unwrap();
+            away.push((one, of_it));
+        }
+        assert!(rooms.namespaces[&chat()].by_id.capacity() <= FEW);
+        assert!(rooms.namespaces[&chat()].rooms.capacity() <= FEW);
+        for (one, of_it) in away {
+            rooms.give_up(&chat(), &one, &of_it);
+        }
+        let kept = &rooms.namespaces[&chat()].kept;
+        assert!(kept.ids.capacity() <= FEW && kept.rooms.capacity() <= FEW);
+        for n in 0..MANY {
+            rooms.insert(&format!("/{n}").into(), id('a'), 'a');
+        }
+        for n in 0..MANY {
+            rooms.remove(&format!("/{n}").into(), &id('a'));
+        }
+        assert!(rooms.namespaces.capacity() <= FEW);
     }
 
     /// What the table says of `/chat` after each step.

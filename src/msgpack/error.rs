@@ -24,7 +24,7 @@ pub enum EncodeError {
         /// How many attachments there are.
         num_attachments: usize,
     },
-    /// A text, an attachment or a list is longer than MessagePack can say (2³² − 1).
+    /// A text, an attachment or a list is longer than MessagePack can say (2³² − 1), or the JSON of all is longer than that.
     #[error("a value of {len} bytes or elements is too long for MessagePack")]
     TooLong {
         /// Its length.

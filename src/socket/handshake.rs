@@ -69,6 +69,12 @@ impl Handshake {
         self.query.iter()
     }
 
+    /// Returns how many bytes it takes.
+    pub fn len_bytes(&self) -> usize {
+        let texts = self.address.len() + self.url.len();
+        texts + self.headers.len_bytes() + self.query.len_bytes()
+    }
+
     /// Returns whether a page of some origin opened the session.
     pub fn is_cross_domain(&self) -> bool {
         self.header("origin").is_some()

@@ -19,7 +19,7 @@ use crate::{
 
 /// What an entry takes beside its bytes, about: its place in the queue and an allocation. Without it two-byte pongs to a
 /// client that reads nothing would take fifty times the limit.
-const ITEM_BYTES: usize = 64;
+pub(crate) const ITEM_BYTES: usize = 64;
 
 /// The backlog is over a limit: the client reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

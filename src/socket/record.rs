@@ -94,6 +94,11 @@ impl Record {
         parse(&self.lock())
     }
 
+    /// Returns how many bytes `data` and the handshake take.
+    pub fn len_bytes(&self) -> usize {
+        self.lock().len() + self.handshake.len_bytes()
+    }
+
     /// Sets whether its client may come back.
     #[must_use]
     pub fn with_recoverable(mut self, recoverable: Recoverable) -> Self {

@@ -49,7 +49,7 @@ pub struct Recovery {
     pub epoch: Epoch,
     /// Serial of the last event that was logged.
     pub head: Arc<AtomicU64>,
-    /// Most bytes of missed events that one client is sent at a time.
+    /// Most bytes of missed events that one client is sent at a time, what they take beside their own included.
     pub max_missed_bytes: usize,
 }
 
