@@ -644,7 +644,7 @@ impl Socket {
             }
             What::Emit(emit) => self.emit(at, *emit),
             What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
-            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
+            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, &deliver),
             What::Mark
             | What::Departed(_)
             | What::PackUp(_)
@@ -940,23 +940,23 @@ impl Socket {
         }
     }
 
-    /// Dropping `answers` tells whoever awaits them that no ack will come.
-    fn deliver_with_ack(&mut self, at: usize, deliver: DeliverWithAck) {
+    /// Whoever awaits the acks hears that none will come when nobody holds `answers` any more.
+    fn deliver_with_ack(&mut self, at: usize, deliver: &DeliverWithAck) {
         let DeliverWithAck {
             id,
             message,
             volatile,
             answers,
         } = deliver;
-        if volatile && !self.is_writable() {
+        if *volatile && !self.is_writable() {
             self.services.counters.count(Limit::VolatileDropped);
             return;
         }
         let Some(membership) = self.memberships.get_mut(at) else {
             return;
         };
-        if membership.await_ack(id, Awaiter::Many(answers)) {
-            self.push(message);
+        if membership.await_ack(*id, Awaiter::Many(answers.clone())) {
+            self.push(Arc::clone(message));
         }
     }
 
