@@ -901,7 +901,12 @@ impl Socket {
         let settling = self.park_or_unregister(&mut membership, reason);
         let queued_bytes = membership.queued_bytes();
         let held = Held::bytes(&self.services.backlogs, membership.held_bytes());
-        let work = (self.services.work.begin(), settling, held);
+        let work = (
+            self.services.work.begin(),
+            settling,
+            held,
+            self.session.stay(),
+        );
         let timeout = self.services.limits.wind_down_timeout;
         if let Some(rest) = membership.wind_down(reason, timeout, work) {
             self.winding_down.push(WindingDown {
