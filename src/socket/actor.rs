@@ -1023,15 +1023,15 @@ impl Socket {
     // ---- input ----
 
     /// Returns whether the client should not be read from until handlers or its own reading caught up.
-    fn is_saturated(&self) -> bool {
+    fn is_saturated(&mut self) -> bool {
         self.outbox.is_congested() || self.are_handlers_behind()
     }
 
-    fn are_handlers_behind(&self) -> bool {
+    fn are_handlers_behind(&mut self) -> bool {
         let queued_bytes = self.queued_bytes();
         self.admissions.len() >= MAX_ADMISSIONS
             || self.winding_down.len() >= MAX_WINDING_DOWN
-            || membership::are_behind(&self.memberships, queued_bytes)
+            || membership::are_behind(&mut self.memberships, queued_bytes)
             || self.inbound.is_too_much(queued_bytes)
     }
 
