@@ -173,7 +173,8 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// Returns whether there are no more to be than there are: `limit`, and as many again that have ended and still have something to do.
+    /// Returns whether there are no more to be than there are: `limit`, or twice as many, together with those that have ended and still
+    /// have something to do.
     pub fn are_full(&self, limit: usize) -> bool {
         let num_winding_down = self.num_winding_down.load(Ordering::Relaxed);
         slots::are_all_held(self.len(), num_winding_down, limit)

@@ -1,5 +1,5 @@
-//! How much of something each address holds, and no more than it may. As much again may wind down: whoever comes back need not wait
-//! until what it left is done, and who leaves much behind gets no more until that is.
+//! How much of something each address holds, and no more than it may; twice as much, together with what winds down: whoever comes back
+//! need not wait until what it left is done, and who leaves much behind gets no more until that is.
 //!
 //! Plain struct: no actor, no clock, no requests. An address is known only while it holds anything, so nothing is kept of
 //! those that have left. Shared by the workers; the lock is held for one look-up.
@@ -28,7 +28,7 @@ struct Num {
     winding_down: usize,
 }
 
-/// Returns whether there is none left of `limit`, and as many again for those that wind down.
+/// Returns whether there is none left of `limit`, or of twice that for all, those included that wind down.
 pub(super) fn are_all_held(live: usize, winding_down: usize, limit: usize) -> bool {
     live >= limit || live + winding_down >= limit.saturating_mul(2)
 }
@@ -151,7 +151,7 @@ mod tests {
 
     /// A bug: what an address had let go counted nowhere while its handlers still ran.
     #[test]
-    fn as_many_again_may_wind_down_and_then_an_address_gets_no_more() {
+    fn who_comes_back_need_not_wait_for_what_winds_down_unless_that_is_much() {
         let slots = Slots::new(2);
         let [one, other] = [IpAddr::from([1, 2, 3, 4]), IpAddr::from([5, 6, 7, 8])];
         let take = || slots.take(one);

@@ -143,7 +143,7 @@ async fn an_address_has_so_many_clients_wherever_its_balancer_is() {
 
 /// A bug: a client that had left counted nowhere, though its handlers kept the head of its request for half a minute.
 #[actix_rt::test]
-async fn as_many_clients_again_may_have_left_while_their_handlers_run() {
+async fn clients_that_have_left_count_while_their_handlers_run() {
     for (limit, status) in [("connections", 503), ("connections_per_address", 429)] {
         let (done, is_done) = watch::channel(false);
         let gateway = Gateway::new("/a").on_disconnect(move |_, _| {
