@@ -263,7 +263,8 @@ impl Broadcaster {
 
     /// Sends an event and returns what each selected client acknowledged, in any order: the first argument of its ack, as `T`
     /// (`null` if it has none). Alone, or [`local`](Self::local), it returns early once nobody is left
-    /// who could answer; of clients of other instances nobody knows that, so then it waits for its time.
+    /// who could answer; of clients of other instances nobody knows that, so then it waits for its time. That begins when
+    /// the event is on its way, which it may have to wait for as in [`Self::emit`].
     ///
     /// # Errors
     /// See [`AskError`]. What had arrived by then is in it: a client may have left, be too slow, or answer something else
@@ -409,6 +410,11 @@ impl Broadcaster {
     }
 
     async fn ask<A>(self, question: Question, timeout: Duration) -> Result<Asked, AskError<A>> {
+        let permit = match &question {
+            // As for any broadcast: it comes to as many sockets.
+            Question::Broadcast { broadcast, .. } => Some(self.hub.permit(&broadcast.args).await),
+            _ => None,
+        };
         let (answers, received) = mpsc::unbounded_channel();
         let ask = Ask {
             namespace: self.namespace,
@@ -416,6 +422,7 @@ impl Broadcaster {
             timeout,
             is_local: self.is_local,
             answers,
+            permit,
         };
         self.hub.send(ask).await.or(Err(AskError::Stopping))?;
         Ok(Asked::new(received, timeout))
@@ -427,4 +434,98 @@ async fn originate(hub: &HubRef, command: Command, is_local: bool) -> Result<(),
     mail::note(Sent::Told);
     let obeyed = done.or(Err(Gone))?;
     obeyed.map_err(|err| HandlerError::new("too_much_work", err.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use actix::Arbiter;
+    use futures_util::{FutureExt as _, future::join_all};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        hub::{
+            state::State,
+            testing::{probe, register},
+        },
+        socket::{depot::Probe as SocketProbe, messages::What},
+        socket_io::parser::Parser,
+    };
+
+    /// Far more than may be on their way at a time.
+    const NUM_ASKS: usize = 300;
+
+    /// Returns a hub on an arbiter of its own.
+    fn events(arbiter: &Arbiter) -> NamespaceRef {
+        let (server_side, _) = probe();
+        let (state, _) = State::new(Parser::Json, Arc::default(), server_side);
+        NamespaceRef {
+            namespace: "/events".into(),
+            hub: HubRef::start(state, &arbiter.handle()),
+        }
+    }
+
+    fn ask(
+        events: &NamespaceRef,
+    ) -> impl Future<Output = Result<Vec<Value>, AskError<Vec<Value>>>> + use<> {
+        let all = events.all().local();
+        all.emit_with_ack("x", (), Duration::from_secs(3600))
+    }
+
+    /// A bug: what clients were to acknowledge was passed on to sockets without bound.
+    #[actix::test]
+    async fn questions_to_clients_wait_until_their_receivers_have_what_came_before() {
+        let arbiter = Arbiter::new();
+        let events = events(&arbiter);
+        let (first, second) = (SocketProbe::open(), SocketProbe::open());
+        for (id, socket) in [("a", &first), ("b", &second)] {
+            events.hub.send(register(id, socket)).await.unwrap();
+        }
+        // Nothing else runs on this thread meanwhile: the hub can pass everything on, and nothing comes into an inbox.
+        let mut asked: Vec<_> = (0..NUM_ASKS).map(|_| Box::pin(ask(&events))).collect();
+        for one in &mut asked {
+            assert!(one.now_or_never().is_none());
+        }
+        let mut settled = Box::pin(events.hub.settle());
+        while (&mut settled).now_or_never().is_none() {
+            thread::yield_now();
+        }
+        assert!(
+            events.emit("y", ()).now_or_never().is_none(),
+            "they were passed on, not received"
+        );
+        // None of them is ever acknowledged: they give way as soon as they are there.
+        let receive = async |socket: &SocketProbe| {
+            for _ in 0..NUM_ASKS {
+                let what = socket.next().await.what;
+                assert!(matches!(what, What::DeliverWithAck(_)), "{what:?}");
+            }
+        };
+        tokio::join!(receive(&first), receive(&second), async {
+            // Nobody who could acknowledge holds on to the answers, so they all come to their end.
+            for outcome in join_all(asked).await {
+                assert!(matches!(
+                    outcome,
+                    Err(AskError::Incomplete {
+                        num_silent_clients: 2,
+                        ..
+                    })
+                ));
+            }
+        });
+        events.emit("y", ()).await.unwrap();
+        arbiter.stop();
+    }
+
+    #[actix::test]
+    async fn questions_to_nobody_hold_nobody_back() {
+        let arbiter = Arbiter::new();
+        let events = events(&arbiter);
+        for _ in 0..NUM_ASKS {
+            assert_eq!(ask(&events).await.unwrap(), Vec::<Value>::new());
+        }
+        arbiter.stop();
+    }
 }

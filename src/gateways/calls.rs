@@ -8,6 +8,7 @@ use std::{collections::HashSet, time::Duration};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc,
+    task::consume_budget,
     time::{Instant, timeout_at},
 };
 
@@ -15,7 +16,7 @@ use super::{binary, broadcaster::NamespaceRef, remote_socket::RemoteSocket, repl
 use crate::{
     engine_io::sid::InstanceId,
     hub::question::{Answer, Found},
-    socket::{acks::Acked, snapshot::SocketSnapshot},
+    socket::acks::Acked,
     socket_io::{
         args::Args,
         ids::{Room, SocketId},
@@ -230,26 +231,30 @@ pub(super) async fn sockets(
     mut asked: Asked,
     namespace: &NamespaceRef,
 ) -> Result<Vec<RemoteSocket>, AskError<Vec<RemoteSocket>>> {
-    let mut arrived = Vec::new();
-    let mut ids = HashSet::new();
-    let mut add = |snapshot: SocketSnapshot| {
-        // A socket that moves while all are asked may be at two of them.
-        if ids.insert(snapshot.id.clone()) {
-            arrived.push(RemoteSocket::new(snapshot, namespace.clone()));
-        }
-    };
+    let (mut own, mut others) = (Vec::new(), Vec::new());
     let take = |answer, tally: &mut Tally| match answer {
         Answer::Found(found) => {
             tally.instance();
-            found.iter().map(Found::snapshot).for_each(&mut add);
+            own.extend(found);
         }
         Answer::Sockets(sockets) => {
             tally.instance();
-            sockets.into_iter().for_each(&mut add);
+            others.extend(sockets);
         }
         _ => {}
     };
     let tally = asked.hear(take, Tally::all_instances_answered).await;
+    let mut arrived = Vec::new();
+    let mut ids = HashSet::new();
+    let own = own.into_iter().map(|found: Found| found.snapshot());
+    for snapshot in own.chain(others) {
+        // There may be a hundred thousand, and others on this thread have clients, too.
+        consume_budget().await;
+        // A socket that moves while all are asked may be at two of them.
+        if ids.insert(snapshot.id.clone()) {
+            arrived.push(RemoteSocket::new(snapshot, namespace.clone()));
+        }
+    }
     asked.conclude(arrived, tally)
 }
 
@@ -362,5 +367,56 @@ fn read<T: DeserializeOwned>(args: &Args, values: &mut Vec<T>) -> bool {
             log::debug!("an answer is not of the type that was asked for: {err}");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use actix::Arbiter;
+
+    use super::*;
+    use crate::{
+        hub::{
+            hub_ref::HubRef,
+            state::State,
+            testing::{probe, register},
+        },
+        socket::depot::Probe as SocketProbe,
+        socket_io::parser::Parser,
+    };
+
+    /// A bug: whoever asked for all sockets kept everybody of its thread waiting until it had them.
+    #[actix::test]
+    async fn others_get_their_turn_while_many_sockets_are_collected() {
+        const NUM: usize = 10_000;
+
+        let arbiter = Arbiter::new();
+        let (server_side, _) = probe();
+        let (state, _) = State::new(Parser::Json, Arc::default(), server_side);
+        let namespace = NamespaceRef {
+            namespace: "/events".into(),
+            hub: HubRef::start(state, &arbiter.handle()),
+        };
+        let record = register("a", &SocketProbe::open()).record;
+        let found = Found {
+            record,
+            rooms: Vec::new(),
+        };
+        let (answers, received) = mpsc::unbounded_channel();
+        let asked = Asked::new(received, Duration::from_secs(3600));
+        answers.send(Answer::Found(vec![found; NUM])).unwrap();
+        let nobody = Answer::Asked {
+            num_instances: 0,
+            peers: Vec::new(),
+        };
+        answers.send(nobody).unwrap();
+        let all = actix_rt::spawn(async move { sockets(asked, &namespace).await });
+        actix_rt::spawn(async {}).await.unwrap();
+        assert!(!all.is_finished());
+        let all = all.await.unwrap().unwrap();
+        assert_eq!(all.len(), 1, "it is one and the same");
+        arbiter.stop();
     }
 }

@@ -218,7 +218,7 @@ impl SocketRef {
     /// Replaces what the application remembers of this socket.
     ///
     /// # Errors
-    /// It does not serialise to JSON; nothing is changed.
+    /// It does not serialise to JSON that can be read again; nothing is changed. A client's text that is kept as it came may be such.
     pub fn set_data(&self, data: &(impl Serialize + ?Sized)) -> Result<(), serde_json::Error> {
         self.inner.record.set_data(data)?;
         self.pass_data_on();
@@ -254,8 +254,8 @@ impl SocketRef {
     /// ```
     ///
     /// # Errors
-    /// What is remembered is not of this type, and `change` is not called; or what it left does not serialise to JSON. Nothing is
-    /// changed then.
+    /// What is remembered is not of this type, and `change` is not called; or what it left does not serialise to JSON that can be
+    /// read again. Nothing is changed then.
     pub fn with_data_as<D, T>(
         &self,
         change: impl FnOnce(&mut D) -> T,

@@ -242,7 +242,7 @@ pub(super) fn may_open(services: &Services, request: &impl Head) -> Result<Slot,
         trusted_proxies,
         ..
     } = &services.limits;
-    if services.sessions.len() >= *max_connections {
+    if services.sessions.are_full(*max_connections) {
         services.counters.count(Limit::Connections);
         return Err(Closed::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -26,7 +26,10 @@ use super::{
     messages::{Emit, Forward, Settle},
     state::State,
 };
-use crate::socket::{inbox::InboxRef, messages::ForSocket};
+use crate::{
+    socket::{inbox::InboxRef, messages::ForSocket},
+    socket_io::args::Args,
+};
 
 struct Inner {
     addr: Addr<Hub>,
@@ -116,6 +119,11 @@ impl HubRef {
         }
     }
 
+    /// Waits until an event with these arguments may be on its way to sockets.
+    pub async fn permit(&self, args: &Args) -> Permit {
+        self.inner.ahead.permit(args.len_bytes()).await
+    }
+
     /// Broadcasts on this instance and, unless it is local, on all others. Waits only while too much is on its way; when this
     /// returns, the place of the broadcast is certain: what is sent to the hub or by [`Self::tell`] from then on comes later.
     ///
@@ -124,7 +132,7 @@ impl HubRef {
     pub async fn emit(&self, broadcast: Broadcast, is_local: bool) -> Result<(), MailboxError> {
         // One that is done here at once never waits for a permit, and many in a row would keep this thread.
         consume_budget().await;
-        let permit = self.inner.ahead.permit(broadcast.args.len_bytes()).await;
+        let permit = self.permit(&broadcast.args).await;
         if !self.inner.addr.connected() {
             return Err(MailboxError::Closed);
         }
@@ -209,7 +217,7 @@ mod tests {
             testing::{broadcast, delivered, probe, register},
         },
         socket::depot::Probe as SocketProbe,
-        socket_io::{args::Args, ids::SocketId, parser::Parser},
+        socket_io::{ids::SocketId, parser::Parser},
     };
 
     fn hub(arbiter: &Arbiter) -> HubRef {

@@ -158,6 +158,8 @@ pub struct Ask {
     pub is_local: bool,
     /// Where answers go.
     pub answers: Answers,
+    /// Of an event that it asks to send: given back when every receiver of this instance has it, which no ack is waited for.
+    pub permit: Option<Permit>,
 }
 
 /// Asks this instance alone, for another. From the RedisBridge; comes back when the answers are given, save for those of

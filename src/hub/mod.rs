@@ -28,5 +28,5 @@ pub mod room_table;
 pub mod rooms;
 pub mod state;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod work;

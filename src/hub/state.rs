@@ -295,14 +295,7 @@ impl State {
 
     /// Encodes once and hands the same bytes to every selected socket. `permit` is given back when they all have them.
     fn deliver(&self, broadcast: &Broadcast, permit: Option<Permit>) {
-        let mut receivers = FanOut::default();
-        self.rooms()
-            .select(&broadcast.namespace, &broadcast.target, |member| {
-                let Handle {
-                    join, recipient, ..
-                } = member.handle();
-                receivers.add(recipient, *join);
-            });
+        let receivers = self.receivers(broadcast);
         if receivers.is_empty() {
             return;
         }
@@ -316,6 +309,19 @@ impl State {
             ),
             Err(err) => log::error!("a broadcast cannot be encoded: {err}"),
         }
+    }
+
+    /// Returns the sockets that a broadcast is for.
+    fn receivers(&self, broadcast: &Broadcast) -> FanOut {
+        let mut receivers = FanOut::default();
+        self.rooms()
+            .select(&broadcast.namespace, &broadcast.target, |member| {
+                let Handle {
+                    join, recipient, ..
+                } = member.handle();
+                receivers.add(recipient, *join);
+            });
+        receivers
     }
 
     fn join_all(&mut self, namespace: &Namespace, target: &Target, rooms: &[Room]) {
@@ -358,10 +364,11 @@ impl State {
             timeout,
             is_local,
             answers,
+            permit,
         } = ask;
         // Before anybody says how many others are asked, see `gateways::calls`. Servers do not ask themselves, as in Node.
         if !matches!(question, Question::ServerEvent { .. }) {
-            self.answer(&namespace, question.clone(), &answers, Origin::Own);
+            self.answer(&namespace, question.clone(), &answers, Origin::Own, permit);
         }
         match &self.bridge {
             Some(bridge) if !is_local => bridge.do_send(ForBridge::Ask(Box::new(AskOthers {
@@ -418,28 +425,34 @@ impl State {
     }
 
     /// Sends an event that every receiver is to acknowledge. One ack id serves all, so it is encoded once, too. Returns how
-    /// many receivers there are.
-    fn deliver_with_acks(&self, broadcast: &Broadcast, answers: &Answers) -> u64 {
+    /// many receivers there are. `permit` is given back when they all have it, whether they acknowledge it or not.
+    fn deliver_with_acks(
+        &self,
+        broadcast: &Broadcast,
+        answers: &Answers,
+        permit: Option<Permit>,
+    ) -> u64 {
+        let receivers = self.receivers(broadcast);
+        if receivers.is_empty() {
+            return 0;
+        }
         let id = self.ack_ids.next();
-        let mut message = None;
-        let mut num_clients = 0;
-        self.rooms()
-            .select(&broadcast.namespace, &broadcast.target, |member| {
-                let message = message.get_or_insert_with(|| {
-                    encode::event(self.parser, &broadcast.namespace, Some(id), &broadcast.args)
-                        .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
-                });
-                let Ok(message) = message else { return };
-                num_clients += 1;
-                member
-                    .handle()
-                    .tell(What::DeliverWithAck(Box::new(DeliverWithAck {
-                        id,
-                        message: Arc::clone(message),
-                        volatile: broadcast.flags.volatile,
-                        answers: answers.clone(),
-                    })));
-            });
+        let message =
+            match encode::event(self.parser, &broadcast.namespace, Some(id), &broadcast.args) {
+                Ok(message) => message,
+                Err(err) => {
+                    log::error!("a broadcast cannot be encoded: {err}");
+                    return 0;
+                }
+            };
+        let num_clients = u64::try_from(receivers.len()).unwrap_or(u64::MAX);
+        let deliver = DeliverWithAck {
+            id,
+            message,
+            volatile: broadcast.flags.volatile,
+            answers: answers.clone(),
+        };
+        receivers.send(&Shared::WithAck(Arc::new(deliver)), permit);
         num_clients
     }
 }
@@ -584,7 +597,7 @@ impl Turn<Answering> for State {
             // Whoever asks is told nothing and hears in the end that this instance was silent.
             return;
         }
-        self.answer(&namespace, question, &answers, Origin::Other(from));
+        self.answer(&namespace, question, &answers, Origin::Other(from), None);
     }
 }
 

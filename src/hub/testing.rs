@@ -37,7 +37,7 @@ impl<M: actix::Message<Result = ()> + Unpin + 'static> Handler<M> for Probe<M> {
 }
 
 /// Returns a recipient and what it gets.
-pub(super) fn probe<M>() -> (Recipient<M>, mpsc::UnboundedReceiver<M>)
+pub(crate) fn probe<M>() -> (Recipient<M>, mpsc::UnboundedReceiver<M>)
 where
     M: actix::Message<Result = ()> + Send + Unpin + 'static,
 {
@@ -46,7 +46,7 @@ where
 }
 
 /// Returns the registration of a socket of `/events`.
-pub(super) fn register(id: &str, socket: &SocketProbe) -> Register {
+pub(crate) fn register(id: &str, socket: &SocketProbe) -> Register {
     let handshake = Handshake::new(
         String::new(),
         String::new(),

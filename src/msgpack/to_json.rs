@@ -28,6 +28,8 @@ use super::{
 const PLACEHOLDER_KEY: &str = "_placeholder";
 /// How an attachment stands in the text, up to its number and a brace.
 pub(crate) const PLACEHOLDER: &str = "{\"_placeholder\":true,\"num\":";
+/// Bytes that a text may have spare, whatever its length.
+const FREE: usize = 64;
 /// MessagePack's own extension type for instants.
 const EXT_TIMESTAMP: i8 = -1;
 /// notepack's extension type for `undefined`, dates and byte arrays, before its version 3.
@@ -55,7 +57,16 @@ pub(crate) fn read_value(
     if write.has_false_placeholder && !write.attachments.is_empty() {
         return Err(DecodeError::FalsePlaceholder);
     }
-    Ok((write.json, write.attachments))
+    Ok((without_spare(write.json), write.attachments))
+}
+
+/// Gives back what a text that grew has spare, unless that is little: it is kept for as long as the text, which alone is counted.
+pub(crate) fn without_spare(mut text: String) -> String {
+    let spare = text.capacity() - text.len();
+    if spare > FREE && spare > text.len() / 4 {
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// Returns a number as JavaScript prints it; `None` if JSON has no word for it.
@@ -329,6 +340,23 @@ mod tests {
 
     fn float(number: f64) -> Vec<u8> {
         [&[0xcb][..], &number.to_be_bytes()].concat()
+    }
+
+    /// A bug: of a client's events up to twice as much was kept as was counted.
+    #[test]
+    fn a_text_takes_hardly_more_than_its_length() {
+        for len in [10, 1000, 1300, 2100, 4090] {
+            let text = [&[0xda, (len / 256) as u8, len as u8], &*vec![b'x'; len]].concat();
+            let bytes = Bytes::from([b"\x92", &*text, &*text].concat());
+            let rules = Rules {
+                dialect: Dialect::Notepack3,
+                max_depth: MAX_DEPTH,
+                max_attachments: MAX_ATTACHMENTS,
+            };
+            let (json, _) = read_value(&mut Reader::new(&bytes), rules).unwrap();
+            let most = json.len() + FREE.max(json.len() / 4);
+            assert!(json.capacity() <= most, "{} of {len}", json.capacity());
+        }
     }
 
     #[test]

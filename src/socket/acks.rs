@@ -3,9 +3,12 @@
 //! Numbers are unique on an instance, whatever the client: one broadcast then has one number for all of its receivers, and is
 //! encoded once. Source: wire.md 2.5.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use tokio::sync::oneshot;
@@ -14,6 +17,7 @@ use super::backlogs::{Backlogs, Held};
 use crate::{
     counters::{Counters, Limit},
     hub::question::{Answer, Answers},
+    shrink::shrink,
     socket_io::{args::Args, decoder::AckId},
 };
 
@@ -91,5 +95,171 @@ impl Awaiter {
             Self::One(reply) => reply.is_closed(),
             Self::Many(answers) => answers.is_closed(),
         }
+    }
+}
+
+/// Acks that one client may owe in one namespace.
+const MAX_AWAITED: usize = 1024;
+
+/// How many entries are looked at for each event, to find those whose ack nobody awaits any more; two, so that more are found than come.
+const LOOKS: usize = 2;
+
+/// How many if there is no room: then it may be that of one whose time is over.
+const LOOKS_IF_FULL: usize = 16;
+
+/// The acks that one client owes in one namespace, and who awaits them. Whose time is over leaves its entry behind and says nothing; it
+/// is found bit by bit, so that nothing takes longer the more acks a client owes.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    by_id: HashMap<AckId, Awaiter>,
+    /// In the order in which they are looked at. Some may have been acknowledged.
+    ids: VecDeque<AckId>,
+}
+
+impl Awaited {
+    /// Notes that the client is to acknowledge `id`. Returns whether it may: not if it owes too many already.
+    pub(super) fn insert(&mut self, id: AckId, awaiter: Awaiter) -> bool {
+        self.look_at_some();
+        let may = self.by_id.len() < MAX_AWAITED;
+        if may {
+            self.put(id, awaiter);
+        }
+        may
+    }
+
+    fn put(&mut self, id: AckId, awaiter: Awaiter) {
+        self.by_id.insert(id, awaiter);
+        self.ids.push_back(id);
+    }
+
+    fn look_at_some(&mut self) {
+        let looks = match self.by_id.len() < MAX_AWAITED {
+            true => LOOKS,
+            false => LOOKS_IF_FULL,
+        };
+        for _ in 0..looks {
+            let Some(id) = self.ids.pop_front() else {
+                break;
+            };
+            if self.is_awaited(id) {
+                self.ids.push_back(id);
+            }
+        }
+        shrink(&mut self.ids);
+    }
+
+    /// Returns whether anybody awaits this ack, and forgets it if not.
+    fn is_awaited(&mut self, id: AckId) -> bool {
+        match self.by_id.get(&id) {
+            Some(awaiter) if awaiter.is_closed() => {
+                self.by_id.remove(&id);
+                false
+            }
+            awaiter => awaiter.is_some(),
+        }
+    }
+
+    /// Returns who awaits an ack that has come, if it was owed.
+    pub(super) fn take(&mut self, id: AckId) -> Option<Awaiter> {
+        self.by_id.remove(&id)
+    }
+
+    /// Returns whether anybody awaits an ack. It looks at those that nobody awaits once, and at one more.
+    pub(super) fn is_anything_awaited(&mut self) -> bool {
+        while let Some(id) = self.ids.front() {
+            let id = *id;
+            if self.is_awaited(id) {
+                return true;
+            }
+            self.ids.pop_front();
+        }
+        false
+    }
+
+    /// Returns all, those included that nobody awaits any more.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&AckId, &Awaiter)> {
+        self.by_id.iter()
+    }
+}
+
+impl FromIterator<(AckId, Awaiter)> for Awaited {
+    fn from_iter<I: IntoIterator<Item = (AckId, Awaiter)>>(all: I) -> Self {
+        let mut awaited = Self::default();
+        for (id, awaiter) in all {
+            awaited.put(id, awaiter);
+        }
+        awaited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one() -> (oneshot::Receiver<Acked>, Awaiter) {
+        let (reply, answer) = oneshot::channel();
+        (answer, Awaiter::One(reply))
+    }
+
+    /// Returns a client that owes all that it may, and who waits.
+    fn full() -> (Awaited, Vec<oneshot::Receiver<Acked>>) {
+        let mut awaited = Awaited::default();
+        let waiting = (0..1024).map(|n| {
+            let (answer, awaiter) = one();
+            assert!(awaited.insert(AckId(n), awaiter));
+            answer
+        });
+        let waiting = waiting.collect();
+        assert!(!awaited.insert(AckId(5000), one().1));
+        (awaited, waiting)
+    }
+
+    /// A bug: for each event beyond those that a client may owe acks for, all of them were looked at.
+    #[test]
+    fn room_is_looked_for_bit_by_bit_and_found() {
+        let (mut awaited, mut waiting) = full();
+        waiting.remove(600);
+        let mut num = 0;
+        while !awaited.insert(AckId(6000), one().1) {
+            num += 1;
+        }
+        assert!((1..1024 / LOOKS_IF_FULL).contains(&num), "{num}");
+        awaited.take(AckId(7)).unwrap();
+        assert!(awaited.insert(AckId(6001), one().1), "of an ack that came");
+        drop(waiting);
+        assert!(awaited.insert(AckId(6002), one().1));
+    }
+
+    /// A bug: a client that once had owed an ack that nobody awaits any more might have sixteen times as much waiting for good.
+    #[test]
+    fn an_ack_whose_time_is_over_is_not_awaited() {
+        let mut awaited = Awaited::default();
+        assert!(!awaited.is_anything_awaited());
+        let (first, second, third) = (one(), one(), one());
+        awaited.insert(AckId(1), first.1);
+        awaited.insert(AckId(2), second.1);
+        awaited.insert(AckId(3), third.1);
+        drop(first.0);
+        assert!(awaited.is_anything_awaited());
+        assert!(awaited.take(AckId(1)).is_none(), "it is forgotten");
+        assert!(awaited.take(AckId(2)).is_some());
+        assert!(awaited.is_anything_awaited());
+        drop(third.0);
+        assert!(!awaited.is_anything_awaited());
+        assert_eq!(awaited.iter().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_left_of_acks_that_came_however_long_one_is_awaited() {
+        let mut awaited = Awaited::default();
+        let (_long, awaiter) = one();
+        awaited.insert(AckId(0), awaiter);
+        for n in 1..100_000 {
+            let (_answer, awaiter) = one();
+            assert!(awaited.insert(AckId(n), awaiter));
+            assert!(awaited.take(AckId(n)).is_some());
+            assert!(awaited.ids.len() < 8 && awaited.ids.capacity() < 64);
+        }
+        assert!(awaited.is_anything_awaited());
     }
 }

@@ -644,7 +644,7 @@ impl Socket {
             }
             What::Emit(emit) => self.emit(at, *emit),
             What::EmitWithAck(emit) => self.emit_with_ack(at, *emit),
-            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, *deliver),
+            What::DeliverWithAck(deliver) => self.deliver_with_ack(at, &deliver),
             What::Mark
             | What::Departed(_)
             | What::PackUp(_)
@@ -901,7 +901,12 @@ impl Socket {
         let settling = self.park_or_unregister(&mut membership, reason);
         let queued_bytes = membership.queued_bytes();
         let held = Held::bytes(&self.services.backlogs, membership.held_bytes());
-        let work = (self.services.work.begin(), settling, held);
+        let work = (
+            self.services.work.begin(),
+            settling,
+            held,
+            self.session.stay(),
+        );
         let timeout = self.services.limits.wind_down_timeout;
         if let Some(rest) = membership.wind_down(reason, timeout, work) {
             self.winding_down.push(WindingDown {
@@ -940,23 +945,23 @@ impl Socket {
         }
     }
 
-    /// Dropping `answers` tells whoever awaits them that no ack will come.
-    fn deliver_with_ack(&mut self, at: usize, deliver: DeliverWithAck) {
+    /// Whoever awaits the acks hears that none will come when nobody holds `answers` any more.
+    fn deliver_with_ack(&mut self, at: usize, deliver: &DeliverWithAck) {
         let DeliverWithAck {
             id,
             message,
             volatile,
             answers,
         } = deliver;
-        if volatile && !self.is_writable() {
+        if *volatile && !self.is_writable() {
             self.services.counters.count(Limit::VolatileDropped);
             return;
         }
         let Some(membership) = self.memberships.get_mut(at) else {
             return;
         };
-        if membership.await_ack(id, Awaiter::Many(answers)) {
-            self.push(message);
+        if membership.await_ack(*id, Awaiter::Many(answers.clone())) {
+            self.push(Arc::clone(message));
         }
     }
 
@@ -1018,15 +1023,15 @@ impl Socket {
     // ---- input ----
 
     /// Returns whether the client should not be read from until handlers or its own reading caught up.
-    fn is_saturated(&self) -> bool {
+    fn is_saturated(&mut self) -> bool {
         self.outbox.is_congested() || self.are_handlers_behind()
     }
 
-    fn are_handlers_behind(&self) -> bool {
+    fn are_handlers_behind(&mut self) -> bool {
         let queued_bytes = self.queued_bytes();
         self.admissions.len() >= MAX_ADMISSIONS
             || self.winding_down.len() >= MAX_WINDING_DOWN
-            || membership::are_behind(&self.memberships, queued_bytes)
+            || membership::are_behind(&mut self.memberships, queued_bytes)
             || self.inbound.is_too_much(queued_bytes)
     }
 

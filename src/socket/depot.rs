@@ -205,11 +205,13 @@ impl Depot {
         !next.is_empty()
     }
 
-    /// Returns how the next lot goes out: past the sockets, if it is one message for many.
+    /// Returns how the next lot goes out: past the sockets, if it is one message for many that allows it.
     fn begin(&self) -> Stage {
         let mut next = self.next.borrow_mut();
         match next.pop_front() {
-            Some(Parcel::Many(many)) if next.is_empty() => Stage::Alone(many),
+            Some(Parcel::Many(many)) if next.is_empty() && many.message.may_pass() => {
+                Stage::Alone(many)
+            }
             Some(parcel) => {
                 next.push_front(parcel);
                 Stage::Lot(0)

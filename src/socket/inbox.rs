@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    messages::{ForSocket, What},
+    messages::{DeliverWithAck, ForSocket, What},
     record::JoinId,
 };
 use crate::{
@@ -50,6 +50,8 @@ pub enum Shared {
     },
     /// See [`What::DeliverLogged`].
     Logged(Arc<Logged>),
+    /// See [`What::DeliverWithAck`].
+    WithAck(Arc<DeliverWithAck>),
 }
 
 impl Shared {
@@ -57,6 +59,15 @@ impl Shared {
         match self {
             Self::Plain { message, .. } => message,
             Self::Logged(logged) => &logged.message,
+            Self::WithAck(deliver) => &deliver.message,
+        }
+    }
+
+    /// Returns whether a socket may be written past, because it need not know of the message. Of one to be acknowledged it does.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Plain { .. } | Self::Logged(_) => true,
+            Self::WithAck(_) => false,
         }
     }
 
@@ -67,6 +78,7 @@ impl Shared {
                 volatile: *volatile,
             },
             Self::Logged(logged) => What::DeliverLogged(Arc::clone(logged)),
+            Self::WithAck(deliver) => What::DeliverWithAck(Arc::clone(deliver)),
         }
     }
 }
@@ -191,6 +203,14 @@ impl FanOut {
     /// Returns whether nobody was added.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
+    }
+
+    /// Returns how many were added.
+    pub fn len(&self) -> usize {
+        self.groups
+            .iter()
+            .map(|(_, receivers)| receivers.len())
+            .sum()
     }
 
     /// Sends the message to all that were added. `permit` is given back when all of them have it.

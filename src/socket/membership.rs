@@ -6,7 +6,7 @@
 
 use std::{
     any::Any,
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    acks::{Acked, Awaiter},
+    acks::{Acked, Awaited, Awaiter},
     disconnect::{CloseKind, DisconnectReason},
     portable::{PortableAdmission, PortableCall, PortableEvent, PortableMembership},
     record::JoinId,
@@ -52,9 +52,6 @@ const EVENT_BYTES: usize = 256;
 /// How many times as much may wait while a handler awaits an ack of this client: the ack stands behind events that cannot be
 /// handled before it came, so the client is read from for longer.
 const BEHIND_AN_ACK: usize = 16;
-
-/// Acks that one client may owe in one namespace.
-const MAX_AWAITED_ACKS: usize = 1024;
 
 /// What a membership that ended has still to do. Its events are counted by that itself, since it may outlive the session.
 pub(super) struct WindingDown {
@@ -183,10 +180,8 @@ pub(super) struct Done {
 
 /// Returns whether a client should not be read from until the handlers of its namespaces caught up. `queued_bytes` wait for them, or
 /// are handled beside others.
-pub(super) fn are_behind(memberships: &[Membership], queued_bytes: usize) -> bool {
-    let awaits_ack = memberships
-        .iter()
-        .any(|membership| !membership.awaited.is_empty());
+pub(super) fn are_behind(memberships: &mut [Membership], queued_bytes: usize) -> bool {
+    let awaits_ack = memberships.iter_mut().any(Membership::awaits_acks);
     let factor = if awaits_ack { BEHIND_AN_ACK } else { 1 };
     queued_bytes >= MAX_QUEUED_BYTES * factor
         || memberships
@@ -205,7 +200,7 @@ pub(super) struct Membership {
     /// While `on_connect` runs, which comes before every event, whatever order the gateway gave up.
     is_connecting: bool,
     /// Events of ours that the client has yet to acknowledge.
-    awaited: HashMap<AckId, Awaiter>,
+    awaited: Awaited,
     has_heard_client: bool,
     /// Present as long as the client may come back.
     pub(super) standing: Option<Box<Standing>>,
@@ -222,7 +217,7 @@ impl Membership {
             queued_bytes: 0,
             running: Runners::default(),
             is_connecting: false,
-            awaited: HashMap::new(),
+            awaited: Awaited::default(),
             has_heard_client: false,
             standing: None,
         }
@@ -258,21 +253,13 @@ impl Membership {
 
     /// Notes that the client is to acknowledge `id`. Returns whether it may: not if it owes too many already.
     pub(super) fn await_ack(&mut self, id: AckId, awaiter: Awaiter) -> bool {
-        if self.awaited.len() >= MAX_AWAITED_ACKS {
-            // Those whose time is over are of no use to anyone.
-            self.awaited.retain(|_, awaiter| !awaiter.is_closed());
-        }
-        let may = self.awaited.len() < MAX_AWAITED_ACKS;
-        if may {
-            self.awaited.insert(id, awaiter);
-        }
-        may
+        self.awaited.insert(id, awaiter)
     }
 
     /// Notes an ack of the client. Returns who awaits it; an ack that nobody awaits is ignored, as in Node.
     pub(super) fn take_awaiter(&mut self, id: AckId) -> Option<Awaiter> {
         self.has_heard_client = true;
-        self.awaited.remove(&id)
+        self.awaited.take(id)
     }
 
     /// Runs handlers until all must wait or nothing is left. Returns each one that ended.
@@ -447,13 +434,12 @@ impl Membership {
 
     /// Returns whether anybody awaits an ack of the client.
     pub(super) fn awaits_acks(&mut self) -> bool {
-        self.awaited.retain(|_, awaiter| !awaiter.is_closed());
-        !self.awaited.is_empty()
+        self.awaited.is_anything_awaited()
     }
 
     /// Tells all who await acks that none will come.
     pub(super) fn forget_acks(&mut self) {
-        self.awaited.clear();
+        self.awaited = Awaited::default();
     }
 
     /// Ends the membership: what runs and what waits is finished in the background, then the gateway is told.

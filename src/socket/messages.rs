@@ -133,7 +133,7 @@ pub enum What {
     /// An event that the client is to acknowledge. From gateways.
     EmitWithAck(Box<EmitWithAck>),
     /// An event for many clients, each of which is to acknowledge it. From the hub.
-    DeliverWithAck(Box<DeliverWithAck>),
+    DeliverWithAck(Arc<DeliverWithAck>),
     /// Nothing; says that what was sent before it is there. From the socket itself.
     Mark,
     /// For the session: see [`Departed`].
@@ -172,16 +172,16 @@ pub struct EmitWithAck {
     pub reply: oneshot::Sender<Acked>,
 }
 
-/// An event for many clients, each of which is to acknowledge it.
+/// An event for many clients, each of which is to acknowledge it. All receivers share it.
 #[derive(Debug)]
 pub struct DeliverWithAck {
     /// The ack id, which is in the message.
     pub id: AckId,
-    /// The message, shared by all receivers.
+    /// The message.
     pub message: Arc<Encoded>,
     /// Whether a client that cannot take it at once goes without it.
     pub volatile: bool,
-    /// Where the ack goes. Dropped if none can come any more.
+    /// Where acks go. Dropped if none can come any more.
     pub answers: Answers,
 }
 

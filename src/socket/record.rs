@@ -111,9 +111,9 @@ impl Record {
         self.lock().clone().into_string()
     }
 
-    /// Replaces `data` by JSON text that another instance wrote. What is none is ignored.
+    /// Replaces `data` by JSON text that another instance wrote. What is none, or none that can be read, is ignored.
     pub fn set_data_text(&self, text: &str) {
-        if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        if verify(text).is_ok() {
             *self.lock() = text.into();
         }
     }
@@ -140,9 +140,10 @@ impl Record {
     /// Replaces `data`.
     ///
     /// # Errors
-    /// It does not serialise to JSON; nothing is changed.
+    /// It does not serialise to JSON that can be read again; nothing is changed.
     pub fn set_data(&self, data: &(impl Serialize + ?Sized)) -> Result<(), serde_json::Error> {
         let text = serde_json::to_string(data)?;
+        verify(&text)?;
         *self.lock() = text.into();
         Ok(())
     }
@@ -150,7 +151,7 @@ impl Record {
     /// Changes `data` as a type of the application's own.
     ///
     /// # Errors
-    /// It is not of this type, before or after; nothing is changed.
+    /// It is not of this type before, or no JSON that can be read again after; nothing is changed.
     pub fn with_data_as<D, T>(
         &self,
         change: impl FnOnce(&mut D) -> T,
@@ -161,7 +162,9 @@ impl Record {
         let mut text = self.lock();
         let mut data = serde_json::from_str(&text)?;
         let result = change(&mut data);
-        *text = serde_json::to_string(&data)?.into();
+        let changed = serde_json::to_string(&data)?;
+        verify(&changed)?;
+        *text = changed.into();
         Ok(result)
     }
 
@@ -190,13 +193,72 @@ impl Record {
     }
 }
 
+/// Verifies that `text` can be read. What is JSON need not be: a type of the application's may hold text of a client as it came, and in
+/// that a number that no `f64` holds, half of a surrogate pair, or more nesting than is read.
+fn verify(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<Value>(text).map(drop)
+}
+
+/// Reads `data`. `null` is what a gateway made that cannot be read: nested too deep, since all else was verified.
 fn parse(text: &str) -> Value {
-    serde_json::from_str(text).expect("it was written from a value")
+    serde_json::from_str(text).unwrap_or_else(|err| {
+        log::error!("a socket's data cannot be read: {err}");
+        Value::Null
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn record() -> Record {
+        let handshake = Handshake::new(
+            String::new(),
+            String::new(),
+            std::iter::empty(),
+            Default::default(),
+        );
+        Record::new(
+            "a".into(),
+            "/events".into(),
+            JoinId(1),
+            InstanceId::random().unwrap(),
+            Arc::new(handshake),
+            &serde_json::json!("before"),
+        )
+    }
+
+    /// A bug: what a client sent could be remembered and not be read, and whoever read it panicked.
+    #[test]
+    fn data_that_cannot_be_read_again_is_refused() {
+        let record = record();
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for text in ["1e999", r#""\ud800""#, &deep] {
+            let raw = RawValue::from_string(text.to_owned()).unwrap();
+            record.set_data(&raw).unwrap_err();
+            let refused = record.with_data_as(|data: &mut Box<RawValue>| *data = raw);
+            refused.unwrap_err();
+            record.set_data_text(text);
+            assert_eq!(record.data(), "before");
+        }
+        let readable = RawValue::from_string("[1e99]".to_owned()).unwrap();
+        record.set_data(&readable).unwrap();
+        assert_eq!(record.data_text(), "[1e99]");
+    }
+
+    #[test]
+    fn what_a_gateway_nests_too_deep_is_null() {
+        let record = record();
+        record.with_data(|data| {
+            for _ in 0..200 {
+                *data = Value::Array(vec![data.take()]);
+            }
+        });
+        assert_eq!(record.data(), Value::Null);
+        record.snapshot(Vec::new());
+        record.with_data(|data| *data = 1.into());
+        assert_eq!(record.data(), 1);
+    }
 
     /// A bug: it printed the handshake with its tokens, and the application's data.
     #[test]

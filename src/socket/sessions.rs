@@ -7,14 +7,18 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use actix::Addr;
 use tokio::sync::watch;
 
-use super::{actor::SocketActor, inbox::InboxRef, slots::Slot};
+use super::{
+    actor::SocketActor,
+    inbox::InboxRef,
+    slots::{self, Slot},
+};
 use crate::engine_io::{
     dialect::Revision,
     handshake::{SessionFact, TransportName},
@@ -31,8 +35,7 @@ pub struct Session {
     /// The revision that it speaks, for its whole life.
     pub revision: Revision,
     is_websocket: AtomicBool,
-    /// Its place among those of its address; free once nobody holds the session any more.
-    _slot: Slot,
+    stay: Arc<Stay>,
 }
 
 impl Session {
@@ -50,9 +53,38 @@ impl Session {
         SessionFact::On(self.transport(), self.revision)
     }
 
+    /// Returns what is to be held by all that goes on after the session.
+    pub(super) fn stay(&self) -> Arc<Stay> {
+        Arc::clone(&self.stay)
+    }
+
     /// Notes a finished upgrade, here or at the instance that the session moves to. Only the session's actor calls it.
     pub(super) fn set_websocket(&self) {
         self.is_websocket.store(true, Ordering::Release);
+    }
+}
+
+/// A session's place among all, and among those of its address: until it has ended, and then, among what winds down, until nobody holds
+/// this any more. Handlers that still run keep the request that opened it.
+#[derive(Debug)]
+pub(super) struct Stay {
+    slot: Slot,
+    num_winding_down: Arc<AtomicUsize>,
+}
+
+impl Stay {
+    /// Notes that the session has ended. Called once.
+    fn end(&self) {
+        self.num_winding_down.fetch_add(1, Ordering::Relaxed);
+        self.slot.wind_down();
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        if self.slot.is_winding_down() {
+            self.num_winding_down.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -61,6 +93,8 @@ impl Session {
 pub struct Sessions {
     by_sid: Mutex<HashMap<Sid, Arc<Session>>>,
     num_sessions: watch::Sender<usize>,
+    /// Those that have ended and still have something to do.
+    num_winding_down: Arc<AtomicUsize>,
 }
 
 impl Default for Sessions {
@@ -68,6 +102,7 @@ impl Default for Sessions {
         Self {
             by_sid: Mutex::default(),
             num_sessions: watch::Sender::new(0),
+            num_winding_down: Arc::default(),
         }
     }
 }
@@ -89,12 +124,16 @@ impl Sessions {
         slot: Slot,
     ) -> Arc<Session> {
         let is_websocket = AtomicBool::new(transport == TransportName::WebSocket);
+        let stay = Arc::new(Stay {
+            slot,
+            num_winding_down: Arc::clone(&self.num_winding_down),
+        });
         let session = Arc::new(Session {
             addr,
             inbox,
             revision,
             is_websocket,
-            _slot: slot,
+            stay,
         });
         let mut sessions = self.lock();
         sessions.insert(sid, Arc::clone(&session));
@@ -106,8 +145,12 @@ impl Sessions {
     /// Removes a session that has ended.
     pub(super) fn remove(&self, sid: &Sid) {
         let mut sessions = self.lock();
-        sessions.remove(sid);
+        let removed = sessions.remove(sid);
+        if let Some(session) = &removed {
+            session.stay.end();
+        }
         self.num_sessions.send_replace(sessions.len());
+        drop(sessions);
     }
 
     /// Finds a session.
@@ -128,6 +171,13 @@ impl Sessions {
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Returns whether there are no more to be than there are: `limit`, or twice as many, together with those that have ended and still
+    /// have something to do.
+    pub fn are_full(&self, limit: usize) -> bool {
+        let num_winding_down = self.num_winding_down.load(Ordering::Relaxed);
+        slots::are_all_held(self.len(), num_winding_down, limit)
     }
 
     /// Returns the number of sessions as it changes.

@@ -1,4 +1,5 @@
-//! How much of something each address holds, and no more than it may.
+//! How much of something each address holds, and no more than it may; twice as much, together with what winds down: whoever comes back
+//! need not wait until what it left is done, and who leaves much behind gets no more until that is.
 //!
 //! Plain struct: no actor, no clock, no requests. An address is known only while it holds anything, so nothing is kept of
 //! those that have left. Shared by the workers; the lock is held for one look-up.
@@ -6,7 +7,10 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 /// The address holds as many as it may.
@@ -17,12 +21,24 @@ pub struct Full {
     pub limit: usize,
 }
 
+/// How many one address holds.
+#[derive(Debug, Default)]
+struct Num {
+    live: usize,
+    winding_down: usize,
+}
+
+/// Returns whether there is none left of `limit`, or of twice that for all, those included that wind down.
+pub(super) fn are_all_held(live: usize, winding_down: usize, limit: usize) -> bool {
+    live >= limit || live + winding_down >= limit.saturating_mul(2)
+}
+
 /// Who holds how many.
 #[derive(Debug)]
 pub struct Slots {
     /// `None` counts nothing.
     limit: Option<usize>,
-    held: Mutex<HashMap<IpAddr, usize>>,
+    held: Mutex<HashMap<IpAddr, Num>>,
 }
 
 impl Slots {
@@ -34,7 +50,7 @@ impl Slots {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Num>> {
         // A map is never left half-changed, so a panic elsewhere does not spoil it.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,32 +66,62 @@ impl Slots {
     /// There is none left.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Full> {
         let Some(limit) = self.limit else {
-            return Ok(Slot(None));
+            return Ok(Slot::default());
         };
         let mut held = self.lock();
         let num = held.entry(address).or_default();
-        if *num >= limit {
+        if are_all_held(num.live, num.winding_down, limit) {
             return Err(Full { limit });
         }
-        *num += 1;
+        num.live += 1;
         drop(held);
-        Ok(Slot(Some((Arc::clone(self), address))))
+        Ok(Slot {
+            of: Some((Arc::clone(self), address)),
+            is_winding_down: AtomicBool::new(false),
+        })
     }
 }
 
 /// What one holds. The default is nothing that is counted.
 #[derive(Debug, Default)]
-pub struct Slot(Option<(Arc<Slots>, IpAddr)>);
+pub struct Slot {
+    of: Option<(Arc<Slots>, IpAddr)>,
+    is_winding_down: AtomicBool,
+}
+
+impl Slot {
+    /// Counts what holds it among what winds down, from now on.
+    pub(super) fn wind_down(&self) {
+        if self.is_winding_down.swap(true, Relaxed) {
+            return;
+        }
+        if let Some((slots, address)) = &self.of
+            && let Some(num) = slots.lock().get_mut(address)
+        {
+            num.live -= 1;
+            num.winding_down += 1;
+        }
+    }
+
+    /// Returns whether what holds it winds down.
+    pub(super) fn is_winding_down(&self) -> bool {
+        self.is_winding_down.load(Relaxed)
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some((slots, address)) = self.0.take() else {
+        let Some((slots, address)) = self.of.take() else {
             return;
         };
         let mut held = slots.lock();
         if let Entry::Occupied(mut entry) = held.entry(address) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
+            let num = entry.get_mut();
+            match self.is_winding_down() {
+                true => num.winding_down -= 1,
+                false => num.live -= 1,
+            }
+            if num.live + num.winding_down == 0 {
                 entry.remove();
             }
         }
@@ -101,6 +147,31 @@ mod tests {
         let _third = slots.take(one).unwrap();
         drop(others);
         assert_eq!(slots.lock().len(), 1);
+    }
+
+    /// A bug: what an address had let go counted nowhere while its handlers still ran.
+    #[test]
+    fn who_comes_back_need_not_wait_for_what_winds_down_unless_that_is_much() {
+        let slots = Slots::new(2);
+        let [one, other] = [IpAddr::from([1, 2, 3, 4]), IpAddr::from([5, 6, 7, 8])];
+        let take = || slots.take(one);
+        let mut left = Vec::new();
+        for _ in 0..4 {
+            let slot = take().unwrap();
+            slot.wind_down();
+            slot.wind_down();
+            left.push(slot);
+        }
+        assert_eq!(take().unwrap_err(), Full { limit: 2 });
+        drop(slots.take(other).unwrap());
+        left.pop();
+        let live = take().unwrap();
+        assert_eq!(take().unwrap_err(), Full { limit: 2 });
+        left.clear();
+        let second = take().unwrap();
+        assert_eq!(take().unwrap_err(), Full { limit: 2 });
+        drop((live, second));
+        assert!(slots.lock().is_empty());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Plain data. Written with Node's keys in Node's order; read with tolerance, because other versions of other servers
 //! write it: what a handshake lacks gets a default, unknown keys are skipped. Whom it tells is no longer asked: it is of
-//! the moment in which it was made.
+//! the moment in which it was made. That of a socket of this instance shares the handshake with its session: many are made at
+//! once, and few of them are read.
 //!
 //! ```text
 //! {"id":…,"handshake":{headers,time,address,xdomain,secure,issued,url,query,auth},"rooms":[…],"data":{…}}
@@ -10,8 +11,12 @@
 //! Source: socket.io 4.8 `Socket.buildHandshake`, socket.io-adapter 2.5 `fetchSockets`; wire.md 2.3, 3.6.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fmt,
+    hash::Hash,
+    ops::Deref,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,9 +24,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, se
 use serde_json::value::RawValue;
 
 use super::handshake::Handshake;
-use crate::socket_io::{
-    ids::{Room, SocketId},
-    json, object,
+use crate::{
+    engine_io::pairs::Pairs,
+    socket_io::{
+        ids::{Room, SocketId},
+        json, object,
+    },
 };
 
 /// Most rooms of one socket.
@@ -81,16 +89,40 @@ pub struct HandshakeSnapshot {
     /// When it came, in milliseconds since 1970.
     pub issued: u64,
     /// Request target.
-    pub url: String,
+    pub url: Url,
     /// Query keys and values.
     pub query: TextMap,
     /// What the client sent with its CONNECT: any JSON, `{}` if nothing.
     pub auth: Box<RawValue>,
 }
 
+/// A request target, which is a text.
+#[derive(Clone)]
+pub struct Url(Target);
+
+#[derive(Clone)]
+enum Target {
+    Own(String),
+    Of(Arc<Handshake>),
+}
+
 /// An object of texts, in its order, each key once.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct TextMap(Vec<(String, String)>);
+#[derive(Clone, Default)]
+pub struct TextMap(Texts);
+
+#[derive(Clone)]
+enum Texts {
+    Own(Vec<(String, String)>),
+    /// Headers as Node puts them together, once they are read.
+    Headers(Arc<Handshake>, OnceLock<Pairs>),
+    Query(Arc<Handshake>),
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
+}
 
 impl SocketSnapshot {
     /// Reads the JSON object `text`; `None` if it is none, has no id, more than [`MAX_ROOMS`] rooms, or data or auth
@@ -118,18 +150,17 @@ impl SocketSnapshot {
 impl HandshakeSnapshot {
     /// Tells of `handshake`, without the headers and without the `auth` that clients prove themselves with: unlike Node,
     /// whose servers tell each other all of it, in a Redis that anybody may read who can reach it.
-    pub fn new(handshake: &Handshake) -> Self {
-        let told = |(name, _): &(&str, &str)| !SECRET_HEADERS.contains(name);
+    pub fn new(handshake: &Arc<Handshake>) -> Self {
         Self {
-            headers: node_headers(handshake.headers().filter(told)),
+            headers: TextMap(Texts::Headers(Arc::clone(handshake), OnceLock::new())),
             time: date_text(handshake.issued),
             address: handshake.address.clone(),
             xdomain: handshake.is_cross_domain(),
             // Who wants TLS puts a balancer in front.
             secure: false,
             issued: millis(handshake.issued),
-            url: handshake.url.clone(),
-            query: handshake.queries().collect(),
+            url: Url(Target::Of(Arc::clone(handshake))),
+            query: TextMap(Texts::Query(Arc::clone(handshake))),
             auth: empty_object(),
         }
     }
@@ -161,7 +192,7 @@ impl HandshakeSnapshot {
             xdomain: xdomain == Some("true"),
             secure: secure == Some("true"),
             issued: issued.and_then(object::uint).unwrap_or_default(),
-            url: text(url),
+            url: Url(Target::Own(text(url))),
             query: query.map(TextMap::from_json).unwrap_or_default(),
             auth: raw_value(auth)?,
         })
@@ -171,14 +202,30 @@ impl HandshakeSnapshot {
 impl TextMap {
     /// Returns the value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.iter()
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
+        match &self.0 {
+            Texts::Own(pairs) => {
+                let pair = pairs.iter().find(|(name, _)| *name == key);
+                pair.map(|(_, value)| &**value)
+            }
+            Texts::Headers(of, told) => told.get_or_init(|| told_headers(of)).first(key),
+            Texts::Query(of) => of.query(key),
+        }
     }
 
     /// Returns keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (&**key, &**value))
+        self.pairs().into_iter()
+    }
+
+    fn pairs(&self) -> Vec<(&str, &str)> {
+        match &self.0 {
+            Texts::Own(pairs) => pairs
+                .iter()
+                .map(|(key, value)| (&**key, &**value))
+                .collect(),
+            Texts::Headers(of, told) => told.get_or_init(|| told_headers(of)).iter().collect(),
+            Texts::Query(of) => unique(of.queries()),
+        }
     }
 
     /// Reads the object `text`: texts, and lists of texts joined as repeated headers are. All else is skipped.
@@ -203,40 +250,50 @@ impl TextMap {
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for TextMap {
     /// Of a repeated key the last value counts, in the place of the first, as in a JavaScript object.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let mut places: HashMap<String, usize> = HashMap::new();
-        let mut map: Vec<(String, String)> = Vec::new();
-        for (key, value) in pairs {
-            let (key, value) = (key.into(), value.into());
-            match places.get(&key).and_then(|place| map.get_mut(*place)) {
-                Some(pair) => pair.1 = value,
-                None => {
-                    places.insert(key.clone(), map.len());
-                    map.push((key, value));
-                }
-            }
-        }
-        Self(map)
+        let pairs = pairs.into_iter();
+        let pairs = pairs.map(|(key, value)| (key.into(), value.into()));
+        Self(Texts::Own(unique(pairs)))
     }
 }
 
-/// Puts headers together as Node does.
-fn node_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> TextMap {
+/// Leaves each key once: its last value, in the place of the first.
+fn unique<K: Clone + Eq + Hash, V>(pairs: impl Iterator<Item = (K, V)>) -> Vec<(K, V)> {
+    let mut places: HashMap<K, usize> = HashMap::new();
+    let mut map: Vec<(K, V)> = Vec::new();
+    for (key, value) in pairs {
+        match places.get(&key).and_then(|place| map.get_mut(*place)) {
+            Some(pair) => pair.1 = value,
+            None => {
+                places.insert(key.clone(), map.len());
+                map.push((key, value));
+            }
+        }
+    }
+    map
+}
+
+/// Puts those headers together that are told, as Node does.
+fn told_headers(handshake: &Handshake) -> Pairs {
     let mut places: HashMap<&str, usize> = HashMap::new();
-    let mut map: Vec<(String, String)> = Vec::new();
-    for (name, value) in headers {
+    let mut map: Vec<(&str, Cow<'_, str>)> = Vec::new();
+    for (name, value) in handshake.headers() {
+        if SECRET_HEADERS.contains(&name) {
+            continue;
+        }
         match places.get(name).and_then(|place| map.get_mut(*place)) {
             Some(_) if SINGLE_HEADERS.contains(&name) => {}
             Some((_, joined)) => {
+                let joined = joined.to_mut();
                 joined.push_str(", ");
                 joined.push_str(value);
             }
             None => {
                 places.insert(name, map.len());
-                map.push((name.to_owned(), value.to_owned()));
+                map.push((name, value.into()));
             }
         }
     }
-    TextMap(map)
+    map.into_iter().collect()
 }
 
 /// Returns the JSON `text` as it stands, `{}` if there is none; `None` if it is no JSON or too deep.
@@ -273,11 +330,37 @@ fn date_text(time: SystemTime) -> String {
 
 impl Serialize for TextMap {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (key, value) in &self.0 {
+        let pairs = self.pairs();
+        let mut map = serializer.serialize_map(Some(pairs.len()))?;
+        for (key, value) in &pairs {
             map.serialize_entry(key, value)?;
         }
         map.end()
+    }
+}
+
+impl PartialEq for TextMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.pairs() == other.pairs()
+    }
+}
+
+impl Eq for TextMap {}
+
+impl Deref for Url {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match &self.0 {
+            Target::Own(url) => url,
+            Target::Of(handshake) => &handshake.url,
+        }
+    }
+}
+
+impl Serialize for Url {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
     }
 }
 
@@ -307,7 +390,7 @@ impl PartialEq for HandshakeSnapshot {
             && self.headers == other.headers
             && self.time == other.time
             && self.address == other.address
-            && self.url == other.url
+            && *self.url == *other.url
             && self.query == other.query
             && self.auth.get() == other.auth.get()
     }
@@ -335,7 +418,13 @@ impl fmt::Debug for HandshakeSnapshot {
 
 impl fmt::Debug for TextMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TextMap({} keys)", self.0.len())
+        write!(f, "TextMap({} keys)", self.pairs().len())
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Url").finish_non_exhaustive()
     }
 }
 
@@ -384,7 +473,7 @@ mod tests {
             query.into_iter().collect(),
         );
         handshake.issued = UNIX_EPOCH + Duration::from_millis(1_795_413_399_990);
-        let text = serde_json::to_string(&HandshakeSnapshot::new(&handshake));
+        let text = serde_json::to_string(&HandshakeSnapshot::new(&Arc::new(handshake)));
         assert_eq!(
             text.unwrap(),
             concat!(
@@ -394,6 +483,36 @@ mod tests {
                 r#""query":{"k":"2","EIO":"4"},"auth":{}}"#,
             )
         );
+    }
+
+    /// A bug: a query of a thousand pairs, four kilobytes, was a hundred in each snapshot, and a thousand sockets were told of at once.
+    #[test]
+    fn a_snapshot_shares_the_handshake_and_reads_as_a_copy_does() {
+        let headers = [("accept", "a"), ("accept", "b"), ("cookie", "a=1")];
+        let query = (0..1000).map(|n| (format!("k{}", n % 900), n.to_string()));
+        let handshake = Arc::new(Handshake::new(
+            String::new(),
+            "/socket.io/?k=1".to_owned(),
+            headers.into_iter(),
+            query.collect(),
+        ));
+        let shared = HandshakeSnapshot::new(&handshake);
+        assert_eq!(shared.url.as_ptr(), handshake.url.as_ptr());
+        for key in ["k5", "k500"] {
+            let (told, own) = (
+                shared.query.get(key).unwrap(),
+                handshake.query(key).unwrap(),
+            );
+            assert_eq!((told, told.as_ptr()), (own, own.as_ptr()));
+        }
+        assert_eq!(shared.headers.get("accept"), Some("a, b"));
+        assert_eq!(shared.headers.get("cookie"), None);
+        let text = serde_json::to_string(&shared).unwrap();
+        let copy = HandshakeSnapshot::from_json(&text).unwrap();
+        assert!(copy == shared && copy.query.iter().count() == 900);
+        for key in ["k5", "k500", "k900"] {
+            assert_eq!(copy.query.get(key), shared.query.get(key));
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::{
     msgpack::{
         self, Dialect, EncodeError, Rules,
         reader::{Reader, Token},
-        to_json::{number_text, read_value},
+        to_json::{number_text, read_value, without_spare},
         to_msgpack::{write_array, write_map_len, write_str, write_uint, write_value},
     },
 };
@@ -154,8 +154,8 @@ pub(super) fn decode(message: &Bytes) -> Result<Option<Packet>, DecodeError> {
             b"type" => fields.kind = Some(read_kind(reader)?),
             b"nsp" => match reader.token()? {
                 Token::Str(text) => {
-                    fields.namespace =
-                        Some(Namespace::from(String::from_utf8_lossy(text).into_owned()));
+                    let text = String::from_utf8_lossy(text).into_owned();
+                    fields.namespace = Some(Namespace::from(without_spare(text)));
                 }
                 _ => return Err(DecodeError::Field { key: "nsp" }),
             },
@@ -266,7 +266,7 @@ fn read_name(mut data: Reader<'_>) -> Result<String, DecodeError> {
     }
     match data.token()? {
         Token::Str(text) => {
-            let name = String::from_utf8_lossy(text).into_owned();
+            let name = without_spare(String::from_utf8_lossy(text).into_owned());
             if RESERVED_EVENTS.contains(&name.as_str()) {
                 return Err(DecodeError::ReservedEvent);
             }

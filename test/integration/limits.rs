@@ -16,7 +16,7 @@ use sockhop::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 use crate::support::{
@@ -139,6 +139,41 @@ async fn an_address_has_so_many_clients_wherever_its_balancer_is() {
     server.await_connections(3).await;
     assert_eq!(open_polling(addr, &one).await.status, 200);
     assert_eq!(num_met(addr, "connections_per_address").await, 2);
+}
+
+/// A bug: a client that had left counted nowhere, though its handlers kept the head of its request for half a minute.
+#[actix_rt::test]
+async fn clients_that_have_left_count_while_their_handlers_run() {
+    for (limit, status) in [("connections", 503), ("connections_per_address", 429)] {
+        let (done, is_done) = watch::channel(false);
+        let gateway = Gateway::new("/a").on_disconnect(move |_, _| {
+            let mut is_done = is_done.clone();
+            async move { drop(is_done.wait_for(|is_done| *is_done).await) }
+        });
+        let server = TestServer::of(
+            |config| {
+                // Whose HTTP connections do not count.
+                config.limits.trusted_proxies = "127.0.0.0/8".parse().unwrap();
+                match status {
+                    503 => config.limits.max_connections = 2,
+                    _ => config.limits.max_connections_per_address = 2,
+                }
+            },
+            |app| app.gateway(gateway),
+        );
+        let addr = server.addr;
+        for _ in 0..4 {
+            drop(WebSocket::join(addr, "/a", "").await);
+            server.await_connections(0).await;
+        }
+        assert_eq!(open_polling(addr, &[]).await.status, status);
+        assert_eq!(num_met(addr, limit).await, 1);
+        done.send(true).unwrap();
+        within("room for another client", async {
+            while open_polling(addr, &[]).await.status != 200 {}
+        })
+        .await;
+    }
 }
 
 #[actix_rt::test]

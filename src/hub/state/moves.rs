@@ -12,6 +12,7 @@ use super::{Handle, State};
 use crate::{
     hub::{
         actor::Turn,
+        ahead::Permit,
         arrivals::{Arrived, Origin, Owed, Waiting, What as Logged},
         broadcast::Target,
         command::Command,
@@ -136,6 +137,7 @@ impl State {
                     timeout,
                     is_local,
                     answers,
+                    permit: None,
                 }),
             }
         }
@@ -154,6 +156,8 @@ impl State {
             timeout,
             is_local,
             answers,
+            // Nothing that may wait sends an event.
+            permit: _,
         } = ask;
         let owed = Owed::All { timeout, is_local };
         let asked = self
@@ -164,17 +168,18 @@ impl State {
     }
 
     /// Answers a question, as far as this instance goes; one of another instance, when those who are expected have come, see
-    /// [`Self::postpone`]. Whoever asked may have given up.
+    /// [`Self::postpone`]. Whoever asked may have given up. `permit` is of an event that it asks to send.
     pub(super) fn answer(
         &mut self,
         namespace: &Namespace,
         question: Question,
         answers: &Answers,
         origin: Origin,
+        permit: Option<Permit>,
     ) {
         let (num_clients, may_wait) = match &question {
             Question::Broadcast { broadcast, .. } => {
-                (self.deliver_with_acks(broadcast, answers), true)
+                (self.deliver_with_acks(broadcast, answers, permit), true)
             }
             Question::Rooms | Question::Sockets { .. } => (0, origin != Origin::Own),
             // Who asks for ids alone cannot wait: it is the bridge itself, or a server of old that nobody runs beside us.
@@ -312,7 +317,7 @@ impl State {
             // Whoever asked may have given up.
             _ = waiting.answers.send(Answer::OneMore);
         }
-        self.tell_member(record, What::DeliverWithAck(Box::new(deliver)));
+        self.tell_member(record, What::DeliverWithAck(Arc::new(deliver)));
     }
 
     fn tell_member(&self, record: &Record, what: What) {

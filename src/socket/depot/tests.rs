@@ -12,7 +12,12 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use super::*;
 use crate::{
     engine_io::dialect::Dialect,
-    socket::{inbox::FanOut, messages::What, record::JoinId},
+    socket::{
+        inbox::FanOut,
+        messages::{DeliverWithAck, What},
+        record::JoinId,
+    },
+    socket_io::decoder::AckId,
     websocket::testing::connected,
 };
 
@@ -282,6 +287,31 @@ fn whoever_can_take_it_is_written_past_and_all_others_get_it_themselves() {
                 let expected = if is_written_past { &frames[..] } else { b"" };
                 assert_eq!(socket.read_all(), expected, "{at} of {num}");
             }
+        }
+    });
+}
+
+/// The socket has to know that its client owes an ack.
+#[test]
+fn nobody_is_written_past_what_is_to_be_acknowledged() {
+    by_either_way(async |io_uring| {
+        let sockets: Vec<_> = (0..4).map(|_| Laned::open(io_uring)).collect();
+        let (answers, _) = tokio::sync::mpsc::unbounded_channel();
+        let deliver = DeliverWithAck {
+            id: AckId(7),
+            message: Encoded::new("42x", &[]),
+            volatile: false,
+            answers,
+        };
+        let mut all = FanOut::default();
+        for socket in &sockets {
+            all.add(&socket.probe.address(), JoinId(1));
+        }
+        all.send(&Shared::WithAck(Arc::new(deliver)), None);
+        for socket in sockets {
+            let told = socket.probe.next().await;
+            assert!(matches!(told.what, What::DeliverWithAck(deliver) if deliver.id == AckId(7)));
+            assert_eq!(socket.read_all(), b"");
         }
     });
 }
