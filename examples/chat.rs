@@ -19,7 +19,7 @@
 //! Whoever brings no fit name is refused (`bad_auth`). What cannot be done is acked as `{"error": {"code": …, "message": …}}`. Who is where is kept for this instance alone.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -85,16 +85,35 @@ impl Person {
     }
 }
 
+/// A client, and the rooms that it is in: who leaves costs nothing for rooms of others.
+struct Client {
+    socket: SocketRef,
+    rooms: HashSet<RoomName>,
+}
+
 /// Who is here, and where.
 #[derive(Default)]
 struct State {
-    sockets: HashMap<SocketId, SocketRef>,
+    clients: HashMap<SocketId, Client>,
     rooms: HashMap<RoomName, Vec<Person>>,
 }
 
 impl State {
+    /// Puts someone into a room, behind all others. Returns who is there now.
+    fn join(&mut self, name: &RoomName, id: &SocketId, person: Person) -> &[Person] {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.rooms.insert(name.clone());
+        }
+        let people = self.rooms.entry(name.clone()).or_default();
+        people.push(person);
+        people
+    }
+
     /// Takes someone out of a room. Returns whether they were in it.
     fn leave(&mut self, name: &RoomName, id: &SocketId) -> bool {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.rooms.remove(name);
+        }
         let Some(people) = self.rooms.get_mut(name) else {
             return false;
         };
@@ -146,7 +165,8 @@ pub(crate) fn gateway() -> Gateway {
 
 async fn arrive(chat: Chat, socket: SocketRef) {
     let id = socket.id().clone();
-    chat.state().sockets.insert(id, socket);
+    let rooms = HashSet::new();
+    chat.state().clients.insert(id, Client { socket, rooms });
 }
 
 async fn join(
@@ -159,9 +179,8 @@ async fn join(
     let (people, is_new) = {
         let mut state = chat.state();
         let is_new = !state.leave(&name, socket.id());
-        let people = state.rooms.entry(name.clone()).or_default();
-        people.push(me.clone());
-        (people.clone(), is_new)
+        let people = state.join(&name, socket.id(), me.clone());
+        (people.to_vec(), is_new)
     };
     if is_new {
         let others = socket.to(name.room());
@@ -208,7 +227,11 @@ async fn whisper(
     AllArgs((id, line)): AllArgs<(String, Line)>,
 ) -> Result<(), HandlerError> {
     let me = Person::of(&socket)?;
-    let other = chat.state().sockets.get(id.as_str()).cloned();
+    let other = {
+        let state = chat.state();
+        let client = state.clients.get(id.as_str());
+        client.map(|client| client.socket.clone())
+    };
     let other = other.ok_or_else(|| HandlerError::new("not_here", "Nobody has this id."))?;
     other
         .emit_with_ack::<serde_json::Value>("whispered", (&me, &line), WHISPER_TIMEOUT)
@@ -227,10 +250,10 @@ async fn depart(
     let me = Person::of(&socket)?;
     let left: Vec<RoomName> = {
         let mut state = chat.state();
-        state.sockets.remove(socket.id());
-        let names: Vec<_> = state.rooms.keys().cloned().collect();
+        let client = state.clients.remove(socket.id());
+        let names = client.into_iter().flat_map(|client| client.rooms);
         let was_in = |name: &RoomName| state.leave(name, socket.id());
-        names.into_iter().filter(was_in).collect()
+        names.filter(was_in).collect()
     };
     for name in left {
         socket.to(name.room()).emit("left", (&name, &me)).await?;
