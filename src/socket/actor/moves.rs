@@ -122,6 +122,8 @@ pub(super) struct In {
     calls: HashMap<(u32, u32), oneshot::Sender<Args>>,
     /// What the client wants to join.
     admissions: Vec<(Namespace, Option<ByteString>)>,
+    /// Whether no more is said there.
+    has_heard_all: bool,
 }
 
 /// A session that is to come to life here.
@@ -200,6 +202,7 @@ impl Socket {
                     arriving: Some(arriving(is_installed, teller).boxed_local()),
                     calls,
                     call,
+                    has_heard_all: false,
                 });
                 let now = Instant::now();
                 let mut clock = Clock::resume(
@@ -308,15 +311,14 @@ impl Socket {
                 false
             }
             Some(Moving::Came(_)) => false,
+            Some(Moving::In(inward)) if inward.has_heard_all => false,
             Some(Moving::In(inward)) => match inward.call.poll_next(cx) {
                 Ready::Pending => false,
-                Ready::Ready(Some(answer)) => {
-                    let what = What::FromFormer(Box::new(answer));
+                Ready::Ready(answer) => {
+                    inward.has_heard_all = answer.is_none();
+                    // That no more comes stands behind all that came, and is as if it had been said.
+                    let what = What::FromFormer(Box::new(answer.unwrap_or(Answer::Over)));
                     self.inbox.address().do_send(ForSocket::for_session(what));
-                    true
-                }
-                Ready::Ready(None) => {
-                    self.forget_former();
                     true
                 }
             },
