@@ -212,7 +212,7 @@ impl State {
             let (namespace, id) = (&record.namespace, &record.id);
             let is_first = self.rooms_mut().insert(namespace, id.clone(), handle);
             for room in rooms {
-                // It cannot be in more rooms than it was in.
+                // Whether it may was asked when it came.
                 _ = self.rooms_mut().join(namespace, id, room);
             }
             if is_first {
@@ -424,6 +424,13 @@ impl Turn<Bring> for State {
             members,
             installed,
         } = message;
+        let may_be_in = |rooms| self.rooms().may_be_in(rooms);
+        if !members.iter().all(|(_, _, rooms)| may_be_in(rooms)) {
+            log::warn!("a session that was to move here is given up: it is in too many rooms");
+            self.arrivals.give_up(id);
+            // `installed` is dropped, which says so.
+            return self.settle();
+        }
         let handles = members
             .into_iter()
             .map(|(record, recipient, rooms)| (Handle::new(record, recipient), rooms));
@@ -431,7 +438,7 @@ impl Turn<Bring> for State {
             handles: handles.collect(),
             installed,
         };
-        // Of one that was given up, `installed` is dropped, which says so.
+        // Of one that was given up before, too.
         if let Ok(Some(arrived)) = self.arrivals.bring(id, newcomers) {
             self.install(arrived);
         }
@@ -448,6 +455,76 @@ impl Turn<GiveUp> for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        adapter::uid::Uid,
+        engine_io::sid::InstanceId,
+        hub::{
+            arrivals::ArrivalId,
+            interest::Interest,
+            messages::Register,
+            testing::{probe, register},
+        },
+        socket::depot::Probe as SocketProbe,
+        socket_io::parser::Parser,
+    };
+    use tokio::sync::oneshot;
+
+    fn arrival(number: u64) -> ArrivalId {
+        let from = InstanceId::parse("AAAAAAAA").unwrap();
+        ArrivalId { from, number }
+    }
+
+    fn hub() -> State {
+        let (server_side, _) = probe();
+        State::new(Parser::Json, Arc::default(), server_side).0
+    }
+
+    fn expect(hub: &mut State, number: u64) {
+        hub.turn(Expect {
+            id: arrival(number),
+            former: Uid::parse("aaaaaa").unwrap(),
+            marker: Default::default(),
+            registering: Interest::in_everything().register(),
+        });
+        hub.turn(Mark(arrival(number)));
+    }
+
+    /// Brings one socket of `/events`. Returns what says that it is installed.
+    fn bring(
+        hub: &mut State,
+        number: u64,
+        socket: &SocketProbe,
+        rooms: &[&str],
+    ) -> oneshot::Receiver<()> {
+        let (installed, is_installed) = oneshot::channel();
+        let Register {
+            record, recipient, ..
+        } = register(&number.to_string(), socket);
+        let rooms = rooms.iter().map(|room| Room::from(*room)).collect();
+        hub.turn(Finish(arrival(number)));
+        hub.turn(Bring {
+            id: arrival(number),
+            members: vec![(record, recipient, rooms)],
+            installed,
+        });
+        is_installed
+    }
+
+    /// A bug: what was more than a socket may be in here was left out, and nobody knew it.
+    #[actix::test]
+    async fn who_is_in_more_rooms_than_a_socket_may_be_in_does_not_come() {
+        let mut hub = hub();
+        hub.limit(2, Arc::default());
+        let socket = SocketProbe::open();
+        for (number, rooms, may) in [(1, &["a", "b", "c"][..], false), (2, &["a", "b"], true)] {
+            expect(&mut hub, number);
+            let mut is_installed = bring(&mut hub, number, &socket, rooms);
+            assert_eq!(is_installed.try_recv().is_ok(), may);
+            assert!(hub.arrivals.is_empty());
+        }
+        let rooms = |id: &str| hub.rooms().rooms_of(&"/events".into(), &id.into());
+        assert_eq!((rooms("1").len(), rooms("2").len()), (0, 3));
+    }
 
     #[test]
     fn who_has_gone_is_forgotten_even_if_nobody_says_so() {
