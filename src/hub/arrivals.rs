@@ -29,6 +29,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -39,7 +40,10 @@ use super::{
     question::{Answers, Question},
 };
 use crate::{
-    adapter::uid::Uid, engine_io::sid::InstanceId, shrink::shrink, socket_io::ids::Namespace,
+    adapter::uid::Uid,
+    engine_io::{encoded::Encoded, sid::InstanceId},
+    shrink::shrink,
+    socket_io::ids::Namespace,
 };
 
 /// Bytes of what may be logged, and of questions that wait: beyond it whoever has been expected longest is given up.
@@ -47,6 +51,9 @@ pub const MAX_LOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// What an entry, or a question that waits, takes beside what is in it, about.
 const ENTRY_BYTES: usize = 256;
+
+/// Sessions that may be expected at a time. One more is given up at once: what is done for each must not take the hub's time for all.
+pub const MAX_EXPECTED: usize = 4096;
 
 /// Questions that may wait until those who are expected have come.
 const MAX_WAITING_QUESTIONS: usize = 1024;
@@ -87,16 +94,51 @@ impl Origin {
     }
 }
 
-/// What is written into the log.
-#[derive(Debug)]
+/// What is written into the log. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(super) enum What {
     /// A command, for this instance's sockets among others.
-    Command(Command),
+    Command(Arc<Noted>),
     /// An event that receivers are to acknowledge.
     Asked {
+        /// In which namespace.
+        namespace: Namespace,
         /// Which question waits for it.
         question: u64,
     },
+}
+
+impl What {
+    /// Returns the namespace that it is about.
+    pub(super) fn namespace(&self) -> &Namespace {
+        match self {
+            Self::Command(noted) => noted.command.namespace(),
+            Self::Asked { namespace, .. } => namespace,
+        }
+    }
+
+    /// Returns how many bytes an encoded form takes that is kept with it.
+    fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Command(noted) => noted.message().map_or(0, |message| message.held_bytes()),
+            Self::Asked { .. } => 0,
+        }
+    }
+}
+
+/// A command that was noted.
+#[derive(Debug)]
+pub(super) struct Noted {
+    /// What is to be done.
+    pub(super) command: Command,
+    message: OnceLock<Arc<Encoded>>,
+}
+
+impl Noted {
+    /// Returns the event as it is sent, if that is kept; see [`Arrivals::keep`].
+    pub(super) fn message(&self) -> Option<&Arc<Encoded>> {
+        self.message.get()
+    }
 }
 
 /// A session that is expected. `M` is what it becomes a member with.
@@ -223,9 +265,13 @@ impl<M> Arrivals<M> {
         Some(arrival)
     }
 
-    /// Expects a session of the instance that is called `former` on the bus. In the turn in which ADOPT is published.
-    pub(super) fn expect(&mut self, id: ArrivalId, former: Uid, registering: Registering) {
+    /// Expects a session of the instance that is called `former` on the bus. In the turn in which ADOPT is published. Returns whether there
+    /// is room for it: if not, it is as one that was given up.
+    pub(super) fn expect(&mut self, id: ArrivalId, former: Uid, registering: Registering) -> bool {
         self.remove(id);
+        if self.expected.len() >= MAX_EXPECTED {
+            return false;
+        }
         let turn = self.num_turns;
         self.num_turns += 1;
         self.in_order.insert(turn, id);
@@ -240,6 +286,7 @@ impl<M> Arrivals<M> {
             _registering: registering,
         };
         self.expected.insert(id, arrival);
+        true
     }
 
     /// Notes what goes to sockets, if anybody is expected. Returns who can be waited for no longer, because the log is full.
@@ -251,7 +298,11 @@ impl<M> Arrivals<M> {
             return Vec::new();
         }
         let bytes = freight::len_bytes(command);
-        self.push(What::Command(command.clone()), origin, bytes);
+        let noted = Noted {
+            command: command.clone(),
+            message: OnceLock::new(),
+        };
+        self.push(What::Command(Arc::new(noted)), origin, bytes);
         self.make_room()
     }
 
@@ -263,6 +314,16 @@ impl<M> Arrivals<M> {
             origin,
             bytes,
         });
+    }
+
+    /// Keeps the event of a command in the log as it is sent, for those who come later; not if somebody would have to be given up for it.
+    /// Before [`Self::settle`].
+    pub(super) fn keep(&mut self, noted: &Noted, message: &Arc<Encoded>) {
+        let bytes = message.held_bytes();
+        if self.bytes + bytes <= self.limit_bytes && noted.message.set(Arc::clone(message)).is_ok()
+        {
+            self.bytes += bytes;
+        }
     }
 
     /// Gives up as many as it takes for the rest to be within the limit.
@@ -364,7 +425,7 @@ impl<M> Arrivals<M> {
         while self.first < begun
             && let Some(entry) = self.log.pop_front()
         {
-            self.bytes -= entry.bytes;
+            self.bytes -= entry.bytes + entry.what.kept_bytes();
             self.first += 1;
         }
         while self.first_question < first_asked
@@ -393,7 +454,12 @@ impl<M> Arrivals<M> {
     ) -> Vec<ArrivalId> {
         if matches!(question, Question::Broadcast { .. }) {
             let question = self.next_question();
-            self.push(What::Asked { question }, origin, 0);
+            let namespace = namespace.clone();
+            let asked = What::Asked {
+                namespace,
+                question,
+            };
+            self.push(asked, origin, 0);
         }
         let bytes = ENTRY_BYTES + namespace.as_str().len() + freight::question_bytes(&question);
         self.bytes += bytes;
@@ -465,10 +531,11 @@ mod tests {
     /// The names of the events that a session gets.
     fn got(arrivals: &Arrivals<&'static str>, arrived: &Arrived<&'static str>) -> String {
         let names = arrivals.log_for(arrived).map(|what| match what {
-            What::Command(Command::Broadcast(broadcast)) => {
-                broadcast.args.json().replace(['[', ']', '"'], "")
-            }
-            other => panic!("no event: {other:?}"),
+            What::Command(noted) => match &noted.command {
+                Command::Broadcast(broadcast) => broadcast.args.json().replace(['[', ']', '"'], ""),
+                other => panic!("no event: {other:?}"),
+            },
+            What::Asked { .. } => panic!("no event: {what:?}"),
         });
         names.collect::<Vec<_>>().join(" ")
     }
@@ -623,6 +690,46 @@ mod tests {
             assert_eq!(arrivals.settle().len(), 1);
             assert_eq!((arrivals.bytes, arrivals.log.len()), (0, 0));
         }
+    }
+
+    #[test]
+    fn no_more_are_expected_than_may_be_at_a_time() {
+        let mut arrivals = arrivals(&[]);
+        let expect = |arrivals: &mut Arrivals<_>, number: usize| {
+            let registering = Interest::in_everything().register();
+            arrivals.expect(id(number as u64), former(), registering)
+        };
+        for number in 0..MAX_EXPECTED {
+            assert!(expect(&mut arrivals, number));
+        }
+        assert!(expect(&mut arrivals, 0), "the same is not one more");
+        assert!(!expect(&mut arrivals, MAX_EXPECTED));
+        assert!(arrivals.bring(id(MAX_EXPECTED as u64), "S").is_err());
+        arrivals.give_up(id(7));
+        assert!(expect(&mut arrivals, MAX_EXPECTED));
+    }
+
+    #[test]
+    fn what_is_kept_encoded_counts_and_drives_nobody_out() {
+        let mut arrivals = arrivals(&[1]);
+        arrivals.note(&event("n1"), others());
+        let before = arrivals.bytes;
+        let What::Command(noted) = arrivals.log[0].what.clone() else {
+            panic!("a command");
+        };
+        let message = Encoded::new("42[\"n1\"]", &[]);
+        arrivals.limit_bytes = before;
+        arrivals.keep(&noted, &message);
+        assert!(noted.message().is_none() && arrivals.bytes == before);
+        arrivals.limit_bytes = before + message.held_bytes();
+        for _ in 0..2 {
+            arrivals.keep(&noted, &message);
+            assert!(noted.message().is_some());
+            assert_eq!(arrivals.bytes, arrivals.limit_bytes);
+        }
+        arrivals.give_up(id(1));
+        arrivals.settle();
+        assert_eq!(arrivals.bytes, 0);
     }
 
     #[test]

@@ -10,10 +10,11 @@ use std::{
 
 use super::{Handle, State};
 use crate::{
+    engine_io::encoded::Encoded,
     hub::{
         actor::Turn,
-        arrivals::{Arrived, Origin, Owed, Waiting, What as Logged},
-        broadcast::Target,
+        arrivals::{Arrived, MAX_EXPECTED, Noted, Origin, Owed, Waiting, What as Logged},
+        broadcast::{Broadcast, Target},
         command::Command,
         freight::Load,
         messages::{Ask, Bring, Depart, Expect, Finish, Forget, GiveUp, Hand, Mark, PassOn},
@@ -198,14 +199,15 @@ impl State {
 
     /// Makes members of a session that has come, and hands it what passed meanwhile.
     fn install(&mut self, arrived: Arrived<Newcomers>) {
-        let logged: Vec<LoggedFor> = self
-            .arrivals
-            .log_for(&arrived)
-            .map(|what| match what {
-                Logged::Command(command) => LoggedFor::Command(command.clone()),
-                Logged::Asked { question } => LoggedFor::Asked(*question),
-            })
+        let handles = arrived.members.handles.iter();
+        let mut logged: HashMap<Namespace, Vec<Logged>> = handles
+            .map(|(handle, _)| (handle.record.namespace.clone(), Vec::new()))
             .collect();
+        for what in self.arrivals.log_for(&arrived) {
+            if let Some(logged) = logged.get_mut(what.namespace()) {
+                logged.push(what.clone());
+            }
+        }
         let Newcomers { handles, installed } = arrived.members;
         for (handle, rooms) in handles {
             let record = Arc::clone(&handle.record);
@@ -218,7 +220,7 @@ impl State {
             if is_first {
                 self.tell_bridge(|| ForBridge::Open(namespace.clone()));
             }
-            for what in &logged {
+            for what in logged.get(namespace).into_iter().flatten() {
                 self.replay(&record, what);
             }
         }
@@ -227,56 +229,60 @@ impl State {
         self.settle();
     }
 
-    /// Lets one member see what passed while it was on its way.
-    fn replay(&mut self, record: &Record, what: &LoggedFor) {
+    /// Lets one member see what passed in its namespace while it was on its way.
+    fn replay(&mut self, record: &Record, what: &Logged) {
         let (namespace, id) = (&record.namespace, &record.id);
-        match what {
-            LoggedFor::Command(command) => {
-                if command.namespace() != namespace {
-                    return;
-                }
-                let target = command.target();
-                if !target.is_some_and(|target| self.rooms().selects(namespace, target, id)) {
-                    return;
-                }
-                match command {
-                    Command::Broadcast(broadcast)
-                        if self.recovery.is_some() && !broadcast.flags.volatile =>
-                    {
-                        self.emit_to_one(record, broadcast.args.clone());
-                    }
-                    Command::Broadcast(broadcast) => {
-                        let message = encode::event(self.parser, namespace, None, &broadcast.args)
-                            .inspect_err(|err| {
-                                log::error!("a broadcast cannot be encoded: {err}");
-                            });
-                        if let Ok(message) = message {
-                            let volatile = broadcast.flags.volatile;
-                            self.tell_member(record, What::Deliver { message, volatile });
-                        }
-                    }
-                    Command::Join { rooms, .. } => {
-                        for room in rooms {
-                            // Said once, when it was said to all.
-                            _ = self.rooms_mut().join(namespace, id, room.clone());
-                        }
-                    }
-                    Command::Leave { rooms, .. } => {
-                        for room in rooms {
-                            self.rooms_mut().leave(namespace, id, room);
-                        }
-                    }
-                    Command::Disconnect {
-                        whole_connection, ..
-                    } => {
-                        let whole_connection = *whole_connection;
-                        self.tell_member(record, What::Disconnect { whole_connection });
-                    }
-                    Command::ServerEvent { .. } => {}
+        let noted = match what {
+            Logged::Command(noted) => noted,
+            Logged::Asked { question, .. } => return self.replay_question(record, *question),
+        };
+        let target = noted.command.target();
+        if !target.is_some_and(|target| self.rooms().selects(namespace, target, id)) {
+            return;
+        }
+        match &noted.command {
+            Command::Broadcast(broadcast)
+                if self.recovery.is_some() && !broadcast.flags.volatile =>
+            {
+                self.emit_to_one(record, broadcast.args.clone());
+            }
+            Command::Broadcast(broadcast) => {
+                if let Some(message) = self.logged_message(noted, broadcast) {
+                    let volatile = broadcast.flags.volatile;
+                    self.tell_member(record, What::Deliver { message, volatile });
                 }
             }
-            LoggedFor::Asked(number) => self.replay_question(record, *number),
+            Command::Join { rooms, .. } => {
+                for room in rooms {
+                    // Said once, when it was said to all.
+                    _ = self.rooms_mut().join(namespace, id, room.clone());
+                }
+            }
+            Command::Leave { rooms, .. } => {
+                for room in rooms {
+                    self.rooms_mut().leave(namespace, id, room);
+                }
+            }
+            Command::Disconnect {
+                whole_connection, ..
+            } => {
+                let whole_connection = *whole_connection;
+                self.tell_member(record, What::Disconnect { whole_connection });
+            }
+            Command::ServerEvent { .. } => {}
         }
+    }
+
+    /// Returns an event of the log as it is sent. All who come share the bytes, as all who are here do.
+    fn logged_message(&mut self, noted: &Noted, broadcast: &Broadcast) -> Option<Arc<Encoded>> {
+        if let Some(message) = noted.message() {
+            return Some(Arc::clone(message));
+        }
+        let message = encode::event(self.parser, &broadcast.namespace, None, &broadcast.args)
+            .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
+            .ok()?;
+        self.arrivals.keep(noted, &message);
+        Some(message)
     }
 
     fn replay_question(&mut self, record: &Record, number: u64) {
@@ -321,12 +327,6 @@ impl State {
                 member.handle().tell(what);
             });
     }
-}
-
-/// What passed, as it is for one session.
-enum LoggedFor {
-    Command(Command),
-    Asked(u64),
 }
 
 impl Turn<Depart> for State {
@@ -397,7 +397,12 @@ impl Turn<Expect> for State {
             registering,
         } = message;
         // In this very turn: see `arrivals`.
-        self.arrivals.expect(id, former, registering);
+        if !self.arrivals.expect(id, former, registering) {
+            // The marker is sent all the same: so it ends soon, and not by a time-out.
+            log::warn!(
+                "a session that was to move here is given up: {MAX_EXPECTED} others are on their way"
+            );
+        }
         self.tell_bridge(|| ForBridge::Tell { payload: marker });
     }
 }
@@ -460,9 +465,10 @@ mod tests {
         engine_io::sid::InstanceId,
         hub::{
             arrivals::ArrivalId,
+            broadcast::Flags,
             interest::Interest,
-            messages::Register,
-            testing::{probe, register},
+            messages::{Originate, Register},
+            testing::{broadcast, delivered, probe, register},
         },
         socket::depot::Probe as SocketProbe,
         socket_io::parser::Parser,
@@ -508,6 +514,36 @@ mod tests {
             installed,
         });
         is_installed
+    }
+
+    /// A bug: what passed was encoded anew for each who came, and looked through for each of their namespaces.
+    #[actix::test]
+    async fn those_who_come_share_what_passed_in_their_namespace() {
+        let mut hub = hub();
+        let sockets = [SocketProbe::open(), SocketProbe::open()];
+        for number in [0, 1] {
+            expect(&mut hub, number);
+        }
+        let event = || broadcast(Target::default(), Flags::default());
+        let elsewhere = Broadcast {
+            namespace: "/elsewhere".into(),
+            ..event()
+        };
+        for broadcast in [event(), elsewhere] {
+            let originate = Originate {
+                command: Command::Broadcast(broadcast),
+                is_local: false,
+            };
+            hub.turn(originate).unwrap();
+        }
+        let mut messages = Vec::new();
+        for (number, socket) in (0..).zip(&sockets) {
+            let mut is_installed = bring(&mut hub, number, socket, &[]);
+            is_installed.try_recv().unwrap();
+            messages.push(delivered(socket.next().await).0);
+            assert!(socket.is_empty(), "what passed elsewhere is for nobody");
+        }
+        assert!(Arc::ptr_eq(&messages[0], &messages[1]));
     }
 
     /// A bug: what was more than a socket may be in here was left out, and nobody knew it.
