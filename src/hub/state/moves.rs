@@ -3,7 +3,7 @@
 //! Why nothing is lost, doubled or reordered stands in [`super::super::arrivals`]; the whole exchange, in [`crate::relay`].
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,23 +39,47 @@ const SENT_AFTER: Duration = Duration::from_secs(60);
 type Socket = (Namespace, SocketId);
 
 /// Sockets that have gone to another instance and may still be acted upon here, with the rooms that they took along. Forgotten when
-/// their actor says so, and after [`SENT_AFTER`] even if that has ended and says nothing.
+/// their actor says so, and after [`SENT_AFTER`] even if that has ended and says nothing. Trees, since they give memory back.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
-    rooms: HashMap<Socket, HashSet<Room>>,
-    since: VecDeque<(Instant, Socket)>,
+    sockets: BTreeMap<Socket, Left>,
+    /// In the order in which they left.
+    since: BTreeMap<u64, (Instant, Socket)>,
+    num_left: u64,
+}
+
+/// A socket that has gone.
+#[derive(Debug)]
+struct Left {
+    /// Its place in `since`.
+    turn: u64,
+    rooms: HashSet<Room>,
 }
 
 impl Gone {
     fn insert(&mut self, now: Instant, socket: Socket, rooms: HashSet<Room>) {
-        while let Some((since, _)) = self.since.front()
-            && now.saturating_duration_since(*since) > SENT_AFTER
-            && let Some((_, socket)) = self.since.pop_front()
-        {
-            self.rooms.remove(&socket);
+        self.sweep(now);
+        self.remove(&socket);
+        let turn = self.num_left;
+        self.num_left += 1;
+        self.since.insert(turn, (now, socket.clone()));
+        self.sockets.insert(socket, Left { turn, rooms });
+    }
+
+    fn remove(&mut self, socket: &Socket) {
+        if let Some(Left { turn, .. }) = self.sockets.remove(socket) {
+            self.since.remove(&turn);
         }
-        self.since.push_back((now, socket.clone()));
-        self.rooms.insert(socket, rooms);
+    }
+
+    /// Forgets those whose time is over.
+    fn sweep(&mut self, now: Instant) {
+        while let Some(oldest) = self.since.first_entry()
+            && now.saturating_duration_since(oldest.get().0) > SENT_AFTER
+        {
+            let (_, socket) = oldest.remove();
+            self.sockets.remove(&socket);
+        }
     }
 }
 
@@ -73,11 +97,12 @@ impl State {
         namespace: &Namespace,
         id: &SocketId,
     ) -> Option<&mut HashSet<Room>> {
-        if self.gone.rooms.is_empty() {
+        if self.gone.sockets.is_empty() {
             return None;
         }
         let socket = (namespace.clone(), id.clone());
-        self.gone.rooms.get_mut(&socket)
+        let left = self.gone.sockets.get_mut(&socket)?;
+        Some(&mut left.rooms)
     }
 
     /// Lets a socket that has left join or leave a room where it is now: a handler that began here still holds it.
@@ -370,9 +395,10 @@ impl Turn<Depart> for State {
 
 impl Turn<Forget> for State {
     fn turn(&mut self, Forget(sockets): Forget) {
-        for socket in sockets {
-            self.gone.rooms.remove(&socket);
+        for socket in &sockets {
+            self.gone.remove(socket);
         }
+        self.gone.sweep(Instant::now());
     }
 }
 
@@ -571,8 +597,27 @@ mod tests {
             let now = start + Duration::from_secs(n);
             gone.insert(now, socket(n), HashSet::new());
         }
-        assert_eq!(gone.rooms.len(), 61);
+        assert_eq!(gone.sockets.len(), 61);
         assert_eq!(gone.since.len(), 61);
-        assert!(gone.rooms.contains_key(&socket(239)));
+        assert!(gone.sockets.contains_key(&socket(239)));
+        gone.sweep(start + Duration::from_secs(359));
+        assert_eq!((gone.sockets.len(), gone.since.len()), (1, 1));
+    }
+
+    /// A bug: who was forgotten stayed in the other list until somebody else left, and the list's memory for good.
+    #[test]
+    fn nothing_is_kept_of_who_is_forgotten() {
+        let mut gone = Gone::default();
+        let start = Instant::now();
+        let socket = |n: u64| ("/".into(), SocketId::from(n.to_string()));
+        for n in [1, 2, 1] {
+            gone.insert(start, socket(n), HashSet::new());
+        }
+        assert_eq!((gone.sockets.len(), gone.since.len()), (2, 2));
+        for n in [1, 1, 2] {
+            gone.remove(&socket(n));
+            assert_eq!(gone.sockets.len(), gone.since.len());
+        }
+        assert!(gone.since.is_empty());
     }
 }
