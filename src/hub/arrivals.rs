@@ -1,7 +1,8 @@
 //! What passes here while sessions of other instances are moving here: so that each gets what is its own, once.
 //!
 //! Plain struct: no actor, no clock. A log of what goes to sockets, kept only while somebody is expected, bounded by
-//! [`MAX_LOG_BYTES`]; and for each session that is expected, which part of the log is for it.
+//! [`MAX_LOG_BYTES`]; and for each session that is expected, which part of the log is for it. All that is kept for one is behind the place
+//! at which it began to be expected, so what nobody needs any more is always at the front.
 //!
 //! # Why nothing is lost, doubled or reordered
 //!
@@ -27,22 +28,32 @@
 //! do not move there.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use super::{
     command::Command,
+    freight,
     interest::Registering,
     question::{Answers, Question},
 };
-use crate::{adapter::uid::Uid, engine_io::sid::InstanceId, socket_io::ids::Namespace};
+use crate::{
+    adapter::uid::Uid,
+    engine_io::{encoded::Encoded, sid::InstanceId},
+    shrink::shrink,
+    socket_io::ids::Namespace,
+};
 
-/// Bytes of what may be logged: beyond it whoever has been expected longest is given up.
+/// Bytes of what may be logged, and of questions that wait: beyond it whoever has been expected longest is given up.
 pub const MAX_LOG_BYTES: usize = 16 * 1024 * 1024;
 
-/// What an entry takes beside its arguments, about.
+/// What an entry, or a question that waits, takes beside what is in it, about.
 const ENTRY_BYTES: usize = 256;
+
+/// Sessions that may be expected at a time. One more is given up at once: what is done for each must not take the hub's time for all.
+pub const MAX_EXPECTED: usize = 4096;
 
 /// Questions that may wait until those who are expected have come.
 const MAX_WAITING_QUESTIONS: usize = 1024;
@@ -74,24 +85,72 @@ pub(super) enum Origin {
     Other(Option<String>),
 }
 
-/// What is written into the log.
-#[derive(Debug)]
+impl Origin {
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Own => 0,
+            Self::Other(uid) => uid.as_ref().map_or(0, String::len),
+        }
+    }
+}
+
+/// What is written into the log. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(super) enum What {
     /// A command, for this instance's sockets among others.
-    Command(Command),
+    Command(Arc<Noted>),
     /// An event that receivers are to acknowledge.
     Asked {
+        /// In which namespace.
+        namespace: Namespace,
         /// Which question waits for it.
         question: u64,
     },
+}
+
+impl What {
+    /// Returns the namespace that it is about.
+    pub(super) fn namespace(&self) -> &Namespace {
+        match self {
+            Self::Command(noted) => noted.command.namespace(),
+            Self::Asked { namespace, .. } => namespace,
+        }
+    }
+
+    /// Returns how many bytes an encoded form takes that is kept with it.
+    fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Command(noted) => noted.message().map_or(0, |message| message.held_bytes()),
+            Self::Asked { .. } => 0,
+        }
+    }
+}
+
+/// A command that was noted.
+#[derive(Debug)]
+pub(super) struct Noted {
+    /// What is to be done.
+    pub(super) command: Command,
+    message: OnceLock<Arc<Encoded>>,
+}
+
+impl Noted {
+    /// Returns the event as it is sent, if that is kept; see [`Arrivals::keep`].
+    pub(super) fn message(&self) -> Option<&Arc<Encoded>> {
+        self.message.get()
+    }
 }
 
 /// A session that is expected. `M` is what it becomes a member with.
 #[derive(Debug)]
 struct Arrival<M> {
     former: Uid,
+    /// Its place in the order in which they began to be expected.
+    turn: u64,
     /// Where the log was when ADOPT was published: what is ours and behind it is for it.
     begun: u64,
+    /// The number of the first question that waits for it.
+    first_asked: u64,
     /// Where the log was when ADOPT was heard: what is others' and behind it is for it.
     marked: Option<u64>,
     /// Where the log was when END was heard: what is of `former` and before it is not.
@@ -142,7 +201,7 @@ pub(super) struct Waiting {
     pub(super) answers: Answers,
     /// How many clients an event that it asks to send went to already.
     pub(super) num_clients: u64,
-    awaits: Vec<ArrivalId>,
+    bytes: usize,
 }
 
 /// Everything about those who are expected.
@@ -154,8 +213,15 @@ pub(super) struct Arrivals<M> {
     bytes: usize,
     limit_bytes: usize,
     expected: HashMap<ArrivalId, Arrival<M>>,
-    questions: HashMap<u64, Waiting>,
-    num_questions: u64,
+    /// Who is expected, by their turns.
+    in_order: BTreeMap<u64, ArrivalId>,
+    num_turns: u64,
+    /// Each waits for all who were expected when it came.
+    questions: VecDeque<Waiting>,
+    /// The number of the front one.
+    first_question: u64,
+    /// Those that wait for nobody any more.
+    ready: Vec<Waiting>,
 }
 
 impl<M> Default for Arrivals<M> {
@@ -166,8 +232,11 @@ impl<M> Default for Arrivals<M> {
             bytes: 0,
             limit_bytes: MAX_LOG_BYTES,
             expected: HashMap::new(),
-            questions: HashMap::new(),
-            num_questions: 0,
+            in_order: BTreeMap::new(),
+            num_turns: 0,
+            questions: VecDeque::new(),
+            first_question: 0,
+            ready: Vec::new(),
         }
     }
 }
@@ -182,17 +251,42 @@ impl<M> Arrivals<M> {
         self.first + self.log.len() as u64
     }
 
-    /// Expects a session of the instance that is called `former` on the bus. In the turn in which ADOPT is published.
-    pub(super) fn expect(&mut self, id: ArrivalId, former: Uid, registering: Registering) {
+    fn next_question(&self) -> u64 {
+        self.first_question + self.questions.len() as u64
+    }
+
+    fn oldest(&self) -> Option<ArrivalId> {
+        self.in_order.first_key_value().map(|(_, id)| *id)
+    }
+
+    fn remove(&mut self, id: ArrivalId) -> Option<Arrival<M>> {
+        let arrival = self.expected.remove(&id)?;
+        self.in_order.remove(&arrival.turn);
+        Some(arrival)
+    }
+
+    /// Expects a session of the instance that is called `former` on the bus. In the turn in which ADOPT is published. Returns whether there
+    /// is room for it: if not, it is as one that was given up.
+    pub(super) fn expect(&mut self, id: ArrivalId, former: Uid, registering: Registering) -> bool {
+        self.remove(id);
+        if self.expected.len() >= MAX_EXPECTED {
+            return false;
+        }
+        let turn = self.num_turns;
+        self.num_turns += 1;
+        self.in_order.insert(turn, id);
         let arrival = Arrival {
             former,
+            turn,
             begun: self.end(),
+            first_asked: self.next_question(),
             marked: None,
             ended: None,
             members: None,
             _registering: registering,
         };
         self.expected.insert(id, arrival);
+        true
     }
 
     /// Notes what goes to sockets, if anybody is expected. Returns who can be waited for no longer, because the log is full.
@@ -200,32 +294,45 @@ impl<M> Arrivals<M> {
         if self.is_empty() {
             return Vec::new();
         }
-        let bytes = match command {
-            Command::Broadcast(broadcast) => broadcast.args.len_bytes(),
-            Command::Join { rooms, .. } | Command::Leave { rooms, .. } => {
-                rooms.iter().map(|room| room.as_str().len()).sum()
-            }
-            Command::Disconnect { .. } => 0,
-            Command::ServerEvent { .. } => return Vec::new(),
+        if matches!(command, Command::ServerEvent { .. }) {
+            return Vec::new();
+        }
+        let bytes = freight::len_bytes(command);
+        let noted = Noted {
+            command: command.clone(),
+            message: OnceLock::new(),
         };
-        self.push(What::Command(command.clone()), origin, bytes)
+        self.push(What::Command(Arc::new(noted)), origin, bytes);
+        self.make_room()
     }
 
-    fn push(&mut self, what: What, origin: Origin, bytes: usize) -> Vec<ArrivalId> {
-        let bytes = ENTRY_BYTES + bytes;
+    fn push(&mut self, what: What, origin: Origin, bytes: usize) {
+        let bytes = ENTRY_BYTES + origin.len_bytes() + bytes;
         self.bytes += bytes;
         self.log.push_back(Entry {
             what,
             origin,
             bytes,
         });
+    }
+
+    /// Keeps the event of a command in the log as it is sent, for those who come later; not if somebody would have to be given up for it.
+    /// Before [`Self::settle`].
+    pub(super) fn keep(&mut self, noted: &Noted, message: &Arc<Encoded>) {
+        let bytes = message.held_bytes();
+        if self.bytes + bytes <= self.limit_bytes && noted.message.set(Arc::clone(message)).is_ok()
+        {
+            self.bytes += bytes;
+        }
+    }
+
+    /// Gives up as many as it takes for the rest to be within the limit.
+    fn make_room(&mut self) -> Vec<ArrivalId> {
         let mut given_up = Vec::new();
-        while self.bytes > self.limit_bytes {
-            let oldest = self.expected.iter().min_by_key(|(_, a)| a.begun);
-            let Some(id) = oldest.map(|(id, _)| *id) else {
-                break;
-            };
-            self.expected.remove(&id);
+        while self.bytes > self.limit_bytes
+            && let Some(id) = self.oldest()
+        {
+            self.remove(id);
             given_up.push(id);
             self.trim();
         }
@@ -271,7 +378,7 @@ impl<M> Arrivals<M> {
             members,
             _registering,
             ..
-        } = self.expected.remove(&id)?;
+        } = self.remove(id)?;
         Some(Arrived {
             former,
             begun,
@@ -302,41 +409,35 @@ impl<M> Arrivals<M> {
 
     /// Gives somebody up. Returns whether it was expected.
     pub(super) fn give_up(&mut self, id: ArrivalId) -> bool {
-        self.expected.remove(&id).is_some()
+        self.remove(id).is_some()
     }
 
     /// Drops what nobody who is expected needs, and returns the questions that wait for nobody any more.
     pub(super) fn settle(&mut self) -> Vec<Waiting> {
         self.trim();
-        let expected = &self.expected;
-        let ready: Vec<u64> = self
-            .questions
-            .iter_mut()
-            .filter_map(|(number, waiting)| {
-                waiting.awaits.retain(|id| expected.contains_key(id));
-                waiting.awaits.is_empty().then_some(*number)
-            })
-            .collect();
-        let questions = &mut self.questions;
-        ready
-            .into_iter()
-            .filter_map(|number| questions.remove(&number))
-            .collect()
+        std::mem::take(&mut self.ready)
     }
 
     fn trim(&mut self) {
-        let needed = self.expected.values().map(|arrival| arrival.begun).min();
-        let needed = needed.unwrap_or_else(|| self.end());
-        while self.first < needed
+        let oldest = self.oldest().and_then(|id| self.expected.get(&id));
+        let needed = oldest.map(|arrival| (arrival.begun, arrival.first_asked));
+        let (begun, first_asked) = needed.unwrap_or_else(|| (self.end(), self.next_question()));
+        while self.first < begun
             && let Some(entry) = self.log.pop_front()
         {
-            self.bytes -= entry.bytes;
+            self.bytes -= entry.bytes + entry.what.kept_bytes();
             self.first += 1;
         }
-        if self.log.is_empty() {
-            // What one busy moment needed is not kept.
-            self.log = VecDeque::new();
+        while self.first_question < first_asked
+            && let Some(waiting) = self.questions.pop_front()
+        {
+            self.bytes -= waiting.bytes;
+            self.first_question += 1;
+            self.ready.push(waiting);
         }
+        // What one busy moment needed is not kept.
+        shrink(&mut self.log);
+        shrink(&mut self.questions);
     }
 
     /// Lets a question wait for those who are expected, since they are members nowhere at the moment: if it were answered now, they
@@ -351,23 +452,26 @@ impl<M> Arrivals<M> {
         origin: Origin,
         owed: Owed,
     ) -> Vec<ArrivalId> {
-        let number = self.num_questions;
-        self.num_questions += 1;
-        let mut given_up = Vec::new();
-        if let Question::Broadcast { broadcast, .. } = &question {
-            let asked = What::Asked { question: number };
-            given_up = self.push(asked, origin, broadcast.args.len_bytes());
+        if matches!(question, Question::Broadcast { .. }) {
+            let question = self.next_question();
+            let namespace = namespace.clone();
+            let asked = What::Asked {
+                namespace,
+                question,
+            };
+            self.push(asked, origin, 0);
         }
-        let waiting = Waiting {
+        let bytes = ENTRY_BYTES + namespace.as_str().len() + freight::question_bytes(&question);
+        self.bytes += bytes;
+        self.questions.push_back(Waiting {
             owed,
             namespace: namespace.clone(),
             question,
             answers,
             num_clients,
-            awaits: self.expected.keys().copied().collect(),
-        };
-        self.questions.insert(number, waiting);
-        given_up
+            bytes,
+        });
+        self.make_room()
     }
 
     /// Returns whether a question more may wait.
@@ -377,7 +481,8 @@ impl<M> Arrivals<M> {
 
     /// Returns a question that waits.
     pub(super) fn question(&mut self, number: u64) -> Option<&mut Waiting> {
-        self.questions.get_mut(&number)
+        let at = number.checked_sub(self.first_question)?;
+        self.questions.get_mut(usize::try_from(at).ok()?)
     }
 }
 
@@ -385,8 +490,11 @@ impl<M> Arrivals<M> {
 mod tests {
     use super::*;
     use crate::{
-        hub::{broadcast::Broadcast, interest::Interest},
-        socket_io::args::Args,
+        hub::{
+            broadcast::{Broadcast, Target},
+            interest::Interest,
+        },
+        socket_io::{args::Args, ids::Room},
     };
     use tokio::sync::mpsc;
 
@@ -423,10 +531,11 @@ mod tests {
     /// The names of the events that a session gets.
     fn got(arrivals: &Arrivals<&'static str>, arrived: &Arrived<&'static str>) -> String {
         let names = arrivals.log_for(arrived).map(|what| match what {
-            What::Command(Command::Broadcast(broadcast)) => {
-                broadcast.args.json().replace(['[', ']', '"'], "")
-            }
-            other => panic!("no event: {other:?}"),
+            What::Command(noted) => match &noted.command {
+                Command::Broadcast(broadcast) => broadcast.args.json().replace(['[', ']', '"'], ""),
+                other => panic!("no event: {other:?}"),
+            },
+            What::Asked { .. } => panic!("no event: {what:?}"),
         });
         names.collect::<Vec<_>>().join(" ")
     }
@@ -513,6 +622,127 @@ mod tests {
         assert!(arrivals.give_up(id(2)) && !arrivals.give_up(id(2)));
         arrivals.settle();
         assert_eq!((arrivals.log.len(), arrivals.bytes), (0, 0));
+    }
+
+    /// A bug: names of rooms in a target, and questions, took nothing of the log's bytes.
+    #[test]
+    fn all_that_is_kept_for_those_who_are_expected_counts() {
+        let rooms = || vec![Room::from("r"); 1000];
+        let into = |rooms: Vec<Room>, except: Vec<Room>| Target { rooms, except };
+        let to = |target: Target| {
+            let mut broadcast =
+                Broadcast::to_all("/".into(), Args::from_parts("[1]".into(), vec![]));
+            broadcast.target = target;
+            broadcast
+        };
+        let long: Namespace = "/".repeat(64_000).into();
+        let namespace = || Namespace::from("/");
+        let (target, none) = (|| into(rooms(), vec![]), || into(vec![], vec![]));
+        for command in [
+            Command::Broadcast(to(target())),
+            Command::Broadcast(to(into(vec![], rooms()))),
+            Command::Join {
+                namespace: namespace(),
+                target: none(),
+                rooms: rooms(),
+            },
+            Command::Leave {
+                namespace: namespace(),
+                target: none(),
+                rooms: rooms(),
+            },
+            Command::Disconnect {
+                namespace: namespace(),
+                target: target(),
+                whole_connection: false,
+            },
+            Command::Disconnect {
+                namespace: long.clone(),
+                target: none(),
+                whole_connection: false,
+            },
+        ] {
+            let mut arrivals = arrivals(&[1]);
+            arrivals.limit_bytes = 64_000;
+            assert_eq!(arrivals.note(&command, others()), [id(1)], "{command:?}");
+        }
+        let name = Origin::Other(Some("n".repeat(64_000)));
+        let mut arrivals = arrivals(&[1]);
+        arrivals.limit_bytes = 64_000;
+        assert_eq!(arrivals.note(&event("e"), name), [id(1)], "its sender");
+        for (namespace, question) in [
+            (namespace(), Question::Sockets { target: target() }),
+            (
+                namespace(),
+                Question::Broadcast {
+                    broadcast: to(target()),
+                    timeout: Duration::ZERO,
+                    expects_one: false,
+                },
+            ),
+            (long, Question::Rooms),
+        ] {
+            arrivals.expect(id(1), former(), Interest::in_everything().register());
+            let (answers, _received) = mpsc::unbounded_channel();
+            let text = format!("{question:?}");
+            let given_up = arrivals.ask(&namespace, question, answers, 0, others(), Owed::Answer);
+            assert_eq!(given_up, [id(1)], "{text}");
+            assert_eq!(arrivals.settle().len(), 1);
+            assert_eq!((arrivals.bytes, arrivals.log.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn no_more_are_expected_than_may_be_at_a_time() {
+        let mut arrivals = arrivals(&[]);
+        let expect = |arrivals: &mut Arrivals<_>, number: usize| {
+            let registering = Interest::in_everything().register();
+            arrivals.expect(id(number as u64), former(), registering)
+        };
+        for number in 0..MAX_EXPECTED {
+            assert!(expect(&mut arrivals, number));
+        }
+        assert!(expect(&mut arrivals, 0), "the same is not one more");
+        assert!(!expect(&mut arrivals, MAX_EXPECTED));
+        assert!(arrivals.bring(id(MAX_EXPECTED as u64), "S").is_err());
+        arrivals.give_up(id(7));
+        assert!(expect(&mut arrivals, MAX_EXPECTED));
+    }
+
+    #[test]
+    fn what_is_kept_encoded_counts_and_drives_nobody_out() {
+        let mut arrivals = arrivals(&[1]);
+        arrivals.note(&event("n1"), others());
+        let before = arrivals.bytes;
+        let What::Command(noted) = arrivals.log[0].what.clone() else {
+            panic!("a command");
+        };
+        let message = Encoded::new("42[\"n1\"]", &[]);
+        arrivals.limit_bytes = before;
+        arrivals.keep(&noted, &message);
+        assert!(noted.message().is_none() && arrivals.bytes == before);
+        arrivals.limit_bytes = before + message.held_bytes();
+        for _ in 0..2 {
+            arrivals.keep(&noted, &message);
+            assert!(noted.message().is_some());
+            assert_eq!(arrivals.bytes, arrivals.limit_bytes);
+        }
+        arrivals.give_up(id(1));
+        arrivals.settle();
+        assert_eq!(arrivals.bytes, 0);
+    }
+
+    #[test]
+    fn who_is_expected_anew_is_not_who_was_expected_before() {
+        let mut arrivals = arrivals(&[1, 2]);
+        arrivals.note(&event("n1"), others());
+        arrivals.expect(id(1), former(), Interest::in_everything().register());
+        arrivals.settle();
+        assert_eq!(arrivals.log.len(), 1, "for the second");
+        arrivals.give_up(id(2));
+        arrivals.settle();
+        assert!(arrivals.log.is_empty());
+        assert!(arrivals.give_up(id(1)) && arrivals.in_order.is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is on its way from the hub to the bridge, bounded in bytes.
+//! What is on its way from the hub to the bridge, bounded in bytes; and how many those are.
 //!
 //! Plain counter: no actor. Mailboxes have no bound, and a hub that hands out broadcasts is faster than a bridge that writes each
 //! of them for the others. The bridge's own queue is behind its mailbox, so it cannot bound what lies before.
@@ -8,13 +8,17 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::command::Command;
+use super::{broadcast::Target, command::Command, question::Question};
+use crate::socket_io::ids::Room;
 
 /// Bytes that may be on their way; as much again may wait at the bridge.
 pub const MAX_BYTES: usize = 16 << 20;
 
 /// What a command takes beside its own bytes, about: its place in the mailbox and some allocations.
 const OVERHEAD: usize = 256;
+
+/// What a room that is named takes beside its name, about: its handle, and an allocation.
+const ROOM_BYTES: usize = 64;
 
 /// How much is on its way.
 #[derive(Debug, Default)]
@@ -50,22 +54,36 @@ impl Drop for Load {
     }
 }
 
-fn len_bytes(command: &Command) -> usize {
-    let (rooms, args) = match command {
-        Command::Broadcast(broadcast) => (&[][..], Some(&broadcast.args)),
-        Command::Join { rooms, .. } | Command::Leave { rooms, .. } => (rooms.as_slice(), None),
-        Command::Disconnect { .. } => (&[][..], None),
-        Command::ServerEvent { args, .. } => (&[][..], Some(args)),
+/// Returns how many bytes a command takes.
+pub(super) fn len_bytes(command: &Command) -> usize {
+    let rest = match command {
+        Command::Broadcast(broadcast) => broadcast.args.len_bytes(),
+        Command::Join { rooms, .. } | Command::Leave { rooms, .. } => rooms_bytes(rooms),
+        Command::Disconnect { .. } => 0,
+        Command::ServerEvent { args, .. } => args.len_bytes(),
     };
-    let named = command
-        .target()
-        .into_iter()
-        .flat_map(|target| target.rooms.iter().chain(&target.except));
-    let names: usize = named
-        .chain(rooms)
-        .map(|room| size_of_val(room) + room.as_str().len())
-        .sum();
-    names + args.map_or(0, |args| args.len_bytes())
+    command.namespace().as_str().len() + command.target().map_or(0, target_bytes) + rest
+}
+
+/// Returns how many bytes a question takes.
+pub(super) fn question_bytes(question: &Question) -> usize {
+    match question {
+        Question::SocketIds { target } | Question::Sockets { target } => target_bytes(target),
+        Question::Rooms => 0,
+        Question::Broadcast { broadcast, .. } => {
+            target_bytes(&broadcast.target) + broadcast.args.len_bytes()
+        }
+        Question::ServerEvent { args } => args.len_bytes(),
+    }
+}
+
+fn target_bytes(target: &Target) -> usize {
+    rooms_bytes(&target.rooms) + rooms_bytes(&target.except)
+}
+
+fn rooms_bytes(rooms: &[Room]) -> usize {
+    let names = rooms.iter().map(|room| room.as_str().len());
+    names.sum::<usize>() + ROOM_BYTES * rooms.len()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     ahead::Permit,
@@ -216,8 +216,8 @@ pub struct PassOn {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Hand {
-    /// Whom to. If it takes no more, the rest is lost with it.
-    pub to: mpsc::Sender<relay::Answer>,
+    /// Whom to. If it takes no more, it is told so by the end.
+    pub to: relay::Listener,
     /// What.
     pub answer: relay::Answer,
 }

@@ -146,6 +146,11 @@ impl<H> Rooms<H> {
         self.max_rooms_per_socket = max_rooms_per_socket;
     }
 
+    /// Returns whether a socket may be in all of these rooms.
+    pub fn may_be_in(&self, rooms: &HashSet<Room>) -> bool {
+        rooms.iter().map(weight).sum::<usize>() <= self.max_rooms_per_socket
+    }
+
     /// Brings the table up to date about one room.
     fn tell(&self, namespace: &Namespace, room: &Room) {
         let Some(table) = &self.table else { return };
@@ -667,6 +672,12 @@ mod tests {
             Err(TooManyRooms { limit: 100 })
         );
         assert_eq!(rooms.join(&chat(), &id('d'), "room 0".into()), Ok(()));
+        let all: HashSet<Room> = rooms.rooms_of(&chat(), &id('d'));
+        assert_eq!((all.len(), rooms.may_be_in(&all)), (101, false));
+        let joined = all
+            .into_iter()
+            .filter(|room| room.as_str() != id('d').as_str());
+        assert!(rooms.may_be_in(&joined.collect()));
         rooms.leave(&chat(), &id('d'), &"room 0".into());
         rooms.leave(&chat(), &id('d'), &"room 0".into());
         assert_eq!(rooms.join(&chat(), &id('d'), "one more".into()), Ok(()));

@@ -69,6 +69,11 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    /// Returns how long the whole message is.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Returns the bytes of `range` without copying them.
     pub(crate) fn share(&self, range: Range<usize>) -> Bytes {
         self.bytes

@@ -23,6 +23,7 @@ use super::{
     DecodeError, Dialect, Rules, iso_date,
     reader::{Ext, Reader, Token},
 };
+use crate::detached::detached;
 
 /// What marks an attachment's place in the text.
 const PLACEHOLDER_KEY: &str = "_placeholder";
@@ -249,7 +250,10 @@ impl Write<'_, '_> {
         self.json
             .push_str(itoa::Buffer::new().format(self.attachments.len()));
         self.json.push('}');
-        self.attachments.push(self.reader.share(range));
+        let attachment = self.reader.share(range);
+        // What stands beside it, and may be much, is not kept with it.
+        let attachment = detached(attachment, self.reader.len());
+        self.attachments.push(attachment);
         Ok(())
     }
 
@@ -442,6 +446,27 @@ mod tests {
              [5,{\"_placeholder\":true,\"num\":2}]]"
         );
         assert_eq!(attachments, [&b"a"[..], b"bc", b"de"]);
+    }
+
+    /// A bug: a byte of a large message kept all of it in memory, and counted as a byte.
+    #[test]
+    fn an_attachment_that_is_a_small_part_of_its_message_does_not_keep_the_rest() {
+        for (num_beside, is_kept) in [(3000, false), (300, true)] {
+            let beside = vec![b'x'; num_beside];
+            let len = (num_beside as u16).to_be_bytes();
+            let attachment = [&b"\xc5\x02\x00"[..], &[7; 512]].concat();
+            let value = [&b"\x92\xda"[..], &len, &beside, &attachment].concat();
+            let bytes = Bytes::from(value);
+            let rules = Rules {
+                dialect: Dialect::Notepack3,
+                max_depth: MAX_DEPTH,
+                max_attachments: MAX_ATTACHMENTS,
+            };
+            let (_, attachments) = read_value(&mut Reader::new(&bytes), rules).unwrap();
+            assert_eq!(attachments, [&[7; 512][..]]);
+            let is_part = bytes.as_ptr_range().contains(&attachments[0].as_ptr());
+            assert_eq!(is_part, is_kept, "{num_beside}");
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Calls {
     }
 
     /// Returns where all that an instance says about a session that moves here goes.
-    pub(super) fn listener(&self, from: InstanceId, id: u64) -> Option<mpsc::Sender<Answer>> {
+    fn listener(&self, from: InstanceId, id: u64) -> Option<mpsc::Sender<Answer>> {
         match self.lock().calls.get(&id) {
             Some(Waiting {
                 to,
@@ -137,6 +137,23 @@ impl Calls {
         self.lock()
             .calls
             .retain(|_, call| !is_lost(call.to, call.begun));
+    }
+}
+
+/// The way to a session that moves here, or has, for one thing that is said about it where it comes from.
+#[derive(Debug)]
+pub struct Listener {
+    relay: Arc<Relay>,
+    id: u64,
+    to: mpsc::Sender<Answer>,
+}
+
+impl Listener {
+    /// Says it. If it cannot be taken the call ends: a session that waits for what got lost must know that it does not come.
+    pub fn hand(self, answer: Answer) {
+        if self.to.try_send(answer).is_err() {
+            self.relay.calls.end(self.id);
+        }
     }
 }
 
@@ -374,6 +391,13 @@ impl Relay {
         Some((call, heard))
     }
 
+    /// Returns the way to whoever hears all that an instance says about a session that moves here.
+    pub(super) fn listener(self: &Arc<Self>, from: InstanceId, id: u64) -> Option<Listener> {
+        let relay = Arc::clone(self);
+        let to = self.calls.listener(from, id)?;
+        Some(Listener { relay, id, to })
+    }
+
     /// Returns the revision of a session of this instance that lives at another one now, on its WebSocket.
     pub fn revision_of_moved(&self, sid: &Sid) -> Option<Revision> {
         self.host.revision_of_moved(sid)
@@ -400,5 +424,49 @@ impl Relay {
             revision,
         };
         Call::begin(self, sid.owner(), request, None).map(PostCall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        adapter::{kind::AdapterKind, uid::Uid},
+        peers::Peers,
+    };
+
+    fn relay() -> Arc<Relay> {
+        let own = InstanceId::parse("Zy9xW7vU").unwrap();
+        let peers = Peers::new(own, Uid::parse("aaaaaa").unwrap());
+        Arc::new(Relay::new(Arc::new(peers), AdapterKind::Classic))
+    }
+
+    /// A bug: what it could not take was gone without a trace, and it waited for the end of a handler for good.
+    #[actix_rt::test]
+    async fn a_session_that_could_not_take_all_that_is_said_about_it_hears_the_end() {
+        let relay = relay();
+        let sid = Sid::parse(&format!("Ab3dE6gH{:022}", 0)).unwrap();
+        let (mut call, _heard) = relay.move_here(&sid, Revision::V4).unwrap();
+        let (from, id) = (sid.owner(), call.id);
+        let listeners: Vec<_> = (0..=MAX_SAID)
+            .map(|_| relay.listener(from, id).unwrap())
+            .collect();
+        assert!(
+            relay.listener(relay.own, id).is_none(),
+            "another says nothing"
+        );
+        for (listener, at) in listeners.into_iter().zip(0..) {
+            let json = Bytes::new();
+            listener.hand(Answer::Data { at, json });
+        }
+        for expected in 0..MAX_SAID {
+            let answer = call.next().await;
+            assert!(
+                matches!(answer, Some(Answer::Data { at, .. }) if at as usize == expected),
+                "{expected}: {answer:?}"
+            );
+        }
+        assert!(call.next().await.is_none());
+        assert!(relay.listener(from, id).is_none());
     }
 }

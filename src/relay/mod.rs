@@ -82,7 +82,7 @@ use self::{
     wire::{DecodeError, Envelope, Message},
 };
 pub use self::{
-    caller::{Answer, Call, MoveCall, PostCall, Teller},
+    caller::{Answer, Call, Listener, MoveCall, PostCall, Teller},
     wire::Request,
 };
 use crate::{
@@ -182,13 +182,13 @@ impl Relay {
         }
     }
 
-    fn take_answer(&self, Envelope { id, from }: Envelope, answer: Answer) {
+    fn take_answer(self: &Arc<Self>, Envelope { id, from }: Envelope, answer: Answer) {
         let arrival = ArrivalId { from, number: id };
         match answer {
             Answer::End => self.tell_hub(Finish(arrival)),
             // Behind what the same instance has published, which is on its way through the hub.
             Answer::Done { .. } | Answer::More { .. } | Answer::Data { .. } | Answer::Over => {
-                if let Some(to) = self.calls.listener(from, id) {
+                if let Some(to) = self.listener(from, id) {
                     self.tell_hub(Hand { to, answer });
                 }
             }

@@ -99,7 +99,7 @@ impl Awaiter {
 }
 
 /// Acks that one client may owe in one namespace.
-const MAX_AWAITED: usize = 1024;
+pub(super) const MAX_AWAITED: usize = 1024;
 
 /// How many entries are looked at for each event, to find those whose ack nobody awaits any more; two, so that more are found than come.
 const LOOKS: usize = 2;

@@ -606,7 +606,7 @@ impl Socket {
             What::Mark => return self.are_handlers_held = false,
             What::Departed(departed) => return self.on_departed(*departed),
             What::PackUp(left) => return self.pack_up(left),
-            What::FromFormer(answer) => return self.on_former(*answer),
+            What::FromFormer(answer) => return self.on_former(answer.map(|answer| *answer)),
             What::LastCall => return self.last_call = LastCall::Answered,
             what => what,
         };

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// Events of one client that may wait in one namespace before no more are read.
-const MAX_QUEUED_EVENTS: usize = 64;
+pub(super) const MAX_QUEUED_EVENTS: usize = 64;
 
 /// Bytes of arguments, and of what a client brings to be let in, that may wait, or be handled beside another event, in all namespaces of
 /// it before no more is read; the last may exceed it.
@@ -51,7 +51,7 @@ const EVENT_BYTES: usize = 256;
 
 /// How many times as much may wait while a handler awaits an ack of this client: the ack stands behind events that cannot be
 /// handled before it came, so the client is read from for longer.
-const BEHIND_AN_ACK: usize = 16;
+pub(super) const BEHIND_AN_ACK: usize = 16;
 
 /// What a membership that ended has still to do. Its events are counted by that itself, since it may outlive the session.
 pub(super) struct WindingDown {

@@ -140,9 +140,9 @@ pub enum What {
     Departed(Box<Departed>),
     /// For the session: packs it up. From the socket itself, behind what its own handlers have sent by then.
     PackUp(Vec<LeftSocket>),
-    /// For the session: what the instance from which it has come says. From the socket itself, behind what came by way of the hub
-    /// before.
-    FromFormer(Box<relay::Answer>),
+    /// For the session: what the instance from which it has come says, or that no more of it is heard. From the socket itself, behind what
+    /// came by way of the hub before.
+    FromFormer(Option<Box<relay::Answer>>),
     /// For the session, which is over: its actor stops, behind all that was sent to it before. From the socket itself.
     LastCall,
     /// The end of the membership. From gateways and from the hub.

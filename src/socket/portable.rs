@@ -8,21 +8,31 @@
 //! ```
 //! Blobs are binary arguments, in the order in which the JSON speaks of them. Texts stand in the JSON.
 //!
-//! Limits: [`MAX_BYTES`] in all, and what holds for a session wherever it lives. What breaks one is an error, never a part of a session.
+//! Limits: [`MAX_BYTES`] in all, and what holds for a session wherever it lives, save what is set for an instance: that is for whoever puts
+//! it together. What breaks one is an error, never a part of a session; a list is refused at the first thing too many in it.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{collections::HashSet, fmt, marker::PhantomData, time::Duration};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
-use super::handshake::Handshake;
+use super::{
+    acks::MAX_AWAITED,
+    actor::MAX_NAMESPACES,
+    handshake::Handshake,
+    membership::{BEHIND_AN_ACK, MAX_QUEUED_EVENTS},
+    running::MAX_RUNNING,
+};
 use crate::{
     detached::detached,
-    engine_io::{dialect::Revision, packet::Message, sid::Sid},
+    engine_io::{dialect::Revision, handshake::MAX_QUERY_PAIRS, packet::Message, sid::Sid},
     socket_io::{
         args::Args,
-        decoder::{AckId, check_placeholders},
+        decoder::{AckId, MAX_ATTACHMENTS, check_placeholders},
         ids::{Namespace, Pid, Room, SocketId},
         json,
     },
@@ -34,8 +44,21 @@ const VERSION: u32 = 1;
 /// Longest session that crosses. A larger one ends instead.
 pub const MAX_BYTES: usize = 24 * 1024 * 1024;
 
-/// Most things of one kind in one session; more than any session can have.
+/// Most things of one kind in one session, of those that have no limit of their own; more than any session can have.
 const MAX_ITEMS: usize = 1 << 20;
+
+/// Most events of one namespace that wait for their handlers.
+const MAX_QUEUED: usize = MAX_QUEUED_EVENTS * BEHIND_AN_ACK;
+
+/// Most messages of a packet that is not whole.
+const MAX_UNFINISHED: usize = 1 + MAX_ATTACHMENTS;
+
+/// Most headers of a request; more than any that came by HTTP can have.
+const MAX_HEADERS: usize = 1000;
+
+/// Bytes of the request that opened a session, as it is kept: its head, and its query once more, of which a byte may have become three. More
+/// than one that opens a session can have.
+const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
 
 /// What is known of a session.
 #[derive(Clone, PartialEq, Eq)]
@@ -320,7 +343,7 @@ impl Portable {
                 _ => return Err(PortableError::Value("eio")),
             },
             is_bare: head.bare,
-            handshake: head.handshake.read(),
+            handshake: head.handshake.read()?,
             heartbeat: head.heartbeat,
             connect_within: head.connect_within_ms.map(Duration::from_millis),
             unfinished,
@@ -405,10 +428,15 @@ struct Head {
     heartbeat: Heartbeat,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connect_within_ms: Option<u64>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_UNFINISHED>")]
     unfinished: Vec<MessageText>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_ITEMS>")]
     undelivered: Vec<UndeliveredText>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_NAMESPACES>")]
     admissions: Vec<AdmissionText>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_NAMESPACES>")]
     memberships: Vec<MembershipText>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_ITEMS>")]
     blobs: Vec<u32>,
 }
 
@@ -417,7 +445,9 @@ struct HandshakeText {
     address: String,
     url: String,
     issued_ms: u64,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_HEADERS>")]
     headers: Vec<(String, String)>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_QUERY_PAIRS>")]
     query: Vec<(String, String)>,
 }
 
@@ -447,11 +477,15 @@ struct MembershipText {
     nsp: Namespace,
     id: SocketId,
     data: Box<RawValue>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_ITEMS>")]
     rooms: Vec<Room>,
     heard: bool,
     new: bool,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_RUNNING>")]
     running: Vec<PortableCall>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_QUEUED>")]
     queue: Vec<EventText>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_AWAITED>")]
     awaited: Vec<AckId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     standing: Option<PortableStanding>,
@@ -481,7 +515,16 @@ impl HandshakeText {
         }
     }
 
-    fn read(self) -> Handshake {
+    fn len_bytes(&self) -> usize {
+        let pairs = self.headers.iter().chain(&self.query);
+        let texts = pairs.map(|(name, value)| name.len() + value.len());
+        self.address.len() + self.url.len() + texts.sum::<usize>()
+    }
+
+    fn read(self) -> Result<Handshake, PortableError> {
+        if self.len_bytes() > MAX_HANDSHAKE_BYTES {
+            return Err(PortableError::Value("handshake"));
+        }
         let headers = self.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
         let mut handshake = Handshake::new(
@@ -494,8 +537,38 @@ impl HandshakeText {
         if let Some(issued) = std::time::UNIX_EPOCH.checked_add(issued) {
             handshake.issued = issued;
         }
-        handshake
+        Ok(handshake)
     }
+}
+
+/// Reads a list of at most `N` things. What is longer takes no more memory than that before it is refused.
+fn at_most<'de, D, T, const N: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<T, const N: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for List<T, N> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {N}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == N {
+                    return Err(A::Error::invalid_length(N + 1, &self));
+                }
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_seq(List::<T, N>(PhantomData))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -547,9 +620,7 @@ impl Unread {
     }
 
     fn take_all(&mut self, num: usize) -> Result<Vec<Bytes>, PortableError> {
-        if num > MAX_ITEMS {
-            return Err(PortableError::Value("blob"));
-        }
+        // The first one missing ends it.
         (0..num).map(|_| self.take()).collect()
     }
 }
@@ -707,6 +778,78 @@ mod tests {
                 matches!(refused, Err(PortableError::Value("event"))),
                 "{json}"
             );
+        }
+    }
+
+    /// A bug: two bytes for an ack that is awaited became a task, and a state of 24 MiB twelve million of them.
+    #[test]
+    fn no_list_is_longer_than_that_of_a_session_can_be() {
+        let pair = serde_json::json!(["", ""]);
+        let call = serde_json::json!({"number": 0, "is_connecting": false});
+        let event = serde_json::json!({"name": "", "json": "[\"\"]", "attachments": 0});
+        let nothing = serde_json::json!({"nsp": "/"});
+        let binary = serde_json::json!("binary");
+        let of_session = [
+            ("/handshake/headers", pair.clone(), MAX_HEADERS),
+            ("/handshake/query", pair, MAX_QUERY_PAIRS),
+            ("/admissions", nothing, MAX_NAMESPACES),
+            ("/memberships/0/running", call, MAX_RUNNING),
+            ("/memberships/0/queue", event, 1024),
+            ("/memberships/0/awaited", 1.into(), 1024),
+        ];
+        // As many as there may be cannot be had without what they are made of, or belong to each other.
+        let of_parts = [
+            ("/unfinished", binary, MAX_UNFINISHED),
+            (
+                "/undelivered",
+                serde_json::json!({"attachments": 0}),
+                MAX_ITEMS,
+            ),
+            ("/memberships", serde_json::Value::Null, MAX_NAMESPACES),
+            ("/memberships/0/rooms", "".into(), MAX_ITEMS),
+            ("/blobs", 0.into(), MAX_ITEMS),
+        ];
+        let with = |list: &str, item: &serde_json::Value, num: usize| {
+            changed(|head| {
+                // The blob of the event that was there goes to the one before.
+                if list.ends_with("queue") {
+                    head["undelivered"][1]["attachments"] = 2.into();
+                }
+                let membership = head["memberships"][0].clone();
+                let item = if item.is_null() { &membership } else { item };
+                *head.pointer_mut(list).unwrap() = vec![item.clone(); num].into();
+            })
+        };
+        for (list, item, max) in &of_session {
+            assert!(with(list, item, *max).is_ok(), "{list}");
+        }
+        for (list, item, max) in of_session.iter().chain(&of_parts) {
+            let refused = with(list, item, max + 1).unwrap_err();
+            let text = format!("{refused:?}");
+            let expected = format!("invalid length {}", max + 1);
+            assert!(text.contains(&expected), "{list}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_no_longer_than_one_can_be() {
+        for (len, is_sound) in [
+            (MAX_HANDSHAKE_BYTES - 100, true),
+            (MAX_HANDSHAKE_BYTES, false),
+        ] {
+            let long = || "x".repeat(len);
+            let text = |head: &mut serde_json::Value, at: &str| {
+                *head.pointer_mut(at).unwrap() = long().into();
+            };
+            for at in ["/handshake/url", "/handshake/address"] {
+                assert_eq!(changed(|head| text(head, at)).is_ok(), is_sound, "{at}");
+            }
+            for at in ["/handshake/headers", "/handshake/query"] {
+                let read = changed(|head| {
+                    *head.pointer_mut(at).unwrap() = serde_json::json!([["k", long()]]);
+                });
+                assert_eq!(read.is_ok(), is_sound, "{at}");
+            }
         }
     }
 

@@ -27,14 +27,11 @@ use super::{
     json::MAX_DEPTH,
     reserved::RESERVED_EVENTS,
 };
-use crate::{
-    detached::detached,
-    msgpack::{
-        self, Dialect, EncodeError, Rules,
-        reader::{Reader, Token},
-        to_json::{number_text, read_value, without_spare},
-        to_msgpack::{write_array, write_map_len, write_str, write_uint, write_value},
-    },
+use crate::msgpack::{
+    self, Dialect, EncodeError, Rules,
+    reader::{Reader, Token},
+    to_json::{number_text, read_value, without_spare},
+    to_msgpack::{write_array, write_map_len, write_str, write_uint, write_value},
 };
 
 const CONNECT: u64 = 0;
@@ -191,12 +188,12 @@ pub(super) fn decode(message: &Bytes) -> Result<Option<Packet>, DecodeError> {
                 namespace,
                 ack: id,
                 name: name.into(),
-                args: read_args(data, message.len())?,
+                args: read_args(data)?,
             })
         }
         ACK => {
             let data = data.ok_or(DecodeError::Field { key: "data" })?;
-            let args = read_args(data, message.len())?;
+            let args = read_args(data)?;
             id.map(|id| Packet::Ack {
                 namespace,
                 id,
@@ -244,16 +241,12 @@ fn read_auth(mut data: Reader<'_>) -> Result<String, DecodeError> {
     Ok(read_value(&mut data, rules)?.0)
 }
 
-fn read_args(mut data: Reader<'_>, message_len: usize) -> Result<Args, DecodeError> {
+fn read_args(mut data: Reader<'_>) -> Result<Args, DecodeError> {
     let Token::Array(_) = data.peek()? else {
         return Err(DecodeError::Field { key: "data" });
     };
     let (json, attachments) = read_value(&mut data, RULES)?;
-    // Beside them there may stand much that nobody asked for.
-    let attachments = attachments
-        .into_iter()
-        .map(|attachment| detached(attachment, message_len));
-    Ok(Args::from_parts(json.into(), attachments.collect()))
+    Ok(Args::from_parts(json.into(), attachments))
 }
 
 /// Reads an event's name; of a number, the text that it has in JSON.

@@ -593,6 +593,71 @@ async fn what_is_said_of_a_session_that_has_moved_holds_in_the_order_in_which_it
     }
 }
 
+/// A bug: the end of a handler that had stayed where the session came from was lost if more was said there than the session could take while
+/// it was arriving, and its client's later events waited for it for good.
+#[actix_rt::test]
+async fn a_handler_of_whose_end_nothing_is_heard_lets_later_events_go_on() {
+    let redis = RedisServer::start();
+    let (one, _two) = pair(&redis).await;
+    let instance = http::get(one.addr, "/readyz").await.json()["instance"].clone();
+    let instance = instance.as_str().unwrap();
+    let mut stranger = Stranger::join(&redis);
+    let mut all = Stranger::eavesdrop(&redis);
+    let sid = format!("{}{:022}", Stranger::NAME, 0);
+    let target = format!("/socket.io/?EIO=4&transport=websocket&sid={sid}");
+    let ready = async {
+        let asked = stranger.hears(r#""type":"upgrade""#).await;
+        let (_, number) = asked.rsplit_once(r#""id":"#).unwrap();
+        let number: u64 = number.split_once(',').unwrap().0.parse().unwrap();
+        let ready = "\"type\":\"ready\",\"uid\":\"nnnnnn\"}\n[\"/moves\"]";
+        stranger.tell(instance, 1, number, ready);
+        number
+    };
+    let (mut websocket, number) = tokio::join!(WebSocket::connect(one.addr, &target), ready);
+    websocket.send("2probe").await;
+    assert_eq!(websocket.text().await, "3probe");
+    websocket.send("5").await;
+    all.hears(r#""type":"adopt""#).await;
+    let session = json!({
+        "v": 1, "sid": sid, "eio": 4, "bare": false,
+        "handshake": {"address": "", "url": "", "issued_ms": 0, "headers": [], "query": []},
+        "heartbeat": {"ping_in_ms": 20_000},
+        "unfinished": [], "undelivered": [], "admissions": [], "blobs": [],
+        "memberships": [{
+            "nsp": "/moves", "id": "aaaaaaaaaaaaaaaaaaaa", "data": null, "rooms": [],
+            "heard": true, "new": false, "awaited": [],
+            "running": [{"number": 0, "ack": 5, "is_connecting": false}],
+            "queue": [{"name": "who", "json": "[\"who\"]", "attachments": 0, "ack": 6}],
+        }],
+    });
+    let session = session.to_string();
+    let said = |kind: &str, body: &[u8]| {
+        let from = Stranger::NAME;
+        let line = format!(r#"{{"v":1,"id":{number},"from":"{from}",{kind}}}"#);
+        [line.as_bytes(), b"\n", body].concat()
+    };
+    let state = [&(session.len() as u32).to_be_bytes(), session.as_bytes()].concat();
+    // In one go: the session is not there before END, and takes nothing before it is.
+    let script = "redis.call('PUBLISH', KEYS[1], ARGV[1]) \
+        for _ = 1, 1024 do redis.call('PUBLISH', KEYS[1], ARGV[2]) end \
+        redis.call('PUBLISH', KEYS[1], ARGV[3]) \
+        return redis.call('PUBLISH', KEYS[1], ARGV[4])";
+    let heard = redis.command(&[
+        b"EVAL",
+        script.as_bytes(),
+        b"1",
+        format!("socket.io-sockhop#{instance}#").as_bytes(),
+        &said(r#""type":"state""#, &state),
+        &said(r#""type":"data","at":0"#, b"{}"),
+        &said(r#""type":"done","at":0,"call":0"#, b"\0\0\0\x03[8]"),
+        &said(r#""type":"end""#, b""),
+    ]);
+    assert_eq!(heard, b":1\r\n");
+    let failed = websocket.text().await;
+    assert!(failed.starts_with(r#"43/moves,5[{"error":"#), "{failed}");
+    assert!(websocket.text().await.starts_with("43/moves,6"));
+}
+
 /// Asks for an upgrade and returns the answer, which is none.
 async fn refused(addr: SocketAddr, sid: &str) -> String {
     let target = format!("/socket.io/?EIO=4&transport=websocket&sid={sid}");

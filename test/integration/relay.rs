@@ -388,7 +388,16 @@ impl<'r> Stranger<'r> {
     pub(crate) const NAME: &'static str = "Ab3dE6gH";
 
     pub(crate) fn join(redis: &'r RedisServer) -> Self {
-        let stream = redis.subscribe(&format!("socket.io-sockhop#{}#", Self::NAME));
+        Self::listen(redis, &format!("socket.io-sockhop#{}#", Self::NAME))
+    }
+
+    /// Hears what is said to all.
+    pub(crate) fn eavesdrop(redis: &'r RedisServer) -> Self {
+        Self::listen(redis, "socket.io-sockhop#")
+    }
+
+    fn listen(redis: &'r RedisServer, channel: &str) -> Self {
+        let stream = redis.subscribe(channel);
         stream.set_nonblocking(true).unwrap();
         Self {
             redis,

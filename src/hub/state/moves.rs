@@ -3,18 +3,19 @@
 //! Why nothing is lost, doubled or reordered stands in [`super::super::arrivals`]; the whole exchange, in [`crate::relay`].
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{Handle, State};
 use crate::{
+    engine_io::encoded::Encoded,
     hub::{
         actor::Turn,
         ahead::Permit,
-        arrivals::{Arrived, Origin, Owed, Waiting, What as Logged},
-        broadcast::Target,
+        arrivals::{Arrived, MAX_EXPECTED, Noted, Origin, Owed, Waiting, What as Logged},
+        broadcast::{Broadcast, Target},
         command::Command,
         freight::Load,
         messages::{Ask, Bring, Depart, Expect, Finish, Forget, GiveUp, Hand, Mark, PassOn},
@@ -39,23 +40,47 @@ const SENT_AFTER: Duration = Duration::from_secs(60);
 type Socket = (Namespace, SocketId);
 
 /// Sockets that have gone to another instance and may still be acted upon here, with the rooms that they took along. Forgotten when
-/// their actor says so, and after [`SENT_AFTER`] even if that has ended and says nothing.
+/// their actor says so, and after [`SENT_AFTER`] even if that has ended and says nothing. Trees, since they give memory back.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
-    rooms: HashMap<Socket, HashSet<Room>>,
-    since: VecDeque<(Instant, Socket)>,
+    sockets: BTreeMap<Socket, Left>,
+    /// In the order in which they left.
+    since: BTreeMap<u64, (Instant, Socket)>,
+    num_left: u64,
+}
+
+/// A socket that has gone.
+#[derive(Debug)]
+struct Left {
+    /// Its place in `since`.
+    turn: u64,
+    rooms: HashSet<Room>,
 }
 
 impl Gone {
     fn insert(&mut self, now: Instant, socket: Socket, rooms: HashSet<Room>) {
-        while let Some((since, _)) = self.since.front()
-            && now.saturating_duration_since(*since) > SENT_AFTER
-            && let Some((_, socket)) = self.since.pop_front()
-        {
-            self.rooms.remove(&socket);
+        self.sweep(now);
+        self.remove(&socket);
+        let turn = self.num_left;
+        self.num_left += 1;
+        self.since.insert(turn, (now, socket.clone()));
+        self.sockets.insert(socket, Left { turn, rooms });
+    }
+
+    fn remove(&mut self, socket: &Socket) {
+        if let Some(Left { turn, .. }) = self.sockets.remove(socket) {
+            self.since.remove(&turn);
         }
-        self.since.push_back((now, socket.clone()));
-        self.rooms.insert(socket, rooms);
+    }
+
+    /// Forgets those whose time is over.
+    fn sweep(&mut self, now: Instant) {
+        while let Some(oldest) = self.since.first_entry()
+            && now.saturating_duration_since(oldest.get().0) > SENT_AFTER
+        {
+            let (_, socket) = oldest.remove();
+            self.sockets.remove(&socket);
+        }
     }
 }
 
@@ -73,11 +98,12 @@ impl State {
         namespace: &Namespace,
         id: &SocketId,
     ) -> Option<&mut HashSet<Room>> {
-        if self.gone.rooms.is_empty() {
+        if self.gone.sockets.is_empty() {
             return None;
         }
         let socket = (namespace.clone(), id.clone());
-        self.gone.rooms.get_mut(&socket)
+        let left = self.gone.sockets.get_mut(&socket)?;
+        Some(&mut left.rooms)
     }
 
     /// Lets a socket that has left join or leave a room where it is now: a handler that began here still holds it.
@@ -203,27 +229,28 @@ impl State {
 
     /// Makes members of a session that has come, and hands it what passed meanwhile.
     fn install(&mut self, arrived: Arrived<Newcomers>) {
-        let logged: Vec<LoggedFor> = self
-            .arrivals
-            .log_for(&arrived)
-            .map(|what| match what {
-                Logged::Command(command) => LoggedFor::Command(command.clone()),
-                Logged::Asked { question } => LoggedFor::Asked(*question),
-            })
+        let handles = arrived.members.handles.iter();
+        let mut logged: HashMap<Namespace, Vec<Logged>> = handles
+            .map(|(handle, _)| (handle.record.namespace.clone(), Vec::new()))
             .collect();
+        for what in self.arrivals.log_for(&arrived) {
+            if let Some(logged) = logged.get_mut(what.namespace()) {
+                logged.push(what.clone());
+            }
+        }
         let Newcomers { handles, installed } = arrived.members;
         for (handle, rooms) in handles {
             let record = Arc::clone(&handle.record);
             let (namespace, id) = (&record.namespace, &record.id);
             let is_first = self.rooms_mut().insert(namespace, id.clone(), handle);
             for room in rooms {
-                // It cannot be in more rooms than it was in.
+                // Whether it may was asked when it came.
                 _ = self.rooms_mut().join(namespace, id, room);
             }
             if is_first {
                 self.tell_bridge(|| ForBridge::Open(namespace.clone()));
             }
-            for what in &logged {
+            for what in logged.get(namespace).into_iter().flatten() {
                 self.replay(&record, what);
             }
         }
@@ -232,56 +259,60 @@ impl State {
         self.settle();
     }
 
-    /// Lets one member see what passed while it was on its way.
-    fn replay(&mut self, record: &Record, what: &LoggedFor) {
+    /// Lets one member see what passed in its namespace while it was on its way.
+    fn replay(&mut self, record: &Record, what: &Logged) {
         let (namespace, id) = (&record.namespace, &record.id);
-        match what {
-            LoggedFor::Command(command) => {
-                if command.namespace() != namespace {
-                    return;
-                }
-                let target = command.target();
-                if !target.is_some_and(|target| self.rooms().selects(namespace, target, id)) {
-                    return;
-                }
-                match command {
-                    Command::Broadcast(broadcast)
-                        if self.recovery.is_some() && !broadcast.flags.volatile =>
-                    {
-                        self.emit_to_one(record, broadcast.args.clone());
-                    }
-                    Command::Broadcast(broadcast) => {
-                        let message = encode::event(self.parser, namespace, None, &broadcast.args)
-                            .inspect_err(|err| {
-                                log::error!("a broadcast cannot be encoded: {err}");
-                            });
-                        if let Ok(message) = message {
-                            let volatile = broadcast.flags.volatile;
-                            self.tell_member(record, What::Deliver { message, volatile });
-                        }
-                    }
-                    Command::Join { rooms, .. } => {
-                        for room in rooms {
-                            // Said once, when it was said to all.
-                            _ = self.rooms_mut().join(namespace, id, room.clone());
-                        }
-                    }
-                    Command::Leave { rooms, .. } => {
-                        for room in rooms {
-                            self.rooms_mut().leave(namespace, id, room);
-                        }
-                    }
-                    Command::Disconnect {
-                        whole_connection, ..
-                    } => {
-                        let whole_connection = *whole_connection;
-                        self.tell_member(record, What::Disconnect { whole_connection });
-                    }
-                    Command::ServerEvent { .. } => {}
+        let noted = match what {
+            Logged::Command(noted) => noted,
+            Logged::Asked { question, .. } => return self.replay_question(record, *question),
+        };
+        let target = noted.command.target();
+        if !target.is_some_and(|target| self.rooms().selects(namespace, target, id)) {
+            return;
+        }
+        match &noted.command {
+            Command::Broadcast(broadcast)
+                if self.recovery.is_some() && !broadcast.flags.volatile =>
+            {
+                self.emit_to_one(record, broadcast.args.clone());
+            }
+            Command::Broadcast(broadcast) => {
+                if let Some(message) = self.logged_message(noted, broadcast) {
+                    let volatile = broadcast.flags.volatile;
+                    self.tell_member(record, What::Deliver { message, volatile });
                 }
             }
-            LoggedFor::Asked(number) => self.replay_question(record, *number),
+            Command::Join { rooms, .. } => {
+                for room in rooms {
+                    // Said once, when it was said to all.
+                    _ = self.rooms_mut().join(namespace, id, room.clone());
+                }
+            }
+            Command::Leave { rooms, .. } => {
+                for room in rooms {
+                    self.rooms_mut().leave(namespace, id, room);
+                }
+            }
+            Command::Disconnect {
+                whole_connection, ..
+            } => {
+                let whole_connection = *whole_connection;
+                self.tell_member(record, What::Disconnect { whole_connection });
+            }
+            Command::ServerEvent { .. } => {}
         }
+    }
+
+    /// Returns an event of the log as it is sent. All who come share the bytes, as all who are here do.
+    fn logged_message(&mut self, noted: &Noted, broadcast: &Broadcast) -> Option<Arc<Encoded>> {
+        if let Some(message) = noted.message() {
+            return Some(Arc::clone(message));
+        }
+        let message = encode::event(self.parser, &broadcast.namespace, None, &broadcast.args)
+            .inspect_err(|err| log::error!("a broadcast cannot be encoded: {err}"))
+            .ok()?;
+        self.arrivals.keep(noted, &message);
+        Some(message)
     }
 
     fn replay_question(&mut self, record: &Record, number: u64) {
@@ -328,12 +359,6 @@ impl State {
     }
 }
 
-/// What passed, as it is for one session.
-enum LoggedFor {
-    Command(Command),
-    Asked(u64),
-}
-
 impl Turn<Depart> for State {
     /// In line with what others sent: what came before is delivered, and what comes behind is for the other instance.
     fn turn(&mut self, message: Depart) {
@@ -375,9 +400,10 @@ impl Turn<Depart> for State {
 
 impl Turn<Forget> for State {
     fn turn(&mut self, Forget(sockets): Forget) {
-        for socket in sockets {
-            self.gone.rooms.remove(&socket);
+        for socket in &sockets {
+            self.gone.remove(socket);
         }
+        self.gone.sweep(Instant::now());
     }
 }
 
@@ -389,8 +415,7 @@ impl Turn<PassOn> for State {
 
 impl Turn<Hand> for State {
     fn turn(&mut self, Hand { to, answer }: Hand) {
-        // The session may have ended; and one that leaves a thousand things unread has other worries.
-        _ = to.try_send(answer);
+        to.hand(answer);
     }
 }
 
@@ -403,7 +428,12 @@ impl Turn<Expect> for State {
             registering,
         } = message;
         // In this very turn: see `arrivals`.
-        self.arrivals.expect(id, former, registering);
+        if !self.arrivals.expect(id, former, registering) {
+            // The marker is sent all the same: so it ends soon, and not by a time-out.
+            log::warn!(
+                "a session that was to move here is given up: {MAX_EXPECTED} others are on their way"
+            );
+        }
         self.tell_bridge(|| ForBridge::Tell { payload: marker });
     }
 }
@@ -430,6 +460,13 @@ impl Turn<Bring> for State {
             members,
             installed,
         } = message;
+        let may_be_in = |rooms| self.rooms().may_be_in(rooms);
+        if !members.iter().all(|(_, _, rooms)| may_be_in(rooms)) {
+            log::warn!("a session that was to move here is given up: it is in too many rooms");
+            self.arrivals.give_up(id);
+            // `installed` is dropped, which says so.
+            return self.settle();
+        }
         let handles = members
             .into_iter()
             .map(|(record, recipient, rooms)| (Handle::new(record, recipient), rooms));
@@ -437,7 +474,7 @@ impl Turn<Bring> for State {
             handles: handles.collect(),
             installed,
         };
-        // Of one that was given up, `installed` is dropped, which says so.
+        // Of one that was given up before, too.
         if let Ok(Some(arrived)) = self.arrivals.bring(id, newcomers) {
             self.install(arrived);
         }
@@ -454,6 +491,107 @@ impl Turn<GiveUp> for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        adapter::uid::Uid,
+        engine_io::sid::InstanceId,
+        hub::{
+            arrivals::ArrivalId,
+            broadcast::Flags,
+            interest::Interest,
+            messages::{Originate, Register},
+            testing::{broadcast, delivered, probe, register},
+        },
+        socket::depot::Probe as SocketProbe,
+        socket_io::parser::Parser,
+    };
+    use tokio::sync::oneshot;
+
+    fn arrival(number: u64) -> ArrivalId {
+        let from = InstanceId::parse("AAAAAAAA").unwrap();
+        ArrivalId { from, number }
+    }
+
+    fn hub() -> State {
+        let (server_side, _) = probe();
+        State::new(Parser::Json, Arc::default(), server_side).0
+    }
+
+    fn expect(hub: &mut State, number: u64) {
+        hub.turn(Expect {
+            id: arrival(number),
+            former: Uid::parse("aaaaaa").unwrap(),
+            marker: Default::default(),
+            registering: Interest::in_everything().register(),
+        });
+        hub.turn(Mark(arrival(number)));
+    }
+
+    /// Brings one socket of `/events`. Returns what says that it is installed.
+    fn bring(
+        hub: &mut State,
+        number: u64,
+        socket: &SocketProbe,
+        rooms: &[&str],
+    ) -> oneshot::Receiver<()> {
+        let (installed, is_installed) = oneshot::channel();
+        let Register {
+            record, recipient, ..
+        } = register(&number.to_string(), socket);
+        let rooms = rooms.iter().map(|room| Room::from(*room)).collect();
+        hub.turn(Finish(arrival(number)));
+        hub.turn(Bring {
+            id: arrival(number),
+            members: vec![(record, recipient, rooms)],
+            installed,
+        });
+        is_installed
+    }
+
+    /// A bug: what passed was encoded anew for each who came, and looked through for each of their namespaces.
+    #[actix::test]
+    async fn those_who_come_share_what_passed_in_their_namespace() {
+        let mut hub = hub();
+        let sockets = [SocketProbe::open(), SocketProbe::open()];
+        for number in [0, 1] {
+            expect(&mut hub, number);
+        }
+        let event = || broadcast(Target::default(), Flags::default());
+        let elsewhere = Broadcast {
+            namespace: "/elsewhere".into(),
+            ..event()
+        };
+        for broadcast in [event(), elsewhere] {
+            let originate = Originate {
+                command: Command::Broadcast(broadcast),
+                is_local: false,
+            };
+            hub.turn(originate).unwrap();
+        }
+        let mut messages = Vec::new();
+        for (number, socket) in (0..).zip(&sockets) {
+            let mut is_installed = bring(&mut hub, number, socket, &[]);
+            is_installed.try_recv().unwrap();
+            messages.push(delivered(socket.next().await).0);
+            assert!(socket.is_empty(), "what passed elsewhere is for nobody");
+        }
+        assert!(Arc::ptr_eq(&messages[0], &messages[1]));
+    }
+
+    /// A bug: what was more than a socket may be in here was left out, and nobody knew it.
+    #[actix::test]
+    async fn who_is_in_more_rooms_than_a_socket_may_be_in_does_not_come() {
+        let mut hub = hub();
+        hub.limit(2, Arc::default());
+        let socket = SocketProbe::open();
+        for (number, rooms, may) in [(1, &["a", "b", "c"][..], false), (2, &["a", "b"], true)] {
+            expect(&mut hub, number);
+            let mut is_installed = bring(&mut hub, number, &socket, rooms);
+            assert_eq!(is_installed.try_recv().is_ok(), may);
+            assert!(hub.arrivals.is_empty());
+        }
+        let rooms = |id: &str| hub.rooms().rooms_of(&"/events".into(), &id.into());
+        assert_eq!((rooms("1").len(), rooms("2").len()), (0, 3));
+    }
 
     #[test]
     fn who_has_gone_is_forgotten_even_if_nobody_says_so() {
@@ -464,8 +602,27 @@ mod tests {
             let now = start + Duration::from_secs(n);
             gone.insert(now, socket(n), HashSet::new());
         }
-        assert_eq!(gone.rooms.len(), 61);
+        assert_eq!(gone.sockets.len(), 61);
         assert_eq!(gone.since.len(), 61);
-        assert!(gone.rooms.contains_key(&socket(239)));
+        assert!(gone.sockets.contains_key(&socket(239)));
+        gone.sweep(start + Duration::from_secs(359));
+        assert_eq!((gone.sockets.len(), gone.since.len()), (1, 1));
+    }
+
+    /// A bug: who was forgotten stayed in the other list until somebody else left, and the list's memory for good.
+    #[test]
+    fn nothing_is_kept_of_who_is_forgotten() {
+        let mut gone = Gone::default();
+        let start = Instant::now();
+        let socket = |n: u64| ("/".into(), SocketId::from(n.to_string()));
+        for n in [1, 2, 1] {
+            gone.insert(start, socket(n), HashSet::new());
+        }
+        assert_eq!((gone.sockets.len(), gone.since.len()), (2, 2));
+        for n in [1, 1, 2] {
+            gone.remove(&socket(n));
+            assert_eq!(gone.sockets.len(), gone.since.len());
+        }
+        assert!(gone.since.is_empty());
     }
 }

@@ -5,22 +5,25 @@
 //! ```text
 //! here   Open ──ProbeElsewhere──▶ Open ──Departed, PackUp──▶ Leaving ──Taken──▶ Left ──▶ Closed      `Out`
 //! there                                        arriving ──members, and Taken heard──▶ Open           `In`
-//!                                                      nothing is left where it was ──▶ Open           `Came`
+//!                                                      no more is heard from there ──▶ Open           `Came`
 //! ```
 //! While it is arriving, a session neither reads nor writes nor runs anything.
 
 use std::{
     collections::{HashMap, HashSet},
-    future::Future as _,
+    future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context as TaskContext, Poll as Ready},
+    task::{Context as TaskContext, Poll as Ready, Waker},
     time::{Duration, Instant},
 };
 
 use actix::{Actor as _, AsyncContext as _, Context};
 use bytestring::ByteString;
-use futures_util::future::{FutureExt as _, LocalBoxFuture};
+use futures_util::{
+    future::{FutureExt as _, LocalBoxFuture},
+    stream::{FuturesUnordered, Stream as _},
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -34,7 +37,7 @@ use super::{
         inbox::InboxRef,
         membership::Membership,
         messages::{Departed, ForSocket, FromNext, LeftSocket, ProbeElsewhere, What},
-        outbox::Outbox,
+        outbox::{Outbox, Overflow},
         portable::{Portable, PortableMembership, Undelivered},
         record::{JoinId, Record, Recoverable},
         recovery::Standing,
@@ -70,8 +73,8 @@ pub(super) enum Moving {
     Out(Out),
     /// From another instance.
     In(In),
-    /// From another instance, at which nothing of it is left: only its end is to be told there.
-    Came(Teller),
+    /// From another instance, of which nothing more is heard: acks that it may await, and the end, are to be told there.
+    Came(Teller, OwedAcks),
 }
 
 /// A WebSocket elsewhere wants the session, or has it.
@@ -120,8 +123,56 @@ pub(super) struct In {
     joins: Vec<JoinId>,
     /// Handlers that still run there.
     calls: HashMap<(u32, u32), oneshot::Sender<Args>>,
+    /// Acks that are awaited there.
+    acks: OwedAcks,
     /// What the client wants to join.
     admissions: Vec<(Namespace, Option<ByteString>)>,
+    /// Whether no more is said there.
+    has_heard_all: bool,
+}
+
+/// Acks of the client that are awaited where it comes from.
+pub(super) type OwedAcks = FuturesUnordered<OwedAck>;
+
+/// One of them: what is to be told when it comes, or when it is known that none will.
+pub(super) struct OwedAck {
+    at: u32,
+    id: AckId,
+    acked: oneshot::Receiver<Acked>,
+}
+
+impl Future for OwedAck {
+    type Output = Request;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Ready<Request> {
+        let Self { at, id, .. } = *self;
+        Pin::new(&mut self.acked).poll(cx).map(|acked| {
+            let acked = acked.ok();
+            let args =
+                acked.map(|Acked { args, .. }| pack(args.json().as_bytes(), args.attachments()));
+            Request::Acked { at, id, args }
+        })
+    }
+}
+
+/// Tells where the session comes from which acks have come. Returns whether any has.
+fn tell_acks(acks: &mut OwedAcks, teller: &Teller, cx: &mut TaskContext<'_>) -> bool {
+    let mut have_come = false;
+    while let Ready::Ready(Some(acked)) = Pin::new(&mut *acks).poll_next(cx) {
+        teller.tell(acked);
+        have_come = true;
+    }
+    have_come
+}
+
+/// Tells which acks have come before the session's end. That of all others none will is said by that.
+fn tell_last_acks(acks: &mut OwedAcks, teller: &Teller) {
+    let mut cx = TaskContext::from_waker(Waker::noop());
+    while let Ready::Ready(Some(acked)) = Pin::new(&mut *acks).poll_next(&mut cx) {
+        if matches!(acked, Request::Acked { args: Some(_), .. }) {
+            teller.tell(acked);
+        }
+    }
 }
 
 /// A session that is to come to life here.
@@ -164,13 +215,12 @@ impl Socket {
                     decoder,
                     gateways,
                 } = unpacked;
-                let teller = call.teller();
                 let mut settling = Settling {
                     services,
                     own: inbox.address(),
                     handshake: Arc::new(portable.handshake),
-                    teller: &teller,
                     calls: HashMap::new(),
+                    acks: OwedAcks::new(),
                 };
                 let packed = std::mem::take(&mut portable.memberships);
                 let (members, memberships): (Vec<_>, Vec<_>) = packed
@@ -182,7 +232,10 @@ impl Socket {
                     })
                     .unzip();
                 let Settling {
-                    handshake, calls, ..
+                    handshake,
+                    calls,
+                    acks,
+                    ..
                 } = settling;
                 let (installed, is_installed) = oneshot::channel();
                 services.hub.do_send(Bring {
@@ -197,9 +250,11 @@ impl Socket {
                 let moving = Moving::In(In {
                     joins: memberships.iter().map(|member| member.join).collect(),
                     admissions: admissions.collect(),
-                    arriving: Some(arriving(is_installed, teller).boxed_local()),
+                    arriving: Some(arriving(is_installed, call.teller()).boxed_local()),
                     calls,
+                    acks,
                     call,
+                    has_heard_all: false,
                 });
                 let now = Instant::now();
                 let mut clock = Clock::resume(
@@ -307,27 +362,35 @@ impl Socket {
                 }
                 false
             }
-            Some(Moving::Came(_)) => false,
-            Some(Moving::In(inward)) => match inward.call.poll_next(cx) {
-                Ready::Pending => false,
-                Ready::Ready(Some(answer)) => {
-                    let what = What::FromFormer(Box::new(answer));
-                    self.inbox.address().do_send(ForSocket::for_session(what));
-                    true
+            Some(Moving::Came(teller, acks)) => tell_acks(acks, teller, cx),
+            Some(Moving::In(inward)) => {
+                let have_come = !inward.acks.is_empty()
+                    && tell_acks(&mut inward.acks, &inward.call.teller(), cx);
+                if inward.has_heard_all {
+                    return have_come;
                 }
-                Ready::Ready(None) => {
-                    self.forget_former();
-                    true
-                }
-            },
+                let Ready::Ready(answer) = inward.call.poll_next(cx) else {
+                    return have_come;
+                };
+                inward.has_heard_all = answer.is_none();
+                let what = What::FromFormer(answer.map(Box::new));
+                self.inbox.address().do_send(ForSocket::for_session(what));
+                true
+            }
         }
     }
 
-    /// Nothing more comes from where the session was: handlers that still ran there have failed, as far as is known here.
-    fn forget_former(&mut self) {
+    /// Nothing more comes from where the session was: handlers that still ran there have failed, as far as is known here. Acks may still be
+    /// awaited there, unless it said that all `is_over`.
+    fn forget_former(&mut self, is_over: bool) {
         if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
             let teller = inward.call.listen_no_more();
-            self.moving = Some(Box::new(Moving::Came(teller)));
+            let acks = if is_over {
+                OwedAcks::new()
+            } else {
+                inward.acks
+            };
+            self.moving = Some(Box::new(Moving::Came(teller, acks)));
         }
     }
 
@@ -349,7 +412,7 @@ impl Socket {
     pub(super) fn departure(&self) -> Option<Arc<Departure>> {
         match self.moving.as_deref() {
             Some(Moving::Out(out)) => Some(Arc::clone(&out.departure)),
-            Some(Moving::In(_) | Moving::Came(_)) | None => None,
+            Some(Moving::In(_) | Moving::Came(..)) | None => None,
         }
     }
 
@@ -374,8 +437,14 @@ impl Socket {
     pub(super) fn end_moving(&mut self) {
         match self.moving.take().map(|moving| *moving) {
             Some(Moving::Out(out)) => out.way.refuse(),
-            Some(Moving::In(inward)) => inward.call.end(),
-            Some(Moving::Came(teller)) => teller.tell(Request::Ended),
+            Some(Moving::In(mut inward)) => {
+                tell_last_acks(&mut inward.acks, &inward.call.teller());
+                inward.call.end();
+            }
+            Some(Moving::Came(teller, mut acks)) => {
+                tell_last_acks(&mut acks, &teller);
+                teller.tell(Request::Ended);
+            }
             None => {}
         }
     }
@@ -610,7 +679,7 @@ impl Unpacked {
         mut portable: Portable,
         dialect: crate::engine_io::dialect::Dialect,
     ) -> Result<Self, &'static str> {
-        if portable.memberships.len() > super::MAX_NAMESPACES {
+        if portable.memberships.len() + portable.admissions.len() > super::MAX_NAMESPACES {
             return Err("it is in too many namespaces");
         }
         let gateways = portable.memberships.iter().map(|membership| {
@@ -634,8 +703,10 @@ impl Unpacked {
                 (None, [bytes]) => Encoded::binary(bytes),
                 (None, _) => return Err("a packet is none"),
             };
-            // It was within the limit where it comes from.
-            _ = outbox.push(message);
+            // What is left for all clients may be less here than where it comes from, which it was within. That is judged as always.
+            if let Err(Overflow::Own { .. }) = outbox.push(message) {
+                return Err("more waits for its client than may");
+            }
         }
         Ok(Self {
             portable,
@@ -662,9 +733,10 @@ struct Settling<'a> {
     services: &'a Services,
     own: InboxRef,
     handshake: Arc<Handshake>,
-    teller: &'a Teller,
     /// Of handlers that still run where it comes from.
     calls: HashMap<(u32, u32), oneshot::Sender<Args>>,
+    /// That are awaited where it comes from.
+    acks: OwedAcks,
 }
 
 impl Settling<'_> {
@@ -704,15 +776,7 @@ impl Settling<'_> {
             gateway.pattern().cloned(),
         );
         let at = join.0;
-        let acks = |id: AckId, acked: oneshot::Receiver<Acked>| {
-            let teller = self.teller.clone();
-            actix_rt::spawn(async move {
-                let acked = acked.await.ok();
-                let args = acked
-                    .map(|Acked { args, .. }| pack(args.json().as_bytes(), args.attachments()));
-                teller.tell(Request::Acked { at, id, args });
-            });
-        };
+        let acks = |id, acked| self.acks.push(OwedAck { at, id, acked });
         let calls = |number, done| _ = self.calls.insert((at, number), done);
         let mut membership = Membership::unpack(join, socket, gateway, packed, calls, acks);
         membership.standing = standing.map(|(standing, _)| Box::new(standing));
@@ -798,9 +862,13 @@ impl Socket {
         }
     }
 
-    pub(super) fn on_former(&mut self, answer: Answer) {
+    /// Takes what is said where the session comes from; `None`: no more is heard.
+    pub(super) fn on_former(&mut self, answer: Option<Answer>) {
         let Some(Moving::In(inward)) = self.moving.as_deref_mut() else {
             return;
+        };
+        let Some(answer) = answer else {
+            return self.forget_former(false);
         };
         let membership = |joins: &[JoinId], at: u32| {
             let join = joins.get(usize::try_from(at).ok()?)?;
@@ -833,7 +901,7 @@ impl Socket {
                     self.push(Encoded::new(&text, &attachments));
                 }
             }
-            Answer::Over => self.forget_former(),
+            Answer::Over => self.forget_former(true),
             // It says nothing else once the session is here.
             _ => {}
         }
