@@ -14,6 +14,7 @@
 
 use std::{
     cell::RefCell,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -260,49 +261,65 @@ impl<B: Bus> Link<B> {
         if let Some((_, err)) = refused.last() {
             self.warn_once(err);
         }
+        let mut heard = Vec::new();
         for (place, ticket) in self.queue.settle(refused.len(), kept) {
             if let Some((_, err)) = refused.iter().find(|(index, _)| *index == place) {
                 ticket.fail(err.to_string());
             } else {
                 let num_heard = num_listeners.get(place).copied().unwrap_or(0);
-                self.count(publisher, ticket, num_heard).await?;
+                heard.push((ticket, num_heard));
             }
         }
+        self.count(publisher, heard).await?;
         why.map_or(Ok(()), Err)
     }
 
-    /// Tells who asked how many others have heard the question, which is out.
+    /// Tells who asked how many others have heard the question, which is out; `heard` says how many listeners each had.
     ///
     /// If just as many have as there are instances of Sockhop in that namespace, it is they. If not, others listen, too: servers
     /// of Node, which answer, or somebody's pattern, which does not; then Redis must say who listens to that channel by its name.
     async fn count(
         &self,
         publisher: &mut B::Publisher,
-        mut ticket: Ticket,
-        num_heard: usize,
+        heard: Vec<(Ticket, usize)>,
     ) -> Result<(), BusError> {
-        let census = &mut ticket.census;
-        let num_of_us = usize::from(census.are_we_among);
-        let mut num_instances = num_heard.saturating_sub(num_of_us);
-        if num_instances != census.peers.len() {
-            match publisher.num_subscribers(&census.channel).await {
-                // Who has come since has not heard the question.
-                Ok(num) => num_instances = num.saturating_sub(num_of_us).min(num_instances),
-                // Redis may forbid this one command; all else goes on.
-                Err(err @ BusError::Refused { .. }) => self.warn_once(&err),
-                Err(err) => return Err(err),
+        let mut doubtful = Vec::new();
+        for (ticket, num_heard) in heard {
+            let census = &ticket.census;
+            let num_instances = census.others_among(num_heard);
+            if num_instances == census.peers.len() {
+                ticket.tell(num_instances);
+            } else {
+                doubtful.push((ticket, num_instances));
             }
         }
-        let peers = std::mem::take(&mut census.peers);
-        // Whoever asked may have given up.
-        _ = ticket.answers.send(Answer::Asked {
-            num_instances,
-            peers,
-        });
-        if num_instances == 0 {
-            ticket.calls.end(&ticket.id);
+        if doubtful.is_empty() {
+            return Ok(());
         }
-        ticket.settle();
+        // All at once, and each channel once: who asks much must not hold up what is published.
+        let channels = doubtful.iter().map(|(ticket, _)| &ticket.census.channel);
+        let channels: Vec<_> = channels
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .cloned()
+            .collect();
+        let counted = match publisher.num_subscribers(&channels).await {
+            Ok(counted) => channels.into_iter().zip(counted).collect(),
+            // Redis may forbid this one command; all else goes on.
+            Err(err @ BusError::Refused { .. }) => {
+                self.warn_once(&err);
+                HashMap::new()
+            }
+            Err(err) => return Err(err),
+        };
+        for (ticket, num_instances) in doubtful {
+            let census = &ticket.census;
+            // Who has come since has not heard the question.
+            let num_listening = counted.get(&census.channel);
+            let num_listening = num_listening.map(|num| census.others_among(*num));
+            let num_instances = num_listening.map_or(num_instances, |num| num.min(num_instances));
+            ticket.tell(num_instances);
+        }
         Ok(())
     }
 
@@ -382,9 +399,9 @@ impl<B: Bus> Link<B> {
                     next = behind;
                 }
                 Waiting::Look { channel, reply } => {
-                    match publisher.num_subscribers(&channel).await {
+                    match publisher.num_subscribers(&[channel]).await {
                         // Whoever looks may have given up.
-                        Ok(num) => _ = reply.send(num),
+                        Ok(counted) => _ = counted.first().map(|num| reply.send(*num)),
                         // Redis may forbid this one command; all else goes on.
                         Err(BusError::Refused { .. }) => {}
                         Err(err) => return Err(err),

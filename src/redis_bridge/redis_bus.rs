@@ -189,15 +189,19 @@ impl RedisPublisher {
         answers.await.map_err(bus_error)
     }
 
-    /// Returns the census of `verb` (NUMSUB, SHARDNUMSUB).
-    pub(super) async fn count(&mut self, verb: &str, channel: &str) -> Result<usize, BusError> {
+    /// Returns the census of `verb` (NUMSUB, SHARDNUMSUB), of each channel.
+    pub(super) async fn count(
+        &mut self,
+        verb: &str,
+        channels: &[String],
+    ) -> Result<Vec<usize>, BusError> {
         let mut census = redis::cmd("PUBSUB");
-        census.arg(verb).arg(channel);
-        let (_, num_subscribers): (Value, usize) = census
+        census.arg(verb).arg(channels);
+        let counted: Vec<(Value, usize)> = census
             .query_async(&mut self.connection)
             .await
             .map_err(bus_error)?;
-        Ok(num_subscribers)
+        Ok(counted.into_iter().map(|(_, num)| num).collect())
     }
 
     /// Puts a command that is not about a channel.
@@ -260,8 +264,8 @@ impl Publisher for RedisPublisher {
         self.ping().await
     }
 
-    async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
-        self.count("NUMSUB", channel).await
+    async fn num_subscribers(&mut self, channels: &[String]) -> Result<Vec<usize>, BusError> {
+        self.count("NUMSUB", channels).await
     }
 
     /// Asks what Redis says of itself: what is published at a replica reaches only who listens there, and no error tells.

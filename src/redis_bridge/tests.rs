@@ -909,6 +909,37 @@ async fn where_all_who_hear_are_ours_redis_need_not_count_them() {
     soon("the question", node.recv()).await.unwrap();
 }
 
+/// A bug: Redis was asked for each question anew, one after the other, and all that was to be published waited for that.
+#[actix::test]
+async fn however_many_ask_redis_is_asked_once_and_once_for_each_channel() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let names = ["/", "/events"].map(|name| format!("socket.io-request#{name}#"));
+    let _others = names.each_ref().map(|name| bus.listen(name));
+    bus.set_answering(false);
+    instance.publish(&event("holds up what comes"));
+    let mut mine: Vec<_> = (0..5).map(|_| instance.ask(Question::Rooms)).collect();
+    let (answers, received) = mpsc::unbounded_channel();
+    let ask = AskOthers {
+        namespace: "/".into(),
+        question: Question::Rooms,
+        timeout: Duration::from_secs(5),
+        answers,
+    };
+    mine.push(received);
+    let asked = instance.bridge.send(ForBridge::Ask(Box::new(ask)));
+    soon("the mailbox", asked).await.unwrap();
+    bus.set_answering(true);
+    for received in &mut mine {
+        assert_eq!(heard_out(received, 0).await.0, 1);
+    }
+    let counted = bus.journal().into_iter().filter_map(|deed| match deed {
+        Deed::Counted(channels) => Some(channels),
+        Deed::Subscribed(_) | Deed::Unsubscribed(_) | Deed::Published(_) => None,
+    });
+    assert_eq!(counted.collect::<Vec<_>>(), [names]);
+}
+
 #[actix::test]
 async fn a_question_that_failed_is_not_put_later() {
     let bus = MemoryBus::new();
