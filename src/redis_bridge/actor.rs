@@ -128,6 +128,7 @@ impl<B: Bus> RedisBridge<B> {
             calls: Arc::clone(&calls),
             inbox: Some(Inbox {
                 asks: asked,
+                unsettled: None,
                 private: private_waiting,
             }),
             listener,

@@ -37,7 +37,6 @@ use super::{
     outgoing::LIMITS,
     private::{self, Batch, Listener, Waiting},
     queue::Queue,
-    redis_bus::RESPONSE_TIMEOUT,
     status::{BridgeStats, BusStatus},
     ticket::{self, Census, Ticket},
 };
@@ -84,6 +83,8 @@ pub(super) struct Link<B: Bus> {
 /// What waits for the connection that publishes, besides the queue. Unlike that, it does not outlive an outage.
 pub(super) struct Inbox {
     pub(super) asks: mpsc::Receiver<AskOthers>,
+    /// The first of them, which waits until its namespace is listened to.
+    pub(super) unsettled: Option<AskOthers>,
     pub(super) private: private::Receiver,
 }
 
@@ -199,8 +200,15 @@ impl<B: Bus> Link<B> {
             let num_dropped = self.queue.num_dropped();
             let done = select! {
                 batch = self.queue.next_batch() => self.publish_batch(&mut publisher, batch).await,
-                Some(ask) = inbox.asks.recv() => {
-                    self.ask(ask).await;
+                // Nothing else waits for it. One at a time: they keep their order.
+                Some(ask) = inbox.asks.recv(), if inbox.unsettled.is_none() => {
+                    inbox.unsettled = Some(ask);
+                    Ok(())
+                }
+                are_we_among = self.settled(inbox.unsettled.as_ref()) => {
+                    if let Some(ask) = inbox.unsettled.take() {
+                        self.ask(ask, are_we_among);
+                    }
                     Ok(())
                 }
                 Some(waiting) = inbox.private.recv() => {
@@ -412,16 +420,26 @@ impl<B: Bus> Link<B> {
         Ok(())
     }
 
-    /// Puts a question about a namespace that has not been listened to before into the queue; all others the actor has put there itself.
-    async fn ask(&self, ask: AskOthers) {
-        // Or we would take ourselves for another, or another for us; and could not hear what is answered at once. The listener
-        // goes on meanwhile. If the bus does not confirm it, this link is about to end.
-        let settled = self.namespaces.settled(&ask.namespace);
-        let settled = time::timeout(RESPONSE_TIMEOUT, settled).await;
+    /// Waits until a question can be put about a namespace that has not been listened to before; returns whether we listen there.
+    /// Or we would take ourselves for another, or another for us; and could not hear what is answered at once. The listener goes
+    /// on meanwhile. May be dropped while it waits.
+    async fn settled(&self, ask: Option<&AskOthers>) -> bool {
+        let Some(ask) = ask else {
+            return std::future::pending().await;
+        };
+        select! {
+            is_heard = self.namespaces.settled(&ask.namespace) => is_heard,
+            // A bus that confirms nothing ends the link; a slow hub may keep us longer from hearing it than anybody waits.
+            () = ask.answers.closed() => false,
+        }
+    }
+
+    /// Puts such a question into the queue; all others the actor has put there itself.
+    fn ask(&self, ask: AskOthers, are_we_among: bool) {
         let channels = self.namespaces.channels(&ask.namespace);
         let census = Census {
             channel: channels.counted().to_owned(),
-            are_we_among: settled.unwrap_or(false),
+            are_we_among,
             peers: self.peers.hearing(&ask.namespace),
         };
         ticket::enqueue(&self.queue, &self.calls, &channels, ask, census);
@@ -582,7 +600,11 @@ impl<B: Bus> Link<B> {
         self.listener.lose_all();
         // Their receipts are dropped with them, which says it all.
         while inbox.private.try_recv().is_ok() {}
-        while let Ok(ask) = inbox.asks.try_recv() {
+        while let Some(ask) = inbox
+            .unsettled
+            .take()
+            .or_else(|| inbox.asks.try_recv().ok())
+        {
             let reason = reason.to_owned();
             // Whoever asked may have given up.
             _ = ask.answers.send(Answer::Unreachable { reason });

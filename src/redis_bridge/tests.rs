@@ -1059,6 +1059,47 @@ async fn whoever_asks_while_the_own_subscription_is_under_way_counts_right() {
     );
 }
 
+/// A bug: while one waited for its own subscription before it asked, nothing at all was published.
+#[actix::test]
+async fn who_cannot_ask_yet_holds_up_nothing_that_is_published() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let mut other = Instance::over(bus.clone()).up().await;
+    let mut questions = ["/made/7", "/made/8"].map(|namespace| {
+        let questions = bus.listen(&format!("socket.io-request#{namespace}#"));
+        (namespace, questions)
+    });
+    bus.hold_changes();
+    let ask = |namespace: &str| {
+        let (answers, received) = mpsc::unbounded_channel();
+        let ask = AskOthers {
+            namespace: namespace.into(),
+            question: Question::Rooms,
+            timeout: PATIENCE,
+            answers,
+        };
+        instance.bridge.do_send(ForBridge::Ask(Box::new(ask)));
+        received
+    };
+    // Who gave up holds up nobody either.
+    drop(ask("/made/6"));
+    let _asking = questions.each_ref().map(|(namespace, _)| ask(namespace));
+    // The question has reached the link when it has heard what was said behind it.
+    for number in 0..100 {
+        instance.publish(&event(&number.to_string()));
+        assert_eq!(other.hears().await, event(&number.to_string()));
+    }
+    for (_, questions) in &mut questions {
+        assert!(questions.try_recv().is_err(), "asked before it could hear");
+    }
+    bus.make_changes();
+    for (namespace, questions) in &mut questions {
+        let asked = soon("the question", questions.recv()).await.unwrap();
+        let asked = request::decode(&(*namespace).into(), &asked).unwrap();
+        assert!(matches!(asked.request, Request::AllRooms { .. }));
+    }
+}
+
 #[actix::test]
 async fn a_flood_of_new_namespaces_is_one_change_at_a_time() {
     let bus = MemoryBus::new();
