@@ -224,8 +224,16 @@ impl Relay {
 
     /// Listens to namespaces for a while; returns whether they are heard.
     async fn hear(&self, namespaces: Vec<Namespace>) -> bool {
+        let Some(services) = self.host.services() else {
+            return false;
+        };
         let (reply, heard) = oneshot::channel();
-        self.tell_bridge(ForBridge::Hear { namespaces, reply });
+        self.tell_bridge(ForBridge::Hear {
+            namespaces,
+            // Until the client's `5`, and then until all is here.
+            time: services.config.upgrade_timeout + MOVE_TIMEOUT + ARRIVE_TIMEOUT,
+            reply,
+        });
         heard.await.is_ok()
     }
 
