@@ -135,6 +135,7 @@ impl<B: Bus> RedisBridge<B> {
             status: status_sender,
             hub,
             on_connected,
+            num_answering: Arc::default(),
             told: RefCell::default(),
         };
         Self {

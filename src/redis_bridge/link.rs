@@ -15,7 +15,10 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -76,6 +79,8 @@ pub(super) struct Link<B: Bus> {
     pub(super) status: watch::Sender<BusStatus>,
     pub(super) hub: HubDoor,
     pub(super) on_connected: OnConnected,
+    /// How many questions of others are being answered, whichever connection they came over.
+    pub(super) num_answering: Arc<AtomicUsize>,
     /// What the log has been told of that is forbidden; at most [`MAX_TOLD`] texts.
     pub(super) told: RefCell<Vec<String>>,
 }
@@ -454,6 +459,7 @@ impl<B: Bus> Link<B> {
             Arc::clone(&self.queue),
             Arc::clone(&self.calls),
             Arc::clone(&self.stats),
+            Arc::clone(&self.num_answering),
         );
         let mut listening = Listening::default();
         let rooms = self.hub.rooms.as_deref();

@@ -688,6 +688,36 @@ async fn a_flood_of_questions_is_answered_up_to_a_limit() {
         .await;
 }
 
+/// A bug: each new connection began to count anew, while what had come over the one before was still being answered.
+#[actix::test]
+async fn what_is_being_answered_counts_whichever_connection_it_came_over() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::over(bus.clone()).up().await;
+    let stranger = Uid::random().unwrap();
+    let question = |n: usize| Request::Broadcast {
+        id: RequestId::from(n.to_string()),
+        broadcast: event("q"),
+        timeout: Some(Duration::from_secs(3600)),
+        expect_single_response: false,
+    };
+    for n in 0..MAX_ANSWERING {
+        bus.publish(REQUESTS, asked(&stranger, &question(n)));
+    }
+    instance
+        .until_stats(|stats| stats.num_published >= MAX_ANSWERING as u64)
+        .await;
+    bus.set_up(false);
+    instance.until_down().await;
+    bus.set_up(true);
+    instance.until(|status| *status == BusStatus::Up).await;
+    for n in 0..10 {
+        bus.publish(REQUESTS, asked(&stranger, &question(MAX_ANSWERING + n)));
+    }
+    instance
+        .until_stats(|stats| stats.num_unanswered == 10)
+        .await;
+}
+
 #[actix::test]
 async fn whoever_asks_hears_how_many_were_asked_and_what_they_say() {
     let bus = MemoryBus::new();
