@@ -168,6 +168,13 @@ impl Calls {
         Some(id)
     }
 
+    /// Returns whether anybody waits for answers to a question that was put in a namespace.
+    pub(super) fn is_asked(&self, namespace: &Namespace, id: &RequestId) -> bool {
+        let state = self.lock();
+        let call = state.calls.get(id);
+        call.is_some_and(|call| call.namespace == *namespace)
+    }
+
     /// Hands an answer of `len_bytes` on the wire, of the instance `by` if it is one of ours, to whoever asked. Returns whether anybody did, and whether it was not too much.
     pub(super) fn answer(
         &self,

@@ -149,7 +149,7 @@ impl Intake {
             return Ok(());
         }
         let payload = &inbound.payload;
-        let taken = match channels.read(kind, payload, &self.hub.interest) {
+        let taken = match channels.read(kind, payload, &self.hub.interest, &self.calls) {
             Err(unfit) => Err(unfit),
             Ok(Incoming { uid, body }) => match body {
                 Body::Broadcast(broadcast) => {
