@@ -606,7 +606,10 @@ mod tests {
             }
             commands
         };
-        let (heard, commands) = tokio::join!(subscriber.next(), answer);
+        // Fewer commands must fail the test, not hold it up.
+        let both = async { tokio::join!(subscriber.next(), answer) };
+        let both = time::timeout(Duration::from_secs(30), both).await;
+        let (heard, commands) = both.expect("there are ten commands");
         assert_eq!(heard.unwrap(), Heard::Settled);
         let of = |verb: &str| {
             let of_it = commands.iter().filter(|(word, _)| word == verb);
