@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     DecodeError,
     channel::Carries,
-    request::{self, Request},
+    request::{self, Request, RequestId},
     response::{self, Response},
 };
 use crate::{hub::broadcast::Broadcast, socket_io::ids::Namespace};
@@ -36,7 +36,8 @@ pub enum Body {
 }
 
 impl Incoming {
-    /// Reads what came on one of the classic adapter's channels that carry requests or responses of `namespace`.
+    /// Reads what came on one of the classic adapter's channels that carry requests or responses of `namespace`. Nothing, if it is a
+    /// response of which `is_asked` says that nobody here waits for it: several servers share a channel, and no more of it is read.
     ///
     /// # Errors
     /// Anything that no sender in use writes; see [`DecodeError`].
@@ -44,23 +45,28 @@ impl Incoming {
         namespace: &Namespace,
         carries: Carries,
         bytes: &Bytes,
-    ) -> Result<Self, DecodeError> {
-        match carries {
+        is_asked: impl FnOnce(&RequestId) -> bool,
+    ) -> Result<Option<Self>, DecodeError> {
+        Ok(match carries {
             Carries::Requests => {
                 let request::Received { uid, request } = request::decode(namespace, bytes)?;
-                Ok(Self {
+                Some(Self {
                     uid,
                     body: Body::Request(request),
                 })
             }
             Carries::Responses => {
-                let response::Received { uid, response } = response::decode(bytes)?;
-                Ok(Self {
+                let envelope = response::Envelope::open(bytes)?;
+                if !is_asked(envelope.id()) {
+                    return Ok(None);
+                }
+                let response::Received { uid, response } = envelope.decode()?;
+                Some(Self {
                     uid,
                     body: Body::Response(response),
                 })
             }
-        }
+        })
     }
 }
 
@@ -72,17 +78,35 @@ mod tests {
     fn the_channel_says_whether_a_message_asks_or_answers() {
         let bytes = Bytes::from_static(br#"{"uid":"u","requestId":"r","type":1}"#);
         let main = Namespace::main();
-        let asked = Incoming::decode_classic(&main, Carries::Requests, &bytes).unwrap();
+        let read = |carries, bytes| Incoming::decode_classic(&main, carries, bytes, |_| true);
+        let asked = read(Carries::Requests, &bytes).unwrap().unwrap();
         assert_eq!(asked.uid.as_deref(), Some("u"));
-        let id = request::RequestId::from("r");
+        let id = RequestId::from("r");
         assert_eq!(
             asked.body,
             Body::Request(Request::AllRooms { id: id.clone() })
         );
         let bytes = Bytes::from_static(br#"{"requestId":"r"}"#);
-        let answered = Incoming::decode_classic(&main, Carries::Responses, &bytes).unwrap();
+        let answered = read(Carries::Responses, &bytes).unwrap().unwrap();
         assert_eq!(answered.uid, None);
         assert_eq!(answered.body, Body::Response(Response::Done { id }));
-        assert!(Incoming::decode_classic(&main, Carries::Requests, &bytes).is_err());
+        assert!(read(Carries::Requests, &bytes).is_err());
+    }
+
+    /// A bug: what others were answered on a shared channel was read whole, each time.
+    #[test]
+    fn an_answer_that_nobody_waits_for_is_not_read() {
+        let main = Namespace::main();
+        let read = |text: &'static [u8], is_asked| {
+            let bytes = Bytes::from_static(text);
+            Incoming::decode_classic(&main, Carries::Responses, &bytes, |id| {
+                assert_eq!(id.as_str(), "r");
+                is_asked
+            })
+        };
+        // One that cannot be read shows whether it is.
+        let faulty = br#"{"requestId":"r","sockets":7}"#;
+        assert_eq!(read(faulty, false).unwrap(), None);
+        assert!(read(faulty, true).is_err());
     }
 }

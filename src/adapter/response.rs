@@ -209,17 +209,52 @@ fn encode_ack(id: &RequestId, args: &Args) -> Result<Bytes, EncodeError> {
     Ok(Bytes::from(buf.into_vec()))
 }
 
+/// A response of which no more has been read than whose it is.
+pub struct Envelope {
+    opened: Opened,
+    id: RequestId,
+}
+
+impl Envelope {
+    /// Opens a response.
+    ///
+    /// # Errors
+    /// It is none, or does not say whose it is; see [`DecodeError`].
+    pub fn open(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let opened = Opened::new(bytes)?;
+        let [id] = object::members(opened.text(), ["requestId"]).ok_or(DecodeError::Object)?;
+        let id = RequestId::from(read_text(id, "requestId")?);
+        Ok(Self { opened, id })
+    }
+
+    /// Returns whose response this is.
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Reads the rest.
+    ///
+    /// # Errors
+    /// Anything that no sender in use writes; see [`DecodeError`].
+    pub fn decode(self) -> Result<Received, DecodeError> {
+        let Self { opened, id } = self;
+        read(&opened, id)
+    }
+}
+
 /// Reads a response.
 ///
 /// # Errors
 /// Anything that no sender in use writes; see [`DecodeError`].
 pub fn decode(bytes: &Bytes) -> Result<Received, DecodeError> {
-    let opened = Opened::new(bytes)?;
-    let [kind, id, sockets, rooms, client_count, data, packet, uid] = object::members_and_nulls(
+    Envelope::open(bytes)?.decode()
+}
+
+fn read(opened: &Opened, id: RequestId) -> Result<Received, DecodeError> {
+    let [kind, sockets, rooms, client_count, data, packet, uid] = object::members_and_nulls(
         opened.text(),
         [
             "type",
-            "requestId",
             "sockets",
             "rooms",
             "clientCount",
@@ -230,15 +265,14 @@ pub fn decode(bytes: &Bytes) -> Result<Received, DecodeError> {
     )
     .ok_or(DecodeError::Object)?;
     // In a value, null is one.
-    let [kind, id, sockets, rooms, client_count] =
-        [kind, id, sockets, rooms, client_count].map(object::not_null);
-    let id = RequestId::from(read_text(id, "requestId")?);
+    let [kind, sockets, rooms, client_count] =
+        [kind, sockets, rooms, client_count].map(object::not_null);
     // What is no text is of no use, and no reason to lose the answer.
     let uid = uid.and_then(|uid| read_text(Some(uid), "uid").ok());
     let received = |response| Received { uid, response };
     let Some(kind) = kind else {
         return Ok(received(match (sockets, rooms) {
-            (Some(sockets), _) => match read_sockets(&opened, sockets)? {
+            (Some(sockets), _) => match read_sockets(opened, sockets)? {
                 Sockets::Ids(sockets) => Response::SocketIds { id, sockets },
                 Sockets::Snapshots(sockets) => Response::Fetched { id, sockets },
             },

@@ -10,6 +10,7 @@ use actix::{
     SpawnHandle, WrapFuture,
 };
 use tokio::{
+    select,
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -43,11 +44,9 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Questions that may wait for the connection that puts them.
 const MAX_WAITING_QUESTIONS: usize = 1024;
 
-/// How long a namespace without sockets is listened to for the answers to a question, whatever its time-out.
+/// How long a namespace without sockets is listened to for the answers to a question, whatever its time-out, or for a session that is
+/// to move here.
 const MAX_HEARING: Duration = Duration::from_secs(10 * 60);
-
-/// How long a namespace is listened to for a session that is to move here.
-const HEARING_BEFORE_A_MOVE: Duration = Duration::from_secs(30);
 
 /// How long a namespace is listened to after its last socket has left, lest one that comes and goes cost Redis four commands
 /// each time.
@@ -60,7 +59,7 @@ pub(super) type OnConnected = Arc<dyn Fn() + Send + Sync>;
 pub struct RedisBridge<B: Bus = AnyBus> {
     peers: Arc<Peers>,
     namespaces: Arc<Namespaces>,
-    /// Namespaces that were left by their last socket, until they are closed.
+    /// What keeps namespaces open that are not of the start.
     closing: Closing,
     /// When it is looked next whether one of those is due.
     looking: Option<(Instant, SpawnHandle)>,
@@ -128,6 +127,7 @@ impl<B: Bus> RedisBridge<B> {
             calls: Arc::clone(&calls),
             inbox: Some(Inbox {
                 asks: asked,
+                unsettled: None,
                 private: private_waiting,
             }),
             listener,
@@ -135,6 +135,7 @@ impl<B: Bus> RedisBridge<B> {
             status: status_sender,
             hub,
             on_connected,
+            num_answering: Arc::default(),
             told: RefCell::default(),
         };
         Self {
@@ -201,53 +202,30 @@ impl<B: Bus> RedisBridge<B> {
         }
     }
 
-    /// Listens where a question is put, or keeps listening there, for as long as answers may come: the namespace may have no
-    /// sockets here.
-    fn hear_answers(&mut self, ask: &AskOthers, ctx: &mut Context<Self>) {
-        let delay = ask.timeout.min(MAX_HEARING) + CLOSE_DELAY;
-        self.hear_for(&ask.namespace, delay, ctx);
-    }
-
-    fn hear_for(&mut self, namespace: &Namespace, delay: Duration, ctx: &mut Context<Self>) {
-        let is_open = self.namespaces.is_open(namespace);
-        if !is_open {
-            self.namespaces.open(namespace.clone());
+    /// Listens to a namespace for a while, whether it has sockets here or not: where a question is put, as long as answers may come.
+    fn hear_for(&mut self, namespace: &Namespace, time: Duration, ctx: &mut Context<Self>) {
+        if self.namespaces.is_fixed(namespace) {
+            return;
         }
-        if !is_open || self.closing.contains(namespace) {
-            self.close_later(namespace.clone(), delay, ctx);
-        }
+        self.namespaces.open(namespace.clone());
+        let until = Instant::now() + time.min(MAX_HEARING) + CLOSE_DELAY;
+        self.closing.keep(namespace.clone(), until);
+        self.look_when_due(ctx);
     }
 
     /// Listens where the sockets of a session will be that moves here.
     fn hear(
         &mut self,
         namespaces: Vec<Namespace>,
+        time: Duration,
         reply: oneshot::Sender<()>,
         ctx: &mut Context<Self>,
     ) {
         for namespace in &namespaces {
-            self.hear_for(namespace, HEARING_BEFORE_A_MOVE, ctx);
+            self.hear_for(namespace, time, ctx);
         }
         let table = Arc::clone(&self.namespaces);
-        let hear = async move {
-            for namespace in &namespaces {
-                if !table.settled(namespace).await {
-                    return;
-                }
-            }
-            // Whoever waits may have given up.
-            _ = reply.send(());
-        };
-        ctx.spawn(
-            async move { _ = tokio::time::timeout(HEARING_BEFORE_A_MOVE, hear).await }
-                .into_actor(self),
-        );
-    }
-
-    /// Closes a namespace after a while, unless it is opened meanwhile.
-    fn close_later(&mut self, namespace: Namespace, delay: Duration, ctx: &mut Context<Self>) {
-        self.closing.put(namespace, Instant::now() + delay);
-        self.look_when_due(ctx);
+        ctx.spawn(tell_when_heard(table, namespaces, reply).into_actor(self));
     }
 
     /// Sets the timer to when the next namespace is to be closed, unless it rings before that.
@@ -298,6 +276,30 @@ impl<B: Bus> RedisBridge<B> {
     }
 }
 
+/// Tells who waits for it that all of these namespaces are listened to; ends without a word when nobody waits any more.
+async fn tell_when_heard(
+    table: Arc<Namespaces>,
+    namespaces: Vec<Namespace>,
+    mut reply: oneshot::Sender<()>,
+) {
+    let heard = async {
+        for namespace in &namespaces {
+            if !table.settled(namespace).await {
+                return false;
+            }
+        }
+        true
+    };
+    let are_heard = select! {
+        are_heard = heard => are_heard,
+        () = reply.closed() => false,
+    };
+    if are_heard {
+        // Whoever waits may have given up.
+        _ = reply.send(());
+    }
+}
+
 impl<B: Bus> Actor for RedisBridge<B> {
     type Context = Context<Self>;
 
@@ -319,7 +321,7 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
                 drop(load);
             }
             ForBridge::Ask(ask) => {
-                self.hear_answers(&ask, ctx);
+                self.hear_for(&ask.namespace, ask.timeout, ctx);
                 self.ask(ask);
             }
             ForBridge::Send {
@@ -338,20 +340,27 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
                 let channel = self.namespaces.private_of(to);
                 self.queue.push(Outbound { channel, payload });
             }
-            ForBridge::Hear { namespaces, reply } => self.hear(namespaces, reply, ctx),
+            ForBridge::Hear {
+                namespaces,
+                time,
+                reply,
+            } => self.hear(namespaces, time, reply, ctx),
             ForBridge::Look { instance, reply } if !self.is_down() => {
                 self.private
                     .look(self.namespaces.private_of(instance), reply);
             }
             // Dropping the receipt, or the reply, says that nobody knows.
             ForBridge::Send { .. } | ForBridge::Look { .. } => {}
+            ForBridge::Open(namespace) | ForBridge::Close(namespace)
+                if self.namespaces.is_fixed(&namespace) => {}
             ForBridge::Open(namespace) => {
-                if !self.closing.take(&namespace) {
-                    self.namespaces.open(namespace);
-                }
+                self.namespaces.open(namespace.clone());
+                self.closing.enter(namespace);
             }
-            ForBridge::Close(namespace) if self.namespaces.is_fixed(&namespace) => {}
-            ForBridge::Close(namespace) => self.close_later(namespace, CLOSE_DELAY, ctx),
+            ForBridge::Close(namespace) => {
+                self.closing.leave(namespace, Instant::now() + CLOSE_DELAY);
+                self.look_when_due(ctx);
+            }
         }
     }
 }
@@ -379,5 +388,35 @@ impl<B: Bus> Handler<Stop> for RedisBridge<B> {
             }
         };
         Box::pin(flush.into_actor(self).map(|(), _, ctx| ctx.stop()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        adapter::{kind::AdapterKind, uid::Uid},
+        engine_io::sid::InstanceId,
+    };
+
+    /// A bug: whoever gave up was waited for, half a minute long and by as many as clients wanted.
+    #[tokio::test]
+    async fn who_gave_up_is_not_waited_for() {
+        let uid = Uid::parse("abcdef").unwrap();
+        let peers = Peers::new(InstanceId::parse("Ab3dE6gH").unwrap(), uid);
+        let names = vec![Namespace::from("/a")];
+        let table = Arc::new(Namespaces::new(
+            AdapterKind::Classic,
+            "p",
+            &peers,
+            names.clone(),
+        ));
+        let (reply, heard) = oneshot::channel();
+        // Nothing will be listened to.
+        let telling = tell_when_heard(table, names, reply);
+        drop(heard);
+        let patience = Duration::from_secs(30);
+        let ended = tokio::time::timeout(patience, telling).await;
+        assert!(ended.is_ok(), "it still waits");
     }
 }

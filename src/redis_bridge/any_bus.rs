@@ -80,10 +80,10 @@ impl Publisher for AnyPublisher {
         }
     }
 
-    async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
+    async fn num_subscribers(&mut self, channels: &[String]) -> Result<Vec<usize>, BusError> {
         match self {
-            Self::Classic(publisher) => publisher.num_subscribers(channel).await,
-            Self::Sharded(publisher) => publisher.num_subscribers(channel).await,
+            Self::Classic(publisher) => publisher.num_subscribers(channels).await,
+            Self::Sharded(publisher) => publisher.num_subscribers(channels).await,
         }
     }
 

@@ -180,8 +180,11 @@ pub trait Publisher: 'static {
     /// certainly not gone out; after an error it is unknown what has.
     fn publish(&mut self, batch: &[Outbound]) -> impl Future<Output = Result<Published, BusError>>;
 
-    /// Returns how many connections listen to `channel` by its plain name.
-    fn num_subscribers(&mut self, channel: &str) -> impl Future<Output = Result<usize, BusError>>;
+    /// Returns how many connections listen to each of `channels` by its plain name; with one question, however many they are.
+    fn num_subscribers(
+        &mut self,
+        channels: &[String],
+    ) -> impl Future<Output = Result<Vec<usize>, BusError>>;
 
     /// Finds out whether publishing is possible now, by publishing nothing on `channel`, which only we listen to.
     fn probe(&mut self, channel: &str) -> impl Future<Output = Result<(), BusError>>;

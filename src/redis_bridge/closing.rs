@@ -1,8 +1,8 @@
-//! Namespaces that are closed after a while, unless they are opened meanwhile.
+//! Until when each namespace is listened to whether it has sockets here or not, and which have some.
 //!
 //! Plain struct, without a clock of its own: one timer, for whichever is due first, does for thousands. Clients may invent names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::time::Instant;
 
@@ -11,34 +11,40 @@ use crate::socket_io::ids::Namespace;
 /// When a namespace is due, and a number that tells it from others of that moment.
 type Due = (Instant, u64);
 
-/// Those that are to be closed.
+/// What keeps namespaces open. Those of the start, which are never closed, are none of its business.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
     by_due: BTreeMap<Due, Namespace>,
     by_name: HashMap<Namespace, Due>,
     num_added: u64,
+    /// Which have sockets here.
+    occupied: HashSet<Namespace>,
 }
 
 impl Closing {
-    /// Returns whether a namespace is to be closed.
-    pub(super) fn contains(&self, namespace: &Namespace) -> bool {
-        self.by_name.contains_key(namespace)
+    /// Notes that a namespace has sockets here.
+    pub(super) fn enter(&mut self, namespace: Namespace) {
+        self.occupied.insert(namespace);
     }
 
-    /// Closes a namespace at some time, whatever was said of it before.
-    pub(super) fn put(&mut self, namespace: Namespace, at: Instant) {
+    /// Notes that it has none any more, and is left at that time, unless it was to be kept for longer.
+    pub(super) fn leave(&mut self, namespace: Namespace, at: Instant) {
+        self.occupied.remove(&namespace);
+        self.keep(namespace, at);
+    }
+
+    /// Keeps a namespace, whether it has sockets or not, until that time, unless it was to be kept for longer.
+    pub(super) fn keep(&mut self, namespace: Namespace, until: Instant) {
+        let before = self.by_name.get(&namespace);
+        if before.is_some_and(|(at, _)| *at >= until) {
+            return;
+        }
         self.num_added += 1;
-        let due = (at, self.num_added);
+        let due = (until, self.num_added);
         if let Some(before) = self.by_name.insert(namespace.clone(), due) {
             self.by_due.remove(&before);
         }
         self.by_due.insert(due, namespace);
-    }
-
-    /// Leaves a namespace open. Returns whether it was to be closed.
-    pub(super) fn take(&mut self, namespace: &Namespace) -> bool {
-        let due = self.by_name.remove(namespace);
-        due.is_some_and(|due| self.by_due.remove(&due).is_some())
     }
 
     /// Returns when the next is due.
@@ -46,16 +52,20 @@ impl Closing {
         self.by_due.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Takes one that is due.
+    /// Takes one that is due and has no sockets: it is to be closed. One that has some is closed after they have left.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Namespace> {
-        let first = self.by_due.first_entry()?;
-        let (at, _) = *first.key();
-        if at > now {
-            return None;
+        while let Some(first) = self.by_due.first_entry() {
+            let (at, _) = *first.key();
+            if at > now {
+                return None;
+            }
+            let namespace = first.remove();
+            self.by_name.remove(&namespace);
+            if !self.occupied.contains(&namespace) {
+                return Some(namespace);
+            }
         }
-        let namespace = first.remove();
-        self.by_name.remove(&namespace);
-        Some(namespace)
+        None
     }
 }
 
@@ -65,28 +75,63 @@ mod tests {
 
     use super::*;
 
+    fn closed(closing: &mut Closing, now: Instant) -> Vec<Namespace> {
+        std::iter::from_fn(|| closing.take_due(now)).collect()
+    }
+
     #[test]
-    fn each_is_closed_when_it_was_last_said_to_be_and_not_at_all_if_it_was_taken_back() {
+    fn each_is_closed_when_it_is_due_and_has_no_sockets() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut closing = Closing::default();
         assert_eq!((closing.next(), closing.take_due(at(9))), (None, None));
-        for (name, seconds) in [("/a", 5), ("/b", 5), ("/c", 3), ("/d", 4), ("/a", 2)] {
-            closing.put(name.into(), at(seconds));
+        for (name, seconds) in [("/a", 2), ("/b", 5), ("/c", 3), ("/d", 4)] {
+            closing.leave(name.into(), at(seconds));
         }
-        assert!(closing.contains(&"/d".into()) && closing.take(&"/d".into()));
-        assert!(!closing.contains(&"/d".into()) && !closing.take(&"/d".into()));
+        // Somebody has come back.
+        closing.enter("/d".into());
         assert_eq!(
             (closing.next(), closing.take_due(at(1))),
             (Some(at(2)), None)
         );
-        let due: Vec<_> = std::iter::from_fn(|| closing.take_due(at(4))).collect();
-        assert_eq!(due, ["/a".into(), "/c".into()]);
-        assert_eq!(
-            (closing.next(), closing.take_due(at(4))),
-            (Some(at(5)), None)
-        );
-        assert_eq!(closing.take_due(at(5)), Some("/b".into()));
+        assert_eq!(closed(&mut closing, at(4)), ["/a".into(), "/c".into()]);
+        assert_eq!(closing.next(), Some(at(5)));
+        assert_eq!(closed(&mut closing, at(5)), ["/b".into()]);
+        closing.leave("/d".into(), at(7));
+        assert_eq!(closed(&mut closing, at(7)), ["/d".into()]);
+        assert!(closing.by_due.is_empty() && closing.by_name.is_empty());
+        assert!(closing.occupied.is_empty());
+    }
+
+    /// A bug: a later, shorter time took the place of a longer one, and what was still to be answered was not heard.
+    #[test]
+    fn the_longest_time_counts() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut closing = Closing::default();
+        closing.keep("/a".into(), at(65));
+        closing.keep("/a".into(), at(6));
+        assert_eq!(closed(&mut closing, at(64)), []);
+        closing.keep("/a".into(), at(70));
+        assert_eq!(closed(&mut closing, at(69)), []);
+        assert_eq!(closed(&mut closing, at(70)), ["/a".into()]);
+    }
+
+    /// A bug: nothing was noted of a question in a namespace that had sockets; its answers were lost after the last of them.
+    #[test]
+    fn what_is_asked_where_sockets_are_is_heard_after_they_have_left() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut closing = Closing::default();
+        closing.enter("/a".into());
+        closing.keep("/a".into(), at(65));
+        closing.leave("/a".into(), at(5));
+        assert_eq!(closed(&mut closing, at(64)), []);
+        assert_eq!(closed(&mut closing, at(65)), ["/a".into()]);
+        // While they stay, nothing is kept of what is over.
+        closing.enter("/a".into());
+        closing.keep("/a".into(), at(70));
+        assert_eq!(closed(&mut closing, at(70)), []);
         assert!(closing.by_due.is_empty() && closing.by_name.is_empty());
     }
 }

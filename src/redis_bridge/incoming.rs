@@ -8,9 +8,10 @@
 
 use std::{
     borrow::Cow,
-    cell::Cell,
-    rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -100,7 +101,7 @@ impl HubDoor {
 #[derive(Debug)]
 pub(super) struct HubGone;
 
-/// What is taken in over one connection.
+/// What is taken in over one connection. What is being answered outlives it, and is counted over all connections.
 pub(super) struct Intake {
     peers: Arc<Peers>,
     hub: HubDoor,
@@ -110,7 +111,7 @@ pub(super) struct Intake {
     stats: Arc<BridgeStats>,
     num_unconfirmed: usize,
     unconfirmed_bytes: usize,
-    num_answering: Rc<Cell<usize>>,
+    num_answering: Arc<AtomicUsize>,
 }
 
 impl Intake {
@@ -121,6 +122,7 @@ impl Intake {
         queue: Arc<Queue>,
         calls: Arc<Calls>,
         stats: Arc<BridgeStats>,
+        num_answering: Arc<AtomicUsize>,
     ) -> Self {
         Self {
             peers,
@@ -131,7 +133,7 @@ impl Intake {
             stats,
             num_unconfirmed: 0,
             unconfirmed_bytes: 0,
-            num_answering: Rc::default(),
+            num_answering,
         }
     }
 
@@ -147,7 +149,7 @@ impl Intake {
             return Ok(());
         }
         let payload = &inbound.payload;
-        let taken = match channels.read(kind, payload, &self.hub.interest) {
+        let taken = match channels.read(kind, payload, &self.hub.interest, &self.calls) {
             Err(unfit) => Err(unfit),
             Ok(Incoming { uid, body }) => match body {
                 Body::Broadcast(broadcast) => {
@@ -280,7 +282,7 @@ impl Intake {
         id: RequestId,
         question: Question,
     ) -> Result<Result<(), Unfit>, HubGone> {
-        if self.num_answering.get() >= MAX_ANSWERING {
+        if self.num_answering.load(Relaxed) >= MAX_ANSWERING {
             return Ok(Err(Unfit::Overload));
         }
         let time = match &question {
@@ -518,18 +520,18 @@ impl Wanted {
 }
 
 /// One of the questions that are being answered.
-struct Slot(Rc<Cell<usize>>);
+struct Slot(Arc<AtomicUsize>);
 
 impl Slot {
-    fn take(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
+    fn take(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(Arc::clone(count))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

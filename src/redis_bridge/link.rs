@@ -14,7 +14,11 @@
 
 use std::{
     cell::RefCell,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,7 +40,6 @@ use super::{
     outgoing::LIMITS,
     private::{self, Batch, Listener, Waiting},
     queue::Queue,
-    redis_bus::RESPONSE_TIMEOUT,
     status::{BridgeStats, BusStatus},
     ticket::{self, Census, Ticket},
 };
@@ -76,6 +79,8 @@ pub(super) struct Link<B: Bus> {
     pub(super) status: watch::Sender<BusStatus>,
     pub(super) hub: HubDoor,
     pub(super) on_connected: OnConnected,
+    /// How many questions of others are being answered, whichever connection they came over.
+    pub(super) num_answering: Arc<AtomicUsize>,
     /// What the log has been told of that is forbidden; at most [`MAX_TOLD`] texts.
     pub(super) told: RefCell<Vec<String>>,
 }
@@ -83,6 +88,8 @@ pub(super) struct Link<B: Bus> {
 /// What waits for the connection that publishes, besides the queue. Unlike that, it does not outlive an outage.
 pub(super) struct Inbox {
     pub(super) asks: mpsc::Receiver<AskOthers>,
+    /// The first of them, which waits until its namespace is listened to.
+    pub(super) unsettled: Option<AskOthers>,
     pub(super) private: private::Receiver,
 }
 
@@ -198,8 +205,15 @@ impl<B: Bus> Link<B> {
             let num_dropped = self.queue.num_dropped();
             let done = select! {
                 batch = self.queue.next_batch() => self.publish_batch(&mut publisher, batch).await,
-                Some(ask) = inbox.asks.recv() => {
-                    self.ask(ask).await;
+                // Nothing else waits for it. One at a time: they keep their order.
+                Some(ask) = inbox.asks.recv(), if inbox.unsettled.is_none() => {
+                    inbox.unsettled = Some(ask);
+                    Ok(())
+                }
+                are_we_among = self.settled(inbox.unsettled.as_ref()) => {
+                    if let Some(ask) = inbox.unsettled.take() {
+                        self.ask(ask, are_we_among);
+                    }
                     Ok(())
                 }
                 Some(waiting) = inbox.private.recv() => {
@@ -260,49 +274,65 @@ impl<B: Bus> Link<B> {
         if let Some((_, err)) = refused.last() {
             self.warn_once(err);
         }
+        let mut heard = Vec::new();
         for (place, ticket) in self.queue.settle(refused.len(), kept) {
             if let Some((_, err)) = refused.iter().find(|(index, _)| *index == place) {
                 ticket.fail(err.to_string());
             } else {
                 let num_heard = num_listeners.get(place).copied().unwrap_or(0);
-                self.count(publisher, ticket, num_heard).await?;
+                heard.push((ticket, num_heard));
             }
         }
+        self.count(publisher, heard).await?;
         why.map_or(Ok(()), Err)
     }
 
-    /// Tells who asked how many others have heard the question, which is out.
+    /// Tells who asked how many others have heard the question, which is out; `heard` says how many listeners each had.
     ///
     /// If just as many have as there are instances of Sockhop in that namespace, it is they. If not, others listen, too: servers
     /// of Node, which answer, or somebody's pattern, which does not; then Redis must say who listens to that channel by its name.
     async fn count(
         &self,
         publisher: &mut B::Publisher,
-        mut ticket: Ticket,
-        num_heard: usize,
+        heard: Vec<(Ticket, usize)>,
     ) -> Result<(), BusError> {
-        let census = &mut ticket.census;
-        let num_of_us = usize::from(census.are_we_among);
-        let mut num_instances = num_heard.saturating_sub(num_of_us);
-        if num_instances != census.peers.len() {
-            match publisher.num_subscribers(&census.channel).await {
-                // Who has come since has not heard the question.
-                Ok(num) => num_instances = num.saturating_sub(num_of_us).min(num_instances),
-                // Redis may forbid this one command; all else goes on.
-                Err(err @ BusError::Refused { .. }) => self.warn_once(&err),
-                Err(err) => return Err(err),
+        let mut doubtful = Vec::new();
+        for (ticket, num_heard) in heard {
+            let census = &ticket.census;
+            let num_instances = census.others_among(num_heard);
+            if num_instances == census.peers.len() {
+                ticket.tell(num_instances);
+            } else {
+                doubtful.push((ticket, num_instances));
             }
         }
-        let peers = std::mem::take(&mut census.peers);
-        // Whoever asked may have given up.
-        _ = ticket.answers.send(Answer::Asked {
-            num_instances,
-            peers,
-        });
-        if num_instances == 0 {
-            ticket.calls.end(&ticket.id);
+        if doubtful.is_empty() {
+            return Ok(());
         }
-        ticket.settle();
+        // All at once, and each channel once: who asks much must not hold up what is published.
+        let channels = doubtful.iter().map(|(ticket, _)| &ticket.census.channel);
+        let channels: Vec<_> = channels
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .cloned()
+            .collect();
+        let counted = match publisher.num_subscribers(&channels).await {
+            Ok(counted) => channels.into_iter().zip(counted).collect(),
+            // Redis may forbid this one command; all else goes on.
+            Err(err @ BusError::Refused { .. }) => {
+                self.warn_once(&err);
+                HashMap::new()
+            }
+            Err(err) => return Err(err),
+        };
+        for (ticket, num_instances) in doubtful {
+            let census = &ticket.census;
+            // Who has come since has not heard the question.
+            let num_listening = counted.get(&census.channel);
+            let num_listening = num_listening.map(|num| census.others_among(*num));
+            let num_instances = num_listening.map_or(num_instances, |num| num.min(num_instances));
+            ticket.tell(num_instances);
+        }
         Ok(())
     }
 
@@ -382,9 +412,9 @@ impl<B: Bus> Link<B> {
                     next = behind;
                 }
                 Waiting::Look { channel, reply } => {
-                    match publisher.num_subscribers(&channel).await {
+                    match publisher.num_subscribers(&[channel]).await {
                         // Whoever looks may have given up.
-                        Ok(num) => _ = reply.send(num),
+                        Ok(counted) => _ = counted.first().map(|num| reply.send(*num)),
                         // Redis may forbid this one command; all else goes on.
                         Err(BusError::Refused { .. }) => {}
                         Err(err) => return Err(err),
@@ -395,16 +425,26 @@ impl<B: Bus> Link<B> {
         Ok(())
     }
 
-    /// Puts a question about a namespace that has not been listened to before into the queue; all others the actor has put there itself.
-    async fn ask(&self, ask: AskOthers) {
-        // Or we would take ourselves for another, or another for us; and could not hear what is answered at once. The listener
-        // goes on meanwhile. If the bus does not confirm it, this link is about to end.
-        let settled = self.namespaces.settled(&ask.namespace);
-        let settled = time::timeout(RESPONSE_TIMEOUT, settled).await;
+    /// Waits until a question can be put about a namespace that has not been listened to before; returns whether we listen there.
+    /// Or we would take ourselves for another, or another for us; and could not hear what is answered at once. The listener goes
+    /// on meanwhile. May be dropped while it waits.
+    async fn settled(&self, ask: Option<&AskOthers>) -> bool {
+        let Some(ask) = ask else {
+            return std::future::pending().await;
+        };
+        select! {
+            is_heard = self.namespaces.settled(&ask.namespace) => is_heard,
+            // A bus that confirms nothing ends the link; a slow hub may keep us longer from hearing it than anybody waits.
+            () = ask.answers.closed() => false,
+        }
+    }
+
+    /// Puts such a question into the queue; all others the actor has put there itself.
+    fn ask(&self, ask: AskOthers, are_we_among: bool) {
         let channels = self.namespaces.channels(&ask.namespace);
         let census = Census {
             channel: channels.counted().to_owned(),
-            are_we_among: settled.unwrap_or(false),
+            are_we_among,
             peers: self.peers.hearing(&ask.namespace),
         };
         ticket::enqueue(&self.queue, &self.calls, &channels, ask, census);
@@ -419,6 +459,7 @@ impl<B: Bus> Link<B> {
             Arc::clone(&self.queue),
             Arc::clone(&self.calls),
             Arc::clone(&self.stats),
+            Arc::clone(&self.num_answering),
         );
         let mut listening = Listening::default();
         let rooms = self.hub.rooms.as_deref();
@@ -565,7 +606,11 @@ impl<B: Bus> Link<B> {
         self.listener.lose_all();
         // Their receipts are dropped with them, which says it all.
         while inbox.private.try_recv().is_ok() {}
-        while let Ok(ask) = inbox.asks.try_recv() {
+        while let Some(ask) = inbox
+            .unsettled
+            .take()
+            .or_else(|| inbox.asks.try_recv().ok())
+        {
             let reason = reason.to_owned();
             // Whoever asked may have given up.
             _ = ask.answers.send(Answer::Unreachable { reason });

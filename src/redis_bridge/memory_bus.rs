@@ -75,7 +75,7 @@ pub(super) enum Deed {
     Subscribed(Names),
     Unsubscribed(Names),
     Published(Vec<Outbound>),
-    Counted(String),
+    Counted(Vec<String>),
 }
 
 impl MemoryBus {
@@ -306,11 +306,12 @@ impl Publisher for MemoryPublisher {
         self.bus.refusal(channel).map_or(Ok(()), Err)
     }
 
-    async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
+    async fn num_subscribers(&mut self, channels: &[String]) -> Result<Vec<usize>, BusError> {
         self.bus.check()?;
-        let counted = Deed::Counted(channel.to_owned());
+        let counted = Deed::Counted(channels.to_vec());
         self.bus.shared.state.lock().unwrap().journal.push(counted);
-        Ok(self.bus.num_listeners(channel))
+        let count = |channel: &String| self.bus.num_listeners(channel);
+        Ok(channels.iter().map(count).collect())
     }
 
     async fn ping(&mut self) -> Result<(), BusError> {

@@ -36,6 +36,8 @@ pub enum ForBridge {
     Hear {
         /// Which.
         namespaces: Vec<Namespace>,
+        /// How long it may take until the sockets are there.
+        time: Duration,
         /// Told when all of them are heard. Dropped if that cannot be said.
         reply: oneshot::Sender<()>,
     },

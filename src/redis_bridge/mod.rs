@@ -31,7 +31,7 @@
 //! | `incoming` | judges what others publish, and hands it on |
 //! | `private` | what instances of Sockhop say to one another |
 //! | `calls` | questions whose answers may still come |
-//! | `closing` | namespaces that are closed after a while |
+//! | `closing` | until when namespaces are kept open |
 //! | `outgoing`, `queue` | what waits to be published, and the door to it |
 //! | `ticket` | what goes with a question there: who asked, and whom |
 //! | `status` | what `/readyz` and the log say about it |

@@ -20,10 +20,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::Stream as _;
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, Msg, Pipeline, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Cmd, ErrorKind, Msg, Pipeline, RedisConnectionInfo, RedisError,
+    RedisResult, Value,
     aio::{MultiplexedConnection, PubSub, PubSubSink, PubSubStream},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     select,
     time::{self, Instant, Sleep},
 };
@@ -49,6 +51,11 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Longest message that is surely taken in; one that is longer by more than a socket buffer surely is not. Redis
 /// itself carries up to 512 MiB; nobody sends that for a good reason.
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Names in one command that changes what is listened to. Redis answers each of them alone, keeps all those answers until the
+/// command is done, and ends a subscriber for which it keeps too much (32 MB, if nobody has set it otherwise).
+const MAX_NAMES: usize = 1024;
+/// Bytes of those names, unless the first alone is longer: each comes back in its answer.
+const MAX_NAMES_BYTES: usize = 1 << 20;
 
 /// One Redis.
 #[derive(Clone, Debug)]
@@ -122,22 +129,7 @@ impl RedisBus {
     }
 
     async fn subscriber(&self) -> Result<RedisSubscriber, BusError> {
-        let (socket, gate) = Gate::new(self.open().await?);
-        let (sink, stream) = PubSub::new(self.endpoint.login(), socket)
-            .await
-            .map_err(bus_error)?
-            .split();
-        Ok(RedisSubscriber {
-            sink,
-            stream,
-            num_read_at_tick: gate.num_read(),
-            gate,
-            timer: Box::pin(time::sleep(PING_INTERVAL)),
-            ping: None,
-            num_read_at_message: 0,
-            changes: VecDeque::new(),
-            has_settled: false,
-        })
+        RedisSubscriber::over(self.open().await?, self.endpoint.login()).await
     }
 }
 
@@ -197,15 +189,19 @@ impl RedisPublisher {
         answers.await.map_err(bus_error)
     }
 
-    /// Returns the census of `verb` (NUMSUB, SHARDNUMSUB).
-    pub(super) async fn count(&mut self, verb: &str, channel: &str) -> Result<usize, BusError> {
+    /// Returns the census of `verb` (NUMSUB, SHARDNUMSUB), of each channel.
+    pub(super) async fn count(
+        &mut self,
+        verb: &str,
+        channels: &[String],
+    ) -> Result<Vec<usize>, BusError> {
         let mut census = redis::cmd("PUBSUB");
-        census.arg(verb).arg(channel);
-        let (_, num_subscribers): (Value, usize) = census
+        census.arg(verb).arg(channels);
+        let counted: Vec<(Value, usize)> = census
             .query_async(&mut self.connection)
             .await
             .map_err(bus_error)?;
-        Ok(num_subscribers)
+        Ok(counted.into_iter().map(|(_, num)| num).collect())
     }
 
     /// Puts a command that is not about a channel.
@@ -268,8 +264,8 @@ impl Publisher for RedisPublisher {
         self.ping().await
     }
 
-    async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
-        self.count("NUMSUB", channel).await
+    async fn num_subscribers(&mut self, channels: &[String]) -> Result<Vec<usize>, BusError> {
+        self.count("NUMSUB", channels).await
     }
 
     /// Asks what Redis says of itself: what is published at a replica reaches only who listens there, and no error tells.
@@ -323,43 +319,36 @@ pub struct RedisSubscriber {
     ping: Option<Answer>,
     num_read_at_message: u64,
     /// Changes of subscriptions that are under way, one after the other.
-    changes: VecDeque<Change>,
+    changes: VecDeque<Answer>,
     has_settled: bool,
 }
 
 /// An answer of Redis that is under way.
 type Answer = Pin<Box<dyn Future<Output = RedisResult<()>>>>;
 
-/// A change of subscriptions that is under way.
-struct Change {
-    answer: Answer,
-    deadline: Pin<Box<Sleep>>,
-}
-
 impl Subscriber for RedisSubscriber {
     fn change(&mut self, add: Names, remove: Names) {
         let mut sink = self.sink.clone();
         // Sent by `next`, like everything here; what Redis answers comes through the same gate as messages do, so nobody may
-        // wait for it without reading them.
+        // wait for it without reading them. A command goes out when the one before it has been answered.
         let answer = async move {
-            if !remove.patterns.is_empty() {
-                sink.punsubscribe(&remove.patterns).await?;
+            for names in chunks(&remove.patterns) {
+                sink.punsubscribe(names).await?;
             }
-            if !remove.channels.is_empty() {
-                sink.unsubscribe(&remove.channels).await?;
+            for names in chunks(&remove.channels) {
+                sink.unsubscribe(names).await?;
             }
-            if !add.patterns.is_empty() {
-                sink.psubscribe(&add.patterns).await?;
+            for names in chunks(&add.patterns) {
+                sink.psubscribe(names).await?;
             }
-            if !add.channels.is_empty() {
-                sink.subscribe(&add.channels).await?;
+            for names in chunks(&add.channels) {
+                sink.subscribe(names).await?;
             }
             Ok(())
         };
-        self.changes.push_back(Change {
-            answer: Box::pin(answer),
-            deadline: Box::pin(time::sleep(RESPONSE_TIMEOUT)),
-        });
+        // No time is set for it: while the hub keeps us from reading, the answer may be stuck behind messages. Whether Redis is
+        // there, the pings tell.
+        self.changes.push_back(Box::pin(answer));
     }
 
     async fn next(&mut self) -> Result<Heard, BusError> {
@@ -375,10 +364,7 @@ impl Subscriber for RedisSubscriber {
             };
             let changed = async {
                 match self.changes.front_mut() {
-                    Some(change) => select! {
-                        answer = change.answer.as_mut() => answer.map_err(bus_error),
-                        () = change.deadline.as_mut() => Err(BusError::TimedOut { after: RESPONSE_TIMEOUT }),
-                    },
+                    Some(change) => change.as_mut().await,
                     None => std::future::pending().await,
                 }
             };
@@ -390,7 +376,7 @@ impl Subscriber for RedisSubscriber {
                     return inbound(&message.ok_or_else(lost)?).map(Heard::Message);
                 }
                 changed = changed => {
-                    changed?;
+                    changed.map_err(bus_error)?;
                     self.changes.pop_front();
                     self.has_settled = self.changes.is_empty();
                 }
@@ -413,6 +399,26 @@ impl Subscriber for RedisSubscriber {
 }
 
 impl RedisSubscriber {
+    /// Logs in on a fresh connection.
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        login: &RedisConnectionInfo,
+    ) -> Result<Self, BusError> {
+        let (socket, gate) = Gate::new(stream);
+        let (sink, stream) = PubSub::new(login, socket).await.map_err(bus_error)?.split();
+        Ok(Self {
+            sink,
+            stream,
+            num_read_at_tick: gate.num_read(),
+            gate,
+            timer: Box::pin(time::sleep(PING_INTERVAL)),
+            ping: None,
+            num_read_at_message: 0,
+            changes: VecDeque::new(),
+            has_settled: false,
+        })
+    }
+
     /// Pings after silence, gives up after unanswered pings.
     fn tick(&mut self) -> Result<(), BusError> {
         let num_read = self.gate.num_read();
@@ -436,6 +442,22 @@ impl RedisSubscriber {
         self.timer.as_mut().reset(Instant::now() + next_look);
         Ok(())
     }
+}
+
+/// Cuts names into what goes into one command each.
+fn chunks(names: &[String]) -> impl Iterator<Item = &[String]> {
+    let mut rest = names;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |name: &&String| {
+            bytes += name.len();
+            bytes <= MAX_NAMES_BYTES
+        };
+        let num = rest.iter().take(MAX_NAMES).take_while(fits).count().max(1);
+        let (chunk, behind) = rest.split_at_checked(num)?;
+        rest = behind;
+        Some(chunk)
+    })
 }
 
 /// Waits for the next message; `None` when the connection has ended.
@@ -485,5 +507,157 @@ pub(super) fn bus_error(err: RedisError) -> BusError {
                 _ => reason,
             },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{
+        AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream,
+    };
+
+    use super::*;
+    use crate::redis_bridge::read_gate::READ_AHEAD;
+
+    /// The other end of a subscriber's connection.
+    struct Server {
+        stream: BufReader<DuplexStream>,
+    }
+
+    impl Server {
+        /// Returns a subscriber, and who is to answer it.
+        async fn pair() -> (RedisSubscriber, Self) {
+            let (ours, theirs) = tokio::io::duplex(4 << 20);
+            let mut server = Self {
+                stream: BufReader::new(theirs),
+            };
+            let login = RedisConnectionInfo::default();
+            let greet = async {
+                // What the client says of itself.
+                for _ in 0..2 {
+                    server.command().await;
+                    server.say("+OK\r\n").await;
+                }
+            };
+            let (subscriber, ()) = tokio::join!(RedisSubscriber::over(ours, &login), greet);
+            (subscriber.unwrap(), server)
+        }
+
+        /// Returns the next command, in words.
+        async fn command(&mut self) -> Vec<String> {
+            let num_words = self.number().await;
+            let mut words = Vec::new();
+            for _ in 0..num_words {
+                let mut word = vec![0; self.number().await + 2];
+                self.stream.read_exact(&mut word).await.unwrap();
+                words.push(String::from_utf8(word).unwrap().trim_end().to_owned());
+            }
+            words
+        }
+
+        async fn number(&mut self) -> usize {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).await.unwrap();
+            line.trim_end()[1..].parse().unwrap()
+        }
+
+        async fn say(&mut self, text: &str) {
+            self.stream.write_all(text.as_bytes()).await.unwrap();
+        }
+
+        /// Says that all these are listened to, or not any more.
+        async fn confirm(&mut self, command: &[String]) {
+            let verb = command[0].to_ascii_lowercase();
+            for name in &command[1..] {
+                let (verb_len, len) = (verb.len(), name.len());
+                let answer = format!("*3\r\n${verb_len}\r\n{verb}\r\n${len}\r\n{name}\r\n:1\r\n");
+                self.say(&answer).await;
+            }
+        }
+    }
+
+    fn names(num: usize, len: usize) -> Vec<String> {
+        let name = |at: usize| {
+            let number = at.to_string();
+            "x".repeat(len - number.len()) + &number
+        };
+        (0..num).map(name).collect()
+    }
+
+    /// A bug: all names went in one command, and with thousands of namespaces Redis closed each new connection, because it had
+    /// to keep all answers to it.
+    #[tokio::test]
+    async fn no_command_makes_redis_keep_too_many_answers() {
+        let (mut subscriber, mut server) = Server::pair().await;
+        let patterns = names(2 * MAX_NAMES + 1, 10);
+        let channels = names(3, MAX_NAMES_BYTES / 2);
+        let add = Names {
+            patterns: patterns.clone(),
+            channels: channels.clone(),
+        };
+        subscriber.change(add, Names::default());
+        subscriber.change(Names::default(), Names { patterns, channels });
+        let answer = async {
+            let mut commands = Vec::new();
+            for _ in 0..10 {
+                let command = server.command().await;
+                server.confirm(&command).await;
+                commands.push((command[0].clone(), command.len() - 1));
+            }
+            commands
+        };
+        // Fewer commands must fail the test, not hold it up.
+        let both = async { tokio::join!(subscriber.next(), answer) };
+        let both = time::timeout(Duration::from_secs(30), both).await;
+        let (heard, commands) = both.expect("there are ten commands");
+        assert_eq!(heard.unwrap(), Heard::Settled);
+        let of = |verb: &str| {
+            let of_it = commands.iter().filter(|(word, _)| word == verb);
+            of_it.map(|(_, num)| *num).collect::<Vec<_>>()
+        };
+        for verb in ["PSUBSCRIBE", "PUNSUBSCRIBE"] {
+            assert_eq!(of(verb), [MAX_NAMES, MAX_NAMES, 1]);
+        }
+        for verb in ["SUBSCRIBE", "UNSUBSCRIBE"] {
+            assert_eq!(of(verb), [2, 1]);
+        }
+    }
+
+    /// A bug: what Redis had to confirm within 2.5 s counted as late while its answer stood behind messages that a slow hub had left
+    /// unread, and the link ended on which they came.
+    #[tokio::test]
+    async fn an_answer_that_stands_behind_messages_is_not_late() {
+        let (mut subscriber, mut server) = Server::pair().await;
+        let add = Names {
+            channels: vec!["a".to_owned()],
+            ..Names::default()
+        };
+        subscriber.change(add, Names::default());
+        let payload = "x".repeat(1000);
+        let message = format!("*3\r\n$7\r\nmessage\r\n$1\r\nb\r\n$1000\r\n{payload}\r\n");
+        let num_messages = 3 * READ_AHEAD / 1000;
+        let flood = async {
+            let command = server.command().await;
+            server.say(&message.repeat(num_messages)).await;
+            server.confirm(&command).await;
+        };
+        let (heard, ()) = tokio::join!(subscriber.next(), flood);
+        assert!(matches!(heard, Ok(Heard::Message(_))), "{heard:?}");
+        // The hub takes that long for the first.
+        time::sleep(RESPONSE_TIMEOUT).await;
+        for at in 1..num_messages {
+            let heard = subscriber.next().await;
+            assert!(matches!(heard, Ok(Heard::Message(_))), "{at}: {heard:?}");
+        }
+        assert_eq!(subscriber.next().await, Ok(Heard::Settled));
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_goes_alone() {
+        assert_eq!(chunks(&[]).count(), 0);
+        let long = "x".repeat(MAX_NAMES_BYTES + 1);
+        let all = ["a".to_owned(), long.clone(), long, "b".to_owned()];
+        let lens: Vec<_> = chunks(&all).map(<[_]>::len).collect();
+        assert_eq!(lens, [1, 1, 1, 1]);
     }
 }

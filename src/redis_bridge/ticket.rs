@@ -38,6 +38,13 @@ pub(super) struct Census {
     pub(super) peers: Vec<InstanceId>,
 }
 
+impl Census {
+    /// Returns how many others are among those who listen.
+    pub(super) fn others_among(&self, num_listeners: usize) -> usize {
+        num_listeners.saturating_sub(usize::from(self.are_we_among))
+    }
+}
+
 /// Puts a question into the queue, in its place behind what was published before it.
 pub(super) fn enqueue(
     queue: &Queue,
@@ -83,6 +90,20 @@ impl Ticket {
     /// Returns whether whoever asked does not wait any more.
     pub(super) fn is_given_up(&self) -> bool {
         self.answers.is_closed()
+    }
+
+    /// The question has gone out: tells who asked how many others have heard it.
+    pub(super) fn tell(mut self, num_instances: usize) {
+        let peers = std::mem::take(&mut self.census.peers);
+        // Whoever asked may have given up.
+        _ = self.answers.send(Answer::Asked {
+            num_instances,
+            peers,
+        });
+        if num_instances == 0 {
+            self.calls.end(&self.id);
+        }
+        self.settle();
     }
 
     /// The question has gone out, or who asked has been told that it may not have.

@@ -15,7 +15,10 @@
 
 use bytes::Bytes;
 
-use super::bus::{Inbound, Names, Outbound};
+use super::{
+    bus::{Inbound, Names, Outbound},
+    calls::Calls,
+};
 use crate::{
     adapter::{
         DecodeError, EncodeError,
@@ -283,20 +286,21 @@ impl Channels {
     }
 
     /// Returns what a message says. Of one that can reach nobody here no more is read than who sent it, where its channel
-    /// tells.
+    /// tells; nor is more read of an answer for which nobody waits.
     pub(super) fn read(
         &self,
         kind: &Kind,
         payload: &Bytes,
         interest: &Interest,
+        calls: &Calls,
     ) -> Result<Incoming, Unfit> {
         match kind {
             Kind::Broadcast(addressed) => self.read_classic(addressed, payload, interest),
-            Kind::Call(carries) => Ok(Incoming::decode_classic(
-                &self.namespace,
-                *carries,
-                payload,
-            )?),
+            Kind::Call(carries) => {
+                let is_asked = |id: &RequestId| calls.is_asked(&self.namespace, id);
+                Incoming::decode_classic(&self.namespace, *carries, payload, is_asked)?
+                    .ok_or(Unfit::Unasked)
+            }
             Kind::Sharded(channel) => self.read_sharded(channel, payload, interest),
         }
     }
@@ -467,30 +471,33 @@ mod tests {
     fn what_one_instance_publishes_another_reads_and_its_own_echo_nobody() {
         let (me, other) = (Uid::random_hex().unwrap(), Uid::random_hex().unwrap());
         let (mine, others) = (channels(SHARDED, &me), channels(SHARDED, &other));
+        let calls = Calls::new(me.clone());
         let everything = Interest::in_everything();
         let published = others.broadcast(&to_room("red")).unwrap();
         assert_eq!(published.channel, "p#/a#red#");
         let kind = mine.kind_of(&inbound(&published)).unwrap();
-        let read = mine.read(&kind, &published.payload, &everything).unwrap();
+        let read = mine
+            .read(&kind, &published.payload, &everything, &calls)
+            .unwrap();
         assert_eq!(read.body, Body::Broadcast(to_room("red")));
         assert!(matches!(
-            others.read(&kind, &published.payload, &everything),
+            others.read(&kind, &published.payload, &everything, &calls),
             Err(Unfit::OwnEcho)
         ));
         let blue = Interest::in_room("blue");
         assert!(matches!(
-            mine.read(&kind, &published.payload, &blue),
+            mine.read(&kind, &published.payload, &blue, &calls),
             Err(Unfit::NobodyHere)
         ));
         // On the main channel, too, since all rooms share it there.
         let main = Kind::Sharded(ShardedChannel::Main);
         assert!(matches!(
-            mine.read(&main, &published.payload, &blue),
+            mine.read(&main, &published.payload, &blue, &calls),
             Err(Unfit::NobodyHere)
         ));
         let elsewhere = Channels::new(SHARDED, "p", "/b".into(), &me);
         assert!(matches!(
-            elsewhere.read(&main, &published.payload, &everything),
+            elsewhere.read(&main, &published.payload, &everything, &calls),
             Err(Unfit::Foreign)
         ));
     }

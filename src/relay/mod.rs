@@ -67,7 +67,7 @@ mod moved;
 pub mod wire;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -153,10 +153,11 @@ impl Relay {
         if self.bridge.set(bridge).is_ok() {
             let relay = Arc::downgrade(self);
             actix_rt::spawn(async move {
+                let mut seen = HashMap::new();
                 loop {
                     tokio::time::sleep(LOOK_INTERVAL).await;
                     let Some(relay) = relay.upgrade() else { return };
-                    relay.look().await;
+                    relay.look(&mut seen).await;
                 }
             });
         }
@@ -224,8 +225,16 @@ impl Relay {
 
     /// Listens to namespaces for a while; returns whether they are heard.
     async fn hear(&self, namespaces: Vec<Namespace>) -> bool {
+        let Some(services) = self.host.services() else {
+            return false;
+        };
         let (reply, heard) = oneshot::channel();
-        self.tell_bridge(ForBridge::Hear { namespaces, reply });
+        self.tell_bridge(ForBridge::Hear {
+            namespaces,
+            // Until the client's `5`, and then until all is here.
+            time: services.config.upgrade_timeout + MOVE_TIMEOUT + ARRIVE_TIMEOUT,
+            reply,
+        });
         heard.await.is_ok()
     }
 
@@ -254,17 +263,25 @@ impl Relay {
         self.calls.close();
     }
 
-    /// Fails what is under way with instances that are not there any more, or were away for a moment.
-    async fn look(&self) {
+    /// Fails what is under way with instances that are not there any more, or were away for a moment. `seen` is which of each one's
+    /// hellos need not be looked at again: all that is under way is gone through for one.
+    async fn look(&self, seen: &mut HashMap<InstanceId, Instant>) {
         let mut peers: HashSet<InstanceId> = self.calls.peers();
         peers.extend(self.host.peers());
+        seen.retain(|peer, _| peers.contains(peer));
         for peer in peers {
             if self.peers.is_gone(peer) {
                 self.lose_peer(peer);
                 continue;
             }
             // Whoever loses Redis forgets what was under way; and of what was sent to it just then, Redis says that it was heard.
-            if let Some(hailed) = self.peers.hailed_at(peer) {
+            if let Some(hailed) = self.peers.hailed_at(peer)
+                && seen.get(&peer) != Some(&hailed)
+            {
+                // What was begun just before it is noted by then.
+                if hailed.elapsed() >= LOOK_INTERVAL {
+                    seen.insert(peer, hailed);
+                }
                 self.lose(|of, begun| of == peer && begun < hailed);
             }
             // Redis need not be asked; and it may know nobody of that name for a moment, while the slot of its channel moves.

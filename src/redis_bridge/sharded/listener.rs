@@ -33,6 +33,8 @@ use crate::redis_endpoint::Stream;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 32 << 10;
+/// Bytes of room for what is not whole yet that are kept for what comes next; more was for a long message, and is given back.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// What the node says.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ pub(in super::super) struct Listener {
     socket: Box<dyn Stream>,
     scratch: Box<[u8]>,
     input: BytesMut,
+    /// How much of it there has been since it was made.
+    peak_bytes: usize,
     output: BytesMut,
     asked: VecDeque<Asked>,
     /// Looks after [`PING_INTERVAL`], or when an answer is due.
@@ -111,6 +115,7 @@ impl Listener {
         Ok(Self {
             socket,
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            peak_bytes: input.len(),
             input,
             output: BytesMut::new(),
             asked: VecDeque::new(),
@@ -144,6 +149,7 @@ impl Listener {
                     return Poll::Ready(Ok(event));
                 }
             }
+            self.give_back();
             let mut buf = ReadBuf::new(&mut self.scratch);
             match Pin::new(&mut self.socket).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => {
@@ -151,6 +157,7 @@ impl Listener {
                 }
                 Poll::Ready(Ok(())) => {
                     self.input.extend_from_slice(buf.filled());
+                    self.peak_bytes = self.peak_bytes.max(self.input.len());
                     self.has_heard = true;
                 }
                 Poll::Ready(Err(err)) => return Poll::Ready(Err(lost(err))),
@@ -159,6 +166,15 @@ impl Listener {
                     self.tick()?;
                 }
             }
+        }
+    }
+
+    /// Gives back the room that a long message needed, once it has been taken out.
+    fn give_back(&mut self) {
+        // The room itself cannot be asked for: what has been taken out of it does not count.
+        if self.peak_bytes > KEPT_BYTES && self.input.len() <= READ_BYTES {
+            self.input = BytesMut::from(&self.input[..]);
+            self.peak_bytes = self.input.len();
         }
     }
 
@@ -292,6 +308,7 @@ fn closed() -> BusError {
 mod tests {
     use std::future::poll_fn;
 
+    use futures_util::FutureExt as _;
     use tokio::io::DuplexStream;
 
     use super::*;
@@ -366,6 +383,26 @@ mod tests {
             ));
             assert!(listener.input.len() <= READ_BYTES, "after {taken}");
         }
+    }
+
+    /// A bug: after one long message the connection held its room for good.
+    #[tokio::test]
+    async fn the_room_of_a_long_message_is_given_back() {
+        let (mut listener, mut node) = pair().await;
+        let long = message(&"x".repeat(5 * KEPT_BYTES));
+        let said = async { answer(&mut node, &(long + &message("short"))).await };
+        let (heard, ()) = tokio::join!(next(&mut listener), said);
+        assert!(matches!(heard, Ok(Event::Message { payload, .. }) if payload.len() > KEPT_BYTES));
+        assert!(
+            matches!(next(&mut listener).await, Ok(Event::Message { payload, .. }) if payload == "short")
+        );
+        let nothing = next(&mut listener);
+        assert!(nothing.now_or_never().is_none());
+        assert!(listener.input.capacity() <= KEPT_BYTES);
+        answer(&mut node, &message("next")).await;
+        assert!(
+            matches!(next(&mut listener).await, Ok(Event::Message { payload, .. }) if payload == "next")
+        );
     }
 
     #[tokio::test]

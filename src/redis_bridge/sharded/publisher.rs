@@ -202,7 +202,7 @@ impl Publisher for ShardedPublisher {
     }
 
     /// Sums over all nodes: each counts its own connections alone.
-    async fn num_subscribers(&mut self, channel: &str) -> Result<usize, BusError> {
+    async fn num_subscribers(&mut self, channels: &[String]) -> Result<Vec<usize>, BusError> {
         self.catch_up().await?;
         let routes = Arc::clone(&self.routes);
         let nodes = routes.nodes();
@@ -211,8 +211,14 @@ impl Publisher for ShardedPublisher {
             .connections
             .iter_mut()
             .filter(|(node, _)| nodes.contains(node))
-            .map(|(_, connection)| connection.count("SHARDNUMSUB", channel));
-        Ok(try_join_all(counting).await?.into_iter().sum())
+            .map(|(_, connection)| connection.count("SHARDNUMSUB", channels));
+        let mut sums = vec![0; channels.len()];
+        for counted in try_join_all(counting).await? {
+            for (sum, num) in sums.iter_mut().zip(counted) {
+                *sum += num;
+            }
+        }
+        Ok(sums)
     }
 
     /// Asks every node, what it is, too: one that has handed over to its replica says so to nobody who does not listen to it, and
