@@ -24,6 +24,8 @@ pub(super) const MAX_ANSWERS_BYTES: usize = 64 << 20;
 const OVERHEAD: usize = 64;
 /// Questions that may be open at a time.
 const MAX_CALLS: usize = 65_536;
+/// How often it is looked for room if there are that many.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an entry is kept behind the time that its asker waits: it is swept away some time after.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long an entry is kept at most: an application may wait for longer than the clock can hold, and nobody hears so long.
@@ -114,6 +116,8 @@ struct State {
     num_begun: u64,
     /// How many may be there before the next sweep.
     sweep_at: usize,
+    /// When there was one last.
+    swept: Option<Instant>,
 }
 
 /// The table.
@@ -147,10 +151,15 @@ impl Calls {
         timeout: Duration,
     ) -> Option<RequestId> {
         let mut state = self.lock();
-        if state.calls.len() >= state.sweep_at {
+        let is_full = state.calls.len() >= MAX_CALLS;
+        let is_swept = state
+            .swept
+            .is_some_and(|swept| now < swept + SWEEP_INTERVAL);
+        if state.calls.len() >= state.sweep_at || (is_full && !is_swept) {
             state.calls.retain(|_, call| !call.is_over(now));
-            // So each entry is looked at a bounded number of times.
+            // So each entry is looked at a bounded number of times, and all of them not too often if they are many and stay.
             state.sweep_at = 64 + 2 * state.calls.len();
+            state.swept = Some(now);
         }
         if state.calls.len() >= MAX_CALLS {
             return None;
@@ -318,6 +327,24 @@ mod tests {
         }
         assert!(calls.lock().calls.len() < 1000, "all who asked are over");
         drop(kept);
+    }
+
+    /// A bug: once that many were open, whose askers gave up only then, no question was put any more.
+    #[test]
+    fn there_is_room_again_when_many_have_given_up() {
+        let calls = calls();
+        let now = Instant::now();
+        let mut waiting: Vec<_> = (0..MAX_CALLS).map(|_| begin(&calls, now)).collect();
+        let one_more = |now| {
+            let (answers, _) = mpsc::unbounded_channel();
+            let minute = Duration::from_secs(60);
+            calls.begin(now, "/a".into(), Wants::Sockets, answers, minute)
+        };
+        assert!(one_more(now).is_none());
+        waiting.truncate(10);
+        assert!(one_more(now).is_none(), "it was looked for just before");
+        assert!(one_more(now + SWEEP_INTERVAL).is_some());
+        assert!(calls.lock().calls.len() <= 11);
     }
 
     #[test]
