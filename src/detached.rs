@@ -6,6 +6,9 @@
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
+/// Bytes that a text may have spare, whatever its length.
+const FREE: usize = 64;
+
 /// What is no longer than this is no loss, whatever is kept of it.
 const SMALL: usize = 512;
 
@@ -32,12 +35,24 @@ pub(crate) fn detached_text(part: &str, text: &ByteString, whole_len: usize) -> 
 
 /// Returns bytes that have come to their end, in not much more memory than they need.
 pub(crate) fn fitted(bytes: BytesMut) -> Bytes {
-    if bytes.capacity() - bytes.len() <= bytes.len() / 4 {
+    if !is_much_spare(bytes.capacity(), bytes.len()) {
         return bytes.freeze();
     }
     let mut bytes = Vec::from(bytes);
     bytes.shrink_to_fit();
     Bytes::from(bytes)
+}
+
+/// Returns a text, as [`fitted`]; most are short, and may keep some bytes.
+pub(crate) fn fitted_text(mut text: String) -> String {
+    if text.capacity() - text.len() > FREE && is_much_spare(text.capacity(), text.len()) {
+        text.shrink_to_fit();
+    }
+    text
+}
+
+fn is_much_spare(capacity: usize, len: usize) -> bool {
+    capacity - len > len / 4
 }
 
 fn is_small_part(len: usize, whole_len: usize) -> bool {
@@ -47,6 +62,26 @@ fn is_small_part(len: usize, whole_len: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_grew_keeps_no_more_than_it_needs() {
+        for (len, capacity, most) in [
+            (10, 70, 70),
+            (10, 80, 74),
+            (1000, 1250, 1250),
+            (1000, 2000, 1250),
+        ] {
+            let mut grown = String::with_capacity(capacity);
+            grown.push_str(&"x".repeat(len));
+            let fitted = fitted_text(grown);
+            assert_eq!(fitted.len(), len);
+            assert!(
+                fitted.capacity() <= most,
+                "{len} of {capacity}: {}",
+                fitted.capacity()
+            );
+        }
+    }
 
     #[test]
     fn what_grew_keeps_no_more_than_it_needs() {

@@ -495,29 +495,21 @@ impl AsyncWrite for Watched {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
-    };
+    use std::io::Write as _;
+
+    use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::socket::slots::Slots;
+    use crate::websocket::testing::connected;
 
-    /// Returns a connection and its client.
-    async fn connected() -> (Watched, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap());
-        let (client, accepted) = tokio::join!(client, listener.accept());
-        let (io, addr) = accepted.unwrap();
+    fn watched(io: TcpStream) -> Watched {
         let minute = Duration::from_secs(60);
         let deadlines = Deadlines {
             head: minute,
             body: minute,
             write: minute,
         };
-        let slot = Slots::new(0).take(addr.ip()).unwrap();
-        let watched = Watched::new(io, deadlines, Arc::default(), slot);
-        (watched, client.unwrap())
+        Watched::new(io, deadlines, Arc::default(), Slot::default())
     }
 
     async fn read(watched: &mut Watched) -> String {
@@ -529,10 +521,11 @@ mod tests {
     /// A bug: all heads of a portion were, of which there may be 57, with seven kilobytes for each.
     #[actix_rt::test]
     async fn one_head_is_handed_out_at_a_time_and_then_what_is_its_bodys() {
-        let (mut watched, mut client) = connected().await;
+        let (io, mut client) = connected();
+        let mut watched = watched(io);
         let [one, two] = ["GET /1 HTTP/1.1\r\n\r\n", "POST /2 HTTP/1.1\n\n"];
         let all = [one, two, "body", one, "GET"].concat();
-        client.write_all(all.as_bytes()).await.unwrap();
+        client.write_all(all.as_bytes()).unwrap();
         assert_eq!(read(&mut watched).await, one);
         assert_eq!(read(&mut watched).await, two);
         let shared = watched.shared.clone();

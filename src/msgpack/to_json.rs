@@ -23,14 +23,12 @@ use super::{
     DecodeError, Dialect, Rules, iso_date,
     reader::{Ext, Reader, Token},
 };
-use crate::detached::detached;
+use crate::detached::{detached, fitted_text};
 
 /// What marks an attachment's place in the text.
 const PLACEHOLDER_KEY: &str = "_placeholder";
 /// How an attachment stands in the text, up to its number and a brace.
 pub(crate) const PLACEHOLDER: &str = "{\"_placeholder\":true,\"num\":";
-/// Bytes that a text may have spare, whatever its length.
-const FREE: usize = 64;
 /// MessagePack's own extension type for instants.
 const EXT_TIMESTAMP: i8 = -1;
 /// notepack's extension type for `undefined`, dates and byte arrays, before its version 3.
@@ -58,16 +56,7 @@ pub(crate) fn read_value(
     if write.has_false_placeholder && !write.attachments.is_empty() {
         return Err(DecodeError::FalsePlaceholder);
     }
-    Ok((without_spare(write.json), write.attachments))
-}
-
-/// Gives back what a text that grew has spare, unless that is little: it is kept for as long as the text, which alone is counted.
-pub(crate) fn without_spare(mut text: String) -> String {
-    let spare = text.capacity() - text.len();
-    if spare > FREE && spare > text.len() / 4 {
-        text.shrink_to_fit();
-    }
-    text
+    Ok((fitted_text(write.json), write.attachments))
 }
 
 /// Returns a number as JavaScript prints it; `None` if JSON has no word for it.
@@ -358,7 +347,7 @@ mod tests {
                 max_attachments: MAX_ATTACHMENTS,
             };
             let (json, _) = read_value(&mut Reader::new(&bytes), rules).unwrap();
-            let most = json.len() + FREE.max(json.len() / 4);
+            let most = json.len() + 64.max(json.len() / 4);
             assert!(json.capacity() <= most, "{} of {len}", json.capacity());
         }
     }

@@ -184,7 +184,8 @@ impl Calls {
         call.is_some_and(|call| call.namespace == *namespace)
     }
 
-    /// Hands an answer of `len_bytes` on the wire, of the instance `by` if it is one of ours, to whoever asked. Returns whether anybody did, and whether it was not too much.
+    /// Hands an answer of `len_bytes` on the wire, of the instance `by` if it is one of ours, to whoever asked. Returns whether anybody
+    /// did, and it was not too much.
     pub(super) fn answer(
         &self,
         namespace: &Namespace,

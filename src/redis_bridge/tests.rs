@@ -672,19 +672,23 @@ async fn an_echo_of_ones_own_request_is_not_obeyed_twice() {
     assert_eq!(instance.stats.snapshot().num_reinjected, 0);
 }
 
+/// A question whose answers are waited for as long as anybody may.
+fn long_question(n: usize) -> Request {
+    Request::Broadcast {
+        id: RequestId::from(n.to_string()),
+        broadcast: event("q"),
+        timeout: Some(Duration::from_secs(3600)),
+        expect_single_response: false,
+    }
+}
+
 #[actix::test]
 async fn a_flood_of_questions_is_answered_up_to_a_limit() {
     let bus = MemoryBus::new();
     let instance = Instance::over(bus.clone()).up().await;
     let stranger = Uid::random().unwrap();
-    let question = |n: usize| Request::Broadcast {
-        id: RequestId::from(n.to_string()),
-        broadcast: event("q"),
-        timeout: Some(Duration::from_secs(3600)),
-        expect_single_response: false,
-    };
     for n in 0..MAX_ANSWERING + 10 {
-        bus.publish(REQUESTS, asked(&stranger, &question(n)));
+        bus.publish(REQUESTS, asked(&stranger, &long_question(n)));
     }
     instance
         .until_stats(|stats| stats.num_unanswered == 10)
@@ -697,14 +701,8 @@ async fn what_is_being_answered_counts_whichever_connection_it_came_over() {
     let bus = MemoryBus::new();
     let mut instance = Instance::over(bus.clone()).up().await;
     let stranger = Uid::random().unwrap();
-    let question = |n: usize| Request::Broadcast {
-        id: RequestId::from(n.to_string()),
-        broadcast: event("q"),
-        timeout: Some(Duration::from_secs(3600)),
-        expect_single_response: false,
-    };
     for n in 0..MAX_ANSWERING {
-        bus.publish(REQUESTS, asked(&stranger, &question(n)));
+        bus.publish(REQUESTS, asked(&stranger, &long_question(n)));
     }
     instance
         .until_stats(|stats| stats.num_published >= MAX_ANSWERING as u64)
@@ -714,7 +712,10 @@ async fn what_is_being_answered_counts_whichever_connection_it_came_over() {
     bus.set_up(true);
     instance.until(|status| *status == BusStatus::Up).await;
     for n in 0..10 {
-        bus.publish(REQUESTS, asked(&stranger, &question(MAX_ANSWERING + n)));
+        bus.publish(
+            REQUESTS,
+            asked(&stranger, &long_question(MAX_ANSWERING + n)),
+        );
     }
     instance
         .until_stats(|stats| stats.num_unanswered == 10)

@@ -27,10 +27,11 @@ use super::{
     json::MAX_DEPTH,
     reserved::RESERVED_EVENTS,
 };
+use crate::detached::fitted_text;
 use crate::msgpack::{
     self, Dialect, EncodeError, Rules,
     reader::{Reader, Token},
-    to_json::{number_text, read_value, without_spare},
+    to_json::{number_text, read_value},
     to_msgpack::{write_array, write_map_len, write_str, write_uint, write_value},
 };
 
@@ -152,7 +153,7 @@ pub(super) fn decode(message: &Bytes) -> Result<Option<Packet>, DecodeError> {
             b"nsp" => match reader.token()? {
                 Token::Str(text) => {
                     let text = String::from_utf8_lossy(text).into_owned();
-                    fields.namespace = Some(Namespace::from(without_spare(text)));
+                    fields.namespace = Some(Namespace::from(fitted_text(text)));
                 }
                 _ => return Err(DecodeError::Field { key: "nsp" }),
             },
@@ -259,7 +260,7 @@ fn read_name(mut data: Reader<'_>) -> Result<String, DecodeError> {
     }
     match data.token()? {
         Token::Str(text) => {
-            let name = without_spare(String::from_utf8_lossy(text).into_owned());
+            let name = fitted_text(String::from_utf8_lossy(text).into_owned());
             if RESERVED_EVENTS.contains(&name.as_str()) {
                 return Err(DecodeError::ReservedEvent);
             }
