@@ -69,6 +69,8 @@ pub mod env {
     pub const TRUSTED_PROXIES: &str = "TRUSTED_PROXIES";
     /// Rooms that one socket may be in. Default [`super::DEFAULT_MAX_ROOMS_PER_SOCKET`].
     pub const MAX_ROOMS_PER_SOCKET: &str = "MAX_ROOMS_PER_SOCKET";
+    /// Dynamic namespaces that clients may be in. Default [`super::DEFAULT_MAX_DYNAMIC_NAMESPACES`].
+    pub const MAX_DYNAMIC_NAMESPACES: &str = "MAX_DYNAMIC_NAMESPACES";
     /// Events of one client in a second. Default 0, which is no limit; see [`super::EngineConfig::max_event_rate`].
     pub const MAX_EVENT_RATE: &str = "MAX_EVENT_RATE";
     /// Milliseconds for the head of a request. Default [`super::DEFAULT_HEAD_TIMEOUT`].
@@ -138,6 +140,8 @@ const DEFAULT_TOTAL_BACKLOGS: usize = 4;
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 /// Default of [`env::MAX_ROOMS_PER_SOCKET`].
 pub const DEFAULT_MAX_ROOMS_PER_SOCKET: usize = 10_000;
+/// Default of [`env::MAX_DYNAMIC_NAMESPACES`].
+pub const DEFAULT_MAX_DYNAMIC_NAMESPACES: usize = 10_000;
 /// Default of [`env::HEAD_TIMEOUT`], in milliseconds.
 pub const DEFAULT_HEAD_TIMEOUT: u64 = 10_000;
 /// Default of [`env::BODY_TIMEOUT`], in milliseconds.
@@ -342,6 +346,10 @@ pub struct Limits {
     /// Rooms that one socket may be in, its own not counted; `too_many_rooms` beyond. A name of more than 256 bytes counts as
     /// several. Default 10,000.
     pub max_rooms_per_socket: usize,
+    /// Namespaces that clients are in, or wait to be let into, and that no gateway spells out: a client names them, and a gateway is for
+    /// all those of a pattern. Whoever asks for one more gets `connect_error` with `data.code` `too_many_namespaces`; nobody else is
+    /// touched. With Redis, each makes it look a little longer at each message. Default 10,000.
+    pub max_dynamic_namespaces: usize,
     /// For the head of a request to arrive; 408, or the end of the connection. Default 10 s.
     pub head_timeout: Duration,
     /// For an HTTP client to take anything of its answer; the connection ends without. And for a session to take anything of what
@@ -359,6 +367,7 @@ impl Default for Limits {
             max_connections_per_address: 0,
             trusted_proxies: TrustedProxies::default(),
             max_rooms_per_socket: DEFAULT_MAX_ROOMS_PER_SOCKET,
+            max_dynamic_namespaces: DEFAULT_MAX_DYNAMIC_NAMESPACES,
             head_timeout: Duration::from_millis(DEFAULT_HEAD_TIMEOUT),
             write_timeout: Duration::from_millis(DEFAULT_WRITE_TIMEOUT),
             wind_down_timeout: DEFAULT_WIND_DOWN_TIMEOUT,
@@ -848,6 +857,13 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
                 "",
                 defaults.max_rooms_per_socket,
             ),
+            max_dynamic_namespaces: self.number(
+                env::MAX_DYNAMIC_NAMESPACES,
+                1,
+                MAX_COUNT,
+                "",
+                defaults.max_dynamic_namespaces,
+            ),
             head_timeout: self.millis(env::HEAD_TIMEOUT, DEFAULT_HEAD_TIMEOUT),
             write_timeout: self.millis(env::WRITE_TIMEOUT, DEFAULT_WRITE_TIMEOUT),
             wind_down_timeout: DEFAULT_WIND_DOWN_TIMEOUT,
@@ -1031,6 +1047,7 @@ mod tests {
         assert_eq!(config.limits.max_connections, 100_000);
         assert_eq!(config.limits.max_connections_per_address, 0);
         assert_eq!(config.limits.max_rooms_per_socket, 10_000);
+        assert_eq!(config.limits.max_dynamic_namespaces, 10_000);
         assert_eq!(config.limits.head_timeout, Duration::from_secs(10));
         assert_eq!(config.limits.write_timeout, Duration::from_secs(30));
         assert_eq!(config.parser, Parser::Json);

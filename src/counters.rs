@@ -35,6 +35,8 @@ pub enum Limit {
     RateLimited,
     /// A socket could not join a room: `MAX_ROOMS_PER_SOCKET`.
     Rooms,
+    /// A client could not join a namespace that nobody is in: `MAX_DYNAMIC_NAMESPACES`.
+    Namespaces,
     /// A command or question, of another server or our own, would have kept the hub busy for too long.
     HubWork,
     /// A command was not published, because too many were on their way already.
@@ -42,7 +44,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 14] = [
+    const ALL: [(Self, &'static str); 15] = [
         (Self::Connections, "connections"),
         (Self::ConnectionsPerAddress, "connections_per_address"),
         (
@@ -58,6 +60,7 @@ impl Limit {
         (Self::EventRate, "event_rate"),
         (Self::RateLimited, "rate_limited"),
         (Self::Rooms, "rooms"),
+        (Self::Namespaces, "namespaces"),
         (Self::HubWork, "hub_work"),
         (Self::BridgeBehind, "bridge_behind"),
     ];
@@ -113,6 +116,6 @@ mod tests {
         let json = serde_json::to_value(&counters).unwrap();
         assert_eq!(json.as_object().unwrap().len(), Limit::ALL.len());
         assert_eq!(json["connections"], 0);
-        assert_eq!(json["bridge_behind"], 13);
+        assert_eq!(json["bridge_behind"], 14);
     }
 }

@@ -21,6 +21,7 @@ use crate::{socket::handshake::Handshake, socket_io::ids::Namespace};
 /// | --- | --- | --- |
 /// | `Invalid namespace` | | no gateway is for it |
 /// | `Too many namespaces` | | the client is in 100 already |
+/// | `Too many dynamic namespaces: …` | `{"code":"too_many_namespaces"}` | it would be one more than `MAX_DYNAMIC_NAMESPACES` |
 /// | `Internal server error` | `{"code":"internal"}` | `authorize` panicked, or its data does not serialise |
 /// | `Bad auth: …` | `{"code":"bad_auth"}` | [`ConnectRequest::auth_as`] failed, and `authorize` passed that on with `?` |
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,14 @@ impl Refusal {
     pub fn with_data(mut self, data: Value) -> Self {
         self.data = Some(data);
         self
+    }
+
+    /// What a client is told that names a namespace when there are as many as there may be.
+    pub(crate) fn too_many_namespaces(limit: usize) -> Self {
+        Self::new(format!(
+            "Too many dynamic namespaces: {limit} are in use. Join one of them, or try again later"
+        ))
+        .with_data(json!({ "code": "too_many_namespaces" }))
     }
 
     /// What a client is told of an `authorize` that failed by itself.

@@ -384,13 +384,6 @@ impl Gateway {
         self.concurrency.get()
     }
 
-    /// Returns the name of a namespace that a client asked for, to be kept. What the client sent is a slice of its whole packet,
-    /// which would stay in memory with it.
-    pub(crate) fn name_to_keep(&self, asked: &Namespace) -> Namespace {
-        let own = self.namespace().filter(|own| *own == asked);
-        own.cloned().unwrap_or_else(|| asked.as_str().into())
-    }
-
     /// Returns the pattern, if there are parts of names to be had of it.
     pub(crate) fn pattern(&self) -> Option<&Pattern> {
         match &self.names {
@@ -553,24 +546,6 @@ mod tests {
         }
         assert_eq!(gateways.namespaces(), ["/a/1".into()]);
         assert!(found(&gateways, &format!("/b{}", "x".repeat(MAX_NAMESPACE_BYTES))).is_none());
-    }
-
-    #[test]
-    fn a_name_that_is_kept_keeps_no_packet() {
-        let packet = ByteString::from(format!("/orders/7,{}", "x".repeat(1000)));
-        let asked = Namespace::new(packet.slice_ref(&packet[..9]));
-        let in_packet = |name: &Namespace| {
-            packet
-                .as_bytes()
-                .as_ptr_range()
-                .contains(&name.as_str().as_ptr())
-        };
-        assert!(in_packet(&asked));
-        for gateway in [Gateway::new("/orders/7"), Gateway::matching("/orders/{id}")] {
-            let kept = gateway.name_to_keep(&asked);
-            assert_eq!(kept, asked);
-            assert!(!in_packet(&kept), "{gateway:?}");
-        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ use super::{
     clock::{Clock, Due},
     depot::{Inbox, Receive},
     disconnect::{CloseReason, DisconnectReason},
+    dynamic::DynamicNamespaces,
     endpoint::{Endpoint, Layer},
     give_way::give_way,
     handshake::Handshake,
@@ -125,6 +126,8 @@ pub struct Services {
     pub limits: Limits,
     /// The sessions that each address has.
     pub by_address: Arc<Slots>,
+    /// The namespaces that clients have named.
+    pub dynamic_namespaces: Arc<DynamicNamespaces>,
     /// How often each limit was met.
     pub counters: Arc<Counters>,
     /// What waits for all clients together.
@@ -670,7 +673,7 @@ impl Socket {
                 Ok(admitted) => self.join(admission, admitted),
                 Err(refusal) => {
                     let Refusal { message, data } = refusal;
-                    self.refuse(&admission.namespace, &message, data.as_ref());
+                    self.refuse(admission.namespace(), &message, data.as_ref());
                 }
             }
         }
@@ -701,8 +704,9 @@ impl Socket {
     /// behind what it has missed.
     fn join(&mut self, admission: Admission, admitted: Admitted) {
         let Admission {
-            namespace, gateway, ..
+            entered, gateway, ..
         } = admission;
+        let namespace = entered.namespace.clone();
         let Admitted {
             authorized,
             restored,
@@ -771,7 +775,7 @@ impl Socket {
             }),
             _ => self.services.hub.do_send(register),
         }
-        let mut membership = Membership::new(join, socket, gateway);
+        let mut membership = Membership::new(join, socket, entered, gateway);
         membership.standing = standing;
         self.memberships.push(membership);
         self.clock.joined();
@@ -1269,7 +1273,7 @@ impl Socket {
         let is_joining = self
             .admissions
             .iter()
-            .any(|admission| admission.namespace == namespace);
+            .any(|admission| *admission.namespace() == namespace);
         let joined = self.membership_of(&namespace);
         let joined = joined.and_then(|at| self.memberships.get(at));
         if is_joining || joined.is_some_and(|membership| !membership.has_heard_client()) {
@@ -1285,6 +1289,14 @@ impl Socket {
         if self.memberships.len() + self.admissions.len() >= MAX_NAMESPACES {
             return self.refuse_unasked(&namespace, "Too many namespaces");
         }
+        let entered = match self.services.dynamic_namespaces.enter(gateway, &namespace) {
+            Ok(entered) => entered,
+            Err(full) => {
+                self.services.counters.count(Limit::Namespaces);
+                let refusal = Refusal::too_many_namespaces(full.limit);
+                return self.refuse(&namespace, &refusal.message, refusal.data.as_ref());
+            }
+        };
         // A client of revision 3 comes back under the same id, and one id must not be two members at a time.
         let must_wait = self.session.revision == Revision::V3;
         let before = self
@@ -1292,12 +1304,13 @@ impl Socket {
             .iter()
             .position(|left| must_wait && left.namespace == namespace)
             .map(|at| self.winding_down.swap_remove(at));
-        let namespace = gateway.name_to_keep(&namespace);
-        let attempt = self.attempt(&namespace, auth.as_deref());
-        let request = ConnectRequest::new(namespace, auth.clone(), Arc::clone(&self.handshake));
         let gateway = Arc::clone(gateway);
-        self.admissions
-            .push(Admission::begin(gateway, request, auth, before, attempt));
+        let attempt = self.attempt(&entered.namespace, auth.as_deref());
+        let namespace = entered.namespace.clone();
+        let request = ConnectRequest::new(namespace, auth.clone(), Arc::clone(&self.handshake));
+        self.admissions.push(Admission::begin(
+            entered, gateway, request, auth, before, attempt,
+        ));
     }
 
     /// Returns how to get the client's state back, if it shows what that takes.

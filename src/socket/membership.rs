@@ -21,6 +21,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use super::{
     acks::{Acked, Awaited, Awaiter},
     disconnect::{CloseKind, DisconnectReason},
+    dynamic::Entered,
     portable::{PortableAdmission, PortableCall, PortableEvent, PortableMembership},
     record::JoinId,
     recovery::{Attempt, Restored, Standing},
@@ -63,7 +64,7 @@ pub(super) struct WindingDown {
 
 /// A client whose wish to join is being judged.
 pub(super) struct Admission {
-    pub(super) namespace: Namespace,
+    pub(super) entered: Entered,
     pub(super) gateway: Arc<Gateway>,
     /// What the client brings, for another instance to judge if the session moves meanwhile.
     auth: Option<ByteString>,
@@ -84,20 +85,20 @@ impl Admission {
     /// Asks the gateway, once `before` is over: what an earlier membership still has to do, see [`Membership::wind_down`]. If the
     /// gateway lets the client in, `attempt` is made to get its state back.
     pub(super) fn begin(
+        entered: Entered,
         gateway: Arc<Gateway>,
         request: ConnectRequest,
         auth: Option<ByteString>,
         before: Option<WindingDown>,
         attempt: Option<Attempt>,
     ) -> Self {
-        let namespace = request.namespace.clone();
         let bytes_before = before.as_ref().map_or(0, |before| before.queued_bytes);
         let judged = {
             let gateway = Arc::clone(&gateway);
             AssertUnwindSafe(async move { gateway.call_authorize(request).await }).catch_unwind()
         };
         let judging = {
-            let namespace = namespace.clone();
+            let namespace = entered.namespace.clone();
             let gateway = Arc::clone(&gateway);
             async move {
                 if let Some(before) = before {
@@ -120,12 +121,17 @@ impl Admission {
             .boxed_local()
         };
         Self {
-            namespace,
+            entered,
             gateway,
             auth,
             bytes_before,
             judging,
         }
+    }
+
+    /// Returns the namespace.
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.entered.namespace
     }
 
     /// Returns how many bytes the client brings.
@@ -136,7 +142,7 @@ impl Admission {
     /// Returns what another instance must know to judge it.
     pub(super) fn pack(&self) -> PortableAdmission {
         PortableAdmission {
-            namespace: self.namespace.clone(),
+            namespace: self.namespace().clone(),
             auth: self.auth.as_deref().map(str::to_owned),
         }
     }
@@ -193,6 +199,7 @@ pub(super) fn are_behind(memberships: &mut [Membership], queued_bytes: usize) ->
 pub(super) struct Membership {
     pub(super) join: JoinId,
     pub(super) socket: SocketRef,
+    _entered: Entered,
     gateway: Arc<Gateway>,
     queue: VecDeque<Job>,
     queued_bytes: usize,
@@ -208,10 +215,16 @@ pub(super) struct Membership {
 
 impl Membership {
     /// Begins with the gateway's `on_connect`.
-    pub(super) fn new(join: JoinId, socket: SocketRef, gateway: Arc<Gateway>) -> Self {
+    pub(super) fn new(
+        join: JoinId,
+        socket: SocketRef,
+        entered: Entered,
+        gateway: Arc<Gateway>,
+    ) -> Self {
         Self {
             join,
             socket,
+            _entered: entered,
             gateway,
             queue: VecDeque::from([Job::Connected]),
             queued_bytes: 0,
@@ -307,6 +320,7 @@ impl Membership {
     pub(super) fn unpack(
         join: JoinId,
         socket: SocketRef,
+        entered: Entered,
         gateway: Arc<Gateway>,
         packed: PortableMembership,
         mut calls: impl FnMut(u32, oneshot::Sender<Args>),
@@ -342,6 +356,7 @@ impl Membership {
             queued_bytes: 0,
             join,
             socket,
+            _entered: entered,
             gateway,
             standing: None,
         };

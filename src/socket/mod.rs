@@ -19,6 +19,7 @@ pub mod clock;
 pub mod departure;
 pub(crate) mod depot;
 pub mod disconnect;
+pub mod dynamic;
 pub mod endpoint;
 mod give_way;
 pub mod handshake;

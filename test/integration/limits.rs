@@ -493,6 +493,37 @@ async fn a_socket_is_in_so_many_rooms() {
     assert_eq!(num_met(server.addr, "rooms").await, 1);
 }
 
+#[actix_rt::test]
+async fn clients_name_so_many_namespaces_and_those_that_are_spelled_out_do_not_count() {
+    let change = |config: &mut Config| config.limits.max_dynamic_namespaces = 2;
+    let server = TestServer::of(change, |app| {
+        app.gateway(Gateway::matching("/orders/{id}"))
+            .gateway(Gateway::new("/admin"))
+    });
+    let (mut one, _) = WebSocket::join(server.addr, "/orders/1", "").await;
+    let (mut other, _) = WebSocket::join(server.addr, "/orders/1", "").await;
+    for namespace in ["/orders/2", "/admin"] {
+        other.send(&format!("40{namespace},")).await;
+        let answer = other.text().await;
+        assert!(
+            answer.starts_with(&format!("40{namespace},{{\"sid\"")),
+            "{answer}"
+        );
+    }
+    let refused = json!({
+        "message": "Too many dynamic namespaces: 2 are in use. Join one of them, or try again later",
+        "data": { "code": "too_many_namespaces" },
+    });
+    one.send("40/orders/3,").await;
+    assert_eq!(one.text().await, format!("44/orders/3,{refused}"));
+    assert_eq!(num_met(server.addr, "namespaces").await, 1);
+    // It is free as soon as the last has left, and the one that was refused is told nothing more.
+    other.send("41/orders/2,").await;
+    other.send("40/orders/3,").await;
+    let answer = other.text().await;
+    assert!(answer.starts_with("40/orders/3,{\"sid\""), "{answer}");
+}
+
 // ---- backlog ------------------------------------------------------------------------------------------------------------
 
 /// A gateway that sends what it is asked for; `flood` and `volatile-flood` take a number of events of 100,000 bytes.

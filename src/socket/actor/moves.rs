@@ -32,6 +32,7 @@ use super::{
         clock::Clock,
         departure::Departure,
         disconnect::CloseReason,
+        dynamic::Entered,
         endpoint::Layer,
         handshake::Handshake,
         inbox::InboxRef,
@@ -213,7 +214,7 @@ impl Socket {
                     mut portable,
                     outbox,
                     decoder,
-                    gateways,
+                    places,
                 } = unpacked;
                 let mut settling = Settling {
                     services,
@@ -225,11 +226,9 @@ impl Socket {
                 let packed = std::mem::take(&mut portable.memberships);
                 let (members, memberships): (Vec<_>, Vec<_>) = packed
                     .into_iter()
-                    .zip(gateways)
+                    .zip(places)
                     .zip(0..)
-                    .map(|((packed, gateway), number)| {
-                        settling.settle(JoinId(number), gateway, packed)
-                    })
+                    .map(|((packed, place), number)| settling.settle(JoinId(number), place, packed))
                     .unzip();
                 let Settling {
                     handshake,
@@ -670,7 +669,8 @@ struct Unpacked {
     portable: Portable,
     outbox: Outbox,
     decoder: Decoder,
-    gateways: Vec<Arc<Gateway>>,
+    /// Of its memberships.
+    places: Vec<(Arc<Gateway>, Entered)>,
 }
 
 impl Unpacked {
@@ -682,11 +682,15 @@ impl Unpacked {
         if portable.memberships.len() + portable.admissions.len() > super::MAX_NAMESPACES {
             return Err("it is in too many namespaces");
         }
-        let gateways = portable.memberships.iter().map(|membership| {
-            let gateway = services.gateways.get(&membership.namespace).cloned();
-            gateway.ok_or("one of its namespaces has no gateway here")
+        let places = portable.memberships.iter().map(|membership| {
+            let namespace = &membership.namespace;
+            let gateway = services.gateways.get(namespace);
+            let gateway = gateway.ok_or("one of its namespaces has no gateway here")?;
+            let entered = services.dynamic_namespaces.enter(gateway, namespace);
+            let entered = entered.or(Err("there are too many dynamic namespaces here"))?;
+            Ok::<_, &'static str>((Arc::clone(gateway), entered))
         });
-        let gateways = gateways.collect::<Result<_, _>>()?;
+        let places = places.collect::<Result<_, _>>()?;
         let mut decoder = Decoder::new(services.parser, services.config.max_payload);
         for message in std::mem::take(&mut portable.unfinished) {
             if !matches!(decoder.decode(message), Ok(None)) {
@@ -712,7 +716,7 @@ impl Unpacked {
             portable,
             outbox,
             decoder,
-            gateways,
+            places,
         })
     }
 }
@@ -743,7 +747,7 @@ impl Settling<'_> {
     fn settle(
         &mut self,
         join: JoinId,
-        gateway: Arc<Gateway>,
+        (gateway, entered): (Arc<Gateway>, Entered),
         mut packed: PortableMembership,
     ) -> (Member, Membership) {
         let services = self.services;
@@ -754,7 +758,7 @@ impl Settling<'_> {
         });
         let record = Record::new(
             packed.id.clone(),
-            gateway.name_to_keep(&packed.namespace),
+            entered.namespace.clone(),
             join,
             services.instance,
             Arc::clone(&self.handshake),
@@ -778,7 +782,8 @@ impl Settling<'_> {
         let at = join.0;
         let acks = |id, acked| self.acks.push(OwedAck { at, id, acked });
         let calls = |number, done| _ = self.calls.insert((at, number), done);
-        let mut membership = Membership::unpack(join, socket, gateway, packed, calls, acks);
+        let mut membership =
+            Membership::unpack(join, socket, entered, gateway, packed, calls, acks);
         membership.standing = standing.map(|(standing, _)| Box::new(standing));
         (member, membership)
     }
