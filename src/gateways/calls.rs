@@ -3,12 +3,12 @@
 //! Knows no Redis: answers come from wherever they come, those of this instance first, then the word how many others are asked.
 //! A call ends when all has arrived, when nobody is left who could answer, or when its time is over.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, hash::Hash, time::Duration};
 
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc,
-    task::consume_budget,
+    task::{consume_budget, yield_now},
     time::{Instant, timeout_at},
 };
 
@@ -22,6 +22,9 @@ use crate::{
         ids::{Room, SocketId},
     },
 };
+
+/// Bytes of an ack that take a moment to be read.
+const MANY_BYTES: usize = 16 * 1024;
 
 /// Why a question was not answered by all. `A` is what had arrived by then.
 #[derive(Debug, thiserror::Error)]
@@ -260,31 +263,44 @@ pub(super) async fn sockets(
 
 /// Collects lists of socket ids.
 pub(super) async fn socket_ids(mut asked: Asked) -> Result<Vec<SocketId>, AskError<Vec<SocketId>>> {
-    let mut ids = HashSet::new();
+    let mut ids = Vec::new();
     let take = |answer, tally: &mut Tally| match answer {
         Answer::SocketIds(more) => {
             tally.instance();
-            ids.extend(more);
+            ids.push(more);
         }
         // An empty list does not show what it is a list of.
         Answer::Sockets(none) if none.is_empty() => tally.instance(),
         _ => {}
     };
     let tally = asked.hear(take, Tally::all_instances_answered).await;
-    asked.conclude(ids.into_iter().collect(), tally)
+    asked.conclude(distinct(ids).await, tally)
 }
 
 /// Collects lists of rooms.
 pub(super) async fn all_rooms(mut asked: Asked) -> Result<Vec<Room>, AskError<Vec<Room>>> {
-    let mut rooms = HashSet::new();
+    let mut rooms = Vec::new();
     let take = |answer, tally: &mut Tally| {
         if let Answer::Rooms(more) = answer {
             tally.instance();
-            rooms.extend(more);
+            rooms.push(more);
         }
     };
     let tally = asked.hear(take, Tally::all_instances_answered).await;
-    asked.conclude(rooms.into_iter().collect(), tally)
+    asked.conclude(distinct(rooms).await, tally)
+}
+
+/// Returns what is in any of these lists, once each.
+async fn distinct<T: Clone + Eq + Hash>(lists: Vec<Vec<T>>) -> Vec<T> {
+    let (mut all, mut known) = (Vec::new(), HashSet::new());
+    for one in lists.into_iter().flatten() {
+        // As in `sockets`.
+        consume_budget().await;
+        if known.insert(one.clone()) {
+            all.push(one);
+        }
+    }
+    all
 }
 
 /// Collects what other servers' handlers returned.
@@ -311,7 +327,7 @@ pub(super) async fn acks<T: DeserializeOwned>(
     let mut acked = Vec::new();
     let take = |answer, tally: &mut Tally| take_ack(answer, &mut acked, tally);
     let mut tally = asked.hear(take, Tally::all_clients_answered).await;
-    asked.conclude(read_acks(acked, &mut tally), tally)
+    asked.conclude(read_acks(acked, &mut tally).await, tally)
 }
 
 /// Awaits what one client acknowledges, wherever it is.
@@ -320,7 +336,7 @@ pub(super) async fn one_ack<T: DeserializeOwned>(mut asked: Asked) -> Result<T, 
     let take = |answer, tally: &mut Tally| take_ack(answer, &mut acked, tally);
     let is_over = |tally: &Tally| tally.num_acks > 0 || tally.all_clients_answered();
     let mut tally = asked.hear(take, is_over).await;
-    match read_acks(acked, &mut tally).pop() {
+    match read_acks(acked, &mut tally).await.pop() {
         Some(ack) => Ok(ack),
         None if tally.all_clients_answered() && tally.num_clients == 0 => Err(AskError::Gone),
         None => Err(asked.conclude((), tally).err().unwrap_or(AskError::Gone)),
@@ -344,9 +360,14 @@ fn take_ack(answer: Answer, acked: &mut Vec<Acked>, tally: &mut Tally) {
 }
 
 /// Reads what was acknowledged, and counts what cannot be read as that.
-fn read_acks<T: DeserializeOwned>(acked: Vec<Acked>, tally: &mut Tally) -> Vec<T> {
-    let mut acks = Vec::with_capacity(acked.len());
+async fn read_acks<T: DeserializeOwned>(acked: Vec<Acked>, tally: &mut Tally) -> Vec<T> {
+    let mut acks = Vec::new();
     for Acked { args, .. } in acked {
+        // As in `sockets`; and each may be as large as a client may send.
+        match args.len_bytes() {
+            0..MANY_BYTES => consume_budget().await,
+            _ => yield_now().await,
+        }
         if !read(&args, &mut acks) {
             tally.num_acks -= 1;
             tally.num_unreadable += 1;
@@ -378,14 +399,33 @@ mod tests {
 
     use super::*;
     use crate::{
+        counters::Counters,
         hub::{
             hub_ref::HubRef,
             state::State,
             testing::{probe, register},
         },
-        socket::depot::Probe as SocketProbe,
+        socket::{backlogs::Backlogs, depot::Probe as SocketProbe},
         socket_io::parser::Parser,
     };
+
+    /// A bug: acks of many were read in one go, when the last had come.
+    #[actix::test]
+    async fn others_get_their_turn_while_many_acks_are_read() {
+        const NUM: usize = 10_000;
+
+        let (backlogs, counters) = (Arc::new(Backlogs::new(1 << 30)), Counters::default());
+        let args = Args::from_parts("[7]".into(), Vec::new());
+        let ack = Acked::new(&backlogs, &counters, args).unwrap();
+        let acked = vec![ack; NUM];
+        let reading = actix_rt::spawn(async move {
+            let acks: Vec<u8> = read_acks(acked, &mut Tally::default()).await;
+            acks.len()
+        });
+        actix_rt::spawn(async {}).await.unwrap();
+        assert!(!reading.is_finished());
+        assert_eq!(reading.await.unwrap(), NUM);
+    }
 
     /// A bug: whoever asked for all sockets kept everybody of its thread waiting until it had them.
     #[actix::test]

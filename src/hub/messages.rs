@@ -131,6 +131,8 @@ pub struct Originate {
     pub command: Command,
     /// Whether it is for this instance alone.
     pub is_local: bool,
+    /// Of a broadcast: as in [`Emit`].
+    pub permit: Option<Permit>,
 }
 
 /// Obeys a command that came from another instance (or an emitter). From the RedisBridge; never published again.
@@ -144,9 +146,9 @@ pub struct Reinject {
 }
 
 /// Asks this instance and, unless it is local, all others. From gateways; comes back when the local answers are given, save
-/// for those of clients.
+/// for those of clients. Refused if it would keep the hub busy for too long; then nobody is asked.
 #[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Result<(), TooMuchWork>")]
 pub struct Ask {
     /// About which namespace.
     pub namespace: Namespace,

@@ -54,6 +54,17 @@ pub enum Question {
     },
 }
 
+impl Question {
+    /// Returns the selection that it is about, if it is not about all.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::SocketIds { target } | Self::Sockets { target } => Some(target),
+            Self::Broadcast { broadcast, .. } => Some(&broadcast.target),
+            Self::Rooms | Self::ServerEvent { .. } => None,
+        }
+    }
+}
+
 /// What comes back, in any order.
 #[derive(Clone, Debug)]
 pub enum Answer {

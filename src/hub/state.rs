@@ -248,6 +248,19 @@ impl State {
         })
     }
 
+    /// Judges whether to answer a question is more than the hub may do at a time.
+    ///
+    /// # Errors
+    /// It is: nothing of it is to be answered.
+    fn judge_question(
+        &self,
+        namespace: &Namespace,
+        question: &Question,
+    ) -> Result<(), TooMuchWork> {
+        let target = question.target();
+        target.map_or(Ok(()), |target| self.judge(namespace, target, 0))
+    }
+
     /// Does what a command says, as far as this instance goes. `permit` is of a broadcast.
     fn obey(&mut self, command: &Command, permit: Option<Permit>) {
         match command {
@@ -535,8 +548,13 @@ impl Turn<RoomsOf> for State {
 }
 
 impl Turn<Originate> for State {
-    fn turn(&mut self, Originate { command, is_local }: Originate) -> Result<(), TooMuchWork> {
-        self.originate(command, is_local, None)
+    fn turn(&mut self, message: Originate) -> Result<(), TooMuchWork> {
+        let Originate {
+            command,
+            is_local,
+            permit,
+        } = message;
+        self.originate(command, is_local, permit)
     }
 }
 
@@ -573,10 +591,12 @@ impl Turn<Reinject> for State {
 }
 
 impl Turn<Ask> for State {
-    fn turn(&mut self, ask: Ask) {
+    fn turn(&mut self, ask: Ask) -> Result<(), TooMuchWork> {
+        self.judge_question(&ask.namespace, &ask.question)?;
         if let Some(ask) = self.postpone(ask) {
             self.put(ask);
         }
+        Ok(())
     }
 }
 
@@ -588,12 +608,7 @@ impl Turn<Answering> for State {
             answers,
             from,
         } = message;
-        let target = match &question {
-            Question::SocketIds { target } | Question::Sockets { target } => Some(target),
-            Question::Broadcast { broadcast, .. } => Some(&broadcast.target),
-            Question::Rooms | Question::ServerEvent { .. } => None,
-        };
-        if target.is_some_and(|target| self.judge(&namespace, target, 0).is_err()) {
+        if self.judge_question(&namespace, &question).is_err() {
             // Whoever asks is told nothing and hears in the end that this instance was silent.
             return;
         }
@@ -630,6 +645,7 @@ mod tests {
         Originate {
             command: Command::Broadcast(broadcast),
             is_local: false,
+            permit: None,
         }
     }
 
@@ -672,6 +688,7 @@ mod tests {
         hub.send(register("a", &socket)).await.unwrap();
         let to_all = broadcast(Target::default(), Flags::default());
         let local = Originate {
+            permit: None,
             command: Command::Broadcast(to_all.clone()),
             is_local: true,
         };
@@ -830,7 +847,14 @@ mod tests {
         }
         let is_local = false;
         for command in commands {
-            let refused = hub.send(Originate { command, is_local }).await.unwrap();
+            let refused = hub
+                .send(Originate {
+                    command,
+                    is_local,
+                    permit: None,
+                })
+                .await
+                .unwrap();
             assert_eq!(refused.unwrap_err().num_sockets, 100);
         }
         assert_eq!(counters.get(Limit::HubWork), 6);
@@ -845,7 +869,14 @@ mod tests {
             target: all(),
             rooms: (0..11).map(|n| format!("room {n}").into()).collect(),
         };
-        let done = hub.send(Originate { command, is_local }).await.unwrap();
+        let done = hub
+            .send(Originate {
+                command,
+                is_local,
+                permit: None,
+            })
+            .await
+            .unwrap();
         assert_eq!(done, Ok(()));
         assert_eq!(counters.get(Limit::Rooms), 100);
         let event = broadcast(Target::default(), Flags::default());

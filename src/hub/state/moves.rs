@@ -564,6 +564,7 @@ mod tests {
             let originate = Originate {
                 command: Command::Broadcast(broadcast),
                 is_local: false,
+                permit: None,
             };
             hub.turn(originate).unwrap();
         }
