@@ -37,6 +37,8 @@ pub enum Limit {
     Rooms,
     /// A client could not join a namespace that nobody is in: `MAX_DYNAMIC_NAMESPACES`.
     Namespaces,
+    /// An event of another server was not handled: too many are, or with too much.
+    ServerEvents,
     /// A command or question, of another server or our own, would have kept the hub busy for too long.
     HubWork,
     /// A command was not published, because too many were on their way already.
@@ -44,7 +46,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 16] = [
         (Self::Connections, "connections"),
         (Self::ConnectionsPerAddress, "connections_per_address"),
         (
@@ -61,6 +63,7 @@ impl Limit {
         (Self::RateLimited, "rate_limited"),
         (Self::Rooms, "rooms"),
         (Self::Namespaces, "namespaces"),
+        (Self::ServerEvents, "server_events"),
         (Self::HubWork, "hub_work"),
         (Self::BridgeBehind, "bridge_behind"),
     ];
@@ -116,6 +119,6 @@ mod tests {
         let json = serde_json::to_value(&counters).unwrap();
         assert_eq!(json.as_object().unwrap().len(), Limit::ALL.len());
         assert_eq!(json["connections"], 0);
-        assert_eq!(json["bridge_behind"], 14);
+        assert_eq!(json["bridge_behind"], 15);
     }
 }

@@ -1,7 +1,7 @@
 //! Password hashing: argon2id, off the arbiters, a bounded number at a time.
 //!
 //! Does not know accounts. A hash costs 19 MiB and tens of milliseconds of a core, so that a flood of registrations
-//! or guesses is a cheap attack on the events: half of the cores hash, [`MAX_WAITING`] more callers wait, all
+//! or guesses is a cheap attack on the events: half of the cores hash, [`MAX_WAITING`] more callers wait for that or for the store, all
 //! further ones are told to come back.
 //!
 //! Source: OWASP Password Storage Cheat Sheet, Argon2id, its second choice of equal strength.
@@ -13,7 +13,7 @@ use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{self, PasswordHasher as _, PasswordVerifier as _, phc},
 };
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::error::{AuthError, HashFault};
 
@@ -23,7 +23,7 @@ pub(super) const MEMORY_KIB: u32 = 19 * 1024;
 pub(super) const PASSES: u32 = 2;
 /// Lanes of one hash; more would not make it faster, since it runs on one thread.
 pub(super) const LANES: u32 = 1;
-/// Callers that may wait for a hash to begin. Beyond them: [`AuthError::Busy`].
+/// Callers that may wait beside those that hash: for a hash to begin, or for the store. Beyond them: [`AuthError::Busy`].
 pub(super) const MAX_WAITING: usize = 32;
 /// When a caller that found no place should come back: about what a full queue takes on one slow core.
 pub(super) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -38,6 +38,9 @@ const PARAMS: Params = match Params::new(MEMORY_KIB, PASSES, LANES, None) {
     Err(_) => panic!("the constants above are out of argon2's range"),
 };
 
+/// A place among those who wait for a hash, or have one and are not done.
+pub(super) struct Place(Arc<OwnedSemaphorePermit>);
+
 /// Hashes and compares passwords. Cheap to clone; clones share the bounds.
 #[derive(Clone)]
 pub(super) struct Passwords {
@@ -46,7 +49,7 @@ pub(super) struct Passwords {
 
 struct Inner {
     argon2: Argon2<'static>,
-    /// A place for each running and each waiting caller.
+    /// A place for each running and each waiting caller, and for each that goes on with what it got.
     places: Arc<Semaphore>,
     /// A turn for each running one.
     turns: Arc<Semaphore>,
@@ -76,24 +79,43 @@ impl Passwords {
         })
     }
 
+    /// Takes a place, for as long as a caller has anything to do: the store is asked in it, too, or more would wait for a slow disk
+    /// than for a core.
+    ///
+    /// # Errors
+    /// `Busy` when none is free.
+    pub(super) fn place(&self) -> Result<Place, AuthError> {
+        let place = Arc::clone(&self.inner.places).try_acquire_owned();
+        place
+            .map(|place| Place(Arc::new(place)))
+            .map_err(|err| match err {
+                TryAcquireError::NoPermits => AuthError::Busy {
+                    retry_after: BUSY_RETRY_AFTER,
+                },
+                // Never closed; if it were, nothing would be hashed any more.
+                TryAcquireError::Closed => AuthError::Hash(HashFault::CutShort),
+            })
+    }
+
     /// Returns the PHC string of `password` under a fresh salt.
     ///
     /// # Errors
-    /// `Busy` when no place is free; `Hash` when hashing failed.
-    pub(super) async fn hash(&self, password: String) -> Result<String, AuthError> {
-        self.run(move |inner| inner.hash(&password)).await
+    /// `Hash` when hashing failed.
+    pub(super) async fn hash(&self, place: &Place, password: String) -> Result<String, AuthError> {
+        self.run(place, move |inner| inner.hash(&password)).await
     }
 
     /// Returns whether `password` is the one behind `stored`. With `None` it takes the same time and is not.
     ///
     /// # Errors
-    /// `Busy` when no place is free; `Hash` when `stored` cannot be compared with.
+    /// `Hash` when `stored` cannot be compared with.
     pub(super) async fn verify(
         &self,
+        place: &Place,
         password: String,
         stored: Option<String>,
     ) -> Result<bool, AuthError> {
-        self.run(move |inner| match &stored {
+        self.run(place, move |inner| match &stored {
             Some(stored) => inner.verify(&password, stored),
             // The dummy's tag is random, so the answer is no already; say it all the same.
             None => inner.verify(&password, &inner.dummy).map(|_| false),
@@ -103,18 +125,10 @@ impl Passwords {
 
     async fn run<T: Send + 'static>(
         &self,
+        place: &Place,
         work: impl FnOnce(&Inner) -> Result<T, HashFault> + Send + 'static,
     ) -> Result<T, AuthError> {
-        let place = match Arc::clone(&self.inner.places).try_acquire_owned() {
-            Ok(place) => place,
-            Err(TryAcquireError::NoPermits) => {
-                return Err(AuthError::Busy {
-                    retry_after: BUSY_RETRY_AFTER,
-                });
-            }
-            // Never closed; if it were, nothing would be hashed any more.
-            Err(TryAcquireError::Closed) => return Err(AuthError::Hash(HashFault::CutShort)),
-        };
+        let place = Arc::clone(&place.0);
         let Ok(turn) = Arc::clone(&self.inner.turns).acquire_owned().await else {
             return Err(AuthError::Hash(HashFault::CutShort));
         };
@@ -201,23 +215,34 @@ mod tests {
         Passwords::with(Params::new(8, 1, 1, None).unwrap(), running, waiting).unwrap()
     }
 
+    fn place(passwords: &Passwords) -> Place {
+        passwords.place().unwrap()
+    }
+
     #[actix_rt::test]
     async fn a_password_matches_its_own_hash_alone() {
         let passwords = Passwords::new().unwrap();
-        let hash = passwords.hash("correct horse".into()).await.unwrap();
+        let hash = passwords
+            .hash(&place(&passwords), "correct horse".into())
+            .await
+            .unwrap();
         assert!(
             hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
             "{hash}"
         );
         assert!(
             passwords
-                .verify("correct horse".into(), Some(hash.clone()))
+                .verify(
+                    &place(&passwords),
+                    "correct horse".into(),
+                    Some(hash.clone())
+                )
                 .await
                 .unwrap()
         );
         assert!(
             !passwords
-                .verify("correct hors".into(), Some(hash))
+                .verify(&place(&passwords), "correct hors".into(), Some(hash))
                 .await
                 .unwrap()
         );
@@ -226,14 +251,26 @@ mod tests {
     #[actix_rt::test]
     async fn each_hash_has_its_own_salt() {
         let passwords = cheap(1, 0);
-        let first = passwords.hash("same".into()).await.unwrap();
-        assert_ne!(first, passwords.hash("same".into()).await.unwrap());
+        let first = passwords
+            .hash(&place(&passwords), "same".into())
+            .await
+            .unwrap();
+        assert_ne!(
+            first,
+            passwords
+                .hash(&place(&passwords), "same".into())
+                .await
+                .unwrap()
+        );
     }
 
     #[actix_rt::test]
     async fn without_an_account_the_same_work_is_done_in_vain() {
         let passwords = cheap(1, 0);
-        let real = passwords.hash("x".into()).await.unwrap();
+        let real = passwords
+            .hash(&place(&passwords), "x".into())
+            .await
+            .unwrap();
         let cost = |hash: &str| {
             let hash = phc::PasswordHash::new(hash).unwrap();
             let params = Params::try_from(&hash).unwrap();
@@ -247,13 +284,21 @@ mod tests {
             )
         };
         assert_eq!(cost(&real), cost(&passwords.inner.dummy));
-        assert!(!passwords.verify("x".into(), None).await.unwrap());
+        assert!(
+            !passwords
+                .verify(&place(&passwords), "x".into(), None)
+                .await
+                .unwrap()
+        );
     }
 
     #[actix_rt::test]
     async fn a_stored_hash_cannot_ask_for_unbearable_work() {
         let passwords = cheap(1, 0);
-        let good = passwords.hash("x".into()).await.unwrap();
+        let good = passwords
+            .hash(&place(&passwords), "x".into())
+            .await
+            .unwrap();
         for stored in [
             good.replace("m=8,", "m=4000000,"),
             good.replace("t=1,", "t=4000000,"),
@@ -263,7 +308,9 @@ mod tests {
             String::new(),
             "plain text".to_owned(),
         ] {
-            let result = passwords.verify("x".into(), Some(stored.clone())).await;
+            let result = passwords
+                .verify(&place(&passwords), "x".into(), Some(stored.clone()))
+                .await;
             assert!(
                 matches!(result, Err(AuthError::Hash(HashFault::StoredHash))),
                 "{stored}: {result:?}"
@@ -279,8 +326,9 @@ mod tests {
         let first = actix_rt::spawn({
             let passwords = passwords.clone();
             async move {
+                let place = place(&passwords);
                 passwords
-                    .run(move |_| {
+                    .run(&place, move |_| {
                         began.send(()).unwrap();
                         gate.recv().unwrap();
                         Ok(())
@@ -289,22 +337,23 @@ mod tests {
             }
         });
         running.await.unwrap();
-        let mut second = Box::pin(passwords.hash("second".into()));
+        let waiting = place(&passwords);
+        let mut second = Box::pin(passwords.hash(&waiting, "second".into()));
         let mut context = Context::from_waker(Waker::noop());
         assert!(
             second.as_mut().poll(&mut context).is_pending(),
             "one may wait"
         );
-        let third = passwords.hash("third".into()).await;
-        assert!(matches!(third, Err(AuthError::Busy { .. })), "{third:?}");
+        assert!(matches!(passwords.place(), Err(AuthError::Busy { .. })));
 
         release.send(()).unwrap();
         first.await.unwrap().unwrap();
         second.await.unwrap();
-        passwords
-            .hash("a place is free again".into())
-            .await
-            .unwrap();
+        // Whoever has its hash goes on with it, and keeps its place.
+        let _first = place(&passwords);
+        assert!(matches!(passwords.place(), Err(AuthError::Busy { .. })));
+        drop(waiting);
+        _ = place(&passwords);
     }
 
     #[actix_rt::test]
@@ -315,8 +364,9 @@ mod tests {
         let caller = actix_rt::spawn({
             let passwords = passwords.clone();
             async move {
+                let place = place(&passwords);
                 passwords
-                    .run(move |_| {
+                    .run(&place, move |_| {
                         began.send(()).unwrap();
                         gate.recv().unwrap();
                         Ok(())
@@ -327,10 +377,7 @@ mod tests {
         running.await.unwrap();
         caller.abort();
         assert!(caller.await.unwrap_err().is_cancelled());
-        assert!(matches!(
-            passwords.hash("x".into()).await,
-            Err(AuthError::Busy { .. })
-        ));
+        assert!(matches!(passwords.place(), Err(AuthError::Busy { .. })));
         release.send(()).unwrap();
         let _place = Arc::clone(&passwords.inner.places)
             .acquire_owned()
@@ -342,9 +389,14 @@ mod tests {
     async fn a_panic_is_answered_and_gives_its_place_back() {
         let passwords = cheap(1, 0);
         let result = passwords
-            .run(|_| -> Result<(), HashFault> { panic!("on purpose") })
+            .run(&place(&passwords), |_| -> Result<(), HashFault> {
+                panic!("on purpose")
+            })
             .await;
         assert!(matches!(result, Err(AuthError::Hash(HashFault::CutShort))));
-        passwords.hash("x".into()).await.unwrap();
+        passwords
+            .hash(&place(&passwords), "x".into())
+            .await
+            .unwrap();
     }
 }

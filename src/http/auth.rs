@@ -88,9 +88,9 @@ fn refusal(err: &AuthError) -> ApiError {
         AuthError::Fields(_) | AuthError::Taken | AuthError::InvalidCredentials => {
             log::debug!("[Auth] refused: {err}");
         }
-        AuthError::Busy { .. } | AuthError::Unavailable { .. } => {
-            log::warn!("[Auth] {}", telemetry::with_causes(err));
-        }
+        // A line of its own: whoever floods us must not hide that the store is away.
+        AuthError::Busy { .. } => log::warn!("[Auth] refused: {err}"),
+        AuthError::Unavailable { .. } => log::warn!("[Auth] {}", telemetry::with_causes(err)),
         AuthError::Corrupt(_) | AuthError::Hash(_) | AuthError::Sign(_) | AuthError::Random(_) => {
             log::error!("[Auth] {}", telemetry::with_causes(err))
         }

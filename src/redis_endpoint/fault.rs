@@ -15,7 +15,7 @@ pub const ACL_RULE: &str = "allchannels ~socket.io:sockhop:* -@all +ping +hello 
 ///
 /// It uses no patterns, so its channels can be told.
 pub const SHARDED_ACL_RULE: &str = "resetchannels &socket.io#* &socket.io-sockhop#* ~socket.io:sockhop:* -@all +ping +hello \
-     +spublish +ssubscribe +sunsubscribe +pubsub|shardnumsub +cluster|slots +get +set";
+     +spublish +ssubscribe +sunsubscribe +pubsub|shardnumsub +cluster|slots +get +set +asking";
 
 /// A kind of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

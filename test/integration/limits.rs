@@ -510,10 +510,7 @@ async fn clients_name_so_many_namespaces_and_those_that_are_spelled_out_do_not_c
             "{answer}"
         );
     }
-    let refused = json!({
-        "message": "Too many dynamic namespaces: 2 are in use. Join one of them, or try again later",
-        "data": { "code": "too_many_namespaces" },
-    });
+    let refused = r#"{"message":"Too many dynamic namespaces: 2 are in use. Join one of them, or try again later","data":{"code":"too_many_namespaces"}}"#;
     one.send("40/orders/3,").await;
     assert_eq!(one.text().await, format!("44/orders/3,{refused}"));
     assert_eq!(num_met(server.addr, "namespaces").await, 1);

@@ -528,6 +528,26 @@ async fn accounts_are_found_on_every_node_of_a_cluster() {
     }
 }
 
+/// A bug: ASK was followed as if it were MOVED, and whoever registered meanwhile was told that Redis is away.
+#[actix_rt::test]
+async fn accounts_are_made_and_found_while_their_slot_is_on_its_way() {
+    let cluster = RedisCluster::start();
+    let (one, two, ..) = two_by(sharded(Static), &cluster.url_of(0)).await;
+    let slot = cluster.slot_of("socket.io:sockhop:user:ada");
+    let from = cluster.owner_of("socket.io:sockhop:user:ada");
+    let body = r#"{"username":"ada","password":"correct horse"}"#;
+    cluster.begin_to_move_slot(slot, from, (from + 1) % 3);
+    for (addr, path, status) in [
+        (two.addr, "login", 401),
+        (one.addr, "register", 201),
+        (two.addr, "login", 200),
+        (two.addr, "register", 409),
+    ] {
+        let answer = http::post_json(addr, &format!("/auth/{path}"), body).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+}
+
 #[actix_rt::test]
 async fn the_classic_adapter_refuses_a_cluster_and_says_what_to_do() {
     let cluster = RedisCluster::start();

@@ -1,6 +1,7 @@
 //! Accounts of a single instance: `accounts.redb` in `DATA_DIR`.
 //!
-//! Opened once, before anything is bound; from then on every call runs on a blocking thread. A commit is on the disk
+//! Opened once, before anything is bound; from then on every call runs on a blocking thread, one that writes and [`NUM_LOOKING`] that
+//! read: whoever waits for a slow disk waits for its turn and takes no thread. A commit is on the disk
 //! before it is answered, so that a `kill -9` or a power cut loses no account that a client was told of. One process
 //! has the file open at a time.
 
@@ -16,6 +17,7 @@ use redb::{
     Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
     TableDefinition,
 };
+use tokio::sync::Semaphore;
 
 use super::{Account, AccountStore, BoxError, Item, StoreError, StoreKind, checked_secret};
 use crate::{
@@ -28,6 +30,8 @@ pub const FILE_NAME: &str = "accounts.redb";
 
 /// Memory for pages: an instance reads one account at a time, and redb's default is 1 GiB.
 const CACHE_BYTES: usize = 4 << 20;
+/// Calls that may read at a time.
+const NUM_LOOKING: usize = 2;
 /// Key of an account → its JSON.
 const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts");
 /// Singletons by name.
@@ -39,17 +43,30 @@ const JWT_SECRET: &str = "jwt-secret";
 #[derive(Clone)]
 pub struct RedbStore {
     file: Arc<AccountsFile>,
+    writing: Arc<Semaphore>,
+    looking: Arc<Semaphore>,
 }
 
 struct AccountsFile {
     open: Opener,
     /// `None` after an error of the disk: redb then refuses all further work (`PreviousIo`) until the file is opened
-    /// again, which the next call does. Locked on blocking threads only, never while reading or writing.
+    /// again, which the next call does. Locked on blocking threads only: never while reading or writing, but while it is opened, which
+    /// takes as long as to read all of it.
     database: Mutex<Option<Arc<Database>>>,
 }
 
 /// Opens the file; a test puts a failing disk in its place.
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+
+impl From<AccountsFile> for RedbStore {
+    fn from(file: AccountsFile) -> Self {
+        Self {
+            file: Arc::new(file),
+            writing: Arc::new(Semaphore::new(1)),
+            looking: Arc::new(Semaphore::new(NUM_LOOKING)),
+        }
+    }
+}
 
 impl RedbStore {
     /// Opens the file in `dir`, and makes both if need be, for this user alone. Blocks; called at start.
@@ -88,9 +105,7 @@ impl RedbStore {
         if let Err(err) = File::open(dir).and_then(|dir| dir.sync_all()) {
             log::debug!("{dir:?} cannot be synced: {err}");
         }
-        Ok(Self {
-            file: Arc::new(file),
-        })
+        Ok(Self::from(file))
     }
 
     /// Does what [`AccountStore::shared_secret`] does, on the caller's thread. Called at start.
@@ -102,16 +117,26 @@ impl RedbStore {
         checked_secret(&kept.map_err(|fault| fault.of(Item::Key))?)
     }
 
-    /// Runs `work` where it may block.
+    /// Runs `work` where it may block, when one of `turns` is free.
     async fn blocking<T: Send + 'static>(
         &self,
+        turns: &Arc<Semaphore>,
         item: Item,
         work: impl FnOnce(&Database) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let storage = |err: BoxError| Fault::Storage(err).of(item);
+        let turn = Arc::clone(turns).acquire_owned().await;
+        let turn = turn.map_err(|err| storage(err.into()))?;
         let file = Arc::clone(&self.file);
-        match tokio::task::spawn_blocking(move || file.with(work)).await {
+        let work = move || {
+            let result = file.with(work);
+            // Held by the work, not by the caller: one that goes away frees no thread.
+            drop(turn);
+            result
+        };
+        match tokio::task::spawn_blocking(work).await {
             Ok(result) => result.map_err(|fault| fault.of(item)),
-            Err(err) => Err(Fault::Storage(Box::new(err)).of(item)),
+            Err(err) => Err(storage(err.into())),
         }
     }
 }
@@ -248,7 +273,7 @@ impl AccountStore for RedbStore {
             let json = account.to_json()?;
             let key = key.clone();
             let is_free = self
-                .blocking(Item::Account, move |database| {
+                .blocking(&self.writing, Item::Account, move |database| {
                     insert_account(database, &key, &json)
                 })
                 .await?;
@@ -267,7 +292,7 @@ impl AccountStore for RedbStore {
         Box::pin(async move {
             let asked = key.clone();
             let json = self
-                .blocking(Item::Account, move |database| {
+                .blocking(&self.looking, Item::Account, move |database| {
                     find_account(database, &asked)
                 })
                 .await?;
@@ -278,7 +303,9 @@ impl AccountStore for RedbStore {
     fn shared_secret(&self, candidate: Secret) -> BoxFuture<'_, Result<Secret, StoreError>> {
         Box::pin(async move {
             let kept = self
-                .blocking(Item::Key, move |database| secret_or(database, &candidate))
+                .blocking(&self.looking, Item::Key, move |database| {
+                    secret_or(database, &candidate)
+                })
                 .await?;
             checked_secret(&kept)
         })
@@ -377,6 +404,7 @@ fn create_file(path: &Path) -> io::Result<()> {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use futures_util::FutureExt as _;
     use redb::{StorageBackend, backends::FileBackend};
 
     use super::*;
@@ -504,9 +532,7 @@ mod tests {
         let Ok(file) = AccountsFile::open(open) else {
             panic!("cannot be opened")
         };
-        let store = RedbStore {
-            file: Arc::new(file),
-        };
+        let store = RedbStore::from(file);
         store.create(&key("alice"), account("alice")).await.unwrap();
 
         is_full.store(true, Ordering::SeqCst);
@@ -605,6 +631,37 @@ mod tests {
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
+    }
+
+    /// A bug: each call that waited for the disk kept a thread, though its caller had gone.
+    #[actix_rt::test]
+    async fn who_waits_for_the_disk_keeps_no_thread_and_nobody_from_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(dir.path()).unwrap();
+        store.create(&key("alice"), account("alice")).await.unwrap();
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let (began, has_begun) = tokio::sync::oneshot::channel();
+        let slow = actix_rt::spawn({
+            let store = store.clone();
+            async move {
+                let work = move |_: &Database| {
+                    began.send(()).unwrap();
+                    gate.recv().unwrap();
+                    Ok(())
+                };
+                store.blocking(&store.writing, Item::Account, work).await
+            }
+        });
+        has_begun.await.unwrap();
+        let bob = key("bob");
+        let mut second = store.create(&bob, account("bob"));
+        assert!((&mut second).now_or_never().is_none());
+        drop(second);
+        assert!(store.find(&key("alice")).await.unwrap().is_some());
+        release.send(()).unwrap();
+        slow.await.unwrap().unwrap();
+        assert!(store.find(&key("bob")).await.unwrap().is_none());
+        store.create(&key("bob"), account("bob")).await.unwrap();
     }
 
     #[actix_rt::test]

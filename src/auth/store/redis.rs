@@ -10,7 +10,8 @@
 //! answer of that try.
 //!
 //! Its own connection, apart from the bridge's, so that neither waits behind the other. In a Redis Cluster each key lives on
-//! one of the nodes: the one of the settings is asked first, and where it points to (MOVED) next.
+//! one of the nodes: the one of the settings is asked first, and where it points to (MOVED) next; while a slot is on its way to
+//! another node, the key may be there already or is to be made there (ASK), and that node is to be told so each time (ASKING).
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,8 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use redis::{
-    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+    ServerErrorKind, Value,
     aio::{ConnectionLike as _, MultiplexedConnection},
 };
 use tokio::{sync::Mutex, time::timeout_at};
@@ -34,7 +36,7 @@ use crate::{
     telemetry::with_causes,
 };
 
-/// How often a call follows MOVED before it gives up.
+/// How often a call follows MOVED or ASK before it gives up.
 const MAX_MOVES: usize = 5;
 /// Other nodes of a cluster to which connections are kept.
 const MAX_NODES: usize = 64;
@@ -215,9 +217,10 @@ impl RedisStore {
         mut node: Option<Arc<Self>>,
         commands: &Pipeline,
     ) -> Result<(Vec<Value>, bool), StoreError> {
-        let mut num_moves = 0;
+        let (mut num_moves, mut is_asking) = (0, false);
         loop {
-            let err = match node.as_deref().unwrap_or(self).replies_here(commands).await {
+            let here = node.as_deref().unwrap_or(self);
+            let err = match here.replies_here(commands, is_asking).await {
                 Ok(replies) => return Ok(replies),
                 Err(err) => err,
             };
@@ -229,12 +232,26 @@ impl RedisStore {
                 return Err(unavailable(advised(&err)));
             };
             node = Some(next);
+            is_asking = err.kind() == ErrorKind::Server(ServerErrorKind::Ask);
             num_moves += 1;
         }
     }
 
-    /// Sends `commands` to this node alone.
-    async fn replies_here(&self, commands: &Pipeline) -> RedisResult<(Vec<Value>, bool)> {
+    /// Sends `commands` to this node alone, to which another has pointed for this once if it `is_asking`.
+    async fn replies_here(
+        &self,
+        commands: &Pipeline,
+        is_asking: bool,
+    ) -> RedisResult<(Vec<Value>, bool)> {
+        if is_asking {
+            let (replies, is_repeat) = self.replies_of(&asking(commands)).await?;
+            let replies = replies.into_iter().skip(1).step_by(2);
+            return Ok((replies.collect(), is_repeat));
+        }
+        self.replies_of(commands).await
+    }
+
+    async fn replies_of(&self, commands: &Pipeline) -> RedisResult<(Vec<Value>, bool)> {
         let mut is_repeat = false;
         loop {
             let (err, may_repeat) = match self.attempt(commands).await {
@@ -338,6 +355,16 @@ fn moved(err: &RedisError) -> Option<(&str, u16)> {
     let (addr, _slot) = err.redirect_node()?;
     let (host, port) = addr.rsplit_once(':')?;
     Some((host.trim_matches(['[', ']']), port.parse().ok()?))
+}
+
+/// Returns these commands, each behind the word that this node may obey it though the slot is not its own yet.
+fn asking(commands: &Pipeline) -> Pipeline {
+    let mut asking = Pipeline::with_capacity(2 * commands.len());
+    for command in commands.cmd_iter() {
+        asking.add_command(redis::cmd("ASKING"));
+        asking.add_command(command.clone());
+    }
+    asking
 }
 
 fn set_if_absent(key: &str, value: &[u8]) -> Cmd {

@@ -214,12 +214,19 @@ impl RedisCluster {
         names.find(|name| self.owner_of(name) == node).unwrap()
     }
 
-    /// Moves a slot from one master to another, as `redis-cli --cluster reshard` does.
-    pub(crate) fn move_slot(&self, slot: usize, from: usize, to: usize) {
+    /// Sets a slot on its way from one master to another: what is there stays, what is not is looked for and made at the other.
+    pub(crate) fn begin_to_move_slot(&self, slot: usize, from: usize, to: usize) {
         let slot = slot.to_string();
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
         to.obeys(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from.id]);
         from.obeys(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to.id]);
+    }
+
+    /// Moves a slot from one master to another, as `redis-cli --cluster reshard` does.
+    pub(crate) fn move_slot(&self, slot: usize, from: usize, to: usize) {
+        self.begin_to_move_slot(slot, from, to);
+        let slot = slot.to_string();
+        let (from, to) = (&self.nodes[from], &self.nodes[to]);
         to.obeys(&["CLUSTER", "SETSLOT", &slot, "NODE", &to.id]);
         from.obeys(&["CLUSTER", "SETSLOT", &slot, "NODE", &to.id]);
         for other in &self.nodes {
