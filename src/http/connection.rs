@@ -115,8 +115,10 @@ impl Shared {
             BodyEnd::After(_) => BODY_PORTION_BYTES,
             BodyEnd::InChunks(_) => PORTION_BYTES,
         };
-        self.budget.set(portion_bytes as u64);
-        self.wake();
+        // If it is another wait that holds the bytes up, asking again would wake the connection for nothing, over and over.
+        if self.budget.replace(portion_bytes as u64) == 0 {
+            self.wake();
+        }
     }
 
     /// The request is over. What is yet to come of its body goes nowhere.
@@ -289,7 +291,7 @@ impl Watched {
         Ok(())
     }
 
-    /// Finds out whether the client has gone, and leaves what it sends where it is.
+    /// Finds out whether the client has gone, and leaves what it sends where it is: behind that its going is not seen.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.rest.is_empty() {
             self.shared.waker.replace(Some(cx.waker().clone()));
@@ -562,6 +564,18 @@ mod tests {
             .unwrap();
         let left = ["\r\n\n\n\r\n0\r\n\r\n", head].concat();
         assert_eq!(read(&mut watched).await, left);
+    }
+
+    #[actix_rt::test]
+    async fn asking_again_wakes_nobody() {
+        let watched = watched(connected().0);
+        let shared = watched.shared.clone();
+        shared.begin(BodyEnd::begin(Some(4)));
+        for is_left in [false, true] {
+            shared.waker.replace(Some(Waker::noop().clone()));
+            shared.ask();
+            assert_eq!(shared.waker.borrow().is_some(), is_left);
+        }
     }
 
     /// A bug: a body in chunks that was answered early was taken for a head that is too large.
