@@ -55,10 +55,10 @@ impl Log for Sparing {
     fn log(&self, record: &Record<'_>) {
         // Whoever wants to know more than that wants all of it.
         let is_sparing = record.level() <= Level::Warn && self.logger.matches(record);
-        let place = record.file_static().zip(record.line());
-        let Some(place) = place.filter(|_| is_sparing) else {
+        if !is_sparing {
             return self.logger.log(record);
-        };
+        }
+        let place = place(record);
         let text = record.args();
         let say = |args| {
             let metadata = record.metadata().clone();
@@ -80,6 +80,12 @@ impl Log for Sparing {
     }
 }
 
+/// Returns where a record comes from. What `tracing` passes on has a file, though no static one.
+fn place<'a>(record: &'a Record<'_>) -> repeats::Place<'a> {
+    let name = record.file().unwrap_or_else(|| record.target());
+    (name, record.line().unwrap_or_default())
+}
+
 /// Returns an error's text with those of its causes, in one line.
 pub fn with_causes(err: &dyn std::error::Error) -> String {
     let mut text = err.to_string();
@@ -99,4 +105,20 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bug: of what `tracing` passes on nothing was left out, since its file is not static.
+    #[test]
+    fn every_record_has_a_place() {
+        let mut builder = Record::builder();
+        let builder = builder.target("t").line(Some(7));
+        assert_eq!(place(&builder.build()), ("t", 7));
+        let passed_on = builder.file(Some("a.rs")).build();
+        assert_eq!(passed_on.file_static(), None);
+        assert_eq!(place(&passed_on), ("a.rs", 7));
+    }
 }

@@ -1,6 +1,7 @@
 //! A deadline for the body of every request, whoever reads it: an application's routes have one, too.
 //!
-//! The body ends with an error of kind [`TimedOut`](io::ErrorKind::TimedOut) then; what to answer is for whoever reads it.
+//! The body ends with an error of kind [`TimedOut`](io::ErrorKind::TimedOut) then; what to answer is for whoever reads it. Of one that
+//! nobody reads, or has yet to, nothing is asked for, and nobody is told that it is late before it is read.
 
 use std::{
     future::Future as _,
@@ -22,21 +23,13 @@ use tokio::time::Sleep;
 
 use crate::counters::{Counters, Limit};
 
-/// What is told of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// A part of it was taken.
-    Part,
-    /// It has come to its end.
-    End,
-}
-
-/// Gives the body of a request this long to arrive, and tells of each part that is taken, and of its end. Returns whether there is one.
+/// Gives the body of a request this long to arrive, and asks for more of it whenever all that has come was taken and whoever reads it
+/// waits. Returns whether there is one.
 pub(super) fn set(
     request: &mut ServiceRequest,
     limit: Duration,
     counters: &Arc<Counters>,
-    tell: impl Fn(Progress) + 'static,
+    ask: impl Fn() + 'static,
 ) -> bool {
     let timed = match request.take_payload() {
         Payload::None => return false,
@@ -45,7 +38,7 @@ pub(super) fn set(
             timer: Box::pin(tokio::time::sleep(limit)),
             is_over: false,
             counters: Arc::clone(counters),
-            tell,
+            ask,
         },
     };
     request.set_payload(Payload::Stream {
@@ -64,13 +57,13 @@ struct Timed<F> {
     timer: Pin<Box<Sleep>>,
     is_over: bool,
     counters: Arc<Counters>,
-    tell: F,
+    ask: F,
 }
 
 // Nothing in it is pinned by it.
 impl<F> Unpin for Timed<F> {}
 
-impl<F: Fn(Progress)> Stream for Timed<F> {
+impl<F: Fn()> Stream for Timed<F> {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -78,10 +71,8 @@ impl<F: Fn(Progress)> Stream for Timed<F> {
             return Poll::Ready(None);
         }
         let next = Pin::new(&mut self.payload).poll_next(cx);
-        match next {
-            Poll::Ready(Some(Ok(_))) => (self.tell)(Progress::Part),
-            Poll::Ready(None) => (self.tell)(Progress::End),
-            _ => {}
+        if next.is_pending() {
+            (self.ask)();
         }
         // A body that always brings a little more must end, too.
         if matches!(next, Poll::Ready(None)) || self.timer.as_mut().poll(cx).is_pending() {

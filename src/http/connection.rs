@@ -3,11 +3,13 @@
 //! does it mind a client that never reads its answer.
 //!
 //! Nor does it mind how many requests come before the first is answered: it reads all that fits 128 KiB, which may be thousands, and keeps
-//! seven kilobytes for each. And what comes behind an answer that did not wait for the end of a body in chunks has no deadline at all.
+//! seven kilobytes for each. It reads as much of a body that nobody asked for. And what comes behind an answer that did not wait for the
+//! end of a body in chunks has no deadline at all.
 //!
-//! The stream notes when bytes come while no request is under way, and when none can be written, and hands out no more than one head,
-//! and then what belongs to its request; the middleware notes when a request is under way, and gives its body to [`body_deadline`].
-//! Of heads it knows where they end, and of routes nothing.
+//! The stream notes when bytes come while no request is under way, and when none can be written. It hands out no more than one head, and
+//! then of its body what is asked for; what is left of the body when the request is over goes before the next head, to nowhere. The
+//! middleware notes when a request is under way, and gives its body to [`body_deadline`], which asks for it. Of heads and bodies it knows
+//! where they end, and of routes nothing.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,10 +26,7 @@ use actix_web::{
     Error,
     body::{BodySize, BoxBody, MessageBody},
     dev::{Extensions, ServiceRequest, ServiceResponse},
-    http::{
-        Method,
-        header::{self, HeaderMap},
-    },
+    http::header::{self, HeaderMap},
     middleware::Next,
 };
 use bytes::Bytes;
@@ -37,10 +36,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{
-    body_deadline::{self, Progress},
-    head_end::HeadEnd,
-};
+use super::{body_deadline, body_end::BodyEnd, head_end::HeadEnd};
 use crate::{
     counters::{Counters, Limit},
     socket::slots::Slot,
@@ -50,11 +46,12 @@ use crate::{
 const LATE: &[u8] = b"HTTP/1.1 408 ";
 
 /// Bytes that are read at a time while no request is under way, and so the most that is kept of what comes behind a head; nearly every
-/// head is shorter. And the most that is handed out of a body in chunks before what came of it is taken.
+/// head is shorter. And the most that is handed out of a body in chunks at a time, of which actix-http keeps each by itself; what frames
+/// one, extensions and trailers, is to fit that.
 const PORTION_BYTES: usize = 1024;
 
-/// Bytes of a body that are read at a time: what was read is taken before more is, or actix-http would keep a buffer for all that it could
-/// have read.
+/// Bytes that are handed out at a time of a body whose length is known: what was is taken before more is, or actix-http would keep a buffer
+/// for all that it could have read.
 const BODY_PORTION_BYTES: usize = 16 * 1024;
 
 /// Most bytes of a head. actix-http would take 128 KiB, and looks at all of it anew with every read. One that opens a session may have
@@ -85,7 +82,7 @@ enum Phase {
     Busy,
     /// Between an answer and the first byte of the next head.
     Idle,
-    /// Within a head that must be whole by then, or behind a body whose end has yet to come before one.
+    /// Within a head that must be whole by then, or within what is left of a body in chunks, which must be over.
     Head(Instant),
 }
 
@@ -93,13 +90,11 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Shared {
     phase: Rc<Cell<Phase>>,
-    /// How many bytes the request under way may still be given.
+    /// How many bytes of its body the request under way may still be given, until it asks for more.
     budget: Rc<Cell<u64>>,
-    /// Whether the end of a body in chunks is yet to come.
-    is_open: Rc<Cell<bool>>,
-    /// How many bytes are left of the last request's body, which goes nowhere.
-    unwanted: Rc<Cell<u64>>,
-    /// How many bytes may be handed out before the next request: those, and a head.
+    /// What is yet to be handed out of the body of the last request.
+    body: Rc<Cell<BodyEnd>>,
+    /// How many bytes the next head may still have.
     head_room: Rc<Cell<u64>>,
     /// To be woken when there is more to be had again.
     waker: Rc<RefCell<Option<Waker>>>,
@@ -108,27 +103,33 @@ struct Shared {
 }
 
 impl Shared {
-    /// A request is under way, whose body may be given so many bytes.
-    fn begin(&self, budget: u64) {
+    /// A request with such a body is under way.
+    fn begin(&self, body: BodyEnd) {
         self.phase.set(Phase::Busy);
-        self.give(budget);
+        self.body.set(body);
     }
 
-    /// It is over. `unwanted` of its body is yet to come, and goes nowhere.
-    fn end(&self, unwanted: u64) {
-        // As long as a body may come to its end, actix-http holds the connection and minds no time.
-        self.phase.set(match self.is_open.take() {
-            true => Phase::Head(Instant::now() + self.deadlines.head),
-            false => Phase::Idle,
+    /// Whoever reads the body waits for more of it.
+    fn ask(&self) {
+        let portion_bytes = match self.body.get() {
+            BodyEnd::After(_) => BODY_PORTION_BYTES,
+            BodyEnd::InChunks(_) => PORTION_BYTES,
+        };
+        // If it is another wait that holds the bytes up, asking again would wake the connection for nothing, over and over.
+        if self.budget.replace(portion_bytes as u64) == 0 {
+            self.wake();
+        }
+    }
+
+    /// The request is over. What is yet to come of its body goes nowhere.
+    fn end(&self) {
+        self.phase.set(match self.body.get() {
+            // As long as it may come to its end, actix-http holds the connection and minds no time; of any other body it does.
+            BodyEnd::InChunks(_) => Phase::Head(Instant::now() + self.deadlines.head),
+            BodyEnd::After(_) => Phase::Idle,
         });
-        self.unwanted.set(unwanted);
-        self.head_room.set(MAX_HEAD_BYTES.saturating_add(unwanted));
-        self.give(0);
-    }
-
-    /// Sets how many bytes the request under way may be given.
-    fn give(&self, budget: u64) {
-        self.budget.set(budget);
+        self.head_room.set(MAX_HEAD_BYTES);
+        self.budget.set(0);
         self.wake();
     }
 
@@ -164,8 +165,7 @@ impl Watched {
             shared: Shared {
                 phase: Rc::new(Cell::new(Phase::First)),
                 budget: Rc::default(),
-                is_open: Rc::default(),
-                unwanted: Rc::default(),
+                body: Rc::new(Cell::new(BodyEnd::OVER)),
                 head_room: Rc::new(Cell::new(MAX_HEAD_BYTES)),
                 waker: Rc::default(),
                 deadlines,
@@ -209,11 +209,10 @@ impl Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let is_busy = self.shared.phase.get() == Phase::Busy;
-        let (portion_bytes, limit) = match is_busy {
-            true => (BODY_PORTION_BYTES, self.shared.budget.get()),
-            false => (PORTION_BYTES, u64::MAX),
+        let limit = match is_busy {
+            true => (self.shared.budget.get()).min(self.shared.body.get().at_most()),
+            false => PORTION_BYTES as u64,
         };
-        let limit = usize::try_from(limit).map_or(portion_bytes, |limit| limit.min(portion_bytes));
         // Whoever does not take answers need not ask for more.
         if limit == 0 || self.write_timer.is_some() {
             return self.poll_end(cx);
@@ -225,11 +224,13 @@ impl Watched {
             }
             return Poll::Pending;
         }
-        let limit = limit.min(buf.remaining());
+        let limit =
+            usize::try_from(limit).map_or(buf.remaining(), |limit| limit.min(buf.remaining()));
         let mut portion = ReadBuf::new(buf.initialize_unfilled_to(limit));
         if self.rest.is_empty() {
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut portion))?;
-            self.is_enough = portion.filled().len() == portion_bytes;
+            // Of a body there is no more before it is asked for.
+            self.is_enough = !is_busy && portion.filled().len() == PORTION_BYTES;
         } else {
             let len = limit.min(self.rest.len());
             portion.put_slice(self.rest.get(..len).unwrap_or_default());
@@ -239,40 +240,58 @@ impl Watched {
                 self.rest = Vec::new();
             }
         }
-        let mut len = portion.filled().len();
-        if !is_busy && let Some(end) = self.find_head_end(portion.filled()) {
+        let filled = portion.filled();
+        let mut body = self.shared.body.get();
+        let body_len = body.pass(filled);
+        self.shared.body.set(body);
+        let mut len = filled.len();
+        if is_busy {
+            len = body_len;
+        } else if let Some(end) = (filled.get(body_len..)).and_then(|head| self.head_end.find(head))
+        {
             self.is_enough = true;
-            let behind = portion.filled().get(end..).unwrap_or_default();
-            self.rest.splice(..0, behind.iter().copied());
-            len = end;
+            len = body_len + end;
         }
+        let behind = filled.get(len..).unwrap_or_default();
+        self.rest.splice(..0, behind.iter().copied());
         buf.advance(len);
         if is_busy {
             let budget = &self.shared.budget;
             budget.set(budget.get() - len as u64);
         } else {
-            let head_room = &self.shared.head_room;
-            let Some(left) = head_room.get().checked_sub(len as u64) else {
-                // Whoever sends so much may not read it.
-                _ = self.io.try_write(HEAD_TOO_LARGE);
-                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-            };
-            head_room.set(left);
+            self.note_next(body_len, len - body_len)?;
         }
         Poll::Ready(Ok(len))
     }
 
-    /// Returns where in these bytes a head ends, if it does.
-    fn find_head_end(&mut self, bytes: &[u8]) -> Option<usize> {
-        let unwanted = &self.shared.unwanted;
-        let num_unwanted =
-            usize::try_from(unwanted.get()).map_or(bytes.len(), |num| num.min(bytes.len()));
-        unwanted.set(unwanted.get() - num_unwanted as u64);
-        let end = self.head_end.find(bytes.get(num_unwanted..)?)?;
-        Some(num_unwanted + end)
+    /// Notes what was read behind a request: so many bytes that were left of its body, and then so many of the next head.
+    ///
+    /// # Errors
+    /// The head is too large.
+    fn note_next(&self, body_len: usize, head_len: usize) -> io::Result<()> {
+        let Shared {
+            phase,
+            body,
+            head_room,
+            deadlines,
+            ..
+        } = &self.shared;
+        if body_len > 0 && body.get() == BodyEnd::OVER {
+            phase.set(Phase::Idle);
+        }
+        if head_len > 0 && phase.get() == Phase::Idle {
+            phase.set(Phase::Head(Instant::now() + deadlines.head));
+        }
+        let Some(left) = head_room.get().checked_sub(head_len as u64) else {
+            // Whoever sends so much may not read it.
+            _ = self.io.try_write(HEAD_TOO_LARGE);
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        head_room.set(left);
+        Ok(())
     }
 
-    /// Finds out whether the client has gone, and leaves what it sends where it is.
+    /// Finds out whether the client has gone, and leaves what it sends where it is: behind that its going is not seen.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.rest.is_empty() {
             self.shared.waker.replace(Some(cx.waker().clone()));
@@ -346,36 +365,16 @@ pub async fn note<B: MessageBody + 'static>(
 fn begin(request: &mut ServiceRequest) -> Option<UnderWay> {
     let shared = request.conn_data::<Shared>()?.clone();
     let claimed = claimed_len(request.headers());
-    let progress = {
+    let ask = {
         let shared = shared.clone();
-        move |progress| match progress {
-            // Where a body in chunks ends is not known before it does.
-            Progress::Part if claimed.is_none() => shared.give(PORTION_BYTES as u64),
-            Progress::Part => {}
-            Progress::End => shared.is_open.set(false),
-        }
+        move || shared.ask()
     };
-    let Shared {
-        deadlines,
-        counters,
-        ..
-    } = &shared;
-    let has_body = body_deadline::set(request, deadlines.body, counters, progress);
-    shared.is_open.set(has_body && claimed.is_none());
-    // Nobody wants what comes behind the head of a GET: it waits, and is thrown away when the answer is written. Until then nobody sees
-    // whether its client has gone.
-    let is_wanted = !matches!(*request.method(), Method::GET | Method::HEAD);
-    let (budget, unwanted) = match (has_body, is_wanted) {
-        (true, true) => (claimed.unwrap_or(PORTION_BYTES as u64), 0),
-        (true, false) => (0, claimed.unwrap_or(0)),
-        (false, _) => (0, 0),
-    };
-    shared.begin(budget);
-    Some(UnderWay {
-        shared,
-        has_length: claimed.is_some(),
-        unwanted,
-    })
+    let has_body = body_deadline::set(request, shared.deadlines.body, &shared.counters, ask);
+    shared.begin(match has_body {
+        true => BodyEnd::begin(claimed),
+        false => BodyEnd::OVER,
+    });
+    Some(UnderWay(shared))
 }
 
 /// Returns how long a body is said to be, if that is said: of one in chunks it is not.
@@ -386,23 +385,11 @@ pub(super) fn claimed_len(headers: &HeaderMap) -> Option<u64> {
 
 /// A request that is over when this is dropped.
 #[derive(Debug)]
-struct UnderWay {
-    shared: Shared,
-    /// Whether its budget is what is left of its body.
-    has_length: bool,
-    /// Bytes of a body that was not even read.
-    unwanted: u64,
-}
+struct UnderWay(Shared);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        // Of a body in chunks that is answered before its end, no more is read than a head may have.
-        let left = if self.has_length {
-            self.shared.budget.get()
-        } else {
-            0
-        };
-        self.shared.end(left.saturating_add(self.unwanted));
+        self.0.end();
     }
 }
 
@@ -443,12 +430,6 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let read = this.poll_portion(cx, buf);
-        let Shared {
-            phase, deadlines, ..
-        } = &this.shared;
-        if phase.get() == Phase::Idle && matches!(read, Poll::Ready(Ok(1..))) {
-            phase.set(Phase::Head(Instant::now() + deadlines.head));
-        }
         if this.poll_head_timer(cx).is_ready() {
             this.shared.counters.count(Limit::HeadTimeout);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -518,6 +499,16 @@ mod tests {
         String::from_utf8_lossy(&bytes[..len]).into_owned()
     }
 
+    /// Returns whether nothing is handed out now.
+    async fn is_held(watched: &mut Watched) -> bool {
+        let mut byte = [0];
+        std::future::poll_fn(|cx| {
+            let read = Pin::new(&mut *watched).poll_read(cx, &mut ReadBuf::new(&mut byte));
+            Poll::Ready(read.is_pending())
+        })
+        .await
+    }
+
     /// A bug: all heads of a portion were, of which there may be 57, with seven kilobytes for each.
     #[actix_rt::test]
     async fn one_head_is_handed_out_at_a_time_and_then_what_is_its_bodys() {
@@ -529,18 +520,98 @@ mod tests {
         assert_eq!(read(&mut watched).await, one);
         assert_eq!(read(&mut watched).await, two);
         let shared = watched.shared.clone();
-        shared.begin(3);
-        assert_eq!(read(&mut watched).await, "bod");
-        let mut byte = [0];
-        let nothing = std::future::poll_fn(|cx| {
-            let read = Pin::new(&mut watched).poll_read(cx, &mut ReadBuf::new(&mut byte));
-            Poll::Ready(read.is_pending())
-        });
-        assert!(nothing.await, "no more is the request's");
-        // A head may look like anything where it goes nowhere.
-        shared.end(1);
-        assert_eq!(read(&mut watched).await, format!("y{one}"));
+        shared.begin(BodyEnd::begin(Some(4)));
+        // A bug: of a body that nobody read, actix-http kept what it could have.
+        assert!(is_held(&mut watched).await, "nobody asked for it");
+        shared.ask();
+        assert_eq!(read(&mut watched).await, "body");
+        shared.ask();
+        assert!(is_held(&mut watched).await, "no more is the request's");
+        shared.end();
+        assert_eq!(read(&mut watched).await, one);
         assert_eq!(read(&mut watched).await, "GET");
         assert_eq!(watched.into_parts().1, [0; 0]);
+    }
+
+    /// A bug: what stood behind a body in chunks was handed out with it.
+    #[actix_rt::test]
+    async fn a_body_in_chunks_is_handed_out_to_its_end() {
+        let (io, mut client) = connected();
+        let mut watched = watched(io);
+        let head = "POST / HTTP/1.1\r\n\r\n";
+        let body = "2;x\r\n\r\n\r\n0\r\n\r\n";
+        client
+            .write_all([head, body, head, "2"].concat().as_bytes())
+            .unwrap();
+        assert_eq!(read(&mut watched).await, head);
+        let shared = watched.shared.clone();
+        shared.begin(BodyEnd::begin(None));
+        assert!(is_held(&mut watched).await, "nobody asked for it");
+        shared.ask();
+        assert_eq!(read(&mut watched).await, body);
+        shared.ask();
+        assert!(is_held(&mut watched).await, "no more is the request's");
+        shared.end();
+        assert_eq!(shared.phase.get(), Phase::Idle);
+        assert_eq!(read(&mut watched).await, head);
+        // Nobody reads this one. Its end may be waited for, and is no part of the next head.
+        shared.begin(BodyEnd::begin(None));
+        shared.end();
+        assert!(matches!(shared.phase.get(), Phase::Head(_)));
+        assert_eq!(read(&mut watched).await, "2");
+        client
+            .write_all(["\r\n\n\n\r\n0\r\n\r\n", head].concat().as_bytes())
+            .unwrap();
+        let left = ["\r\n\n\n\r\n0\r\n\r\n", head].concat();
+        assert_eq!(read(&mut watched).await, left);
+    }
+
+    #[actix_rt::test]
+    async fn asking_again_wakes_nobody() {
+        let watched = watched(connected().0);
+        let shared = watched.shared.clone();
+        shared.begin(BodyEnd::begin(Some(4)));
+        for is_left in [false, true] {
+            shared.waker.replace(Some(Waker::noop().clone()));
+            shared.ask();
+            assert_eq!(shared.waker.borrow().is_some(), is_left);
+        }
+    }
+
+    /// A bug: a body in chunks that was answered early was taken for a head that is too large.
+    #[actix_rt::test]
+    async fn what_is_left_of_a_body_is_no_part_of_the_next_head() {
+        let large = MAX_HEAD_BYTES as usize + 1;
+        let chunk = format!("{large:x}\r\n{}\r\n", "x".repeat(large));
+        let cases = [
+            (BodyEnd::begin(Some(large as u64)), "x".repeat(large)),
+            (BodyEnd::begin(None), chunk + "0\r\n\r\n"),
+        ];
+        for (body, mut left) in cases {
+            let (io, mut client) = connected();
+            let mut watched = watched(io);
+            let shared = watched.shared.clone();
+            shared.begin(body);
+            shared.end();
+            let writing = {
+                let left = left.clone();
+                std::thread::spawn(move || client.write_all(left.as_bytes()).map(|()| client))
+            };
+            while !left.is_empty() {
+                let part = read(&mut watched).await;
+                left = left.strip_prefix(&part).unwrap().to_owned();
+            }
+            assert_eq!(shared.phase.get(), Phase::Idle);
+            // But that may have no more than it may.
+            let mut client = writing.join().unwrap().unwrap();
+            client.write_all("x".repeat(large).as_bytes()).unwrap();
+            let mut bytes = vec![0; 4096];
+            let err = loop {
+                if let Err(err) = watched.read(&mut bytes).await {
+                    break err;
+                }
+            };
+            assert_eq!(err.kind(), io::ErrorKind::InvalidData);
+        }
     }
 }

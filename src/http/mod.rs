@@ -1,13 +1,14 @@
 //! HTTP: the only folder that knows a web server, but for the handshake of [`crate::websocket`].
 //!
-//! Reading order: `server`, `connection` and `body_deadline` (how a connection becomes a request, and how long
-//! it may take), `proxies` (whose it is), `routes` (which request goes where), `origin` (which pages
+//! Reading order: `server`, `connection` with `head_end`, `body_end` and `body_deadline` (how a connection becomes requests, and how long
+//! they may take), `proxies` (whose it is), `routes` (which request goes where), `origin` (which pages
 //! may use the hub: pure policy), `cors` and `upgrade` (where it is applied, for HTTP and for WebSockets), `whose` (for whose
 //! session), `engine_io` (polling), `held_body` (its answers, and files, in portions), `auth` (accounts), `health`, `page` and `client_bundle` (files),
 //! `error` (how an error looks).
 
 pub mod auth;
 pub mod body_deadline;
+mod body_end;
 pub mod client_bundle;
 pub mod connection;
 pub mod cors;

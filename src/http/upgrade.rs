@@ -3,7 +3,7 @@
 //! Comes before actix-web's routes, so it judges path and origin itself, by the same rules. A refusal is plain HTTP with
 //! the reason as its text, and then the end of the stream: wire.md 1.1.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use actix_codec::Framed;
 use actix_http::{Request, h1};
@@ -12,7 +12,6 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::Semaphore,
 };
 
 use super::{
@@ -33,14 +32,12 @@ use crate::{
         sessions::Session,
         slots::Slot,
     },
-    websocket::{close::CloseFrame, connection::Connection, handshake},
+    websocket::{
+        close::CloseFrame,
+        connection::{Connection, Linger},
+        handshake,
+    },
 };
-
-/// How long a refused client may take to read why.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// Refused connections that may linger at a time; further ones end as soon as their answer is written.
-static LINGERING: Semaphore = Semaphore::const_new(1024);
 
 /// Handles one upgrade request.
 ///
@@ -65,21 +62,14 @@ pub async fn upgrade(
         Ok(accepted) => accepted,
         Err((status, text)) => {
             // In a task of its own, so that the connection's HTTP state is not kept for it. The server counts it no more: this does.
-            let lingering = LINGERING.try_acquire();
             actix_rt::spawn(async move {
-                let linger = if lingering.is_ok() {
-                    LINGER
-                } else {
-                    Duration::ZERO
-                };
-                _ = tokio::time::timeout(linger, refuse(&mut stream, status, &text)).await;
-                drop((lingering, http_slot));
+                let linger = Linger::begin();
+                _ = tokio::time::timeout(linger.limit(), refuse(&mut stream, status, &text)).await;
+                drop((linger, http_slot));
             });
             return Ok(());
         }
     };
-    // A WebSocket counts as a session, and no more as a connection.
-    drop(http_slot);
     let connection = Connection::new(stream, read_buf, services.config.max_payload);
     match (aim, query.transport) {
         (Aim::Own(session), Some(TransportName::WebSocket)) => match connection.hand_over() {
@@ -111,9 +101,13 @@ pub async fn upgrade(
         }
         // Polling has no use for an upgrade, nor a session for a second one: Node answers 101 and closes.
         (_, _) => {
-            connection.farewell(Outbox::with_answer(answer.len(), answer), &CloseFrame::BARE);
+            let outbox = Outbox::with_answer(answer.len(), answer);
+            connection.farewell(outbox, &CloseFrame::BARE, http_slot);
+            return Ok(());
         }
     }
+    // A WebSocket counts as a session, and no more as a connection.
+    drop(http_slot);
     Ok(())
 }
 

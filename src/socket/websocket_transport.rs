@@ -15,7 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{disconnect::CloseReason, outbox::Outbox};
+use super::{disconnect::CloseReason, outbox::Outbox, slots::Slot};
 use crate::{
     engine_io::{
         dialect::{Dialect, Revision},
@@ -149,7 +149,8 @@ impl WebSocketTransport {
 
     /// Says goodbye and lets go; see [`Connection::farewell`].
     pub(super) fn farewell(self, outbox: Outbox, frame: &CloseFrame) {
-        self.connection.farewell(outbox, frame);
+        // What it counted as was its session's.
+        self.connection.farewell(outbox, frame, Slot::default());
     }
 }
 

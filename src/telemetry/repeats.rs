@@ -1,7 +1,7 @@
 //! Which log lines are left out: those of one place in the code, once they come so fast that another tells nothing new.
 //!
 //! Strangers decide how often some things happen that the log is told of, and whoever floods us must not flood the log: each line is
-//! written before its thread goes on. Places, not texts: there are as many as the code has.
+//! written before its thread goes on. Places, not texts: there are as many as the code has, and if a text was given for one, so many count.
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,11 @@ pub(super) const MAX_LINES: u32 = 20;
 /// How long that counts.
 pub(super) const SPAN: Duration = Duration::from_secs(10);
 
-/// A place in the code: its file and line.
-pub(super) type Place = (&'static str, u32);
+/// Places that are told apart; all further ones are taken for one.
+const MAX_PLACES: usize = 1024;
+
+/// A place in the code: its file, or another name where that is not known, and line.
+pub(super) type Place<'a> = (&'a str, u32);
 
 #[derive(Debug)]
 struct Span {
@@ -38,14 +41,18 @@ pub(super) enum Verdict {
 
 /// How often each place has spoken.
 #[derive(Debug, Default)]
-pub(super) struct Repeats(Mutex<HashMap<Place, Span>>);
+pub(super) struct Repeats(Mutex<HashMap<(Box<str>, u32), Span>>);
 
 impl Repeats {
     /// Judges a line that is about to be written.
-    pub(super) fn judge(&self, place: Place, now: Instant) -> Verdict {
+    pub(super) fn judge(&self, (name, line): Place<'_>, now: Instant) -> Verdict {
         // Nothing panics in there; if it did, the table would still be one.
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = Span { begin: now, num: 0 };
+        let mut place = (Box::from(name), line);
+        if places.len() >= MAX_PLACES && !places.contains_key(&place) {
+            place = (Box::default(), 0);
+        }
         let span = places.entry(place).or_insert(new);
         let mut num_left_out = 0;
         if now.saturating_duration_since(span.begin) >= SPAN {
@@ -87,5 +94,20 @@ mod tests {
         let next = Verdict::SayAfter(100 + 1 - MAX_LINES);
         assert_eq!(repeats.judge(("a.rs", 1), start + SPAN), next);
         assert_eq!(repeats.judge(("a.rs", 1), start + SPAN), Verdict::Say);
+    }
+
+    #[test]
+    fn only_so_many_places_are_told_apart() {
+        let (repeats, now) = (Repeats::default(), Instant::now());
+        for line in 1..=MAX_PLACES as u32 {
+            assert_eq!(repeats.judge(("a.rs", line), now), Verdict::Say);
+        }
+        for line in 1..MAX_LINES {
+            assert_eq!(repeats.judge(("b.rs", line), now), Verdict::Say);
+        }
+        assert_eq!(repeats.judge(("c.rs", 1), now), Verdict::SayAsLast);
+        assert_eq!(repeats.judge(("d.rs", 1), now), Verdict::LeaveOut);
+        assert_eq!(repeats.judge(("a.rs", 1), now), Verdict::Say);
+        assert_eq!(repeats.0.lock().unwrap().len(), MAX_PLACES + 1);
     }
 }

@@ -20,13 +20,17 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    sync::{Semaphore, SemaphorePermit},
+};
 
 use super::{
     close::CloseFrame,
     decoder::{Decoder, Incoming, ProtocolError},
 };
-use crate::socket::outbox::Outbox;
+use crate::socket::{outbox::Outbox, slots::Slot};
 
 /// Most bytes that one read takes, and with them the most that can wait undecoded.
 const PORTION_BYTES: usize = 64 * 1024;
@@ -38,12 +42,31 @@ const MAX_SLICES: usize = 64;
 /// fetch each from its own place.
 const MAX_GATHERED: usize = 16 * 1024;
 
-/// How long a closed connection may take to read our close frame and end the stream.
+/// How long the client of a connection that we ended may take to read why and end the stream.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Connections that may linger at a time. No limit of sessions or HTTP connections counts them all, and each is an open file.
+static LINGERING: Semaphore = Semaphore::const_new(1024);
 
 thread_local! {
     /// Where what is read arrives, and what is written is put side by side. It is nobody's between two calls.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PORTION_BYTES].into_boxed_slice());
+}
+
+/// A place among the connections that linger, or none if there are too many.
+#[derive(Debug)]
+pub struct Linger(Option<SemaphorePermit<'static>>);
+
+impl Linger {
+    /// Takes a place if there is one.
+    pub fn begin() -> Self {
+        Self(LINGERING.try_acquire().ok())
+    }
+
+    /// Returns how long the connection may stay open. Without a place that is no time at all: what can be done at once is done.
+    pub fn limit(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |_| LINGER)
+    }
 }
 
 /// Why nothing more can be received.
@@ -240,10 +263,11 @@ impl Connection {
         })
     }
 
-    /// Sends what waits and a close frame, then gives the peer some time to end the stream.
+    /// Sends what waits and a close frame, then gives the peer some time to end the stream, unless too many linger already. What the
+    /// connection counts as is kept until then.
     ///
     /// What fits the kernel's buffer is written before this returns; a task of its own sees to the rest.
-    pub fn farewell(mut self, mut outbox: Outbox, frame: &CloseFrame) {
+    pub fn farewell(mut self, mut outbox: Outbox, frame: &CloseFrame, slot: Slot) {
         // Overflow or not: this is the last item.
         _ = outbox.push_raw(frame.encode());
         let mut cx = Context::from_waker(Waker::noop());
@@ -258,8 +282,10 @@ impl Connection {
                     poll_fn(|cx| self.poll_discard(cx)).await;
                 }
             };
+            let linger = Linger::begin();
             // Whether it ended or not, the stream is dropped now.
-            _ = tokio::time::timeout(LINGER, goodbye).await;
+            _ = tokio::time::timeout(linger.limit(), goodbye).await;
+            drop((linger, slot));
         });
     }
 

@@ -12,6 +12,8 @@
 //! | the same, small events in large bodies | `small_events_in_large_bodies_…` |
 //! | put bodies behind polls | `bodies_of_polls_…` |
 //! | ask for thousands of things before the first answer | `requests_behind_one_that_waits_…` |
+//! | the same, behind a body in chunks | `requests_behind_a_body_in_chunks_…` |
+//! | open WebSockets that the server ends at once | `websockets_that_are_of_no_use_…` |
 //! | send while Redis stands still | `a_redis_that_stands_still_…` |
 //! | half-open connections, slow handshakes, sessions that do nothing | `hostile::thousands_of_…` |
 //! | come and go in every way for an hour | `soak` |
@@ -546,6 +548,70 @@ async fn requests_behind_one_that_waits_are_not_even_read() {
         }
     })
     .await;
+}
+
+/// A bug: a body in chunks took what stood behind it along, and each request in it took seven kilobytes.
+#[actix_rt::test]
+async fn requests_behind_a_body_in_chunks_are_not_even_read() {
+    let server = Server::start(&[("WORKERS", "1")]).await;
+    let addr = server.addr();
+    let before = server.memory();
+    let num_clients = 100 * scale();
+    let shortest = b"GET / HTTP/1.0\n\n".repeat(58);
+    let mut clients = Vec::new();
+    for _ in 0..num_clients {
+        let poller = Poller::open(addr).await;
+        let post = format!(
+            "POST {} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n6\r\n0\r\n\r\n",
+            poller.target
+        );
+        let poll = http::request("GET", &poller.target, &[], b"");
+        let requests = [post.into_bytes(), poll, shortest.clone()].concat();
+        clients.push((poller, Pending::send(addr, &requests).await));
+    }
+    for (_, pending) in &mut clients {
+        let mut first = [0; 15];
+        let answered = pending.stream.read_exact(&mut first);
+        within("the answer to the body", answered).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+    }
+    server
+        .outlives(std::iter::empty::<std::future::Ready<()>>())
+        .await;
+    let bound = num_clients * (PER_SESSION + 2 * KIB) + BUSY;
+    server.assert_peak("requests behind a body in chunks", before, bound);
+    for (poller, _) in clients {
+        poller.ok("1").await;
+    }
+    server.assert_empty().await;
+}
+
+/// A bug: each held a file for two seconds, and counted nowhere: at the system's limit of files nobody could come in.
+#[actix_rt::test]
+async fn websockets_that_are_of_no_use_hold_so_many_files_at_a_time() {
+    let server = Server::start(&[]).await;
+    let before = server.program.num_open();
+    let upgrade = upgrade_request("/socket.io/?EIO=4&transport=polling", &[]);
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        let opening = (0..50).map(async |_| {
+            let mut stream = TcpStream::connect(server.addr()).await.unwrap();
+            stream.write_all(&upgrade).await.unwrap();
+            let mut answer = Vec::new();
+            let ended = stream.read_to_end(&mut answer);
+            within("the end of its stream", ended).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 101 "));
+            // A close frame without a text.
+            assert!(answer.ends_with(&[0x88, 0]));
+            stream
+        });
+        clients.extend(join_all(opening).await);
+    }
+    let num_files = server.program.num_open() - before;
+    // Those that were the last may not have been closed yet.
+    assert!(num_files <= 1024 + 100, "{num_files} files");
+    drop(clients);
+    server.assert_empty().await;
 }
 
 #[actix_rt::test]

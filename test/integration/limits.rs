@@ -221,6 +221,64 @@ async fn a_connection_does_not_wait_for_ever_for_the_end_of_a_body_that_is_answe
     assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 1, "{answers}");
 }
 
+/// A bug: such a body was taken for a head, so behind the answer came a 431, and the connection was reset.
+#[actix_rt::test]
+async fn a_body_in_chunks_that_is_answered_before_its_end_is_passed_over() {
+    let server = TestServer::with(|config| config.engine.max_payload = 1000);
+    let session = Poller::open(server.addr).await;
+    let last = request("GET", "/healthz", &["Connection: close"], b"");
+    for (target, status) in [("/nowhere", 404), (session.target.as_str(), 413)] {
+        let head =
+            format!("POST {target} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let data = "x\r\n\r\n".repeat(10_000);
+        let body = format!("{:x}\r\n{data}\r\n", data.len()).repeat(4) + "0\r\n\r\n";
+        let all = [head.as_bytes(), body.as_bytes(), &last].concat();
+        let stream = TcpStream::connect(server.addr).await.unwrap();
+        let (mut reading, mut writing) = stream.into_split();
+        let writing =
+            actix_rt::spawn(async move { writing.write_all(&all).await.map(|()| writing) });
+        let mut answers = String::new();
+        within("both answers", reading.read_to_string(&mut answers))
+            .await
+            .unwrap();
+        let statuses: Vec<_> = answers.match_indices("HTTP/1.1 ").collect();
+        let statuses: Vec<_> = (statuses.iter())
+            .map(|(at, found)| &answers[at + found.len()..][..3])
+            .collect();
+        assert_eq!(statuses, [status.to_string().as_str(), "200"], "{answers}");
+        writing.await.unwrap().unwrap();
+    }
+}
+
+/// A bug: of a GET's body nothing was handed out, so who waited for it waited for its deadline.
+#[actix_rt::test]
+async fn a_route_may_read_the_body_of_any_method_and_when_it_likes() {
+    use sockhop::actix_web::{Error, web};
+
+    let server = TestServer::of(
+        |_| {},
+        |app| {
+            app.gateway(Gateway::new("/")).routes(|routes| {
+                async fn echo(body: web::Payload) -> Result<web::Bytes, Error> {
+                    actix_rt::task::yield_now().await;
+                    body.to_bytes().await
+                }
+                routes.route("/echo", web::to(echo));
+            })
+        },
+    );
+    let body = [b'x'; 100_000];
+    for method in ["GET", "POST", "DELETE"] {
+        let request = request(method, "/echo", &[], &body);
+        let answer = Pending::send(server.addr, &request).await.answer().await;
+        assert_eq!(
+            (answer.status, answer.body.len()),
+            (200, body.len()),
+            "{method}"
+        );
+    }
+}
+
 /// A bug: they counted nowhere any more, while their clients had two seconds to read why.
 #[actix_rt::test]
 async fn a_refused_upgrade_counts_as_a_connection_until_its_end() {
@@ -351,7 +409,7 @@ async fn a_body_that_dribbles_is_told_so_and_ends_its_session_whoever_reads_it()
     let answer = dribble(server.addr, form.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains(r#""error":"body_timeout""#), "{answer}");
-    // Nobody reads this one, so it is the head of a next request that does not arrive.
+    // Nobody reads this one, and its connection ends with its answer.
     let answer = dribble(server.addr, head("/nowhere").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     assert_eq!(num_met(server.addr, "body_timeout").await, 3);
