@@ -80,8 +80,8 @@ struct Inner {
 /// Where the session has moved to.
 struct Moved {
     way: Leave,
-    /// Which of its namespaces this is.
-    at: u32,
+    /// Which of its namespaces this is, there; known once the session is on its way.
+    at: OnceLock<u32>,
 }
 
 /// One client in one namespace. Cheap to clone; usable from any thread.
@@ -119,10 +119,24 @@ impl SocketRef {
         }
     }
 
-    /// Notes that the client's session has moved: `way` leads there, and this is its namespace number `at`.
-    pub(crate) fn note_moved(&self, way: Leave, at: u32) {
+    /// Notes that the client's session moves: `way` leads there.
+    pub(crate) fn note_moved(&self, way: Leave) {
+        let at = OnceLock::new();
         // Only ever called once.
         _ = self.inner.moved.set(Box::new(Moved { way, at }));
+    }
+
+    /// Notes that the session has been sent on its way, with this as its namespace number `at` and with what was remembered here:
+    /// `data`, JSON text.
+    pub(crate) fn note_sent(&self, at: u32, data: &str) {
+        if let Some(moved) = self.inner.moved.get() {
+            // Only ever called once.
+            _ = moved.at.set(at);
+            // Whoever changed it just before could not say it yet.
+            if self.data_text() != data {
+                self.pass_data_on();
+            }
+        }
     }
 
     fn has_moved(&self) -> bool {
@@ -138,11 +152,13 @@ impl SocketRef {
         self.inner.record.data_text()
     }
 
-    /// Tells the instance that the session has moved to what has been remembered here.
+    /// Tells the instance that the session has moved to what has been remembered here, unless that goes along with it.
     fn pass_data_on(&self) {
-        if let Some(moved) = self.inner.moved.get() {
+        if let Some(moved) = self.inner.moved.get()
+            && let Some(at) = moved.at.get().copied()
+        {
             moved.way.say_behind(Answer::Data {
-                at: moved.at,
+                at,
                 json: self.data_text().into(),
             });
         }
@@ -327,9 +343,14 @@ impl SocketRef {
         VolatileSocket { socket: self }
     }
 
+    /// Sends an event to where the session has moved.
+    pub(crate) fn emit_there(&self, args: &Args, volatile: bool) {
+        self.itself().originate(args.clone(), volatile);
+    }
+
     fn deliver(&self, args: &Args, volatile: bool) {
         if self.has_moved() {
-            return self.itself().originate(args.clone(), volatile);
+            return self.emit_there(args, volatile);
         }
         let namespace = &self.inner.record.namespace;
         let message = match encode::event(self.inner.parser, namespace, None, args) {
@@ -468,9 +489,14 @@ impl SocketRef {
     /// (`forced server close`). The official client reconnects by itself after neither.
     pub fn disconnect(&self, whole_connection: bool) {
         if self.has_moved() {
-            return self.itself().originate_disconnect(whole_connection);
+            return self.disconnect_there(whole_connection);
         }
         self.tell(What::Disconnect { whole_connection });
+    }
+
+    /// As [`Self::disconnect`], where the session has moved.
+    pub(crate) fn disconnect_there(&self, whole_connection: bool) {
+        self.itself().originate_disconnect(whole_connection);
     }
 }
 

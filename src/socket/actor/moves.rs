@@ -460,8 +460,8 @@ impl Socket {
                 return self.end(CloseReason::NotMoved);
             }
         };
-        for (membership, at) in self.memberships.iter().zip(0..) {
-            membership.socket.note_moved(way.clone(), at);
+        for membership in &self.memberships {
+            membership.socket.note_moved(way.clone());
         }
         self.end_of_polling();
         // Handlers that run have sent more than is known of them.
@@ -499,7 +499,6 @@ impl Socket {
             admissions: self.admissions.iter().map(|wish| wish.pack()).collect(),
             memberships: memberships
                 .map(|membership| {
-                    // One that joined after the hub let the others go is in no room yet.
                     let rooms = rooms.remove(membership.socket.id()).unwrap_or_default();
                     let mut packed = membership.pack(rooms);
                     packed.standing = recovery.and_then(|recovery| {
@@ -521,6 +520,11 @@ impl Socket {
         self.session.set_websocket();
         self.end_of_polling();
         way.state(state);
+        // In the order of what was sent, and behind it: what is said of a session that is not there yet is not understood.
+        let sent = self.memberships.iter().zip(&portable.memberships);
+        for ((membership, packed), at) in sent.zip(0..) {
+            membership.socket.note_sent(at, &packed.data);
+        }
         self.phase = Phase::Leaving;
         // What is being judged is judged there.
         self.admissions.clear();
@@ -638,7 +642,8 @@ impl Socket {
         };
         match what {
             What::DeliverLogged(_) => {}
-            What::Emit(emit) => membership.socket.emit_args(&emit.args),
+            // Never by the own inbox, from which it has come.
+            What::Emit(emit) => membership.socket.emit_there(&emit.args, false),
             What::Deliver { message, .. } => {
                 if let Some(Moving::Out(out)) = self.moving.as_deref() {
                     let (text, attachments) = message.parts();
@@ -646,7 +651,9 @@ impl Socket {
                     out.way.say_behind(Answer::More { at, packet });
                 }
             }
-            What::Disconnect { whole_connection } => membership.socket.disconnect(whole_connection),
+            What::Disconnect { whole_connection } => {
+                membership.socket.disconnect_there(whole_connection);
+            }
             // Dropped, which says that no ack will come.
             What::EmitWithAck(_) | What::DeliverWithAck(_) => {}
             // For the session, and taken before.
