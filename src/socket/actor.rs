@@ -1506,13 +1506,13 @@ impl Socket {
         if !matches!(self.phase, Phase::Open | Phase::Leaving) {
             return;
         }
+        if let Some(limit) = reason.limit() {
+            self.services.counters.count(limit);
+        }
         if self.is_arriving() {
             return self.give_arrival_up();
         }
         let kind = reason.kind();
-        if let Some(limit) = reason.limit() {
-            self.services.counters.count(limit);
-        }
         log::debug!(
             "session {:?} ended: {} ({})",
             self.sid,

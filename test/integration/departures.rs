@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     cluster::await_redis,
-    moves::{adopt, asked_for},
+    moves::{adopt, asked_for, sent_to},
     relay::Stranger,
     support::{
         PATIENCE,
@@ -76,6 +76,9 @@ static SECOND: Brake = Brake::new();
 /// And then its handler waits for this.
 static GO_ON: Semaphore = Semaphore::const_new(0);
 
+/// How clients left `/ends`.
+static ENDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 /// The last client that came to each namespace.
 static CAME: Mutex<Option<HashMap<String, SocketRef>>> = Mutex::new(None);
 
@@ -102,7 +105,12 @@ fn with_brakes(app: App) -> App {
         GO_ON.acquire().await.unwrap().forget();
         socket.set_data("of the second").unwrap();
     });
-    app.gateway(keeping("/early"))
+    let ends = keeping("/ends").on_disconnect(|_, reason| async move {
+        let mut ends = ENDS.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.push(reason.as_str().to_owned());
+    });
+    app.gateway(ends)
+        .gateway(keeping("/early"))
         .gateway(keeping("/first"))
         .gateway(second)
         .gateway(late)
@@ -180,4 +188,29 @@ async fn what_a_handler_remembers_goes_to_its_own_namespace() {
     // The end of the handler may have been heard as well.
     let (data, _) = said.split_once(r#""of the second""#).unwrap();
     assert!(data.contains(r#""at":0"#), "{data}");
+}
+
+/// A bug: if it was given up behind the word that it had come, neither instance told the application of its end.
+#[actix_rt::test]
+async fn who_is_given_up_where_it_was_to_come_has_left_where_it_was() {
+    let redis = RedisServer::start();
+    let one = instance(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let poller = joined(&one, &["/ends"]).await;
+    sent_to(&mut stranger, &redis, &poller, 1).await;
+    let sid = &poller.sid;
+    stranger.tell(sid, 1, 1, r#""type":"taken"}"#);
+    one.await_connections(0).await;
+    let ends = || ENDS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(ends().is_empty(), "it lives");
+    stranger.tell(sid, 1, 1, &format!(r#""type":"abort","sid":"{sid}"}}"#));
+    within("the end of a session", async {
+        while ends().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!came("/ends").unwrap().is_connected());
+    one.stop();
+    assert_eq!(ends(), ["transport error"], "once");
 }
