@@ -187,9 +187,11 @@ impl SocketRef {
         pattern.param(&self.inner.record.namespace, name)
     }
 
-    /// Returns whether the client is in the namespace still, as far as is known by now.
+    /// Returns whether the client is in the namespace still, as far as is known by now. If its session has moved to another instance
+    /// since this handle was made, it is known when all of it ends, or cannot be heard of any more; not that it leaves this namespace alone.
     pub fn is_connected(&self) -> bool {
-        !self.inner.record.has_left()
+        let moved = self.inner.moved.get();
+        !self.inner.record.has_left() && moved.is_none_or(|moved| !moved.way.has_ended())
     }
 
     /// Returns whether the client has come back to this socket after a disconnection: its id, its rooms and its data are those that

@@ -374,13 +374,21 @@ impl Host {
         answer(relay, key, &Answer::Again { namespaces });
     }
 
-    /// Notes that a session lives where it was to go, unless what was to go on there has ended meanwhile.
-    pub(super) fn note_moved(&self, key: Key, sid: Sid, revision: Revision) {
+    /// Notes that a session lives where it was to go, unless what was to go on there has ended meanwhile. `has_ended` is set when it has.
+    pub(super) fn note_moved(
+        &self,
+        key: Key,
+        sid: Sid,
+        revision: Revision,
+        has_ended: &Arc<AtomicBool>,
+    ) {
         let under_way = self.lock();
         let Some(hosted) = under_way.get(&key) else {
-            return;
+            return has_ended.store(true, Relaxed);
         };
-        if !self.moved().note(sid, revision, key, hosted.begun)
+        if !self
+            .moved()
+            .note(sid, revision, key, hosted.begun, has_ended)
             && !self.has_not_noted.swap(true, Relaxed)
         {
             // Once: it is no fault, and whoever still asks for such a session has it elsewhere.

@@ -110,6 +110,7 @@ fn with_brakes(app: App) -> App {
         ends.push(reason.as_str().to_owned());
     });
     app.gateway(ends)
+        .gateway(keeping("/held"))
         .gateway(keeping("/early"))
         .gateway(keeping("/first"))
         .gateway(second)
@@ -213,4 +214,25 @@ async fn who_is_given_up_where_it_was_to_come_has_left_where_it_was() {
     assert!(!came("/ends").unwrap().is_connected());
     one.stop();
     assert_eq!(ends(), ["transport error"], "once");
+}
+
+/// A bug: whoever still held its socket where it was never learned of its end.
+#[actix_rt::test]
+async fn whoever_holds_a_socket_that_has_moved_learns_of_its_end() {
+    let redis = RedisServer::start();
+    let one = instance(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let poller = joined(&one, &["/held"]).await;
+    sent_to(&mut stranger, &redis, &poller, 1).await;
+    stranger.tell(&poller.sid, 1, 1, r#""type":"taken"}"#);
+    one.await_connections(0).await;
+    let socket = came("/held").unwrap();
+    assert!(socket.is_connected(), "elsewhere");
+    stranger.tell(&poller.sid, 1, 1, r#""type":"ended"}"#);
+    within("its end is known", async {
+        while socket.is_connected() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
