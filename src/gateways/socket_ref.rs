@@ -371,6 +371,8 @@ impl SocketRef {
 
     /// Sends an event and awaits the client's ack, whose arguments are read as `T`: a tuple takes them one by one.
     ///
+    /// Of a client whose session has moved to another instance since this handle was made, the first argument of the ack alone comes back.
+    ///
     /// A handler that awaits an ack holds back the events that the same client sent behind the one it handles, but not
     /// the ack itself.
     ///
@@ -382,24 +384,34 @@ impl SocketRef {
         args: impl IntoArgs,
         timeout: Duration,
     ) -> Result<T, AckError> {
-        if self.has_moved() {
-            let answer = self.itself().emit_to_one(name, args, timeout).await;
-            return answer.map_err(|err| match err {
-                AskError::Incomplete { within, .. } => AckError::Timeout(within),
-                AskError::Refused(_)
-                | AskError::Stopping
-                | AskError::Gone
-                | AskError::Unreachable { .. } => AckError::Disconnected,
-            });
-        }
         let args = args.into_args(Some(name)).map_err(AckError::Encode)?;
+        let acked = if self.has_moved() {
+            self.ask_there(args, timeout).await
+        } else {
+            self.ask_here(args, timeout).await
+        };
+        let Acked { args, .. } = acked?;
+        binary::read(args.json(), args.attachments()).map_err(AckError::Decode)
+    }
+
+    async fn ask_here(&self, args: Args, timeout: Duration) -> Result<Acked, AckError> {
         let (reply, answer) = oneshot::channel();
         self.tell(What::EmitWithAck(Box::new(EmitWithAck { args, reply })));
-        let Acked { args, .. } = tokio::time::timeout(timeout, answer)
+        tokio::time::timeout(timeout, answer)
             .await
             .or(Err(AckError::Timeout(timeout)))?
-            .or(Err(AckError::Disconnected))?;
-        binary::read(args.json(), args.attachments()).map_err(AckError::Decode)
+            .or(Err(AckError::Disconnected))
+    }
+
+    async fn ask_there(&self, args: Args, timeout: Duration) -> Result<Acked, AckError> {
+        let acked = self.itself().emit_args_to_one(args, timeout).await;
+        acked.map_err(|err| match err {
+            AskError::Incomplete { within, .. } => AckError::Timeout(within),
+            AskError::Refused(_)
+            | AskError::Stopping
+            | AskError::Gone
+            | AskError::Unreachable { .. } => AckError::Disconnected,
+        })
     }
 
     /// Returns the namespace, to send to all of it or to its rooms, this client included.

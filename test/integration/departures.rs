@@ -6,16 +6,16 @@ use std::{
     sync::{Condvar, Mutex, PoisonError},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sockhop::{
     adapter::kind::AdapterKind,
     app::App,
-    gateways::{Gateway, Refusal, SocketRef},
+    gateways::{AckError, Gateway, Refusal, SocketRef},
 };
 use tokio::sync::Semaphore;
 
 use crate::{
-    cluster::await_redis,
+    cluster::{await_redis, pair_of},
     moves::{adopt, asked_for, sent_to},
     relay::Stranger,
     support::{
@@ -23,6 +23,7 @@ use crate::{
         http::{self, Answer, Poller},
         redis_server::RedisServer,
         server::TestServer,
+        websocket::WebSocket,
         within,
     },
 };
@@ -111,6 +112,7 @@ fn with_brakes(app: App) -> App {
     });
     app.gateway(ends)
         .gateway(keeping("/held"))
+        .gateway(keeping("/asked"))
         .gateway(keeping("/early"))
         .gateway(keeping("/first"))
         .gateway(second)
@@ -235,4 +237,33 @@ async fn whoever_holds_a_socket_that_has_moved_learns_of_its_end() {
         }
     })
     .await;
+}
+
+/// A bug: a socket whose session had moved took the first argument of an ack for all of them.
+#[actix_rt::test]
+async fn a_socket_that_has_moved_reads_acks_as_before() {
+    let redis = RedisServer::start();
+    let (one, two) = pair_of(&redis, with_brakes).await;
+    let poller = joined(&one, &["/asked"]).await;
+    let socket = came("/asked").unwrap();
+    let mut websocket = WebSocket::connect(two.addr, &poller.upgrade_target()).await;
+    websocket.send("2probe").await;
+    assert_eq!(websocket.text().await, "3probe");
+    websocket.send("5").await;
+    one.await_connections(0).await;
+    let mut question = async |ack: &str| {
+        let question = websocket.text().await;
+        let id = question.strip_prefix("42/asked,").unwrap();
+        let id = id.strip_suffix(r#"["question"]"#).unwrap();
+        websocket.send(&format!("43/asked,{id}{ack}")).await;
+    };
+    let asked = socket.emit_with_ack::<(u32,)>("question", (), PATIENCE);
+    let (answer, ()) = tokio::join!(asked, question("[7]"));
+    assert_eq!(answer.unwrap(), (7,));
+    let asked = socket.emit_with_ack::<Value>("question", (), PATIENCE);
+    let (answer, ()) = tokio::join!(asked, question("[7]"));
+    assert_eq!(answer.unwrap(), json!([7]));
+    let asked = socket.emit_with_ack::<(u32,)>("question", (), PATIENCE);
+    let (answer, ()) = tokio::join!(asked, question(r#"["seven"]"#));
+    assert!(matches!(answer, Err(AckError::Decode(_))), "{answer:?}");
 }
