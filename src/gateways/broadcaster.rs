@@ -44,6 +44,7 @@ use crate::{
         question::Question,
         work::{self, TooMuchWork},
     },
+    socket::acks::Acked,
     socket_io::{
         args::Args,
         ids::{Namespace, Room, SocketId},
@@ -301,6 +302,16 @@ impl Broadcaster {
         calls::one_ack(asked?).await
     }
 
+    /// Sends an event that is put together already to what is one client at most, and awaits its ack as it comes.
+    pub(super) async fn emit_args_to_one(
+        self,
+        args: Args,
+        timeout: Duration,
+    ) -> Result<Acked, AskError<()>> {
+        let asked = self.ask_with(args, timeout, true).await;
+        calls::one_acked(asked?).await
+    }
+
     async fn ask_clients<A>(
         self,
         name: &str,
@@ -311,6 +322,15 @@ impl Broadcaster {
         let args = args
             .into_args(Some(name))
             .map_err(|err| AskError::Refused(err.into()))?;
+        self.ask_with(args, timeout, expects_one).await
+    }
+
+    async fn ask_with<A>(
+        self,
+        args: Args,
+        timeout: Duration,
+        expects_one: bool,
+    ) -> Result<Asked, AskError<A>> {
         let question = Question::Broadcast {
             broadcast: self.clone().broadcast(args),
             timeout,

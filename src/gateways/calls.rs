@@ -332,15 +332,31 @@ pub(super) async fn acks<T: DeserializeOwned>(
 
 /// Awaits what one client acknowledges, wherever it is.
 pub(super) async fn one_ack<T: DeserializeOwned>(mut asked: Asked) -> Result<T, AskError<()>> {
-    let mut acked = Vec::new();
-    let take = |answer, tally: &mut Tally| take_ack(answer, &mut acked, tally);
-    let is_over = |tally: &Tally| tally.num_acks > 0 || tally.all_clients_answered();
-    let mut tally = asked.hear(take, is_over).await;
+    let (acked, mut tally) = hear_one(&mut asked).await;
     match read_acks(acked, &mut tally).await.pop() {
         Some(ack) => Ok(ack),
         None if tally.all_clients_answered() && tally.num_clients == 0 => Err(AskError::Gone),
         None => Err(asked.conclude((), tally).err().unwrap_or(AskError::Gone)),
     }
+}
+
+/// Awaits what one client acknowledges, wherever it is, and returns that as it came.
+pub(super) async fn one_acked(mut asked: Asked) -> Result<Acked, AskError<()>> {
+    let (mut acked, tally) = hear_one(&mut asked).await;
+    match acked.pop() {
+        Some(ack) => Ok(ack),
+        None if tally.all_clients_answered() => Err(AskError::Gone),
+        None => Err(asked.conclude((), tally).err().unwrap_or(AskError::Gone)),
+    }
+}
+
+/// Hears answers until a client has acknowledged, or none can.
+async fn hear_one(asked: &mut Asked) -> (Vec<Acked>, Tally) {
+    let mut acked = Vec::new();
+    let take = |answer, tally: &mut Tally| take_ack(answer, &mut acked, tally);
+    let is_over = |tally: &Tally| tally.num_acks > 0 || tally.all_clients_answered();
+    let tally = asked.hear(take, is_over).await;
+    (acked, tally)
 }
 
 /// Keeps an ack as it came: what is read of it may take many times as much, and the last may be waited for long.

@@ -80,8 +80,8 @@ struct Inner {
 /// Where the session has moved to.
 struct Moved {
     way: Leave,
-    /// Which of its namespaces this is.
-    at: u32,
+    /// Which of its namespaces this is, there; known once the session is on its way.
+    at: OnceLock<u32>,
 }
 
 /// One client in one namespace. Cheap to clone; usable from any thread.
@@ -119,10 +119,24 @@ impl SocketRef {
         }
     }
 
-    /// Notes that the client's session has moved: `way` leads there, and this is its namespace number `at`.
-    pub(crate) fn note_moved(&self, way: Leave, at: u32) {
+    /// Notes that the client's session moves: `way` leads there.
+    pub(crate) fn note_moved(&self, way: Leave) {
+        let at = OnceLock::new();
         // Only ever called once.
         _ = self.inner.moved.set(Box::new(Moved { way, at }));
+    }
+
+    /// Notes that the session has been sent on its way, with this as its namespace number `at` and with what was remembered here:
+    /// `data`, JSON text.
+    pub(crate) fn note_sent(&self, at: u32, data: &str) {
+        if let Some(moved) = self.inner.moved.get() {
+            // Only ever called once.
+            _ = moved.at.set(at);
+            // Whoever changed it just before could not say it yet.
+            if self.data_text() != data {
+                self.pass_data_on();
+            }
+        }
     }
 
     fn has_moved(&self) -> bool {
@@ -138,11 +152,13 @@ impl SocketRef {
         self.inner.record.data_text()
     }
 
-    /// Tells the instance that the session has moved to what has been remembered here.
+    /// Tells the instance that the session has moved to what has been remembered here, unless that goes along with it.
     fn pass_data_on(&self) {
-        if let Some(moved) = self.inner.moved.get() {
+        if let Some(moved) = self.inner.moved.get()
+            && let Some(at) = moved.at.get().copied()
+        {
             moved.way.say_behind(Answer::Data {
-                at: moved.at,
+                at,
                 json: self.data_text().into(),
             });
         }
@@ -171,9 +187,11 @@ impl SocketRef {
         pattern.param(&self.inner.record.namespace, name)
     }
 
-    /// Returns whether the client is in the namespace still, as far as is known by now.
+    /// Returns whether the client is in the namespace still, as far as is known by now. If its session has moved to another instance
+    /// since this handle was made, it is known when all of it ends, or cannot be heard of any more; not that it leaves this namespace alone.
     pub fn is_connected(&self) -> bool {
-        !self.inner.record.has_left()
+        let moved = self.inner.moved.get();
+        !self.inner.record.has_left() && moved.is_none_or(|moved| !moved.way.has_ended())
     }
 
     /// Returns whether the client has come back to this socket after a disconnection: its id, its rooms and its data are those that
@@ -327,9 +345,14 @@ impl SocketRef {
         VolatileSocket { socket: self }
     }
 
+    /// Sends an event to where the session has moved.
+    pub(crate) fn emit_there(&self, args: &Args, volatile: bool) {
+        self.itself().originate(args.clone(), volatile);
+    }
+
     fn deliver(&self, args: &Args, volatile: bool) {
         if self.has_moved() {
-            return self.itself().originate(args.clone(), volatile);
+            return self.emit_there(args, volatile);
         }
         let namespace = &self.inner.record.namespace;
         let message = match encode::event(self.inner.parser, namespace, None, args) {
@@ -348,6 +371,8 @@ impl SocketRef {
 
     /// Sends an event and awaits the client's ack, whose arguments are read as `T`: a tuple takes them one by one.
     ///
+    /// Of a client whose session has moved to another instance since this handle was made, the first argument of the ack alone comes back.
+    ///
     /// A handler that awaits an ack holds back the events that the same client sent behind the one it handles, but not
     /// the ack itself.
     ///
@@ -359,24 +384,34 @@ impl SocketRef {
         args: impl IntoArgs,
         timeout: Duration,
     ) -> Result<T, AckError> {
-        if self.has_moved() {
-            let answer = self.itself().emit_to_one(name, args, timeout).await;
-            return answer.map_err(|err| match err {
-                AskError::Incomplete { within, .. } => AckError::Timeout(within),
-                AskError::Refused(_)
-                | AskError::Stopping
-                | AskError::Gone
-                | AskError::Unreachable { .. } => AckError::Disconnected,
-            });
-        }
         let args = args.into_args(Some(name)).map_err(AckError::Encode)?;
+        let acked = if self.has_moved() {
+            self.ask_there(args, timeout).await
+        } else {
+            self.ask_here(args, timeout).await
+        };
+        let Acked { args, .. } = acked?;
+        binary::read(args.json(), args.attachments()).map_err(AckError::Decode)
+    }
+
+    async fn ask_here(&self, args: Args, timeout: Duration) -> Result<Acked, AckError> {
         let (reply, answer) = oneshot::channel();
         self.tell(What::EmitWithAck(Box::new(EmitWithAck { args, reply })));
-        let Acked { args, .. } = tokio::time::timeout(timeout, answer)
+        tokio::time::timeout(timeout, answer)
             .await
             .or(Err(AckError::Timeout(timeout)))?
-            .or(Err(AckError::Disconnected))?;
-        binary::read(args.json(), args.attachments()).map_err(AckError::Decode)
+            .or(Err(AckError::Disconnected))
+    }
+
+    async fn ask_there(&self, args: Args, timeout: Duration) -> Result<Acked, AckError> {
+        let acked = self.itself().emit_args_to_one(args, timeout).await;
+        acked.map_err(|err| match err {
+            AskError::Incomplete { within, .. } => AckError::Timeout(within),
+            AskError::Refused(_)
+            | AskError::Stopping
+            | AskError::Gone
+            | AskError::Unreachable { .. } => AckError::Disconnected,
+        })
     }
 
     /// Returns the namespace, to send to all of it or to its rooms, this client included.
@@ -468,9 +503,14 @@ impl SocketRef {
     /// (`forced server close`). The official client reconnects by itself after neither.
     pub fn disconnect(&self, whole_connection: bool) {
         if self.has_moved() {
-            return self.itself().originate_disconnect(whole_connection);
+            return self.disconnect_there(whole_connection);
         }
         self.tell(What::Disconnect { whole_connection });
+    }
+
+    /// As [`Self::disconnect`], where the session has moved.
+    pub(crate) fn disconnect_there(&self, whole_connection: bool) {
+        self.itself().originate_disconnect(whole_connection);
     }
 }
 

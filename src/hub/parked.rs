@@ -109,7 +109,8 @@ impl Session {
     fn len_bytes(&self) -> usize {
         let rooms = self.rooms.iter();
         let rooms: usize = rooms.map(|room| ROOM_BYTES + room.as_str().len()).sum();
-        SESSION_BYTES + self.authorized.len() + rooms
+        let before = self.before.as_deref().map_or(0, str::len);
+        SESSION_BYTES + self.authorized.len() + before + rooms
     }
 
     /// Returns what its client has missed that saw everything up to `offset` and nothing behind it, in order; without an offset

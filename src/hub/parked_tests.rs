@@ -378,6 +378,16 @@ fn whoever_left_first_is_forgotten_first_by_bytes() {
     const LARGE: usize = 40 * 1024;
     let start = Instant::now();
     let small = session().len_bytes();
+    let before = Some("x".repeat(LARGE).into());
+    let moved = Session {
+        before,
+        ..session()
+    };
+    assert_eq!(
+        moved.len_bytes(),
+        small + LARGE,
+        "another instance wrote it"
+    );
     let mut parked = Parked::new(kept(usize::MAX, 2 * LARGE + 3 * small));
     let mut park = |id: &str, authorized: &str, extra_bytes| {
         let session = Session {

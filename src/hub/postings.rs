@@ -98,6 +98,7 @@ impl Postings {
         }
         if of.all.is_empty() && of.by_room.is_empty() && of.by_socket.is_empty() {
             self.by_namespace.remove(namespace);
+            shrink(&mut self.by_namespace);
         }
     }
 
@@ -173,6 +174,7 @@ fn forget_in<K: Hash + Eq>(
 ) {
     if lists.get_mut(key).is_some_and(forget) {
         lists.remove(key);
+        shrink(lists);
     }
 }
 
@@ -221,6 +223,41 @@ mod tests {
         assert!(of(&postings, ("x", &[]), 0, NO_GAP).is_empty());
         let elsewhere = postings.of(&"/b".into(), &"7".into(), &HashSet::new(), 0, NO_GAP);
         assert_eq!(elsewhere.count(), 0);
+    }
+
+    /// A bug: the tables kept what they had at their largest.
+    #[test]
+    fn tables_give_their_room_back_while_something_is_left_in_them() {
+        const NUM: u64 = 10_000;
+        let event = |n: u64| {
+            let one = Audience::One(SocketId::from(n.to_string()));
+            let rooms = vec![Room::from(n.to_string())];
+            let except = Vec::new();
+            let some = Audience::Selected(Target { rooms, except });
+            (Namespace::from(format!("/{}", n % 5000)), [one, some])
+        };
+        let mut postings = Postings::default();
+        for n in 0..NUM {
+            let (of_many, audiences) = event(n);
+            for audience in &audiences {
+                postings.add(n, &of_many, audience);
+                postings.add(n, &"/one".into(), audience);
+            }
+        }
+        for n in 0..NUM - 1 {
+            let (of_many, audiences) = event(n);
+            for audience in &audiences {
+                postings.forget(n, &of_many, audience);
+                postings.forget(n, &"/one".into(), audience);
+            }
+        }
+        let one = &postings.by_namespace[&Namespace::from("/one")];
+        let room = [
+            one.by_room.capacity(),
+            one.by_socket.capacity(),
+            postings.by_namespace.capacity(),
+        ];
+        assert!(room.iter().all(|capacity| *capacity < 100), "{room:?}");
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::{
     changes::Changes,
+    shrink::shrink,
     socket_io::ids::{Namespace, Room},
 };
 
@@ -88,8 +89,10 @@ impl RoomTable {
             rooms.insert(room.clone());
         } else if let Some(rooms) = state.rooms.get_mut(namespace) {
             rooms.remove(room);
+            shrink(rooms);
             if rooms.is_empty() {
                 state.rooms.remove(namespace);
+                shrink(&mut state.rooms);
             }
         }
         state.changes.note(&(namespace.clone(), room.clone()));
@@ -133,6 +136,25 @@ impl RoomTable {
 mod tests {
     use super::*;
     use crate::changes::MAX_CHANGES;
+
+    /// A bug: it kept what it had at its largest.
+    #[test]
+    fn it_gives_its_room_back_while_something_is_left_in_it() {
+        let table = RoomTable::new(Listed::All);
+        let set = |n: u32, is_there| {
+            let room = Room::from(n.to_string());
+            table.set(&"/chat".into(), &room, is_there);
+            table.set(&format!("/{n}").into(), &room, is_there);
+        };
+        (0..10_000).for_each(|n| set(n, true));
+        (1..10_000).for_each(|n| set(n, false));
+        let state = table.lock();
+        let room = [
+            state.rooms.capacity(),
+            state.rooms[&Namespace::from("/chat")].capacity(),
+        ];
+        assert!(room.iter().all(|capacity| *capacity < 100), "{room:?}");
+    }
 
     #[test]
     fn who_follows_is_told_what_came_and_went() {

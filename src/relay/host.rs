@@ -48,8 +48,9 @@ pub(super) type Key = (InstanceId, u64);
 #[derive(Debug)]
 struct Hosted {
     begun: Instant,
-    /// Ends the task that waits for the answer.
-    _abort: oneshot::Sender<()>,
+    /// Ends the task that waits for the answer. Of a session that is to move to the caller: sent, if the caller has given it up; dropped,
+    /// if it has ended there or nobody knows.
+    abort: oneshot::Sender<()>,
     /// Where a POST's body is waited for.
     body: Option<oneshot::Sender<messages::Body>>,
     /// Of a session that is to move to the caller.
@@ -133,15 +134,19 @@ impl Host {
             Request::Abort { sid } => {
                 let hosted = self.lock().remove(&key);
                 self.moved().end(key);
-                match (hosted, sid) {
+                match (&hosted, sid) {
                     (None, Some(sid)) => self.lose_answer(&sid),
                     // The client counts on the move, so it polls no more.
                     (Some(hosted), Some(_)) => {
-                        if let Some(leaving) = hosted.leaving {
+                        if let Some(leaving) = &hosted.leaving {
                             leaving.session.addr.do_send(Abandon);
                         }
                     }
                     (_, None) => {}
+                }
+                if let Some(hosted) = hosted {
+                    // Whoever waits for it may be gone.
+                    _ = hosted.abort.send(());
                 }
                 return;
             }
@@ -274,7 +279,7 @@ impl Host {
         let (abort, aborted) = oneshot::channel();
         let hosted = Hosted {
             begun: Instant::now(),
-            _abort: abort,
+            abort,
             body,
             leaving: None,
         };
@@ -369,13 +374,21 @@ impl Host {
         answer(relay, key, &Answer::Again { namespaces });
     }
 
-    /// Notes that a session lives where it was to go, unless what was to go on there has ended meanwhile.
-    pub(super) fn note_moved(&self, key: Key, sid: Sid, revision: Revision) {
+    /// Notes that a session lives where it was to go, unless what was to go on there has ended meanwhile. `has_ended` is set when it has.
+    pub(super) fn note_moved(
+        &self,
+        key: Key,
+        sid: Sid,
+        revision: Revision,
+        has_ended: &Arc<AtomicBool>,
+    ) {
         let under_way = self.lock();
         let Some(hosted) = under_way.get(&key) else {
-            return;
+            return has_ended.store(true, Relaxed);
         };
-        if !self.moved().note(sid, revision, key, hosted.begun)
+        if !self
+            .moved()
+            .note(sid, revision, key, hosted.begun, has_ended)
             && !self.has_not_noted.swap(true, Relaxed)
         {
             // Once: it is no fault, and whoever still asks for such a session has it elsewhere.
@@ -447,7 +460,7 @@ impl Host {
         actix_rt::spawn(async move {
             let answer = tokio::select! {
                 answer = answer => answer,
-                // Never sent, only dropped.
+                // Sent or dropped, it is the same.
                 _ = aborted => return,
             };
             relay.host.lock().remove(&key);

@@ -2,7 +2,13 @@
 //!
 //! Only says it; when and what is for the session's actor to know.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 
@@ -25,6 +31,8 @@ pub struct Leave {
     relay: Arc<Relay>,
     hub: HubRef,
     key: Key,
+    /// Set once it is known that the session has ended there, or nothing is heard of it any more.
+    has_ended: Arc<AtomicBool>,
 }
 
 impl Leave {
@@ -34,6 +42,7 @@ impl Leave {
             relay,
             hub,
             key: (to, number),
+            has_ended: Arc::default(),
         }
     }
 
@@ -49,7 +58,13 @@ impl Leave {
 
     /// Notes that the session lives there: it is judged by that here, until it ends.
     pub fn note_moved(&self, sid: Sid, revision: Revision) {
-        self.relay.host.note_moved(self.key, sid, revision);
+        let host = &self.relay.host;
+        host.note_moved(self.key, sid, revision, &self.has_ended);
+    }
+
+    /// Returns whether the session has ended there, as far as is known here.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Relaxed)
     }
 
     /// Says that the session is not to be had, and no more of it.

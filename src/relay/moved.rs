@@ -6,6 +6,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
@@ -18,12 +22,20 @@ use crate::engine_io::{
 /// Sessions that are known to live elsewhere at a time; one beyond it is unknown here from its move on.
 pub(super) const MAX_MOVED: usize = 65_536;
 
-/// One that lives elsewhere.
-#[derive(Clone, Copy, Debug)]
+/// One that lives elsewhere. Dropped, it has ended, as far as is known here.
+#[derive(Debug)]
 struct There {
     /// Where, and what it is called there.
     key: Key,
     revision: Revision,
+    /// Set then, for whoever still holds a socket of it.
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Drop for There {
+    fn drop(&mut self) {
+        self.has_ended.store(true, Relaxed);
+    }
 }
 
 /// All that live elsewhere.
@@ -35,9 +47,17 @@ pub(super) struct Moved {
 }
 
 impl Moved {
-    /// Notes a session that lives at another instance from now on; its move has `begun` before. Returns whether there was room.
-    pub(super) fn note(&mut self, sid: Sid, revision: Revision, key: Key, begun: Instant) -> bool {
-        if let Some(There { key: before, .. }) = self.by_sid.get(&sid).copied() {
+    /// Notes a session that lives at another instance from now on; its move has `begun` before. `has_ended` is set when it is forgotten.
+    /// Returns whether there was room.
+    pub(super) fn note(
+        &mut self,
+        sid: Sid,
+        revision: Revision,
+        key: Key,
+        begun: Instant,
+        has_ended: &Arc<AtomicBool>,
+    ) -> bool {
+        if let Some(before) = self.by_sid.get(&sid).map(|there| there.key) {
             self.end(before);
         }
         if self.by_sid.len() >= MAX_MOVED {
@@ -49,7 +69,13 @@ impl Moved {
             .entry(at)
             .or_default()
             .insert(number, (sid, begun));
-        self.by_sid.insert(sid, There { key, revision });
+        let has_ended = Arc::clone(has_ended);
+        let there = There {
+            key,
+            revision,
+            has_ended,
+        };
+        self.by_sid.insert(sid, there);
         true
     }
 
@@ -111,8 +137,8 @@ mod tests {
         let (one, two) = (instance("Zy9xW7vU"), instance("Zy9xW7vV"));
         let now = Instant::now();
         let mut moved = Moved::default();
-        assert!(moved.note(sid(1), Revision::V4, (one, 7), now));
-        assert!(moved.note(sid(2), Revision::V3, (two, 7), now));
+        assert!(moved.note(sid(1), Revision::V4, (one, 7), now, &Arc::default()));
+        assert!(moved.note(sid(2), Revision::V3, (two, 7), now, &Arc::default()));
         assert_eq!(moved.get(&sid(1)), Some(Revision::V4));
         assert_eq!(moved.get(&sid(2)), Some(Revision::V3));
         assert_eq!(moved.peers(), HashSet::from([one, two]));
@@ -125,7 +151,7 @@ mod tests {
         // Twice is once.
         moved.end((one, 7));
         // Said of another move, it is that one which counts.
-        assert!(moved.note(sid(2), Revision::V3, (one, 9), now));
+        assert!(moved.note(sid(2), Revision::V3, (one, 9), now, &Arc::default()));
         moved.end((two, 7));
         assert_eq!(moved.get(&sid(2)), Some(Revision::V3));
         assert_eq!(moved.peers(), HashSet::from([one]));
@@ -137,9 +163,9 @@ mod tests {
         let begun = Instant::now();
         let later = begun + Duration::from_secs(1);
         let mut moved = Moved::default();
-        moved.note(sid(1), Revision::V4, (one, 1), begun);
-        moved.note(sid(2), Revision::V4, (one, 2), later);
-        moved.note(sid(3), Revision::V4, (two, 1), begun);
+        moved.note(sid(1), Revision::V4, (one, 1), begun, &Arc::default());
+        moved.note(sid(2), Revision::V4, (one, 2), later, &Arc::default());
+        moved.note(sid(3), Revision::V4, (two, 1), begun, &Arc::default());
         moved.lose(|of, begun| of == one && begun < later);
         let known = |moved: &Moved| [1, 2, 3].map(|n| moved.get(&sid(n)).is_some());
         assert_eq!(known(&moved), [false, true, true]);
@@ -151,21 +177,45 @@ mod tests {
         assert!(moved.peers().is_empty());
     }
 
+    /// A bug: of a socket that a task still held, nobody ever said that its client had left.
+    #[test]
+    fn who_holds_a_socket_learns_of_the_end_of_its_session() {
+        let one = instance("Zy9xW7vU");
+        let now = Instant::now();
+        let mut moved = Moved::default();
+        let ends: [Arc<AtomicBool>; 3] = Default::default();
+        for (end, n) in ends.iter().zip(0..) {
+            assert!(moved.note(sid(n), Revision::V4, (one, n as u64), now, end));
+        }
+        let known = || ends.each_ref().map(|end| end.load(Relaxed));
+        assert_eq!(known(), [false; 3]);
+        moved.end((one, 1));
+        assert_eq!(known(), [false, true, false]);
+        moved.note(sid(0), Revision::V4, (one, 7), now, &Arc::default());
+        assert_eq!(
+            known(),
+            [true, true, false],
+            "it has come back, and moved anew"
+        );
+        moved.lose(|_, _| true);
+        assert_eq!(known(), [true; 3]);
+    }
+
     #[test]
     fn one_more_than_there_is_room_for_is_not_noted_until_another_has_ended() {
         let one = instance("Zy9xW7vU");
         let now = Instant::now();
         let mut moved = Moved::default();
         for n in 0..MAX_MOVED {
-            assert!(moved.note(sid(n), Revision::V4, (one, n as u64), now));
+            assert!(moved.note(sid(n), Revision::V4, (one, n as u64), now, &Arc::default()));
         }
         let (more, key) = (sid(MAX_MOVED), (one, MAX_MOVED as u64));
-        assert!(!moved.note(more, Revision::V4, key, now));
+        assert!(!moved.note(more, Revision::V4, key, now, &Arc::default()));
         assert_eq!(moved.get(&more), None);
         assert!(moved.get(&sid(0)).is_some(), "nobody is driven out");
         moved.end(key);
         moved.end((one, 0));
-        assert!(moved.note(more, Revision::V4, key, now));
+        assert!(moved.note(more, Revision::V4, key, now, &Arc::default()));
         assert!(moved.get(&more).is_some());
     }
 }

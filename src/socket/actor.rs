@@ -703,10 +703,7 @@ impl Socket {
     /// The client becomes a member, perhaps the one that it was. Its CONNECT reply is queued before the hub can deliver anything,
     /// behind what it has missed.
     fn join(&mut self, admission: Admission, admitted: Admitted) {
-        let Admission {
-            entered, gateway, ..
-        } = admission;
-        let namespace = entered.namespace.clone();
+        let namespace = admission.namespace().clone();
         let Admitted {
             authorized,
             restored,
@@ -720,6 +717,16 @@ impl Socket {
             standing,
             back,
         } = ids;
+        let departure = self.departure();
+        if let Some(departure) = &departure
+            && !departure.add(&namespace, &socket_id)
+        {
+            // It would be a member nowhere: its session has left the hub, and is judged and joins where that goes.
+            return self.admissions.push(admission.put_off());
+        }
+        let Admission {
+            entered, gateway, ..
+        } = admission;
         let reply = match self.session.revision {
             Revision::V4 => {
                 let pid = standing.as_ref().map(|standing| &standing.pid);
@@ -754,10 +761,6 @@ impl Socket {
         self.push(reply);
         if !matches!(self.phase, Phase::Open) {
             return;
-        }
-        let departure = self.departure();
-        if let Some(departure) = &departure {
-            departure.add(record.namespace.clone(), record.id.clone());
         }
         let register = Register {
             record,
@@ -1503,13 +1506,13 @@ impl Socket {
         if !matches!(self.phase, Phase::Open | Phase::Leaving) {
             return;
         }
+        if let Some(limit) = reason.limit() {
+            self.services.counters.count(limit);
+        }
         if self.is_arriving() {
             return self.give_arrival_up();
         }
         let kind = reason.kind();
-        if let Some(limit) = reason.limit() {
-            self.services.counters.count(limit);
-        }
         log::debug!(
             "session {:?} ended: {} ({})",
             self.sid,

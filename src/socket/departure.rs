@@ -30,9 +30,14 @@ impl Departure {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a socket, before it is registered. From its actor.
-    pub(super) fn add(&self, namespace: Namespace, id: SocketId) {
-        self.lock().members.push((namespace, id));
+    /// Adds a socket, before it is registered, and returns whether it may be: not if the others have left already. From its actor.
+    #[must_use]
+    pub(super) fn add(&self, namespace: &Namespace, id: &SocketId) -> bool {
+        let mut state = self.lock();
+        if !state.is_closed {
+            state.members.push((namespace.clone(), id.clone()));
+        }
+        !state.is_closed
     }
 
     /// Removes a socket, before it is unregistered. From its actor.
@@ -81,13 +86,15 @@ mod tests {
     #[test]
     fn sockets_go_together_or_not_at_all() {
         let departure = Departure::of(vec![("/a".into(), "1".into())]);
-        departure.add("/b".into(), "2".into());
-        departure.add("/c".into(), "3".into());
+        assert!(departure.add(&"/b".into(), &"2".into()));
+        assert!(departure.add(&"/c".into(), &"3".into()));
         departure.remove(&"3".into());
         let is_a = |namespace: &Namespace| namespace.as_str() == "/a";
         assert_eq!(departure.close(is_a), Err(vec!["/b".into()]));
         assert!(!departure.is_closed());
         assert_eq!(departure.close(|_| true).unwrap().len(), 2);
         assert!(departure.is_closed() && departure.namespaces().is_empty());
+        assert!(!departure.add(&"/d".into(), &"4".into()), "it stays behind");
+        assert!(departure.namespaces().is_empty());
     }
 }

@@ -147,6 +147,12 @@ impl Admission {
         }
     }
 
+    /// Has no verdict here any more.
+    pub(super) fn put_off(mut self) -> Self {
+        self.judging = std::future::pending().boxed_local();
+        self
+    }
+
     /// Returns the verdict.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Admitted, Refusal>> {
         self.judging.as_mut().poll(cx)

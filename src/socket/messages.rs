@@ -193,7 +193,7 @@ pub struct ProbeElsewhere {
     pub to: InstanceId,
     /// What the session is called there.
     pub number: u64,
-    /// Ends when nobody there wants it any more.
+    /// Told when it is given up there; ends untold when it has ended there, or nobody knows of it any more.
     pub gone: oneshot::Receiver<()>,
     /// Told when the WebSocket may probe; `None`, if another is before it, or the session has one already.
     pub reply: oneshot::Sender<Option<Arc<Departure>>>,

@@ -2,7 +2,8 @@
 //! need not wait until what it left is done, and who leaves much behind gets no more until that is.
 //!
 //! Plain struct: no actor, no clock, no requests. An address is known only while it holds anything, so nothing is kept of
-//! those that have left. Shared by the workers; the lock is held for one look-up.
+//! those that have left. Shared by the workers; the lock is held for one look-up,
+//! and seldom for the table to give its room back.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,6 +13,8 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
+
+use crate::shrink::shrink;
 
 /// The address holds as many as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,9 +128,7 @@ impl Drop for Slot {
                 entry.remove();
             }
         }
-        if held.is_empty() && held.capacity() > 1024 {
-            *held = HashMap::new();
-        }
+        shrink(&mut *held);
     }
 }
 
@@ -172,6 +173,17 @@ mod tests {
         assert_eq!(take().unwrap_err(), Full { limit: 2 });
         drop((live, second));
         assert!(slots.lock().is_empty());
+    }
+
+    /// A bug: it kept what it had at its largest as long as anybody was there.
+    #[test]
+    fn many_addresses_take_no_room_once_they_have_gone() {
+        let slots = Slots::new(2);
+        let take = |n: u32| slots.take(IpAddr::from(n.to_be_bytes())).unwrap();
+        let _last = take(0);
+        drop((1..10_000).map(take).collect::<Vec<_>>());
+        let capacity = slots.lock().capacity();
+        assert!(capacity < 100, "{capacity}");
     }
 
     #[test]

@@ -28,6 +28,7 @@
 //! | `recovery` | clients that come back to what they had |
 //! | `relay` | polling without sticky sessions |
 //! | `moves` | sessions that move to another instance |
+//! | `departures` | the moment in which they leave, and what is known of them where they were |
 //! | `server_api` | what a gateway may do to sockets of all instances, and ask them |
 //! | `sharded` | the sharded adapter: on one Redis in all modes, and on a Redis Cluster that moves slots and loses a master |
 //! | `tidy` | the house rules that a machine can check |
@@ -42,6 +43,7 @@ mod accounts;
 mod bounded;
 mod chat;
 mod cluster;
+mod departures;
 mod eio3;
 mod events;
 mod gateways;

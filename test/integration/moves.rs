@@ -548,18 +548,34 @@ async fn a_probe_that_ends_leaves_the_session_where_it_was() {
     );
 }
 
-/// Moves the session of a client to a stranger, who calls it `number`, but for the word that it is taken.
-async fn sent_to(stranger: &mut Stranger<'_>, redis: &RedisServer, poller: &Poller, number: u64) {
+/// Asks for the session of a client, for a stranger who calls it `number`.
+pub(crate) async fn asked_for(stranger: &mut Stranger<'_>, poller: &Poller, number: u64) {
     let sid = &poller.sid;
     let upgrade = format!(r#""type":"upgrade","sid":"{sid}","eio":4}}"#);
     stranger.tell(sid, 1, number, &upgrade);
     stranger.hears(r#""type":"ready""#).await;
+}
+
+/// Publishes that the stranger wants it now.
+pub(crate) fn adopt(redis: &RedisServer, poller: &Poller, number: u64) {
+    let sid = &poller.sid;
     let adopt = format!(
         r#"{{"v":1,"id":{number},"from":"{}","type":"adopt","to":"{}"}}"#,
         Stranger::NAME,
         &sid[..8]
     );
     redis.command(&[b"PUBLISH", b"socket.io-sockhop#", adopt.as_bytes()]);
+}
+
+/// Moves the session of a client to a stranger, who calls it `number`, but for the word that it is taken.
+pub(crate) async fn sent_to(
+    stranger: &mut Stranger<'_>,
+    redis: &RedisServer,
+    poller: &Poller,
+    number: u64,
+) {
+    asked_for(stranger, poller, number).await;
+    adopt(redis, poller, number);
     stranger.hears(r#""type":"state""#).await;
 }
 

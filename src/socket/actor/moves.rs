@@ -31,7 +31,7 @@ use super::{
         acks::Acked,
         clock::Clock,
         departure::Departure,
-        disconnect::CloseReason,
+        disconnect::{CloseReason, DisconnectReason},
         dynamic::Entered,
         endpoint::Layer,
         handshake::Handshake,
@@ -65,7 +65,7 @@ use crate::{
     },
 };
 
-/// How often it is looked whether anybody still awaits the acks that a session which has left owes here.
+/// How often it is looked whether a session that has left still has anything here: acks that it owes to somebody, for one.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A session that moves.
@@ -82,11 +82,11 @@ pub(super) enum Moving {
 pub(super) struct Out {
     way: Leave,
     departure: Arc<Departure>,
-    /// Ends when nobody there wants it any more.
+    /// See [`Gone`].
     gone: Option<oneshot::Receiver<()>>,
     /// Until it is told that its WebSocket may probe.
     reply: Option<oneshot::Sender<Option<Arc<Departure>>>>,
-    /// When it is given up here; there, its time is over before that.
+    /// When it is given up here; there, its time is over before that. Once it has left: until when it may yet be given up there.
     deadline: Instant,
     /// When a parked GET is released next; `None` before the WebSocket has probed.
     noop_at: Option<Instant>,
@@ -96,22 +96,28 @@ pub(super) struct Out {
     over_by: Option<Instant>,
 }
 
+/// Why nobody there wants a session, or has it, any more.
+#[derive(Clone, Copy)]
+enum Gone {
+    /// It did not come to life there, and will not.
+    GivenUp,
+    /// It has ended there, or nobody knows.
+    Over,
+}
+
 impl Out {
     /// Returns when there is something to do next.
     pub(super) fn next(&self) -> Instant {
         self.noop_at.unwrap_or(self.deadline).min(self.deadline)
     }
 
-    /// Returns whether nobody wants it any more.
-    fn is_gone(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let Some(gone) = &mut self.gone else {
-            return false;
+    /// Returns whether nobody wants it any more, once.
+    fn gone(&mut self, cx: &mut TaskContext<'_>) -> Option<Gone> {
+        let Ready::Ready(told) = Pin::new(self.gone.as_mut()?).poll(cx) else {
+            return None;
         };
-        let is_gone = Pin::new(gone).poll(cx).is_ready();
-        if is_gone {
-            self.gone = None;
-        }
-        is_gone
+        self.gone = None;
+        Some(told.map_or(Gone::Over, |()| Gone::GivenUp))
     }
 }
 
@@ -350,7 +356,7 @@ impl Socket {
         match self.moving.as_deref_mut() {
             None => false,
             Some(Moving::Out(out)) => {
-                if out.is_gone(cx) {
+                if out.gone(cx).is_some() {
                     self.moving = None;
                     return true;
                 }
@@ -460,8 +466,8 @@ impl Socket {
                 return self.end(CloseReason::NotMoved);
             }
         };
-        for (membership, at) in self.memberships.iter().zip(0..) {
-            membership.socket.note_moved(way.clone(), at);
+        for membership in &self.memberships {
+            membership.socket.note_moved(way.clone());
         }
         self.end_of_polling();
         // Handlers that run have sent more than is known of them.
@@ -499,7 +505,6 @@ impl Socket {
             admissions: self.admissions.iter().map(|wish| wish.pack()).collect(),
             memberships: memberships
                 .map(|membership| {
-                    // One that joined after the hub let the others go is in no room yet.
                     let rooms = rooms.remove(membership.socket.id()).unwrap_or_default();
                     let mut packed = membership.pack(rooms);
                     packed.standing = recovery.and_then(|recovery| {
@@ -521,6 +526,11 @@ impl Socket {
         self.session.set_websocket();
         self.end_of_polling();
         way.state(state);
+        // In the order of what was sent, and behind it: what is said of a session that is not there yet is not understood.
+        let sent = self.memberships.iter().zip(&portable.memberships);
+        for ((membership, packed), at) in sent.zip(0..) {
+            membership.socket.note_sent(at, &packed.data);
+        }
         self.phase = Phase::Leaving;
         // What is being judged is judged there.
         self.admissions.clear();
@@ -545,6 +555,7 @@ impl Socket {
         let is_running = self.memberships.iter().any(Membership::is_running);
         if let Some(Moving::Out(out)) = self.moving.as_deref_mut() {
             out.work = is_running.then(|| self.services.work.begin());
+            out.deadline = Instant::now() + TAKEN_TIMEOUT;
         }
         log::debug!("session {:?} has moved to another instance", self.sid);
         let at = Instant::now() + LOOK_INTERVAL;
@@ -556,8 +567,13 @@ impl Socket {
         let Some(Moving::Out(out)) = self.moving.as_deref_mut() else {
             return Ready::Ready(());
         };
-        let is_gone = out.is_gone(cx);
+        let gone = out.gone(cx);
+        let is_gone = gone.is_some();
         let way = out.way.clone();
+        if matches!((&self.phase, gone), (Phase::Left, Some(Gone::GivenUp))) {
+            self.come_to_nothing();
+            return Ready::Ready(());
+        }
         if is_gone {
             // Nobody is there any more who could pass acks on, or who could have taken the session.
             self.memberships
@@ -584,25 +600,42 @@ impl Socket {
             }
             return Ready::Pending;
         }
-        let is_over = over_by.is_some_and(|at| at <= Instant::now());
-        let mut is_anything_left = false;
+        let now = Instant::now();
+        let is_over = over_by.is_some_and(|at| at <= now);
+        let (mut is_running, mut are_acks_awaited) = (false, false);
         for membership in &mut self.memberships {
             if is_over {
                 membership.cut_off();
             }
-            is_anything_left |= membership.is_running() || membership.awaits_acks();
+            is_running |= membership.is_running();
+            are_acks_awaited |= membership.awaits_acks();
         }
-        if !is_anything_left {
+        if !is_running {
+            out.work = None;
+        }
+        // Whoever is given up there has to be told so here.
+        let has_arrived = out.gone.is_none() || out.deadline <= now;
+        if has_arrived && !is_running && !are_acks_awaited {
             self.be_gone();
             return Ready::Ready(());
         }
         if is_time {
-            let at = Instant::now() + LOOK_INTERVAL;
+            let at = now + LOOK_INTERVAL;
             let at = over_by.map_or(at, |over_by| at.min(over_by));
             self.timer.as_mut().reset(at.into());
             _ = self.timer.as_mut().poll(cx);
         }
         Ready::Pending
+    }
+
+    /// The session has left and did not come to life where it went, so that nobody tells the application of its end there.
+    fn come_to_nothing(&mut self) {
+        log::debug!("session {:?} has left and did not arrive", self.sid);
+        let reason = DisconnectReason::Closed(CloseReason::NotMoved.kind());
+        while !self.memberships.is_empty() {
+            self.leave(self.memberships.len() - 1, reason);
+        }
+        self.be_gone();
     }
 
     /// Nothing of a session that has left is here any more.
@@ -638,7 +671,8 @@ impl Socket {
         };
         match what {
             What::DeliverLogged(_) => {}
-            What::Emit(emit) => membership.socket.emit_args(&emit.args),
+            // Never by the own inbox, from which it has come.
+            What::Emit(emit) => membership.socket.emit_there(&emit.args, false),
             What::Deliver { message, .. } => {
                 if let Some(Moving::Out(out)) = self.moving.as_deref() {
                     let (text, attachments) = message.parts();
@@ -646,7 +680,9 @@ impl Socket {
                     out.way.say_behind(Answer::More { at, packet });
                 }
             }
-            What::Disconnect { whole_connection } => membership.socket.disconnect(whole_connection),
+            What::Disconnect { whole_connection } => {
+                membership.socket.disconnect_there(whole_connection);
+            }
             // Dropped, which says that no ack will come.
             What::EmitWithAck(_) | What::DeliverWithAck(_) => {}
             // For the session, and taken before.
