@@ -16,7 +16,8 @@
 //! {"v":1,"id":9,"from":"Zy9xW7vU","type":"state"}⏎…                             see `socket::portable`
 //! {"v":1,"id":9,"from":"Ab3dE6gH","type":"taken"}
 //! ```
-//! Limits: the body is whatever the bridge lets in (64 MiB); the line [`MAX_LINE_BYTES`].
+//! Limits: the body is whatever the bridge lets in (64 MiB); the line [`MAX_LINE_BYTES`]; namespaces [`MAX_NAMESPACES`], as many as a
+//! session can be in: each is listened to.
 
 use std::fmt;
 
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine_io::{dialect::Revision, sid::InstanceId},
+    socket::{actor::MAX_NAMESPACES, portable::at_most},
     socket_io::{decoder::AckId, ids::Namespace},
 };
 
@@ -349,6 +351,14 @@ enum Kind {
     Over,
 }
 
+/// The namespaces of one session.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Names {
+    #[serde(deserialize_with = "at_most::<_, _, MAX_NAMESPACES>")]
+    names: Vec<Namespace>,
+}
+
 fn eio(revision: Revision) -> u8 {
     match revision {
         Revision::V3 => 3,
@@ -461,9 +471,9 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
     }
     let Line { id, from, kind, .. } = serde_json::from_slice(&line).map_err(DecodeError::Header)?;
     let from = InstanceId::parse(&from).ok_or(DecodeError::From)?;
-    let listed = || serde_json::from_slice(&body).map_err(DecodeError::Header);
+    let listed = || serde_json::from_slice::<Names>(&body).map_err(DecodeError::Header);
     let namespaces = match kind {
-        Kind::Ready { .. } | Kind::Again => listed()?,
+        Kind::Ready { .. } | Kind::Again => listed()?.names,
         _ => Vec::new(),
     };
     let whole = |is_binary| Body {
@@ -628,6 +638,25 @@ mod tests {
         assert_eq!(unpack(pack(b"\xff", &[])), None);
         let many = vec![Bytes::new(); MAX_PACKED + 1];
         assert_eq!(unpack(pack(b"", &many)), None);
+    }
+
+    /// A bug: each namespace of a list is listened to, and a list could be as long as Redis carries it.
+    #[test]
+    fn a_session_is_in_no_more_namespaces_than_it_may_be() {
+        let ready = |namespaces| {
+            let uid = "a1B2c3".to_owned();
+            Answer::Ready { uid, namespaces }
+        };
+        let again = |namespaces| Answer::Again { namespaces };
+        for answer in [ready as fn(_) -> _, again] {
+            let read = |num| {
+                let namespaces = vec!["/a".into(); num];
+                decode(&encode(&envelope(), &Message::Answer(answer(namespaces))))
+            };
+            assert!(read(MAX_NAMESPACES).is_ok());
+            let err = read(MAX_NAMESPACES + 1).unwrap_err();
+            assert!(matches!(err, DecodeError::Header(_)), "{err:?}");
+        }
     }
 
     #[test]
