@@ -514,6 +514,7 @@ impl<B: Bus> Link<B> {
                     listening.follow_rooms(news, &self.namespaces)
                 }
             };
+            self.namespaces.note_gone(&change.gone);
             is_changing = !change.is_empty();
             if is_changing {
                 subscriber.change(change.add, change.remove);
