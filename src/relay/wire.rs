@@ -172,6 +172,8 @@ pub enum Answer {
     Ok,
     /// 400 with nothing: another request of the kind was under way.
     Refused,
+    /// 503 with nothing: the body was more than is left for all clients of the host.
+    Crowded,
     /// 400 with the error of this code.
     Error {
         /// Of the protocol's table.
@@ -227,6 +229,7 @@ impl fmt::Debug for Answer {
             Self::Payload(_) => "Payload",
             Self::Ok => "Ok",
             Self::Refused => "Refused",
+            Self::Crowded => "Crowded",
             Self::Error { code } => return write!(f, "Error({code})"),
             Self::Ready { .. } => "Ready",
             Self::Again { .. } => "Again",
@@ -314,6 +317,7 @@ enum Kind {
     },
     Ok,
     Refused,
+    Crowded,
     Error {
         code: u8,
     },
@@ -401,6 +405,7 @@ pub fn encode(envelope: &Envelope, message: &Message) -> Bytes {
         }
         Message::Answer(Answer::Ok) => (Kind::Ok, None),
         Message::Answer(Answer::Refused) => (Kind::Refused, None),
+        Message::Answer(Answer::Crowded) => (Kind::Crowded, None),
         Message::Answer(Answer::Error { code }) => (Kind::Error { code: *code }, None),
         Message::Request(Request::Upgrade { sid, revision }) => {
             let (sid, eio) = (sid.clone(), eio(*revision));
@@ -496,6 +501,7 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
         Kind::Payload { is_binary } => Message::Answer(Answer::Payload(whole(is_binary))),
         Kind::Ok => Message::Answer(Answer::Ok),
         Kind::Refused => Message::Answer(Answer::Refused),
+        Kind::Crowded => Message::Answer(Answer::Crowded),
         Kind::Error { code } => Message::Answer(Answer::Error { code }),
         Kind::Upgrade { sid, eio } => Message::Request(Request::Upgrade {
             sid,
@@ -567,6 +573,7 @@ mod tests {
             Message::Answer(Answer::Payload(body(b"4hi"))),
             Message::Answer(Answer::Ok),
             Message::Answer(Answer::Refused),
+            Message::Answer(Answer::Crowded),
             Message::Answer(Answer::Error { code: 3 }),
             Message::Request(Request::Upgrade {
                 sid: "x".to_owned(),
