@@ -28,8 +28,8 @@ use super::{
     message::{AckFlags, write_options, write_packet},
     opened::{Opened, check_event, json_alone},
     parts::{
-        Opts, raw, read_close, read_flags, read_packet, read_room, read_rooms, read_target,
-        read_id, read_text, read_uid, read_uint,
+        Opts, raw, read_close, read_flags, read_id, read_packet, read_room, read_rooms,
+        read_target, read_text, read_uid, read_uint,
     },
     uid::Uid,
 };

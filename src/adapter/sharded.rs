@@ -30,8 +30,8 @@ use super::{
     message::{AckFlags, EVENT, write_options},
     opened::{Opened, check_event, first_only, json_alone, only_value, write_only},
     parts::{
-        Opts, Sockets, WireFlags, raw, read_close, read_flags, read_packet, read_rooms,
-        read_id, read_sockets, read_target, read_uid, read_uint,
+        Opts, Sockets, WireFlags, raw, read_close, read_flags, read_id, read_packet, read_rooms,
+        read_sockets, read_target, read_uid, read_uint,
     },
     request::{Request, RequestId, check_server_side},
     response::Response,
