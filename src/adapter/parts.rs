@@ -230,7 +230,7 @@ pub(super) fn read_text(text: Option<&str>, key: &'static str) -> Result<String,
 
 /// Reads the id of a request.
 pub(super) fn read_id(text: Option<&str>) -> Result<RequestId, DecodeError> {
-    let id = text.and_then(object::string).filter(is_short);
+    let id = text.and_then(object::string).filter(|id| is_short(id));
     let faulty = DecodeError::Member { key: "requestId" };
     id.map(RequestId::from).ok_or(faulty)
 }
@@ -246,7 +246,7 @@ pub(super) fn read_uid(text: Option<&str>) -> Result<Option<String>, DecodeError
     }
 }
 
-fn is_short(id: &String) -> bool {
+fn is_short(id: &str) -> bool {
     id.len() <= MAX_ID_BYTES
 }
 
