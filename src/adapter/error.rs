@@ -31,8 +31,8 @@ pub enum DecodeError {
     /// The message is not an array of three.
     #[error("message is not an array of 3")]
     Arity,
-    /// The first element is not text.
-    #[error("uid is not text")]
+    /// The sender's name is not text, or that of a request is longer than [`super::MAX_ID_BYTES`].
+    #[error("uid is not text, or too long")]
     Uid,
     /// The packet is not a map, or one of its known keys is of the wrong type or missing.
     #[error("packet has no valid {key:?}")]

@@ -34,6 +34,6 @@ pub mod sharded_channel;
 pub mod uid;
 
 pub use error::{DecodeError, EncodeError};
-pub use parts::{MAX_LISTED, MAX_SOCKETS, MAX_TIMEOUT};
+pub use parts::{MAX_ID_BYTES, MAX_LISTED, MAX_SOCKETS, MAX_TIMEOUT};
 
 pub use crate::msgpack::MAX_DEPTH;

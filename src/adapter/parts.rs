@@ -13,6 +13,7 @@ use super::{
     DecodeError,
     message::{AckFlags, EVENT, MAX_ROOMS},
     opened::Opened,
+    request::RequestId,
 };
 use crate::{
     hub::broadcast::{Flags, Target},
@@ -28,6 +29,9 @@ use crate::{
 pub const MAX_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 /// Most ids or rooms in one response: a server tells all that it has.
 pub const MAX_LISTED: usize = 1 << 20;
+/// Longest id of a request, and longest name of who puts it, that is taken: both are kept while it is answered. Those in use have some dozen
+/// bytes.
+pub const MAX_ID_BYTES: usize = 256;
 /// Most sockets in one response with their handshakes.
 pub const MAX_SOCKETS: usize = 1 << 18;
 
@@ -222,6 +226,28 @@ pub(super) fn read_listed_rooms(rooms: &str) -> Result<Vec<Room>, DecodeError> {
 pub(super) fn read_text(text: Option<&str>, key: &'static str) -> Result<String, DecodeError> {
     let text = text.and_then(object::string);
     text.ok_or(DecodeError::Member { key })
+}
+
+/// Reads the id of a request.
+pub(super) fn read_id(text: Option<&str>) -> Result<RequestId, DecodeError> {
+    let id = text.and_then(object::string).filter(|id| is_short(id));
+    let faulty = DecodeError::Member { key: "requestId" };
+    id.map(RequestId::from).ok_or(faulty)
+}
+
+/// Reads who sent a message; nothing if it is no text.
+///
+/// # Errors
+/// [`DecodeError::Uid`]: it is too long.
+pub(super) fn read_uid(text: Option<&str>) -> Result<Option<String>, DecodeError> {
+    match text.and_then(object::string) {
+        Some(uid) if !is_short(&uid) => Err(DecodeError::Uid),
+        uid => Ok(uid),
+    }
+}
+
+fn is_short(id: &str) -> bool {
+    id.len() <= MAX_ID_BYTES
 }
 
 /// Reads a whole number.

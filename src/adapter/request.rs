@@ -28,8 +28,8 @@ use super::{
     message::{AckFlags, write_options, write_packet},
     opened::{Opened, check_event, json_alone},
     parts::{
-        Opts, raw, read_close, read_flags, read_packet, read_room, read_rooms, read_target,
-        read_text, read_uint,
+        Opts, raw, read_close, read_flags, read_id, read_packet, read_room, read_rooms,
+        read_target, read_text, read_uid, read_uint,
     },
     uid::Uid,
 };
@@ -415,7 +415,7 @@ pub fn decode(namespace: &Namespace, bytes: &Bytes) -> Result<Received, DecodeEr
     .ok_or(DecodeError::Object)?;
     let id = match id {
         None => None,
-        Some(id) => Some(RequestId(read_text(Some(id), "requestId")?)),
+        Some(id) => Some(read_id(Some(id))?),
     };
     let needed_id = |id: Option<RequestId>| id.ok_or(DecodeError::Member { key: "requestId" });
     let no_rooms = DecodeError::Member { key: "rooms" };
@@ -492,7 +492,7 @@ pub fn decode(namespace: &Namespace, bytes: &Bytes) -> Result<Received, DecodeEr
         number => return Err(DecodeError::Type { number }),
     };
     Ok(Received {
-        uid: uid.and_then(object::string),
+        uid: read_uid(uid)?,
         request,
     })
 }

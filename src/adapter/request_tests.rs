@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::msgpack;
 use crate::{
-    adapter::{MAX_DEPTH, MAX_TIMEOUT, message::MAX_ROOMS},
+    adapter::{MAX_DEPTH, MAX_ID_BYTES, MAX_TIMEOUT, message::MAX_ROOMS},
     hub::broadcast::Flags,
 };
 
@@ -471,6 +471,19 @@ fn each_fault_is_refused_by_name() {
         main_decode(nested(1_000_000)),
         Err(DecodeError::MessagePack(msgpack::DecodeError::TooDeep { max })) if max > MAX_DEPTH
     ));
+}
+
+/// A bug: both are kept while a question is answered, and could be as long as Redis carries them.
+#[test]
+fn who_asks_and_the_id_of_what_is_asked_are_short() {
+    let asked = |uid: &str, id: &str| {
+        main_decode(format!(r#"{{"uid":"{uid}","requestId":"{id}","type":1}}"#))
+    };
+    let (longest, long) = ("x".repeat(MAX_ID_BYTES), "x".repeat(MAX_ID_BYTES + 1));
+    assert!(asked(&longest, &longest).is_ok());
+    let key = "requestId";
+    assert_eq!(asked("u", &long), Err(DecodeError::Member { key }));
+    assert_eq!(asked(&long, "r"), Err(DecodeError::Uid));
 }
 
 #[test]

@@ -30,8 +30,8 @@ use super::{
     message::{AckFlags, EVENT, write_options},
     opened::{Opened, check_event, first_only, json_alone, only_value, write_only},
     parts::{
-        Opts, Sockets, WireFlags, raw, read_close, read_flags, read_packet, read_rooms,
-        read_sockets, read_target, read_text, read_uint,
+        Opts, Sockets, WireFlags, raw, read_close, read_flags, read_id, read_packet, read_rooms,
+        read_sockets, read_target, read_uid, read_uint,
     },
     request::{Request, RequestId, check_server_side},
     response::Response,
@@ -375,7 +375,7 @@ impl Envelope {
     pub fn open(message: &Bytes) -> Result<Self, DecodeError> {
         let opened = Opened::new(message)?;
         let [uid] = object::members(opened.text(), ["uid"]).ok_or(DecodeError::Object)?;
-        let uid = uid.and_then(object::string).ok_or(DecodeError::Uid)?;
+        let uid = read_uid(uid)?.ok_or(DecodeError::Uid)?;
         Ok(Self { opened, uid })
     }
 
@@ -429,11 +429,8 @@ fn read_body(
     // In a value, null is one.
     let [id, opts, rooms, close, sockets, client_count] =
         [id, opts, rooms, close, sockets, client_count].map(object::not_null);
-    let optional_id = || match id {
-        None => Ok(None),
-        Some(id) => read_text(Some(id), "requestId").map(|id| Some(RequestId::from(id))),
-    };
-    let id = || read_text(id, "requestId").map(RequestId::from);
+    let optional_id = || id.map(|id| read_id(Some(id))).transpose();
+    let id = || read_id(id);
     let opts = || opts.ok_or(DecodeError::Options { key: "" });
     let target = || -> Result<Target, DecodeError> { read_target(opts()?) };
     let rooms = || read_rooms(rooms, DecodeError::Member { key: "rooms" });

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::adapter::{
+    MAX_ID_BYTES,
     request::tests::{any_args, any_flags, any_request, any_target, unhex},
     response::tests::any_response,
     sharded_channel::{ShardedChannel, ShardedChannels, SubscriptionMode},
@@ -282,6 +283,22 @@ fn each_fault_is_refused_by_name() {
     ] {
         assert_eq!(read(text.clone()), Err(expected), "{text}");
     }
+}
+
+/// A bug: both are kept while a question is answered, and could be as long as Redis carries them.
+#[test]
+fn who_asks_and_the_id_of_what_is_asked_are_short() {
+    let asked = |uid: &str, id: &str| {
+        let data = format!(r#"{{"opts":{{}},"requestId":"{id}"}}"#);
+        read(format!(
+            r#"{{"type":7,"data":{data},"uid":"{uid}","nsp":"/"}}"#
+        ))
+    };
+    let (longest, long) = ("x".repeat(MAX_ID_BYTES), "x".repeat(MAX_ID_BYTES + 1));
+    assert!(asked(&longest, &longest).is_ok());
+    let key = "requestId";
+    assert_eq!(asked("u", &long), Err(DecodeError::Member { key }));
+    assert_eq!(asked(&long, "r"), Err(DecodeError::Uid));
 }
 
 #[test]

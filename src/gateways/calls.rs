@@ -129,6 +129,7 @@ struct Tally {
     /// How many clients the event went to, as far as instances have said.
     num_clients: u64,
     num_acks: u64,
+    /// Those that could not be read, or not be kept.
     num_unreadable: u64,
     unreachable: Option<String>,
 }
@@ -371,6 +372,7 @@ fn take_ack(answer: Answer, acked: &mut Vec<Acked>, tally: &mut Tally) {
             acked.push(ack);
             tally.num_acks += 1;
         }
+        Answer::Unkept => tally.num_unreadable += 1,
         _ => {}
     }
 }

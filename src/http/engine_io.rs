@@ -438,6 +438,7 @@ fn relayed(services: &Services, answer: Answer) -> HttpResponse {
         }
         Answer::Ok => post_answer(Some(PostAnswer::Ok)),
         Answer::Refused => empty_400(),
+        Answer::Crowded => crowded(),
         Answer::Error { code } => {
             refuse(HandshakeError::from_code(code).unwrap_or(HandshakeError::SessionIdUnknown))
         }

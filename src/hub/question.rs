@@ -101,6 +101,8 @@ pub enum Answer {
     OneMore,
     /// What a client acknowledged.
     Ack(Acked),
+    /// A client has acknowledged, and too little is left to keep it: no ack of it will come.
+    Unkept,
     /// What another server's handler returned.
     ServerReply(Args),
 }

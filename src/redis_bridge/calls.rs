@@ -82,7 +82,7 @@ fn overhead_bytes(answer: &Answer) -> usize {
         Answer::SocketIds(ids) => ids.len() * OVERHEAD,
         Answer::Rooms(rooms) => rooms.len() * OVERHEAD,
         Answer::Sockets(sockets) => sockets.iter().map(of_socket).sum(),
-        // The first three are no answers of others; the last two are kept as they came.
+        // The first three are no answers of others; the others are kept as they came, or not at all.
         Answer::Asked { .. }
         | Answer::Unreachable { .. }
         | Answer::OfOther { .. }
@@ -90,6 +90,7 @@ fn overhead_bytes(answer: &Answer) -> usize {
         | Answer::NumClients(_)
         | Answer::OneMore
         | Answer::Ack(_)
+        | Answer::Unkept
         | Answer::ServerReply(_) => 0,
     };
     OVERHEAD + of_parts

@@ -325,6 +325,7 @@ impl Intake {
         len_bytes: usize,
     ) -> Result<(), Unfit> {
         let id = response.id().clone();
+        let mut len_bytes = len_bytes;
         let answer = match response {
             Response::SocketIds { sockets, .. } => Answer::SocketIds(sockets),
             Response::AllRooms { rooms, .. } => Answer::Rooms(rooms),
@@ -335,10 +336,13 @@ impl Intake {
                 let HubDoor {
                     backlogs, counters, ..
                 } = &self.hub;
-                let Some(acked) = Acked::new(backlogs, counters, args) else {
-                    return Ok(());
-                };
-                Answer::Ack(acked)
+                match Acked::new(backlogs, counters, args) {
+                    Some(acked) => Answer::Ack(acked),
+                    None => {
+                        len_bytes = 0;
+                        Answer::Unkept
+                    }
+                }
             }
             // We never ask in the old form.
             Response::Done { .. } => return Err(Unfit::Unasked),
@@ -568,6 +572,8 @@ impl AnswersOut {
             Answer::NumClients(num_clients) => Response::ClientCount { id, num_clients },
             Answer::Ack(Acked { args, .. }) => Response::Ack { id, args },
             Answer::ServerReply(value) => Response::ServerSideReply { id, value },
+            // There is no such response: who asked hears by its time-out that one is missing.
+            Answer::Unkept => return None,
             // The hub says none of these about itself.
             Answer::Sockets(_)
             | Answer::OfOther { .. }

@@ -434,7 +434,7 @@ impl<B: Bus> Link<B> {
         };
         select! {
             is_heard = self.namespaces.settled(&ask.namespace) => is_heard,
-            // A bus that confirms nothing ends the link; a slow hub may keep us longer from hearing it than anybody waits.
+            // A silent bus ends the link; a slow hub, or a bus that speaks and does not confirm, may keep us longer than anybody waits.
             () = ask.answers.closed() => false,
         }
     }
@@ -514,6 +514,7 @@ impl<B: Bus> Link<B> {
                     listening.follow_rooms(news, &self.namespaces)
                 }
             };
+            self.namespaces.note_gone(&change.gone);
             is_changing = !change.is_empty();
             if is_changing {
                 subscriber.change(change.add, change.remove);

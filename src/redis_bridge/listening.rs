@@ -1,7 +1,8 @@
 //! What one connection listens to, and what is meant by a name under which a message arrives.
 //!
 //! A plain struct, without connection. It follows the table of namespaces and, with an adapter that gives rooms channels,
-//! that of rooms; each time it says what to add and to remove, and keeps which namespaces that was for until the bus has confirmed it.
+//! that of rooms; each time it says what to add and to remove, and which namespaces go by that; it keeps which come until the bus has
+//! confirmed it.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -24,6 +25,8 @@ use crate::{
 pub(super) struct Change {
     pub(super) add: Names,
     pub(super) remove: Names,
+    /// Which namespaces cannot be counted on any more.
+    pub(super) gone: Vec<Namespace>,
 }
 
 impl Change {
@@ -38,6 +41,7 @@ impl Change {
             all.patterns.extend(more.patterns);
             all.channels.extend(more.channels);
         }
+        self.gone.extend(other.gone);
     }
 }
 
@@ -51,8 +55,8 @@ pub(super) struct Listening {
     by_channel: HashMap<String, Vec<Arc<Channels>>>,
     /// Where instances of Sockhop are heard, and whom they speak to there, once that is listened to.
     said: Vec<(String, Audience)>,
-    /// Which namespaces came (true) or went (false), in that order, since [`Listening::confirm`].
-    unconfirmed: Vec<(Namespace, bool)>,
+    /// Which namespaces came since [`Listening::confirm`].
+    unconfirmed: Vec<Namespace>,
 }
 
 impl Listening {
@@ -103,7 +107,7 @@ impl Listening {
         for name in names {
             self.enter(name, Arc::clone(&channels), change);
         }
-        self.unconfirmed.push((namespace, true));
+        self.unconfirmed.push(namespace);
     }
 
     fn end(&mut self, namespace: Namespace, change: &mut Change) {
@@ -121,11 +125,11 @@ impl Listening {
         for name in names {
             self.leave(name, &channels, change);
         }
-        self.unconfirmed.push((namespace, false));
+        change.gone.push(namespace);
     }
 
-    /// Takes which namespaces came (true) or went (false): the bus has confirmed all that was said to be added or removed.
-    pub(super) fn confirm(&mut self) -> Vec<(Namespace, bool)> {
+    /// Takes which namespaces came: the bus has confirmed all that was said to be added or removed.
+    pub(super) fn confirm(&mut self) -> Vec<Namespace> {
         std::mem::take(&mut self.unconfirmed)
     }
 
@@ -243,7 +247,7 @@ mod tests {
         let uid = Uid::parse("abcdef").unwrap();
         let table = table(AdapterKind::Classic, &uid, &["/a"]);
         let mut listening = Listening::default();
-        let Change { add, remove } = listening.follow(table.news(), &table);
+        let Change { add, remove, .. } = listening.follow(table.news(), &table);
         assert_eq!(add.patterns, ["p#/a#*"]);
         assert_eq!(
             add.channels,
@@ -259,20 +263,23 @@ mod tests {
 
         table.open("/b".into());
         table.close(&"/a".into());
-        let Change { add, remove } = listening.follow(table.news(), &table);
+        let Change { add, remove, gone } = listening.follow(table.news(), &table);
         assert_eq!(
             add.patterns,
             ["p#/b#*"],
             "what is there from the start stays"
         );
-        assert!(remove.is_empty());
+        assert!(remove.is_empty() && gone.is_empty());
+        assert_eq!(listening.confirm(), ["/a".into(), "/b".into()]);
         assert_eq!(listening.follow(table.news(), &table), Default::default());
 
         table.close(&"/b".into());
-        let Change { add, remove } = listening.follow(table.news(), &table);
+        let Change { add, remove, gone } = listening.follow(table.news(), &table);
         assert!(add.is_empty());
         assert_eq!(remove.patterns, ["p#/b#*"]);
         assert_eq!(remove.channels.len(), 3);
+        assert_eq!(gone, ["/b".into()]);
+        assert!(listening.confirm().is_empty());
         assert_eq!(listening.places(&inbound(None, "p-request#/b#")).count(), 0);
     }
 

@@ -49,7 +49,7 @@ pub(super) struct Namespaces {
     fixed: HashSet<Namespace>,
     state: Mutex<State>,
     changed: Notify,
-    /// What the link listens to, as the bus has confirmed: it comes behind the table.
+    /// What the link listens to, as the bus has confirmed, without what is about to go: it comes behind the table.
     in_force: watch::Sender<HashSet<Namespace>>,
 }
 
@@ -141,23 +141,26 @@ impl Namespaces {
         self.in_force.send_replace(HashSet::new());
     }
 
-    /// Notes what is listened to from now on (true) and what is not any more (false). From the link.
-    pub(super) fn note_in_force(&self, changed: Vec<(Namespace, bool)>) {
-        if changed.is_empty() {
-            return;
+    /// Notes what is listened to from now on: the bus has confirmed it. From the link.
+    pub(super) fn note_in_force(&self, come: Vec<Namespace>) {
+        if !come.is_empty() {
+            self.in_force.send_modify(|in_force| in_force.extend(come));
         }
-        self.in_force.send_modify(|in_force| {
-            for (namespace, is_there) in changed {
-                if is_there {
-                    in_force.insert(namespace);
-                } else {
-                    in_force.remove(&namespace);
-                }
-            }
-        });
     }
 
-    /// Waits until a namespace that is open is listened to, and one that is not is not; returns whether it is.
+    /// Notes what is about to be listened to no more. Before the bus hears of it: one that is opened again meanwhile is listened to only once
+    /// the bus has confirmed that, too. From the link.
+    pub(super) fn note_gone(&self, gone: &[Namespace]) {
+        if !gone.is_empty() {
+            self.in_force.send_modify(|in_force| {
+                for namespace in gone {
+                    in_force.remove(namespace);
+                }
+            });
+        }
+    }
+
+    /// Waits until a namespace that is open is listened to, and one that is not is about to be so no more; returns whether it is listened to.
     pub(super) async fn settled(&self, namespace: &Namespace) -> bool {
         let mut in_force = self.in_force.subscribe();
         let settled =
@@ -279,12 +282,12 @@ mod tests {
         let table = table(&["/a"]);
         let (a, b) = (Namespace::from("/a"), Namespace::from("/b"));
         assert!(!table.is_in_force(&a));
-        table.note_in_force(vec![(a.clone(), true), (b.clone(), true)]);
+        table.note_in_force(vec![a.clone(), b.clone()]);
         assert!(table.is_in_force(&a) && table.settled(&a).await);
         assert!(!table.is_in_force(&b), "it is not open");
         table.open(b.clone());
         assert!(table.is_in_force(&b));
-        table.note_in_force(vec![(b.clone(), false)]);
+        table.note_gone(std::slice::from_ref(&b));
         assert!(!table.is_in_force(&b) && table.is_in_force(&a));
         table.forget_in_force();
         assert!(!table.is_in_force(&a));

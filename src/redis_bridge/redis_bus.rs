@@ -317,10 +317,19 @@ pub struct RedisSubscriber {
     timer: Pin<Box<Sleep>>,
     num_read_at_tick: u64,
     ping: Option<Answer>,
-    num_read_at_message: u64,
-    /// Changes of subscriptions that are under way, one after the other.
+    /// How many bytes had been read when the last message was whole, or the last command confirmed.
+    num_read_when_whole: u64,
+    /// Commands that change subscriptions, one after the other.
     changes: VecDeque<Answer>,
     has_settled: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    PUnsubscribe,
+    Unsubscribe,
+    PSubscribe,
+    Subscribe,
 }
 
 /// An answer of Redis that is under way.
@@ -328,27 +337,29 @@ type Answer = Pin<Box<dyn Future<Output = RedisResult<()>>>>;
 
 impl Subscriber for RedisSubscriber {
     fn change(&mut self, add: Names, remove: Names) {
-        let mut sink = self.sink.clone();
         // Sent by `next`, like everything here; what Redis answers comes through the same gate as messages do, so nobody may
-        // wait for it without reading them. A command goes out when the one before it has been answered.
-        let answer = async move {
-            for names in chunks(&remove.patterns) {
-                sink.punsubscribe(names).await?;
+        // wait for it without reading them. A command goes out when the one before it has been answered. No time is set for it:
+        // while the hub keeps us from reading, the answer may be stuck behind messages. Whether Redis is there, the pings tell, if
+        // nothing at all comes; one that sends other things and never this answer keeps the change open, and on a fresh connection
+        // nothing is published before it.
+        for (verb, names) in [
+            (Verb::PUnsubscribe, remove.patterns),
+            (Verb::Unsubscribe, remove.channels),
+            (Verb::PSubscribe, add.patterns),
+            (Verb::Subscribe, add.channels),
+        ] {
+            for names in chunks(names) {
+                let mut sink = self.sink.clone();
+                self.changes.push_back(Box::pin(async move {
+                    match verb {
+                        Verb::PUnsubscribe => sink.punsubscribe(&names).await,
+                        Verb::Unsubscribe => sink.unsubscribe(&names).await,
+                        Verb::PSubscribe => sink.psubscribe(&names).await,
+                        Verb::Subscribe => sink.subscribe(&names).await,
+                    }
+                }));
             }
-            for names in chunks(&remove.channels) {
-                sink.unsubscribe(names).await?;
-            }
-            for names in chunks(&add.patterns) {
-                sink.psubscribe(names).await?;
-            }
-            for names in chunks(&add.channels) {
-                sink.subscribe(names).await?;
-            }
-            Ok(())
-        };
-        // No time is set for it: while the hub keeps us from reading, the answer may be stuck behind messages. Whether Redis is
-        // there, the pings tell.
-        self.changes.push_back(Box::pin(answer));
+        }
     }
 
     async fn next(&mut self) -> Result<Heard, BusError> {
@@ -372,17 +383,19 @@ impl Subscriber for RedisSubscriber {
                 biased;
                 message = next_message(&mut self.stream) => {
                     let lost = || BusError::Lost { reason: "closed by Redis".to_owned() };
-                    self.num_read_at_message = self.gate.num_read();
+                    self.num_read_when_whole = self.gate.num_read();
                     return inbound(&message.ok_or_else(lost)?).map(Heard::Message);
                 }
                 changed = changed => {
                     changed.map_err(bus_error)?;
                     self.changes.pop_front();
+                    self.num_read_when_whole = self.gate.num_read();
                     self.has_settled = self.changes.is_empty();
                 }
-                // Only reached with the client's queue empty: what was let through is a message that is not whole.
+                // Only reached with the client's queue empty: what was let through is a message that is not whole, or answers to one
+                // command, which are far shorter.
                 () = self.gate.closed() => {
-                    let num_partial = self.gate.num_read() - self.num_read_at_message;
+                    let num_partial = self.gate.num_read() - self.num_read_when_whole;
                     if num_partial > MAX_MESSAGE_BYTES as u64 {
                         return Err(BusError::TooLong { max_bytes: MAX_MESSAGE_BYTES });
                     }
@@ -413,7 +426,7 @@ impl RedisSubscriber {
             gate,
             timer: Box::pin(time::sleep(PING_INTERVAL)),
             ping: None,
-            num_read_at_message: 0,
+            num_read_when_whole: 0,
             changes: VecDeque::new(),
             has_settled: false,
         })
@@ -445,18 +458,18 @@ impl RedisSubscriber {
 }
 
 /// Cuts names into what goes into one command each.
-fn chunks(names: &[String]) -> impl Iterator<Item = &[String]> {
-    let mut rest = names;
+fn chunks(names: Vec<String>) -> impl Iterator<Item = Vec<String>> {
+    let mut names = names.into_iter();
     std::iter::from_fn(move || {
+        let rest = names.as_slice();
         let mut bytes = 0;
         let fits = |name: &&String| {
             bytes += name.len();
             bytes <= MAX_NAMES_BYTES
         };
         let num = rest.iter().take(MAX_NAMES).take_while(fits).count().max(1);
-        let (chunk, behind) = rest.split_at_checked(num)?;
-        rest = behind;
-        Some(chunk)
+        let chunk: Vec<_> = names.by_ref().take(num).collect();
+        (!chunk.is_empty()).then_some(chunk)
     })
 }
 
@@ -623,6 +636,28 @@ mod tests {
         }
     }
 
+    /// A bug: all that Redis confirmed with no message between counted as one that is not whole, and with so many namespaces that it is
+    /// more than a message may have, each new connection ended.
+    #[tokio::test]
+    async fn what_is_confirmed_is_no_message_that_is_too_long() {
+        let (mut subscriber, mut server) = Server::pair().await;
+        let num = MAX_MESSAGE_BYTES / MAX_NAMES_BYTES + 4;
+        let add = Names {
+            channels: names(num, MAX_NAMES_BYTES),
+            ..Names::default()
+        };
+        subscriber.change(add, Names::default());
+        let answer = async {
+            for _ in 0..num {
+                let command = server.command().await;
+                server.confirm(&command).await;
+            }
+        };
+        let both = async { tokio::join!(subscriber.next(), answer) };
+        let both = time::timeout(Duration::from_secs(60), both).await;
+        assert_eq!(both.expect("all is confirmed").0, Ok(Heard::Settled));
+    }
+
     /// A bug: what Redis had to confirm within 2.5 s counted as late while its answer stood behind messages that a slow hub had left
     /// unread, and the link ended on which they came.
     #[tokio::test]
@@ -654,10 +689,10 @@ mod tests {
 
     #[test]
     fn a_name_that_is_too_long_goes_alone() {
-        assert_eq!(chunks(&[]).count(), 0);
+        assert_eq!(chunks(Vec::new()).count(), 0);
         let long = "x".repeat(MAX_NAMES_BYTES + 1);
-        let all = ["a".to_owned(), long.clone(), long, "b".to_owned()];
-        let lens: Vec<_> = chunks(&all).map(<[_]>::len).collect();
+        let all = vec!["a".to_owned(), long.clone(), long, "b".to_owned()];
+        let lens: Vec<_> = chunks(all).map(|chunk| chunk.len()).collect();
         assert_eq!(lens, [1, 1, 1, 1]);
     }
 }

@@ -20,6 +20,7 @@ use super::{
     StatsSnapshot,
     bus::Bus,
     incoming::{HubDoor, MAX_ANSWERING},
+    listening::Listening,
     memory_bus::{Deed, MemoryBus},
     messages::{AskOthers, ForBridge, Stop},
     namespaces::Namespaces,
@@ -1091,6 +1092,41 @@ async fn whoever_asks_while_the_own_subscription_is_under_way_counts_right() {
         ),
         "{first:?}"
     );
+}
+
+/// A bug: a namespace counted as listened to until the bus had confirmed that it was not any more. One that was opened again before that
+/// was taken for one that others see us in, and one of them for us.
+#[actix::test]
+async fn who_opens_again_what_is_just_being_closed_is_not_counted_before_it_is_heard() {
+    let uid = Uid::parse("abcdef").unwrap();
+    let peers = Peers::new(InstanceId::parse("Ab3dE6gH").unwrap(), uid);
+    let table = Namespaces::new(AdapterKind::Classic, "p", &peers, Vec::new());
+    let mut listening = Listening::default();
+    let name = Namespace::from("/made/7");
+    // As the link does it.
+    let follow = |listening: &mut Listening| {
+        let change = listening.follow(table.news(), &table);
+        table.note_gone(&change.gone);
+        change
+    };
+    let confirm = |listening: &mut Listening| table.note_in_force(listening.confirm());
+    table.open(name.clone());
+    assert!(!follow(&mut listening).is_empty());
+    confirm(&mut listening);
+    assert!(table.is_in_force(&name));
+    table.close(&name);
+    table.open(name.clone());
+    assert!(follow(&mut listening).is_empty());
+    assert!(table.is_in_force(&name), "the bus never heard of it");
+    table.close(&name);
+    assert!(!follow(&mut listening).is_empty());
+    table.open(name.clone());
+    assert!(!table.is_in_force(&name), "it is being closed");
+    confirm(&mut listening);
+    assert!(!table.is_in_force(&name), "the bus has closed it");
+    assert!(!follow(&mut listening).is_empty());
+    confirm(&mut listening);
+    assert!(table.is_in_force(&name));
 }
 
 /// A bug: while one waited for its own subscription before it asked, nothing at all was published.

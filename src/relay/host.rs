@@ -22,6 +22,7 @@ use super::{
     wire::{Answer, Body, Envelope, Message, Request},
 };
 use crate::{
+    counters::Limit,
     engine_io::{
         dialect::Revision,
         handshake::{Facts, HandshakeError, SessionFact, TransportName, verify},
@@ -30,7 +31,7 @@ use crate::{
     hub::messages::Depart,
     socket::{
         actor::{Services, SocketActor},
-        backlogs::{Held, HeldBody},
+        backlogs::{Held, HeldBody, Share},
         departure::Departure,
         messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
         sessions::Session,
@@ -172,6 +173,9 @@ impl Host {
             Request::Body(Body { bytes, .. }) if bytes.len() > self.max_payload() => {
                 messages::Body::TooLarge
             }
+            Request::Body(Body { bytes, .. }) if self.is_too_much(bytes.len()) => {
+                return self.refuse_body(relay, key);
+            }
             Request::Body(Body { is_binary, bytes }) => {
                 let held = self.held(bytes.len());
                 match is_binary {
@@ -198,6 +202,29 @@ impl Host {
         services.map_or_else(Held::default, |services| {
             Held::bytes(&services.backlogs, len)
         })
+    }
+
+    /// Returns whether so many bytes are more than a client may bring by now, as of one whose request came here.
+    fn is_too_much(&self, len: usize) -> bool {
+        let services = self.services();
+        services.is_some_and(|services| Share::new(&services.backlogs).is_too_much(len))
+    }
+
+    /// Ends a POST whose body is too much. Its session ends by that, as when a body comes here.
+    fn refuse_body(&self, relay: &Relay, key: Key) {
+        let mut under_way = self.lock();
+        if under_way
+            .get(&key)
+            .is_none_or(|hosted| hosted.body.is_none())
+        {
+            return;
+        }
+        under_way.remove(&key);
+        drop(under_way);
+        if let Some(services) = self.services() {
+            services.counters.count(Limit::TotalBacklog);
+        }
+        answer(relay, key, &Answer::Crowded);
     }
 
     fn max_payload(&self) -> usize {

@@ -16,7 +16,8 @@
 //! {"v":1,"id":9,"from":"Zy9xW7vU","type":"state"}⏎…                             see `socket::portable`
 //! {"v":1,"id":9,"from":"Ab3dE6gH","type":"taken"}
 //! ```
-//! Limits: the body is whatever the bridge lets in (64 MiB); the line [`MAX_LINE_BYTES`].
+//! Limits: the body is whatever the bridge lets in (64 MiB); the line [`MAX_LINE_BYTES`]; namespaces [`MAX_NAMESPACES`], as many as a
+//! session can be in: each is listened to.
 
 use std::fmt;
 
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine_io::{dialect::Revision, sid::InstanceId},
+    socket::{actor::MAX_NAMESPACES, portable::at_most},
     socket_io::{decoder::AckId, ids::Namespace},
 };
 
@@ -170,6 +172,8 @@ pub enum Answer {
     Ok,
     /// 400 with nothing: another request of the kind was under way.
     Refused,
+    /// 503 with nothing: the body was more than is left for all clients of the host.
+    Crowded,
     /// 400 with the error of this code.
     Error {
         /// Of the protocol's table.
@@ -225,6 +229,7 @@ impl fmt::Debug for Answer {
             Self::Payload(_) => "Payload",
             Self::Ok => "Ok",
             Self::Refused => "Refused",
+            Self::Crowded => "Crowded",
             Self::Error { code } => return write!(f, "Error({code})"),
             Self::Ready { .. } => "Ready",
             Self::Again { .. } => "Again",
@@ -312,6 +317,7 @@ enum Kind {
     },
     Ok,
     Refused,
+    Crowded,
     Error {
         code: u8,
     },
@@ -347,6 +353,14 @@ enum Kind {
         at: u32,
     },
     Over,
+}
+
+/// The namespaces of one session.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Names {
+    #[serde(deserialize_with = "at_most::<_, _, MAX_NAMESPACES>")]
+    names: Vec<Namespace>,
 }
 
 fn eio(revision: Revision) -> u8 {
@@ -391,6 +405,7 @@ pub fn encode(envelope: &Envelope, message: &Message) -> Bytes {
         }
         Message::Answer(Answer::Ok) => (Kind::Ok, None),
         Message::Answer(Answer::Refused) => (Kind::Refused, None),
+        Message::Answer(Answer::Crowded) => (Kind::Crowded, None),
         Message::Answer(Answer::Error { code }) => (Kind::Error { code: *code }, None),
         Message::Request(Request::Upgrade { sid, revision }) => {
             let (sid, eio) = (sid.clone(), eio(*revision));
@@ -461,9 +476,9 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
     }
     let Line { id, from, kind, .. } = serde_json::from_slice(&line).map_err(DecodeError::Header)?;
     let from = InstanceId::parse(&from).ok_or(DecodeError::From)?;
-    let listed = || serde_json::from_slice(&body).map_err(DecodeError::Header);
+    let listed = || serde_json::from_slice::<Names>(&body).map_err(DecodeError::Header);
     let namespaces = match kind {
-        Kind::Ready { .. } | Kind::Again => listed()?,
+        Kind::Ready { .. } | Kind::Again => listed()?.names,
         _ => Vec::new(),
     };
     let whole = |is_binary| Body {
@@ -486,6 +501,7 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
         Kind::Payload { is_binary } => Message::Answer(Answer::Payload(whole(is_binary))),
         Kind::Ok => Message::Answer(Answer::Ok),
         Kind::Refused => Message::Answer(Answer::Refused),
+        Kind::Crowded => Message::Answer(Answer::Crowded),
         Kind::Error { code } => Message::Answer(Answer::Error { code }),
         Kind::Upgrade { sid, eio } => Message::Request(Request::Upgrade {
             sid,
@@ -557,6 +573,7 @@ mod tests {
             Message::Answer(Answer::Payload(body(b"4hi"))),
             Message::Answer(Answer::Ok),
             Message::Answer(Answer::Refused),
+            Message::Answer(Answer::Crowded),
             Message::Answer(Answer::Error { code: 3 }),
             Message::Request(Request::Upgrade {
                 sid: "x".to_owned(),
@@ -628,6 +645,25 @@ mod tests {
         assert_eq!(unpack(pack(b"\xff", &[])), None);
         let many = vec![Bytes::new(); MAX_PACKED + 1];
         assert_eq!(unpack(pack(b"", &many)), None);
+    }
+
+    /// A bug: each namespace of a list is listened to, and a list could be as long as Redis carries it.
+    #[test]
+    fn a_session_is_in_no_more_namespaces_than_it_may_be() {
+        let ready = |namespaces| {
+            let uid = "a1B2c3".to_owned();
+            Answer::Ready { uid, namespaces }
+        };
+        let again = |namespaces| Answer::Again { namespaces };
+        for answer in [ready as fn(_) -> _, again] {
+            let read = |num| {
+                let namespaces = vec!["/a".into(); num];
+                decode(&encode(&envelope(), &Message::Answer(answer(namespaces))))
+            };
+            assert!(read(MAX_NAMESPACES).is_ok());
+            let err = read(MAX_NAMESPACES + 1).unwrap_err();
+            assert!(matches!(err, DecodeError::Header(_)), "{err:?}");
+        }
     }
 
     #[test]

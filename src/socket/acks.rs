@@ -81,11 +81,12 @@ pub(super) enum Awaiter {
 }
 
 impl Awaiter {
-    /// Hands over the ack. Whoever waited may have given up.
-    pub(super) fn acknowledge(self, acked: Acked) {
+    /// Hands over the ack; `None` if it could not be kept, and none will come. Whoever waited may have given up.
+    pub(super) fn acknowledge(self, acked: Option<Acked>) {
         match self {
-            Self::One(reply) => _ = reply.send(acked),
-            Self::Many(answers) => _ = answers.send(Answer::Ack(acked)),
+            // Dropping it says so.
+            Self::One(reply) => _ = acked.map(|acked| reply.send(acked)),
+            Self::Many(answers) => _ = answers.send(acked.map_or(Answer::Unkept, Answer::Ack)),
         }
     }
 

@@ -942,14 +942,12 @@ impl Socket {
         }
     }
 
-    /// Hands an ack to whoever awaits it; dropping that tells them that none will come.
+    /// Hands an ack to whoever awaits it, or that none will come.
     fn acknowledge(&self, awaiter: Awaiter, args: Args) {
         let Services {
             backlogs, counters, ..
         } = &*self.services;
-        if let Some(acked) = Acked::new(backlogs, counters, args) {
-            awaiter.acknowledge(acked);
-        }
+        awaiter.acknowledge(Acked::new(backlogs, counters, args));
     }
 
     /// Whoever awaits the acks hears that none will come when nobody holds `answers` any more.

@@ -542,7 +542,7 @@ impl HandshakeText {
 }
 
 /// Reads a list of at most `N` things. What is longer takes no more memory than that before it is refused.
-fn at_most<'de, D, T, const N: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn at_most<'de, D, T, const N: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
