@@ -143,12 +143,11 @@ impl Accounts {
     /// `Fields`, `Taken`, `Busy`, `Unavailable`, or a fault of ours.
     pub async fn register(&self, username: &str, password: &str) -> Result<Grant, AuthError> {
         let key = rules::judge_registration(username, password).map_err(AuthError::Fields)?;
-        let place = self.inner.passwords.place()?;
         // First, since it is cheap: an account whose owner gets no token would only be in the way of the next try.
         let token_key = self.token_key().await?;
-        let password_hash = self
-            .inner
-            .passwords
+        // Kept until the account is stored.
+        let place = self.inner.passwords.place()?;
+        let password_hash = (self.inner.passwords)
             .hash(&place, password.to_owned())
             .await?;
         let account = Account {
@@ -172,7 +171,6 @@ impl Accounts {
     /// is missing or larger than any account's; `Busy`, `Unavailable`, `Corrupt`, or a fault of ours.
     pub async fn login(&self, username: &str, password: &str) -> Result<Grant, AuthError> {
         let key = rules::judge_login(username, password).map_err(AuthError::Fields)?;
-        let place = self.inner.passwords.place()?;
         // A name that no account can have costs the question all the same: its answer must not come sooner.
         let account = match &key {
             Some(key) => self.inner.store.find(key).await?,
@@ -186,6 +184,7 @@ impl Accounts {
         let stored = account
             .as_ref()
             .map(|account| account.password_hash.clone());
+        let place = self.inner.passwords.place()?;
         let matches = self
             .inner
             .passwords

@@ -79,8 +79,8 @@ impl Passwords {
         })
     }
 
-    /// Takes a place, for as long as a caller has anything to do: the store is asked in it, too, or more would wait for a slow disk
-    /// than for a core.
+    /// Takes a place, for as long as a caller has anything to do with the hash: an account is stored in it, too, or more would wait for
+    /// a slow disk than for a core.
     ///
     /// # Errors
     /// `Busy` when none is free.
