@@ -59,6 +59,16 @@ mod kind {
     pub(super) const SERVER_SIDE_EMIT_RESPONSE: u64 = 10;
     pub(super) const BROADCAST_CLIENT_COUNT: u64 = 11;
     pub(super) const BROADCAST_ACK: u64 = 12;
+
+    pub(super) fn is_response(kind: u64) -> bool {
+        matches!(
+            kind,
+            FETCH_SOCKETS_RESPONSE
+                | SERVER_SIDE_EMIT_RESPONSE
+                | BROADCAST_CLIENT_COUNT
+                | BROADCAST_ACK
+        )
+    }
 }
 
 /// A message in JSON, its keys in Node's order.
@@ -384,11 +394,15 @@ impl Envelope {
         self.uid == uid.as_str()
     }
 
-    /// Reads the rest of a message that came on a channel of `namespace`.
+    /// Reads the rest of a message that came on a channel of `namespace`; nothing of an answer to what was not asked.
     ///
     /// # Errors
     /// It is for another namespace, or anything that no sender in use writes; see [`DecodeError`].
-    pub fn decode(self, namespace: &Namespace) -> Result<Incoming, DecodeError> {
+    pub fn decode(
+        self,
+        namespace: &Namespace,
+        is_asked: impl FnOnce(&RequestId) -> bool,
+    ) -> Result<Option<Incoming>, DecodeError> {
         let opened = &self.opened;
         let [kind, data, nsp] =
             object::members(opened.text(), ["type", "data", "nsp"]).ok_or(DecodeError::Object)?;
@@ -399,11 +413,18 @@ impl Envelope {
         if !(kind::BROADCAST..=kind::BROADCAST_ACK).contains(&kind) {
             return Err(DecodeError::Type { number: kind });
         }
-        let data = data.ok_or(DecodeError::Member { key: "data" })?;
-        Ok(Incoming {
+        let faulty = DecodeError::Member { key: "data" };
+        let data = data.ok_or(faulty.clone())?;
+        if kind::is_response(kind) {
+            let [id] = object::members(data, ["requestId"]).ok_or(faulty)?;
+            if !is_asked(&read_id(id)?) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Incoming {
             body: read_body(opened, namespace, kind, data)?,
             uid: Some(self.uid),
-        })
+        }))
     }
 }
 

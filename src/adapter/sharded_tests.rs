@@ -40,7 +40,9 @@ fn uid() -> Uid {
 }
 
 fn read(bytes: impl Into<Bytes>) -> Result<Incoming, DecodeError> {
-    Envelope::open(&bytes.into())?.decode(&Namespace::main())
+    let envelope = Envelope::open(&bytes.into())?;
+    let incoming = envelope.decode(&Namespace::main(), |_| true)?;
+    Ok(incoming.expect("all is asked"))
 }
 
 fn write(uid: &Uid, namespace: &Namespace, body: &Body) -> Result<Bytes, EncodeError> {
@@ -285,6 +287,26 @@ fn each_fault_is_refused_by_name() {
     }
 }
 
+/// A bug: all of an answer that nobody waits for was read, which may be a quarter of a million sockets.
+#[test]
+fn an_answer_to_what_was_not_asked_is_not_read() {
+    for kind in [8, 10, 11, 12] {
+        let data = r#"{"requestId":"r","sockets":7,"clientCount":"x","packet":{}}"#;
+        let bytes = format!(r#"{{"type":{kind},"data":{data},"uid":"u","nsp":"/"}}"#);
+        let decode = |is_asked| {
+            let envelope = Envelope::open(&bytes.clone().into()).unwrap();
+            envelope.decode(&Namespace::main(), |id| {
+                assert_eq!(id.as_str(), "r");
+                is_asked
+            })
+        };
+        assert_eq!(decode(false), Ok(None), "{kind}");
+        if kind == 8 {
+            assert!(decode(true).is_err(), "its sockets are none");
+        }
+    }
+}
+
 /// A bug: both are kept while a question is answered, and could be as long as Redis carries them.
 #[test]
 fn who_asks_and_the_id_of_what_is_asked_are_short() {
@@ -377,7 +399,7 @@ proptest! {
     fn what_was_written_is_read_as_the_same(body in any_body()) {
         let namespace = Namespace::from("/n");
         let bytes = write(&uid(), &namespace, &body).unwrap();
-        let incoming = Envelope::open(&bytes).unwrap().decode(&namespace).unwrap();
+        let incoming = Envelope::open(&bytes).unwrap().decode(&namespace, |_| true).unwrap().unwrap();
         prop_assert_eq!(incoming.uid.as_deref(), Some(UID));
         prop_assert_eq!(incoming.body, body);
     }

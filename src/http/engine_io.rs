@@ -450,7 +450,8 @@ fn relayed(services: &Services, answer: Answer) -> HttpResponse {
         | Answer::Done { .. }
         | Answer::More { .. }
         | Answer::Data { .. }
-        | Answer::Over => refuse(HandshakeError::SessionIdUnknown),
+        | Answer::Over
+        | Answer::Lost => refuse(HandshakeError::SessionIdUnknown),
     }
 }
 

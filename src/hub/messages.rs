@@ -19,7 +19,7 @@ use super::{
 use crate::{
     adapter::uid::Uid,
     engine_io::sid::InstanceId,
-    redis_bridge::messages::ForBridge,
+    redis_bridge::{Loss, messages::ForBridge},
     relay,
     socket::{departure::Departure, inbox::InboxRef, messages::ForSocket, record::Record},
     socket_io::ids::{Namespace, Room, SocketId},
@@ -212,6 +212,8 @@ pub struct PassOn {
     pub to: InstanceId,
     /// What.
     pub payload: Bytes,
+    /// What is done if it is dropped on its way.
+    pub loss: Loss,
 }
 
 /// Hands on what the former instance of a session says, behind what it has published. From the relay.

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    changes::Changes,
+    changes::{Changes, Named},
     shrink::shrink,
     socket_io::ids::{Namespace, Room},
 };
@@ -46,6 +46,12 @@ impl State {
         self.rooms
             .get(namespace)
             .is_some_and(|rooms| rooms.contains(room))
+    }
+}
+
+impl Named for (Namespace, Room) {
+    fn len_bytes(&self) -> usize {
+        self.0.as_str().len() + self.1.as_str().len()
     }
 }
 

@@ -336,9 +336,13 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
                 let channel = self.namespaces.shared().to_owned();
                 self.queue.push(Outbound { channel, payload });
             }
-            ForBridge::Behind { to, payload } => {
+            ForBridge::Behind { to, payload, loss } => {
                 let channel = self.namespaces.private_of(to);
-                self.queue.push(Outbound { channel, payload });
+                let message = Outbound { channel, payload };
+                match loss {
+                    Some(loss) => self.queue.push_or(message, loss),
+                    None => self.queue.push(message),
+                }
             }
             ForBridge::Hear {
                 namespaces,

@@ -6,6 +6,7 @@ use actix::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::loss::Loss;
 use crate::{
     engine_io::sid::InstanceId,
     hub::{
@@ -67,6 +68,8 @@ pub enum ForBridge {
         to: InstanceId,
         /// What.
         payload: Bytes,
+        /// What is done if they are dropped while they wait.
+        loss: Option<Loss>,
     },
     /// Looks whether an instance is there. From the relay.
     Look {

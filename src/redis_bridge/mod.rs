@@ -55,6 +55,7 @@ mod hello;
 mod incoming;
 mod link;
 mod listening;
+mod loss;
 #[cfg(test)]
 mod memory_bus;
 mod namespaces;
@@ -76,6 +77,7 @@ pub mod messages;
 pub use actor::{FLUSH_TIMEOUT, RedisBridge};
 pub use any_bus::AnyBus;
 pub use incoming::HubDoor;
+pub use loss::Loss;
 pub use private::{Audience, Listener};
 pub use redis_bus::RedisBus;
 pub use sharded::ShardedBus;

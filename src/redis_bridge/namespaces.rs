@@ -14,11 +14,17 @@ use tokio::sync::{Notify, watch};
 use super::wire::Channels;
 use crate::{
     adapter::{channel, kind::AdapterKind, uid::Uid},
-    changes::Changes,
+    changes::{Changes, Named},
     engine_io::sid::InstanceId,
     peers::Peers,
     socket_io::ids::Namespace,
 };
+
+impl Named for Namespace {
+    fn len_bytes(&self) -> usize {
+        self.as_str().len()
+    }
+}
 
 /// What whoever follows the table is told.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{bus::Outbound, ticket::Ticket};
+use super::{bus::Outbound, loss::Loss, ticket::Ticket};
 
 /// What a queue may hold.
 #[derive(Clone, Copy, Debug)]
@@ -37,17 +37,54 @@ pub(super) struct Outgoing {
     limits: Limits,
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// Since when each message of the batch had waited that is under way, and its ticket.
-    under_way: Vec<(Instant, Option<Ticket>)>,
+    /// Since when each message of the batch had waited that is under way, and what goes with it.
+    under_way: Vec<(Instant, With)>,
     num_dropped: u64,
+}
+
+/// What goes with a message. It is dropped with it.
+#[derive(Debug)]
+pub(super) enum With {
+    /// Nothing.
+    Nothing,
+    /// The ticket of a question.
+    Ticket(Ticket),
+    /// What is done if it is dropped while it waits.
+    Loss(Loss),
+}
+
+impl With {
+    fn is_given_up(&self) -> bool {
+        matches!(self, Self::Ticket(ticket) if ticket.is_given_up())
+    }
+
+    /// Whoever must know of the message's fate does, or is told by others.
+    fn settle(self) {
+        match self {
+            Self::Nothing => {}
+            Self::Ticket(ticket) => ticket.settle(),
+            Self::Loss(loss) => loss.settle(),
+        }
+    }
+
+    /// The message went out, or is known not to. Returns its ticket.
+    fn sent(self) -> Option<Ticket> {
+        match self {
+            Self::Nothing => None,
+            Self::Ticket(ticket) => Some(ticket),
+            Self::Loss(loss) => {
+                loss.settle();
+                None
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Waiting {
     since: Instant,
     message: Outbound,
-    /// Of a question.
-    ticket: Option<Ticket>,
+    with: With,
 }
 
 impl Waiting {
@@ -71,13 +108,13 @@ impl Outgoing {
         }
     }
 
-    /// Takes a message, and a question with its ticket; drops what is too old, and the oldest of the others if there is no room.
-    pub(super) fn push(&mut self, now: Instant, message: Outbound, ticket: Option<Ticket>) {
+    /// Takes a message, and what goes with it; drops what is too old, and the oldest of the others if there is no room.
+    pub(super) fn push(&mut self, now: Instant, message: Outbound, with: With) {
         self.drop_stale(now);
         let waiting = Waiting {
             since: now,
             message,
-            ticket,
+            with,
         };
         // One that would not even fit into an empty queue must not empty it.
         if waiting.bytes() > self.limits.bytes {
@@ -96,8 +133,7 @@ impl Outgoing {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
-            let ticket = next.ticket.as_ref();
-            if ticket.is_some_and(Ticket::is_given_up) {
+            if next.with.is_given_up() {
                 self.bytes -= next.bytes();
                 self.waiting.pop_front();
                 continue;
@@ -108,7 +144,7 @@ impl Outgoing {
             }
             bytes = after;
             if let Some(next) = self.waiting.pop_front() {
-                self.under_way.push((next.since, next.ticket));
+                self.under_way.push((next.since, next.with));
                 batch.push(next.message);
             }
         }
@@ -126,18 +162,18 @@ impl Outgoing {
         self.num_dropped += num_dropped as u64;
         let keep_from = self.under_way.len().saturating_sub(kept.len());
         let kept = self.under_way.drain(keep_from..).zip(kept);
-        for ((since, ticket), message) in kept.rev() {
+        for ((since, with), message) in kept.rev() {
             let waiting = Waiting {
                 since,
                 message,
-                ticket,
+                with,
             };
             self.bytes += waiting.bytes();
             self.waiting.push_front(waiting);
         }
         while self.bytes > self.limits.bytes && self.drop_oldest() {}
         let done = self.under_way.drain(..).enumerate();
-        done.filter_map(|(place, (_, ticket))| Some((place, ticket?)))
+        done.filter_map(|(place, (_, with))| Some((place, with.sent()?)))
             .collect()
     }
 
@@ -146,12 +182,12 @@ impl Outgoing {
     pub(super) fn withdraw_questions(&mut self) {
         for waiting in std::mem::take(&mut self.waiting) {
             let bytes = waiting.bytes();
-            match waiting.ticket {
-                Some(ticket) => {
+            match waiting.with {
+                With::Ticket(ticket) => {
                     self.bytes -= bytes;
                     ticket.settle();
                 }
-                None => self.waiting.push_back(waiting),
+                With::Nothing | With::Loss(_) => self.waiting.push_back(waiting),
             }
         }
     }
@@ -160,11 +196,7 @@ impl Outgoing {
     /// by whoever calls this.
     pub(super) fn abandon(&mut self) {
         self.num_dropped += self.under_way.len() as u64;
-        for (_, ticket) in self.under_way.drain(..) {
-            if let Some(ticket) = ticket {
-                ticket.settle();
-            }
-        }
+        self.under_way.drain(..).for_each(|(_, with)| with.settle());
     }
 
     /// Counts a message that never came in here.
@@ -247,10 +279,10 @@ mod tests {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(3 * (OVERHEAD + 100), usize::MAX));
         for number in 1..=5 {
-            queue.push(now, message(number, 100), None);
+            queue.push(now, message(number, 100), With::Nothing);
         }
         assert_eq!(queue.num_dropped(), 2);
-        queue.push(now, message(6, 150), None);
+        queue.push(now, message(6, 150), With::Nothing);
         assert_eq!(
             queue.num_dropped(),
             4,
@@ -265,7 +297,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(10 * OVERHEAD, usize::MAX));
         for _ in 0..1000 {
-            queue.push(now, message(0, 0), None);
+            queue.push(now, message(0, 0), With::Nothing);
         }
         assert_eq!(queue.waiting.len(), 10);
         assert_eq!(queue.num_dropped(), 990);
@@ -275,8 +307,8 @@ mod tests {
     fn a_message_that_never_fits_drives_nobody_out() {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(1000, usize::MAX));
-        queue.push(now, message(1, 100), None);
-        queue.push(now, message(2, 1000), None);
+        queue.push(now, message(1, 100), With::Nothing);
+        queue.push(now, message(2, 1000), With::Nothing);
         assert_eq!(queue.num_dropped(), 1);
         assert_eq!(numbers(&queue.take_batch(now)), [1]);
     }
@@ -289,7 +321,7 @@ mod tests {
             queue.push(
                 start + Duration::from_secs(number),
                 message(number as u8, 1),
-                None,
+                With::Nothing,
             );
         }
         let batch = queue.take_batch(start + Duration::from_secs(20));
@@ -302,7 +334,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(1 << 20, 2 * (OVERHEAD + 10)));
         for (number, len) in [(1, 10), (2, 10), (3, 10), (4, 5000), (5, 10)] {
-            queue.push(now, message(number, len), None);
+            queue.push(now, message(number, len), With::Nothing);
         }
         let batches: Vec<Vec<u8>> = (0..5).map(|_| numbers(&queue.take_batch(now))).collect();
         assert_eq!(batches, [vec![1, 2], vec![3], vec![4], vec![5], vec![]]);
@@ -314,17 +346,17 @@ mod tests {
         let later = |seconds| start + Duration::from_secs(seconds);
         let mut queue = Outgoing::new(limits(5 * (OVERHEAD + 10), 4 * (OVERHEAD + 10)));
         for number in 1..=4 {
-            queue.push(later(u64::from(number)), message(number, 10), None);
+            queue.push(later(u64::from(number)), message(number, 10), With::Nothing);
         }
         let mut batch = queue.take_batch(later(4));
         assert_eq!(numbers(&batch), [1, 2, 3, 4]);
         for number in 5..=7 {
-            queue.push(later(5), message(number, 10), None);
+            queue.push(later(5), message(number, 10), With::Nothing);
         }
         // The first was taken, the second lost.
         assert!(queue.settle(1, batch.split_off(2)).is_empty());
         assert_eq!(queue.num_dropped(), 1);
-        queue.push(later(6), message(8, 10), None);
+        queue.push(later(6), message(8, 10), With::Nothing);
         assert_eq!(queue.num_dropped(), 2, "the oldest had to make room");
         let batch = queue.take_batch(later(14) + Duration::from_millis(1));
         assert_eq!(
@@ -342,10 +374,10 @@ mod tests {
     fn what_is_under_way_when_the_connection_breaks_counts_as_dropped() {
         let now = Instant::now();
         let mut queue = Outgoing::new(limits(1 << 20, usize::MAX));
-        queue.push(now, message(1, 1), None);
-        queue.push(now, message(2, 1), None);
+        queue.push(now, message(1, 1), With::Nothing);
+        queue.push(now, message(2, 1), With::Nothing);
         assert_eq!(queue.take_batch(now).len(), 2);
-        queue.push(now, message(3, 1), None);
+        queue.push(now, message(3, 1), With::Nothing);
         assert!(!queue.is_drained());
         queue.abandon();
         assert_eq!(queue.num_dropped(), 2);
@@ -381,11 +413,11 @@ mod tests {
         let (now, calls) = (Instant::now(), calls());
         let mut queue = Outgoing::new(limits(1 << 20, usize::MAX));
         let (given_up, ticket, received) = question(&calls, 1);
-        queue.push(now, given_up, Some(ticket));
+        queue.push(now, given_up, With::Ticket(ticket));
         drop(received);
         let (waited_for, ticket, mut received) = question(&calls, 2);
-        queue.push(now, waited_for, Some(ticket));
-        queue.push(now, message(3, 10), None);
+        queue.push(now, waited_for, With::Ticket(ticket));
+        queue.push(now, message(3, 10), With::Nothing);
         assert_eq!(numbers(&queue.take_batch(now)), [2, 3]);
         let done = queue.settle(0, vec![]);
         assert_eq!(
@@ -402,14 +434,34 @@ mod tests {
         let (now, calls) = (Instant::now(), calls());
         let mut queue = Outgoing::new(limits(2 * (OVERHEAD + 10), usize::MAX));
         let (dropped, ticket, mut received) = question(&calls, 1);
-        queue.push(now, dropped, Some(ticket));
-        queue.push(now, message(2, 10), None);
-        queue.push(now, message(3, 10), None);
+        queue.push(now, dropped, With::Ticket(ticket));
+        queue.push(now, message(2, 10), With::Nothing);
+        queue.push(now, message(3, 10), With::Nothing);
         assert!(matches!(
             received.try_recv(),
             Ok(Answer::Unreachable { .. })
         ));
         assert!(received.blocking_recv().is_none());
+    }
+
+    /// A bug: what was said of a session that had moved was dropped, and nobody there knew that it would not come.
+    #[test]
+    fn what_is_dropped_while_it_waits_says_so_and_what_went_out_does_not() {
+        let now = Instant::now();
+        let mut queue = Outgoing::new(limits(2 * (OVERHEAD + 10), 1));
+        let (tell, told) = std::sync::mpsc::channel();
+        for number in 1..=4 {
+            let tell = tell.clone();
+            let loss = Loss::new(move || tell.send(number).unwrap());
+            queue.push(now, message(number, 10), With::Loss(loss));
+        }
+        drop(tell);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(numbers(&queue.take_batch(now)), [3]);
+        assert!(queue.settle(0, vec![]).is_empty());
+        assert_eq!(numbers(&queue.take_batch(now)), [4]);
+        queue.abandon();
+        assert_eq!(told.iter().count(), 0, "of that others tell");
     }
 
     #[test]
@@ -420,10 +472,10 @@ mod tests {
         for number in 1..=6 {
             if number % 2 == 0 {
                 let (question, ticket, received) = question(&calls, number);
-                queue.push(now, question, Some(ticket));
+                queue.push(now, question, With::Ticket(ticket));
                 kept.push(received);
             } else {
-                queue.push(now, message(number, 10), None);
+                queue.push(now, message(number, 10), With::Nothing);
             }
         }
         // One that Redis refused keeps its ticket.

@@ -9,7 +9,13 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{bus::Outbound, outgoing::Outgoing, status::BridgeStats, ticket::Ticket};
+use super::{
+    bus::Outbound,
+    loss::Loss,
+    outgoing::{Outgoing, With},
+    status::BridgeStats,
+    ticket::Ticket,
+};
 
 /// The outgoing queue with its two bells.
 #[derive(Debug)]
@@ -44,20 +50,25 @@ impl Queue {
 
     /// Takes a message, if the queue is not closed.
     pub(super) fn push(&self, message: Outbound) {
-        self.push_with(message, None);
+        self.push_with(message, With::Nothing);
     }
 
     /// Takes a question in its place behind all that came before it, if the queue is not closed.
     pub(super) fn push_question(&self, message: Outbound, ticket: Ticket) {
-        self.push_with(message, Some(ticket));
+        self.push_with(message, With::Ticket(ticket));
     }
 
-    fn push_with(&self, message: Outbound, ticket: Option<Ticket>) {
+    /// Takes a message, and does what `loss` says if it is dropped while it waits.
+    pub(super) fn push_or(&self, message: Outbound, loss: Loss) {
+        self.push_with(message, With::Loss(loss));
+    }
+
+    fn push_with(&self, message: Outbound, with: With) {
         self.with(|state| {
             if state.is_closed {
                 state.outgoing.count_dropped();
             } else {
-                state.outgoing.push(Instant::now(), message, ticket);
+                state.outgoing.push(Instant::now(), message, with);
             }
         });
         self.filled.notify_one();

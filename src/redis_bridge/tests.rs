@@ -469,6 +469,7 @@ async fn what_is_told_to_all_keeps_its_place_among_what_is_published_and_comes_b
     let behind = ForBridge::Behind {
         to: b.peers.instance(),
         payload: "for b".into(),
+        loss: None,
     };
     a.bridge.do_send(behind);
     a.publish(&event("3"));

@@ -301,7 +301,7 @@ impl Channels {
                 Incoming::decode_classic(&self.namespace, *carries, payload, is_asked)?
                     .ok_or(Unfit::Unasked)
             }
-            Kind::Sharded(channel) => self.read_sharded(channel, payload, interest),
+            Kind::Sharded(channel) => self.read_sharded(channel, payload, interest, calls),
         }
     }
 
@@ -339,6 +339,7 @@ impl Channels {
         channel: &ShardedChannel,
         payload: &Bytes,
         interest: &Interest,
+        calls: &Calls,
     ) -> Result<Incoming, Unfit> {
         let envelope = sharded::Envelope::open(payload)?;
         if envelope.is_from(&self.uid) {
@@ -349,7 +350,9 @@ impl Channels {
         {
             return Err(Unfit::NobodyHere);
         }
-        let incoming = envelope.decode(&self.namespace)?;
+        let is_asked = |id: &RequestId| calls.is_asked(&self.namespace, id);
+        let incoming = envelope.decode(&self.namespace, is_asked)?;
+        let incoming = incoming.ok_or(Unfit::Unasked)?;
         // What the main channel carries shows only now what it is; the hub need not be woken for nobody.
         if let Body::Broadcast(broadcast) = &incoming.body {
             let is_there = |room| interest.is_there(&self.namespace, room);

@@ -23,6 +23,7 @@ use crate::{
         sid::{InstanceId, Sid},
     },
     hub::{hub_ref::HubRef, messages::PassOn},
+    redis_bridge::Loss,
 };
 
 /// The way there. Cheap to clone.
@@ -83,11 +84,14 @@ impl Leave {
         self.relay.send(to, id, &Message::Answer(answer));
     }
 
-    /// Says something behind all that was published from here before.
+    /// Says something behind all that was published from here before. If it is dropped on its way, since more is published than Redis
+    /// takes, that is said instead, at once: whoever waits for it there must know that it does not come.
     pub fn say_behind(&self, answer: Answer) {
         let (to, id) = self.key;
         let payload = self.relay.encode(id, &Message::Answer(answer));
-        self.hub.do_send(PassOn { to, payload });
+        let way = self.clone();
+        let loss = Loss::new(move || way.say(Answer::Lost));
+        self.hub.do_send(PassOn { to, payload, loss });
     }
 }
 

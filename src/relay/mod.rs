@@ -188,7 +188,11 @@ impl Relay {
         match answer {
             Answer::End => self.tell_hub(Finish(arrival)),
             // Behind what the same instance has published, which is on its way through the hub.
-            Answer::Done { .. } | Answer::More { .. } | Answer::Data { .. } | Answer::Over => {
+            Answer::Done { .. }
+            | Answer::More { .. }
+            | Answer::Data { .. }
+            | Answer::Over
+            | Answer::Lost => {
                 if let Some(to) = self.listener(from, id) {
                     self.tell_hub(Hand { to, answer });
                 }

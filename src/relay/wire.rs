@@ -213,6 +213,8 @@ pub enum Answer {
     },
     /// Nothing of the session is left there.
     Over,
+    /// Something that was said of the session did not get here, and nothing more is to be expected.
+    Lost,
     /// A handler that still runs there has changed what the application remembers of the socket.
     Data {
         /// Which of the session's namespaces.
@@ -239,6 +241,7 @@ impl fmt::Debug for Answer {
             Self::More { .. } => "More",
             Self::Data { .. } => "Data",
             Self::Over => "Over",
+            Self::Lost => "Lost",
         })
     }
 }
@@ -353,6 +356,7 @@ enum Kind {
         at: u32,
     },
     Over,
+    Lost,
 }
 
 /// The namespaces of one session.
@@ -439,6 +443,7 @@ pub fn encode(envelope: &Envelope, message: &Message) -> Bytes {
         Message::Answer(Answer::More { at, packet }) => (Kind::More { at: *at }, Some(packet)),
         Message::Answer(Answer::Data { at, json }) => (Kind::Data { at: *at }, Some(json)),
         Message::Answer(Answer::Over) => (Kind::Over, None),
+        Message::Answer(Answer::Lost) => (Kind::Lost, None),
     };
     let line = Line {
         v: VERSION,
@@ -530,6 +535,7 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
         Kind::More { at } => Message::Answer(Answer::More { at, packet: body }),
         Kind::Data { at } => Message::Answer(Answer::Data { at, json: body }),
         Kind::Over => Message::Answer(Answer::Over),
+        Kind::Lost => Message::Answer(Answer::Lost),
     };
     Ok((Envelope { id, from }, message))
 }
@@ -596,6 +602,7 @@ mod tests {
             }),
             Message::Answer(Answer::End),
             Message::Answer(Answer::Over),
+            Message::Answer(Answer::Lost),
             Message::Answer(Answer::State(Bytes::from_static(b"\n\x00"))),
             Message::Answer(Answer::Done {
                 at: 0,

@@ -393,7 +393,12 @@ impl Turn<Depart> for State {
             });
         }
         // In this very turn: see `arrivals`.
-        self.tell_bridge(|| ForBridge::Behind { to, payload: end });
+        self.tell_bridge(|| ForBridge::Behind {
+            to,
+            payload: end,
+            // It arrives in time, or the session does not.
+            loss: None,
+        });
         tell(Ok(left));
     }
 }
@@ -408,8 +413,9 @@ impl Turn<Forget> for State {
 }
 
 impl Turn<PassOn> for State {
-    fn turn(&mut self, PassOn { to, payload }: PassOn) {
-        self.tell_bridge(|| ForBridge::Behind { to, payload });
+    fn turn(&mut self, PassOn { to, payload, loss }: PassOn) {
+        let loss = Some(loss);
+        self.tell_bridge(|| ForBridge::Behind { to, payload, loss });
     }
 }
 

@@ -385,6 +385,15 @@ impl Socket {
         }
     }
 
+    /// Something that comes from where the session was got lost, and nothing more is heard of that.
+    fn lose_former(&mut self) {
+        for membership in &mut self.memberships {
+            // It may have been an event, which is in no log.
+            membership.standing = None;
+        }
+        self.forget_former(false);
+    }
+
     /// Nothing more comes from where the session was: handlers that still ran there have failed, as far as is known here. Acks may still be
     /// awaited there, unless it said that all `is_over`.
     fn forget_former(&mut self, is_over: bool) {
@@ -909,7 +918,7 @@ impl Socket {
             return;
         };
         let Some(answer) = answer else {
-            return self.forget_former(false);
+            return self.lose_former();
         };
         let membership = |joins: &[JoinId], at: u32| {
             let join = joins.get(usize::try_from(at).ok()?)?;
@@ -943,6 +952,7 @@ impl Socket {
                 }
             }
             Answer::Over => self.forget_former(true),
+            Answer::Lost => self.lose_former(),
             // It says nothing else once the session is here.
             _ => {}
         }
