@@ -336,7 +336,10 @@ async fn clients_with_much_of_their_own_waiting_have_no_more_together_than_is_sa
 }
 
 /// How often the rooms are filled and left.
-const NUM_ROUNDS: usize = 4;
+const NUM_ROUNDS: usize = 6;
+
+/// Threads that keep what they had: two workers, and the hub's.
+const NUM_KEEPING: usize = 3;
 
 #[actix_rt::test]
 async fn rooms_cost_what_they_hold_and_nothing_when_they_are_left() {
@@ -371,10 +374,10 @@ async fn rooms_cost_what_they_hold_and_nothing_when_they_are_left() {
     // A name, a set of one member, and the member's note of it.
     let bound = num_clients * (PER_SESSION + 1000 * 768) + BUSY;
     server.assert_peak("a thousand rooms each", before, bound);
-    // How much the allocator keeps depends on which thread had what; what leaks is more after each round than after any before.
-    let (last, earlier) = after.split_last().unwrap();
-    let most = earlier.iter().max().unwrap();
-    assert!(*last <= most + 8 * MIB, "kept after each round: {after:?}");
+    // The allocator keeps what a thread had at its most, and which thread that is is chance: memory grows once for each of them. What leaks
+    // makes it grow after each round.
+    let num_grown = after.windows(2).filter(|of| of[1] > of[0] + MIB).count();
+    assert!(num_grown <= NUM_KEEPING, "kept after each round: {after:?}");
 }
 
 #[actix_rt::test]
