@@ -159,6 +159,7 @@ impl Host {
             }
             Request::Probed => return self.tell(key, FromNext::Probed),
             Request::Taken => return self.tell(key, FromNext::Taken),
+            Request::Stays => return self.tell(key, FromNext::Stays),
             Request::Acked { at, id, args } => {
                 return self.tell(key, FromNext::Acked { at, id, args });
             }

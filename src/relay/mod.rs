@@ -43,6 +43,7 @@
 //!                         B ◀════ state ═══════════════════════ packed up; nothing of it goes on here
 //!        Socket actor of B ──Bring──▶ Hub of B: members, and what passed
 //!                         B ══ taken ══════════▶ A: the session is gone from here
+//!                         B ══ stays ══════════▶ A: what still knows of it here may go, too
 //! ```
 //! Why no event is lost, doubled or reordered by that is told in [`crate::hub::arrivals`].
 //!

@@ -129,8 +129,10 @@ pub enum Request {
     },
     /// It has probed.
     Probed,
-    /// The session has come, and lives here from now on.
+    /// The session has come, and lives here from now on, if that is heard.
     Taken,
+    /// It is known that it was: the session is not given up here any more.
+    Stays,
     /// Its client has acknowledged an event that it was sent where it comes from; or can no more.
     Acked {
         /// Which of its namespaces: the place in [`Portable::memberships`](crate::socket::portable::Portable::memberships).
@@ -157,6 +159,7 @@ impl fmt::Debug for Request {
             Self::Upgrade { .. } => "Upgrade",
             Self::Probed => "Probed",
             Self::Taken => "Taken",
+            Self::Stays => "Stays",
             Self::Acked { .. } => "Acked",
             Self::Ended => "Ended",
         })
@@ -333,6 +336,7 @@ enum Kind {
         to: String,
     },
     Taken,
+    Stays,
     Acked {
         at: u32,
         ack: AckId,
@@ -421,6 +425,7 @@ pub fn encode(envelope: &Envelope, message: &Message) -> Bytes {
             (Kind::Adopt { to }, None)
         }
         Message::Request(Request::Taken) => (Kind::Taken, None),
+        Message::Request(Request::Stays) => (Kind::Stays, None),
         Message::Request(Request::Acked { at, id, args }) => {
             let (at, ack, is_none) = (*at, *id, args.is_none());
             (Kind::Acked { at, ack, is_none }, args.as_ref())
@@ -517,6 +522,7 @@ pub fn decode(bytes: &Bytes) -> Result<(Envelope, Message), DecodeError> {
             to: InstanceId::parse(&to).ok_or(DecodeError::From)?,
         },
         Kind::Taken => Message::Request(Request::Taken),
+        Kind::Stays => Message::Request(Request::Stays),
         Kind::Acked { at, ack, is_none } => Message::Request(Request::Acked {
             at,
             id: ack,
@@ -587,6 +593,7 @@ mod tests {
             }),
             Message::Request(Request::Probed),
             Message::Request(Request::Taken),
+            Message::Request(Request::Stays),
             Message::Request(Request::Ended),
             acked(Some(pack(b"[1]", &[Bytes::from_static(b"\n\x00")]))),
             acked(None),

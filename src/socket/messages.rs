@@ -222,6 +222,8 @@ pub enum FromNext {
     Probed,
     /// The session has come.
     Taken,
+    /// It is not given up there any more.
+    Stays,
     /// The client has acknowledged an event that it was sent from here; or, without arguments, can no more.
     Acked {
         /// Which of the session's namespaces.

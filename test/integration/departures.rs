@@ -229,6 +229,8 @@ async fn whoever_holds_a_socket_that_has_moved_learns_of_its_end() {
     stranger.tell(&poller.sid, 1, 1, r#""type":"taken"}"#);
     one.await_connections(0).await;
     let socket = came("/held").unwrap();
+    stranger.tell(&poller.sid, 1, 1, r#""type":"stays"}"#);
+    stranger.hears(r#""type":"over""#).await;
     assert!(socket.is_connected(), "elsewhere");
     stranger.tell(&poller.sid, 1, 1, r#""type":"ended"}"#);
     within("its end is known", async {

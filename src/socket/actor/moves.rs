@@ -3,9 +3,9 @@
 //! The exchange stands in [`crate::relay`], what crosses in [`super::super::portable`].
 //!
 //! ```text
-//! here   Open ──ProbeElsewhere──▶ Open ──Departed, PackUp──▶ Leaving ──Taken──▶ Left ──▶ Closed      `Out`
-//! there                                        arriving ──members, and Taken heard──▶ Open           `In`
-//!                                                      no more is heard from there ──▶ Open           `Came`
+//! here   Open ──ProbeElsewhere──▶ Open ──Departed, PackUp──▶ Leaving ──Taken──▶ Left ──Stays──▶ Closed      `Out`
+//! there                                        arriving ──members, and Taken heard──▶ Open                  `In`
+//!                                                      no more is heard from there ──▶ Open                  `Came`
 //! ```
 //! While it is arriving, a session neither reads nor writes nor runs anything.
 
@@ -86,7 +86,8 @@ pub(super) struct Out {
     gone: Option<oneshot::Receiver<()>>,
     /// Until it is told that its WebSocket may probe.
     reply: Option<oneshot::Sender<Option<Arc<Departure>>>>,
-    /// When it is given up here; there, its time is over before that. Once it has left: until when it may yet be given up there.
+    /// When it is given up here; there, its time is over before that. Once it has left: until when it may yet be given up there, if nothing
+    /// more is heard.
     deadline: Instant,
     /// When a parked GET is released next; `None` before the WebSocket has probed.
     noop_at: Option<Instant>,
@@ -320,6 +321,7 @@ impl Socket {
             return Ready::Ready(());
         }
         inward.arriving = None;
+        inward.call.teller().tell(Request::Stays);
         for (namespace, auth) in std::mem::take(&mut inward.admissions) {
             self.on_connect(namespace, auth);
         }
@@ -878,6 +880,13 @@ impl Take<FromNext> for Socket {
                 }
             }
             FromNext::Taken => self.has_left(),
+            FromNext::Stays => {
+                if let (Phase::Left, Some(Moving::Out(out))) =
+                    (&self.phase, self.moving.as_deref_mut())
+                {
+                    out.deadline = Instant::now();
+                }
+            }
             FromNext::Acked { at, id, args } => {
                 let at = usize::try_from(at).unwrap_or(usize::MAX);
                 if matches!(self.phase, Phase::Left)
