@@ -642,8 +642,12 @@ mod tests {
     }
 
     fn originate(broadcast: Broadcast) -> Originate {
+        obey(Command::Broadcast(broadcast))
+    }
+
+    fn obey(command: Command) -> Originate {
         Originate {
-            command: Command::Broadcast(broadcast),
+            command,
             is_local: false,
             permit: None,
         }
@@ -845,16 +849,8 @@ mod tests {
             let (command, from) = (command.clone(), None);
             hub.send(Reinject { command, from }).await.unwrap();
         }
-        let is_local = false;
         for command in commands {
-            let refused = hub
-                .send(Originate {
-                    command,
-                    is_local,
-                    permit: None,
-                })
-                .await
-                .unwrap();
+            let refused = hub.send(obey(command)).await.unwrap();
             assert_eq!(refused.unwrap_err().num_sockets, 100);
         }
         assert_eq!(counters.get(Limit::HubWork), 6);
@@ -869,14 +865,7 @@ mod tests {
             target: all(),
             rooms: (0..11).map(|n| format!("room {n}").into()).collect(),
         };
-        let done = hub
-            .send(Originate {
-                command,
-                is_local,
-                permit: None,
-            })
-            .await
-            .unwrap();
+        let done = hub.send(obey(command)).await.unwrap();
         assert_eq!(done, Ok(()));
         assert_eq!(counters.get(Limit::Rooms), 100);
         let event = broadcast(Target::default(), Flags::default());

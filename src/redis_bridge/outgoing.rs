@@ -60,10 +60,8 @@ impl With {
 
     /// Whoever must know of the message's fate does, or is told by others.
     fn settle(self) {
-        match self {
-            Self::Nothing => {}
-            Self::Ticket(ticket) => ticket.settle(),
-            Self::Loss(loss) => loss.settle(),
+        if let Some(ticket) = self.sent() {
+            ticket.settle();
         }
     }
 

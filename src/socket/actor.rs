@@ -778,7 +778,7 @@ impl Socket {
             }),
             _ => self.services.hub.do_send(register),
         }
-        let mut membership = Membership::new(join, socket, entered, gateway);
+        let mut membership = Membership::new(join, socket, entered.in_use, gateway);
         membership.standing = standing;
         self.memberships.push(membership);
         self.clock.joined();

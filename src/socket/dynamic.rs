@@ -29,16 +29,17 @@ pub struct DynamicNamespaces {
 
 /// One of them, as long as anybody is in it or asks to be.
 #[derive(Debug)]
-struct InUse {
+pub(super) struct InUse {
     namespace: Namespace,
     all: Arc<DynamicNamespaces>,
 }
 
-/// The namespace that a client is in or asks to be. One that a gateway spells out is not counted.
+/// The namespace that a client asks to be in. One that a gateway spells out is not counted.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) namespace: Namespace,
-    _in_use: Option<Arc<InUse>>,
+    /// To be kept for as long as the client is in it.
+    pub(super) in_use: Option<Arc<InUse>>,
 }
 
 impl DynamicNamespaces {
@@ -68,7 +69,7 @@ impl DynamicNamespaces {
         if let Some(own) = gateway.namespace() {
             return Ok(Entered {
                 namespace: own.clone(),
-                _in_use: None,
+                in_use: None,
             });
         }
         let mut all = self.lock();
@@ -91,7 +92,7 @@ impl DynamicNamespaces {
         drop(all);
         Ok(Entered {
             namespace: in_use.namespace.clone(),
-            _in_use: Some(in_use),
+            in_use: Some(in_use),
         })
     }
 }

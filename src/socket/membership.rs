@@ -21,7 +21,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use super::{
     acks::{Acked, Awaited, Awaiter},
     disconnect::{CloseKind, DisconnectReason},
-    dynamic::Entered,
+    dynamic::{Entered, InUse},
     portable::{PortableAdmission, PortableCall, PortableEvent, PortableMembership},
     record::JoinId,
     recovery::{Attempt, Restored, Standing},
@@ -205,7 +205,7 @@ pub(super) fn are_behind(memberships: &mut [Membership], queued_bytes: usize) ->
 pub(super) struct Membership {
     pub(super) join: JoinId,
     pub(super) socket: SocketRef,
-    _entered: Entered,
+    _in_use: Option<Arc<InUse>>,
     gateway: Arc<Gateway>,
     queue: VecDeque<Job>,
     queued_bytes: usize,
@@ -224,13 +224,13 @@ impl Membership {
     pub(super) fn new(
         join: JoinId,
         socket: SocketRef,
-        entered: Entered,
+        in_use: Option<Arc<InUse>>,
         gateway: Arc<Gateway>,
     ) -> Self {
         Self {
             join,
             socket,
-            _entered: entered,
+            _in_use: in_use,
             gateway,
             queue: VecDeque::from([Job::Connected]),
             queued_bytes: 0,
@@ -326,7 +326,7 @@ impl Membership {
     pub(super) fn unpack(
         join: JoinId,
         socket: SocketRef,
-        entered: Entered,
+        in_use: Option<Arc<InUse>>,
         gateway: Arc<Gateway>,
         packed: PortableMembership,
         mut calls: impl FnMut(u32, oneshot::Sender<Args>),
@@ -362,7 +362,7 @@ impl Membership {
             queued_bytes: 0,
             join,
             socket,
-            _entered: entered,
+            _in_use: in_use,
             gateway,
             standing: None,
         };

@@ -95,6 +95,12 @@ impl Server {
         readyz["limits"][limit].as_u64().unwrap()
     }
 
+    /// Serves another client.
+    async fn serves(&self) {
+        self.outlives(std::iter::empty::<std::future::Ready<()>>())
+            .await;
+    }
+
     /// Lets these come to their end, all at once, while another client is served.
     async fn outlives(&self, attacks: impl Iterator<Item: Future>) {
         let attacks = join_all(attacks);
@@ -484,9 +490,7 @@ async fn bodies_of_polls_are_not_read_before_the_answer() {
         _ = tokio::time::timeout(Duration::ZERO, pending.stream.write_all(&rest)).await;
         clients.push((poller, pending));
     }
-    server
-        .outlives(std::iter::empty::<std::future::Ready<()>>())
-        .await;
+    server.serves().await;
     let bound = num_clients * (PER_SESSION + 16 * KIB) + BUSY;
     server.assert_peak("bodies of polls", before, bound);
     for (poller, pending) in clients {
@@ -578,9 +582,7 @@ async fn requests_behind_a_body_in_chunks_are_not_even_read() {
         within("the answer to the body", answered).await.unwrap();
         assert_eq!(&first, b"HTTP/1.1 200 OK");
     }
-    server
-        .outlives(std::iter::empty::<std::future::Ready<()>>())
-        .await;
+    server.serves().await;
     let bound = num_clients * (PER_SESSION + 2 * KIB) + BUSY;
     server.assert_peak("requests behind a body in chunks", before, bound);
     for (poller, _) in clients {

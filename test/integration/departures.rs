@@ -193,17 +193,23 @@ async fn what_a_handler_remembers_goes_to_its_own_namespace() {
     assert!(data.contains(r#""at":0"#), "{data}");
 }
 
+/// Returns an instance whose only client, in `namespace`, has been taken by a stranger.
+async fn taken<'a>(redis: &'a RedisServer, namespace: &str) -> (TestServer, Stranger<'a>, Poller) {
+    let one = instance(redis).await;
+    let mut stranger = Stranger::join(redis);
+    let poller = joined(&one, &[namespace]).await;
+    sent_to(&mut stranger, redis, &poller, 1).await;
+    stranger.tell(&poller.sid, 1, 1, r#""type":"taken"}"#);
+    one.await_connections(0).await;
+    (one, stranger, poller)
+}
+
 /// A bug: if it was given up behind the word that it had come, neither instance told the application of its end.
 #[actix_rt::test]
 async fn who_is_given_up_where_it_was_to_come_has_left_where_it_was() {
     let redis = RedisServer::start();
-    let one = instance(&redis).await;
-    let mut stranger = Stranger::join(&redis);
-    let poller = joined(&one, &["/ends"]).await;
-    sent_to(&mut stranger, &redis, &poller, 1).await;
+    let (one, stranger, poller) = taken(&redis, "/ends").await;
     let sid = &poller.sid;
-    stranger.tell(sid, 1, 1, r#""type":"taken"}"#);
-    one.await_connections(0).await;
     let ends = || ENDS.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert!(ends().is_empty(), "it lives");
     stranger.tell(sid, 1, 1, &format!(r#""type":"abort","sid":"{sid}"}}"#));
@@ -222,12 +228,7 @@ async fn who_is_given_up_where_it_was_to_come_has_left_where_it_was() {
 #[actix_rt::test]
 async fn whoever_holds_a_socket_that_has_moved_learns_of_its_end() {
     let redis = RedisServer::start();
-    let one = instance(&redis).await;
-    let mut stranger = Stranger::join(&redis);
-    let poller = joined(&one, &["/held"]).await;
-    sent_to(&mut stranger, &redis, &poller, 1).await;
-    stranger.tell(&poller.sid, 1, 1, r#""type":"taken"}"#);
-    one.await_connections(0).await;
+    let (_one, mut stranger, poller) = taken(&redis, "/held").await;
     let socket = came("/held").unwrap();
     stranger.tell(&poller.sid, 1, 1, r#""type":"stays"}"#);
     stranger.hears(r#""type":"over""#).await;

@@ -805,7 +805,7 @@ impl Settling<'_> {
         });
         let record = Record::new(
             packed.id.clone(),
-            entered.namespace.clone(),
+            entered.namespace,
             join,
             services.instance,
             Arc::clone(&self.handshake),
@@ -830,7 +830,7 @@ impl Settling<'_> {
         let acks = |id, acked| self.acks.push(OwedAck { at, id, acked });
         let calls = |number, done| _ = self.calls.insert((at, number), done);
         let mut membership =
-            Membership::unpack(join, socket, entered, gateway, packed, calls, acks);
+            Membership::unpack(join, socket, entered.in_use, gateway, packed, calls, acks);
         membership.standing = standing.map(|(standing, _)| Box::new(standing));
         (member, membership)
     }
