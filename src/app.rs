@@ -311,7 +311,7 @@ impl App {
         let services = Arc::new(Services {
             instance,
             config: config.engine.clone(),
-            by_address: Slots::new(config.limits.max_connections_per_address),
+            by_address: Slots::new(config.limits.max_connections_per_address, 1),
             dynamic_namespaces: DynamicNamespaces::new(config.limits.max_dynamic_namespaces),
             limits: config.limits.clone(),
             counters,

@@ -63,7 +63,8 @@ pub mod env {
     pub const MAX_TOTAL_BACKLOG: &str = "MAX_TOTAL_BACKLOG";
     /// Sessions in all. Default [`super::DEFAULT_MAX_CONNECTIONS`].
     pub const MAX_CONNECTIONS: &str = "MAX_CONNECTIONS";
-    /// Sessions of one address. Default 0, which is no limit; see [`super::Limits::max_connections_per_address`].
+    /// Sessions of one address; 0 is no limit. Default [`super::DEFAULT_MAX_CONNECTIONS_PER_ADDRESS`] for addresses of the open
+    /// internet, and none for others; see [`super::Limits::max_connections_per_address`].
     pub const MAX_CONNECTIONS_PER_ADDRESS: &str = "MAX_CONNECTIONS_PER_ADDRESS";
     /// Comma-separated addresses or networks of the balancers in front. Default none; see [`super::Limits::trusted_proxies`].
     pub const TRUSTED_PROXIES: &str = "TRUSTED_PROXIES";
@@ -71,7 +72,7 @@ pub mod env {
     pub const MAX_ROOMS_PER_SOCKET: &str = "MAX_ROOMS_PER_SOCKET";
     /// Dynamic namespaces that clients may be in. Default [`super::DEFAULT_MAX_DYNAMIC_NAMESPACES`].
     pub const MAX_DYNAMIC_NAMESPACES: &str = "MAX_DYNAMIC_NAMESPACES";
-    /// Events of one client in a second. Default 0, which is no limit; see [`super::EngineConfig::max_event_rate`].
+    /// Events of one client in a second; 0 is no limit. Default [`super::DEFAULT_MAX_EVENT_RATE`].
     pub const MAX_EVENT_RATE: &str = "MAX_EVENT_RATE";
     /// Milliseconds for the head of a request. Default [`super::DEFAULT_HEAD_TIMEOUT`].
     pub const HEAD_TIMEOUT: &str = "HEAD_TIMEOUT";
@@ -138,6 +139,10 @@ pub const DEFAULT_MAX_TOTAL_BACKLOG: usize = 512 << 20;
 const DEFAULT_TOTAL_BACKLOGS: usize = 4;
 /// Default of [`env::MAX_CONNECTIONS`].
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
+/// Default of [`env::MAX_CONNECTIONS_PER_ADDRESS`], of addresses that are of no private network.
+pub const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: usize = 10_000;
+/// Default of [`env::MAX_EVENT_RATE`].
+pub const DEFAULT_MAX_EVENT_RATE: u32 = 10_000;
 /// Default of [`env::MAX_ROOMS_PER_SOCKET`].
 pub const DEFAULT_MAX_ROOMS_PER_SOCKET: usize = 10_000;
 /// Default of [`env::MAX_DYNAMIC_NAMESPACES`].
@@ -243,9 +248,10 @@ pub struct EngineConfig {
     /// client may have as much waiting as is left, so that a few may be very slow, or many a little; who lets more come together is
     /// disconnected (`slow reader`), or not read from if it is what came from it; an ack that is more is dropped. `None` is the default, [`Self::total_backlog_bytes`].
     pub max_total_backlog: Option<usize>,
-    /// Events and wishes to join that one client may send in a second, averaged over the last two; 0, the default, is no limit:
-    /// how much is much only an application knows, and what is sent faster than its handlers work is left unread whatever the
-    /// rate. Beyond it events are not handled, and their acks say `rate_limited`; who goes on is disconnected (`rate limited`).
+    /// Events and wishes to join that one client may send in a second, averaged over the last two; 0 is no limit. Beyond it events are
+    /// not handled, and their acks say `rate_limited`; who goes on is disconnected (`rate limited`). Default 10,000, which nobody
+    /// meets by hand: how much is much only an application knows, and what is sent faster than its handlers work is left unread
+    /// whatever the rate.
     pub max_event_rate: u32,
     /// For the body of a request to arrive, and for the attachments of a packet behind its header. Default 30 s.
     pub body_timeout: Duration,
@@ -271,7 +277,7 @@ impl Default for EngineConfig {
             max_payload: DEFAULT_MAX_HTTP_BUFFER_SIZE,
             max_backlog: None,
             max_total_backlog: None,
-            max_event_rate: 0,
+            max_event_rate: DEFAULT_MAX_EVENT_RATE,
             body_timeout: Duration::from_millis(DEFAULT_BODY_TIMEOUT),
             allow_eio3: false,
             io_uring: true,
@@ -337,9 +343,10 @@ pub struct Limits {
     /// Sessions in all, on either transport. The next one gets 503 `too_many_connections`. Default 100,000.
     pub max_connections: usize,
     /// Sessions of one address; the next one gets 429 `too_many_connections_of_address`. HTTP connections of one address may be
-    /// four times as many, since a polling client needs two. All of an IPv6 /64 is one address. Default 0, which is no limit:
-    /// behind a balancer all clients have its address, unless [`Self::trusted_proxies`] names it.
-    pub max_connections_per_address: usize,
+    /// four times as many, since a polling client needs two. All of an IPv6 /64 is one address. 0 is no limit. `None`, the default, is 10,000 for addresses of
+    /// the open internet, and no limit for those of private networks (loopback, RFC 1918, 100.64.0.0/10, link-local, `fc00::/7`): those are as
+    /// a rule balancers', and behind one all clients have its address, unless [`Self::trusted_proxies`] names it.
+    pub max_connections_per_address: Option<usize>,
     /// The balancers in front. For what comes from them, the address that counts is the last one in `X-Forwarded-For` that is not
     /// a balancer's. Whoever else sends that header is not believed. Default none.
     pub trusted_proxies: TrustedProxies,
@@ -364,7 +371,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: DEFAULT_MAX_CONNECTIONS,
-            max_connections_per_address: 0,
+            max_connections_per_address: None,
             trusted_proxies: TrustedProxies::default(),
             max_rooms_per_socket: DEFAULT_MAX_ROOMS_PER_SOCKET,
             max_dynamic_namespaces: DEFAULT_MAX_DYNAMIC_NAMESPACES,
@@ -665,7 +672,13 @@ impl Config {
                     MAX_MAX_TOTAL_BACKLOG,
                     " bytes",
                 ),
-                max_event_rate: reader.number(env::MAX_EVENT_RATE, 0, MAX_COUNT, " a second", 0),
+                max_event_rate: reader.number(
+                    env::MAX_EVENT_RATE,
+                    0,
+                    MAX_COUNT,
+                    " a second",
+                    defaults.engine.max_event_rate,
+                ),
                 body_timeout: reader.millis(env::BODY_TIMEOUT, DEFAULT_BODY_TIMEOUT),
                 allow_eio3: reader.boolean(env::ALLOW_EIO3, defaults.engine.allow_eio3),
                 io_uring: reader.boolean(env::IO_URING, defaults.engine.io_uring),
@@ -840,12 +853,11 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
                 "",
                 defaults.max_connections,
             ),
-            max_connections_per_address: self.number(
+            max_connections_per_address: self.optional_number(
                 env::MAX_CONNECTIONS_PER_ADDRESS,
                 0,
                 MAX_COUNT,
                 "",
-                defaults.max_connections_per_address,
             ),
             trusted_proxies: self
                 .parsed(env::TRUSTED_PROXIES, TrustedProxies::from_str)
@@ -1042,10 +1054,10 @@ mod tests {
         assert!(!config.engine.allow_eio3);
         assert!(config.engine.io_uring);
         assert_eq!(config.engine.backlog_bytes(), 8_000_000);
-        assert_eq!(config.engine.max_event_rate, 0);
+        assert_eq!(config.engine.max_event_rate, 10_000);
         assert_eq!(config.engine.body_timeout, Duration::from_secs(30));
         assert_eq!(config.limits.max_connections, 100_000);
-        assert_eq!(config.limits.max_connections_per_address, 0);
+        assert_eq!(config.limits.max_connections_per_address, None);
         assert_eq!(config.limits.max_rooms_per_socket, 10_000);
         assert_eq!(config.limits.max_dynamic_namespaces, 10_000);
         assert_eq!(config.limits.head_timeout, Duration::from_secs(10));

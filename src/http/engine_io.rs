@@ -263,6 +263,11 @@ pub(super) fn may_open(services: &Services, request: &impl Head) -> Result<Slot,
         .take(proxies::counted(client))
         .map_err(|full| {
             services.counters.count(Limit::ConnectionsPerAddress);
+            log::warn!(
+                "{client} has {} clients here, and no more are let in: if it is your balancer, name it in TRUSTED_PROXIES; \
+                 if not, MAX_CONNECTIONS_PER_ADDRESS says how many may come from one address",
+                full.limit
+            );
             let text = format!("This address has {} clients here already.", full.limit);
             let code = "too_many_connections_of_address";
             Closed::new(StatusCode::TOO_MANY_REQUESTS, code, text)

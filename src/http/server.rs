@@ -106,7 +106,7 @@ pub fn serve(
             write: limits.write_timeout,
         },
         trusted_proxies: limits.trusted_proxies.clone(),
-        by_address: Slots::new(per_address.saturating_mul(HTTP_CONNECTIONS_PER_SESSION)),
+        by_address: Slots::new(per_address, HTTP_CONNECTIONS_PER_SESSION),
         counters: Arc::clone(counters),
     };
     let builder: ServerBuilder = Server::build()
@@ -210,7 +210,7 @@ mod tests {
                 write: Duration::from_secs(1),
             },
             trusted_proxies: TrustedProxies::default(),
-            by_address: Slots::new(0),
+            by_address: Slots::new(None, 1),
             counters: Arc::default(),
         };
         let (watched, peer) = gate.accepted(server.unwrap().0).unwrap();

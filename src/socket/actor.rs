@@ -245,8 +245,7 @@ pub struct Socket {
     /// Whether a message is not read on, because too little is left for all. Nobody is held up for longer than a heartbeat: the pong
     /// would have to come behind the message.
     is_held_up: bool,
-    /// Absent if there is no limit.
-    rate: Option<Box<Rate>>,
+    rate: Rate,
     admissions: Vec<Admission>,
     memberships: Vec<Membership>,
     /// Memberships that ended and whose handlers still run.
@@ -390,7 +389,7 @@ impl Socket {
             probe: None,
             outbox,
             decoder,
-            rate: Rate::new(Instant::now(), services.config.max_event_rate),
+            rate: Rate::new(Instant::now()),
             admissions: Vec::new(),
             memberships: Vec::new(),
             winding_down: Vec::new(),
@@ -1194,15 +1193,12 @@ impl Socket {
 
     /// Returns whether a packet is within its client's rate. If not, whoever waits for an answer to it is told.
     fn is_in_rate(&mut self, packet: &SioPacket) -> bool {
-        let Some(rate) = &mut self.rate else {
-            return true;
-        };
         let (SioPacket::Event { namespace, .. } | SioPacket::Connect { namespace, .. }) = packet
         else {
             return true;
         };
         let limit = self.services.config.max_event_rate;
-        let verdict = rate.judge(Instant::now());
+        let verdict = self.rate.judge(Instant::now(), limit);
         if verdict == Verdict::Take {
             return true;
         }

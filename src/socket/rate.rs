@@ -1,6 +1,7 @@
 //! How many events one client may send: a token bucket, and the patience with who goes on when it is empty.
 //!
-//! Plain struct: it is told the time and says what is to become of an event; the actor does it.
+//! Plain struct: it is told the time and the limit and says what is to become of an event; the actor does it. Two moments are all
+//! that it knows, since every session has one.
 //!
 //! ```text
 //! allowance   2 s worth, refilled at the rate      ── empty: the event is refused, its ack says `rate_limited`
@@ -17,30 +18,17 @@ const BURST_SECONDS: u32 = 2;
 /// How much slower patience comes back than the allowance.
 const PATIENCE_FACTOR: u32 = 10;
 
-/// A bucket that is full at first and has one token more every `interval`.
+/// A bucket that is full at first: when it would be full again, if nothing more is taken. That says how many tokens there are.
 #[derive(Debug)]
-struct Bucket {
-    interval: Duration,
-    capacity: Duration,
-    /// When it would be full, if nothing more is taken: one number says how many tokens there are.
-    full_at: Instant,
-}
+struct Bucket(Instant);
 
 impl Bucket {
-    fn new(now: Instant, interval: Duration, capacity: Duration) -> Self {
-        Self {
-            interval,
-            capacity,
-            full_at: now,
-        }
-    }
-
-    /// Takes a token, if there is one.
-    fn take(&mut self, now: Instant) -> bool {
-        let full_at = self.full_at.max(now) + self.interval;
-        let has_one = full_at <= now + self.capacity;
+    /// Takes a token, if there is one of the `num` that fit, and that come back one every `interval`.
+    fn take(&mut self, now: Instant, interval: Duration, num: u32) -> bool {
+        let full_at = self.0.max(now) + interval;
+        let has_one = full_at <= now + interval * num;
         if has_one {
-            self.full_at = full_at;
+            self.0 = full_at;
         }
         has_one
     }
@@ -65,22 +53,23 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// Returns the rate of a client that may send `per_second` events; 0 is no limit, and none.
-    pub(super) fn new(now: Instant, per_second: u32) -> Option<Box<Self>> {
-        let interval = Duration::from_secs(1).checked_div(per_second)?;
-        let slow = interval * PATIENCE_FACTOR;
-        let burst = per_second.saturating_mul(BURST_SECONDS);
-        Some(Box::new(Self {
-            allowance: Bucket::new(now, interval, interval * burst),
-            patience: Bucket::new(now, slow, slow * burst),
-        }))
+    /// Returns the rate of a client that has sent nothing yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            allowance: Bucket(now),
+            patience: Bucket(now),
+        }
     }
 
-    /// Judges an event that has come.
-    pub(super) fn judge(&mut self, now: Instant) -> Verdict {
-        if self.allowance.take(now) {
+    /// Judges an event that has come from a client that may send `per_second` of them; 0 is no limit.
+    pub(super) fn judge(&mut self, now: Instant, per_second: u32) -> Verdict {
+        let Some(interval) = Duration::from_secs(1).checked_div(per_second) else {
+            return Verdict::Take;
+        };
+        let burst = per_second.saturating_mul(BURST_SECONDS);
+        if self.allowance.take(now, interval, burst) {
             Verdict::Take
-        } else if self.patience.take(now) {
+        } else if self.patience.take(now, interval * PATIENCE_FACTOR, burst) {
             Verdict::Refuse
         } else {
             Verdict::Disconnect
@@ -96,10 +85,10 @@ mod tests {
     /// stands.
     fn send(rate: u32, seconds: u32) -> (u32, u32, bool) {
         let start = Instant::now();
-        let mut limited = Rate::new(start, 100).unwrap();
+        let mut limited = Rate::new(start);
         let (mut taken, mut refused) = (0, 0);
         for n in 0..rate * seconds {
-            match limited.judge(start + Duration::from_secs(1) * n / rate) {
+            match limited.judge(start + Duration::from_secs(1) * n / rate, 100) {
                 Verdict::Take => taken += 1,
                 Verdict::Refuse => refused += 1,
                 Verdict::Disconnect => return (taken, refused, false),
@@ -117,13 +106,13 @@ mod tests {
     #[test]
     fn a_burst_of_two_seconds_passes() {
         let start = Instant::now();
-        let mut limited = Rate::new(start, 100).unwrap();
-        let verdicts: Vec<_> = (0..401).map(|_| limited.judge(start)).collect();
+        let mut limited = Rate::new(start);
+        let verdicts: Vec<_> = (0..401).map(|_| limited.judge(start, 100)).collect();
         assert!(verdicts[..200].iter().all(|v| *v == Verdict::Take));
         assert!(verdicts[200..400].iter().all(|v| *v == Verdict::Refuse));
         assert_eq!(verdicts[400], Verdict::Disconnect);
         let later = start + Duration::from_secs(2);
-        assert_eq!(limited.judge(later), Verdict::Take, "it comes back");
+        assert_eq!(limited.judge(later, 100), Verdict::Take, "it comes back");
     }
 
     #[test]
@@ -144,6 +133,9 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        assert!(Rate::new(Instant::now(), 0).is_none());
+        let start = Instant::now();
+        let mut unlimited = Rate::new(start);
+        let verdicts = (0..100_000).map(|_| unlimited.judge(start, 0));
+        assert!(verdicts.into_iter().all(|verdict| verdict == Verdict::Take));
     }
 }

@@ -4,6 +4,9 @@
 //! Plain struct: no actor, no clock, no requests. An address is known only while it holds anything, so nothing is kept of
 //! those that have left. Shared by the workers; the lock is held for one look-up,
 //! and seldom for the table to give its room back.
+//!
+//! Where nobody says how many, only addresses of the open internet are counted: one of a private network is as a rule a balancer's,
+//! and all clients behind it would be one.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -14,7 +17,7 @@ use std::{
     },
 };
 
-use crate::shrink::shrink;
+use crate::{config::DEFAULT_MAX_CONNECTIONS_PER_ADDRESS, shrink::shrink};
 
 /// The address holds as many as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,19 +39,36 @@ pub(super) fn are_all_held(live: usize, winding_down: usize, limit: usize) -> bo
     live >= limit || live + winding_down >= limit.saturating_mul(2)
 }
 
+/// Returns whether an address is of no use outside of its own network: as a rule a balancer's, or somebody's of the house.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        // 100.64.0.0/10 is between carriers and their customers (RFC 6598), and where some clusters have their pods.
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let is_shared = first == 100 && second & 0b1100_0000 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback() || v6.is_unicast_link_local(),
+    }
+}
+
 /// Who holds how many.
 #[derive(Debug)]
 pub struct Slots {
     /// `None` counts nothing.
     limit: Option<usize>,
+    spares_private: bool,
     held: Mutex<HashMap<IpAddr, Num>>,
 }
 
 impl Slots {
-    /// Returns slots for at most `limit` of each address; 0 is no limit.
-    pub fn new(limit: usize) -> Arc<Self> {
+    /// Returns slots for at most `times` what `MAX_CONNECTIONS_PER_ADDRESS` says, of each address; 0 is no limit. If it says nothing,
+    /// it is the default, and private addresses have none.
+    pub fn new(setting: Option<usize>, times: usize) -> Arc<Self> {
+        let limit = setting.unwrap_or(DEFAULT_MAX_CONNECTIONS_PER_ADDRESS);
         Arc::new(Self {
-            limit: (limit > 0).then_some(limit),
+            limit: (limit > 0).then_some(limit.saturating_mul(times)),
+            spares_private: setting.is_none(),
             held: Mutex::default(),
         })
     }
@@ -68,7 +88,8 @@ impl Slots {
     /// # Errors
     /// There is none left.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Full> {
-        let Some(limit) = self.limit else {
+        let limit = self.limit;
+        let Some(limit) = limit.filter(|_| !self.spares_private || !is_private(address)) else {
             return Ok(Slot::default());
         };
         let mut held = self.lock();
@@ -138,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_address_gets_back_what_it_lets_go_and_nothing_is_kept_of_it() {
-        let slots = Slots::new(2);
+        let slots = Slots::new(Some(2), 1);
         let [one, other] = [IpAddr::from([1, 2, 3, 4]), IpAddr::from([5, 6, 7, 8])];
         let first = slots.take(one).unwrap();
         let _second = slots.take(one).unwrap();
@@ -153,7 +174,7 @@ mod tests {
     /// A bug: what an address had let go counted nowhere while its handlers still ran.
     #[test]
     fn who_comes_back_need_not_wait_for_what_winds_down_unless_that_is_much() {
-        let slots = Slots::new(2);
+        let slots = Slots::new(Some(2), 1);
         let [one, other] = [IpAddr::from([1, 2, 3, 4]), IpAddr::from([5, 6, 7, 8])];
         let take = || slots.take(one);
         let mut left = Vec::new();
@@ -178,7 +199,7 @@ mod tests {
     /// A bug: it kept what it had at its largest as long as anybody was there.
     #[test]
     fn many_addresses_take_no_room_once_they_have_gone() {
-        let slots = Slots::new(2);
+        let slots = Slots::new(Some(2), 1);
         let take = |n: u32| slots.take(IpAddr::from(n.to_be_bytes())).unwrap();
         let _last = take(0);
         drop((1..10_000).map(take).collect::<Vec<_>>());
@@ -187,8 +208,48 @@ mod tests {
     }
 
     #[test]
+    fn where_nobody_says_how_many_private_addresses_have_no_limit() {
+        let slots = Slots::new(None, 2);
+        let most = 2 * DEFAULT_MAX_CONNECTIONS_PER_ADDRESS;
+        let take_all = |address: &str| {
+            let address = address.parse().unwrap();
+            let held = (0..most).map(|_| slots.take(address).unwrap());
+            let held: Vec<_> = held.collect();
+            let full = slots.take(address).err();
+            drop(held);
+            full
+        };
+        for open in [
+            "9.9.9.9",
+            "100.63.0.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "2001:db8::",
+        ] {
+            assert_eq!(take_all(open), Some(Full { limit: most }), "{open}");
+        }
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.31.0.1",
+            "192.168.0.1",
+            "169.254.0.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "::1",
+            "fd00::",
+            "fe80::",
+        ] {
+            assert_eq!(take_all(private), None, "{private}");
+        }
+        let all = Slots::new(Some(1), 1);
+        let _held = all.take([10, 0, 0, 1].into()).unwrap();
+        assert!(all.take([10, 0, 0, 1].into()).is_err(), "as it was set");
+    }
+
+    #[test]
     fn no_limit_counts_nothing() {
-        let slots = Slots::new(0);
+        let slots = Slots::new(Some(0), 1);
         let _held: Vec<_> = (0..100)
             .map(|_| slots.take(IpAddr::from([1, 2, 3, 4])).unwrap())
             .collect();

@@ -1115,7 +1115,7 @@ async fn events_that_wait_for_a_slow_handler_are_bounded_in_bytes_too() {
 
 #[actix_rt::test]
 async fn many_event_names_and_many_short_events_leave_nothing_behind() {
-    let target = Target::start(&[]).await;
+    let target = Target::start(&[("MAX_EVENT_RATE", "0")]).await;
     let token = token(target.addr()).await;
     let before = target.program.peak_memory_mib();
     let mut client = WebSocket::join_events(target.addr(), &token).await;

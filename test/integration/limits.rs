@@ -110,7 +110,7 @@ async fn an_instance_takes_so_many_clients_and_again_when_one_has_left() {
 #[actix_rt::test]
 async fn an_address_has_so_many_clients_wherever_its_balancer_is() {
     let server = TestServer::with(|config| {
-        config.limits.max_connections_per_address = 2;
+        config.limits.max_connections_per_address = Some(2);
         config.limits.trusted_proxies = "127.0.0.0/8".parse().unwrap();
     });
     let addr = server.addr;
@@ -156,7 +156,7 @@ async fn clients_that_have_left_count_while_their_handlers_run() {
                 config.limits.trusted_proxies = "127.0.0.0/8".parse().unwrap();
                 match status {
                     503 => config.limits.max_connections = 2,
-                    _ => config.limits.max_connections_per_address = 2,
+                    _ => config.limits.max_connections_per_address = Some(2),
                 }
             },
             |app| app.gateway(gateway),
@@ -178,7 +178,7 @@ async fn clients_that_have_left_count_while_their_handlers_run() {
 
 #[actix_rt::test]
 async fn a_header_of_whoever_is_no_balancer_is_not_believed() {
-    let server = TestServer::with(|config| config.limits.max_connections_per_address = 1);
+    let server = TestServer::with(|config| config.limits.max_connections_per_address = Some(1));
     let headers = |n: u8| format!("X-Forwarded-For: 203.0.113.{n}");
     assert_eq!(open_polling(server.addr, &[&headers(1)]).await.status, 200);
     assert_eq!(open_polling(server.addr, &[&headers(2)]).await.status, 429);
@@ -282,7 +282,7 @@ async fn a_route_may_read_the_body_of_any_method_and_when_it_likes() {
 /// A bug: they counted nowhere any more, while their clients had two seconds to read why.
 #[actix_rt::test]
 async fn a_refused_upgrade_counts_as_a_connection_until_its_end() {
-    let server = TestServer::with(|config| config.limits.max_connections_per_address = 1);
+    let server = TestServer::with(|config| config.limits.max_connections_per_address = Some(1));
     let upgrade = upgrade_request("/nowhere", &[]);
     let mut held = Vec::new();
     within("one too many", async {
@@ -304,7 +304,7 @@ async fn a_refused_upgrade_counts_as_a_connection_until_its_end() {
 
 #[actix_rt::test]
 async fn an_address_cannot_take_all_http_connections() {
-    let server = TestServer::with(|config| config.limits.max_connections_per_address = 2);
+    let server = TestServer::with(|config| config.limits.max_connections_per_address = Some(2));
     let addr = server.addr;
     // What became a WebSocket is none any more.
     let _websockets = [WebSocket::open(addr).await, WebSocket::open(addr).await];
