@@ -16,7 +16,9 @@
 //! | `said` | server | room, person, text | |
 //! | `whispered` | server | person, text | whatever the client likes |
 //!
-//! Whoever brings no fit name is refused (`bad_auth`). What cannot be done is acked as `{"error": {"code": …, "message": …}}`. Who is where is kept for this instance alone.
+//! Whoever brings no fit name is refused (`bad_auth`). What cannot be done is acked as `{"error": {"code": …, "message": …}}`. Who is where is
+//! kept in the memory of the instance, so it wants to be the only one: of several, each would know its own part, and a client whose session
+//! moves to another would be in none of its rooms there.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -811,8 +811,8 @@
     // The hub answers plain requests: either it is just coming back, or something between stops the sockets.
     if (away.some((client) => client.failures > 2)) {
       return $('transport').value === 'websocket'
-        ? 'The hub answers, but no WebSocket opens: a proxy between may not let WebSockets pass. Try “Polling only”.'
-        : 'The hub answers, but its Socket.IO endpoint does not: check what stands between this page and the hub.';
+        ? 'The hub answers, but no WebSocket opens: a proxy between may not let WebSockets pass (try “Polling only”), or the hub takes no more clients (see “limits” in /readyz).'
+        : 'The hub answers, but its Socket.IO endpoint does not: check what stands between this page and the hub, or whether it takes no more clients (see “limits” in /readyz).';
     }
     return 'The connection was lost. The clients keep trying and come back by themselves.';
   }

@@ -22,6 +22,7 @@ use crate::{socket::handshake::Handshake, socket_io::ids::Namespace};
 /// | `Invalid namespace` | | no gateway is for it |
 /// | `Too many namespaces` | | the client is in 100 already |
 /// | `Too many dynamic namespaces: …` | `{"code":"too_many_namespaces"}` | it would be one more than `MAX_DYNAMIC_NAMESPACES` |
+/// | `No more than … events per second: …` | `{"code":"rate_limited"}` | the client sends more events and wishes to join than `MAX_EVENT_RATE` |
 /// | `Internal server error` | `{"code":"internal"}` | `authorize` panicked, or its data does not serialise |
 /// | `Bad auth: …` | `{"code":"bad_auth"}` | [`ConnectRequest::auth_as`] failed, and `authorize` passed that on with `?` |
 #[derive(Clone, Debug, PartialEq)]

@@ -303,7 +303,7 @@ impl<R: IntoReply, E: Into<HandlerError>> IntoReply for Result<R, E> {
     }
 }
 
-/// What `on_connect` and `on_disconnect` may return: nothing, or a `Result` of nothing, whose error is logged.
+/// What `on_connect`, `on_move` and `on_disconnect` may return: nothing, or a `Result` of nothing, whose error is logged.
 pub trait IntoOutcome {
     /// Returns what the log is to say, if it failed.
     ///

@@ -2,6 +2,8 @@
 
 use std::{fmt, future::Future, num::NonZeroUsize};
 
+use serde_json::Value;
+
 use super::{
     ConnectRequest, Event, FromEvent, Gateway, HandlerError, IntoOutcome, IntoReply, IntoVerdict,
     NamespaceRef, SocketRef,
@@ -10,7 +12,7 @@ use crate::socket::disconnect::DisconnectReason;
 
 /// A [`Gateway`] whose every call gets a clone of one state first: made by [`Gateway::with_state`].
 ///
-/// The methods are those of `Gateway`, with the state as one more parameter in front. Handlers run on several threads, so
+/// The methods are those of `Gateway`, with the state as one more parameter in front; [`Self::same_identity`] alone does without. Handlers run on several threads, so
 /// what the state shares it guards itself: an `Arc<Mutex<…>>`, a pool, a channel.
 ///
 /// ```
@@ -142,6 +144,14 @@ impl<S: Clone + Send + Sync + 'static> StatefulGateway<S> {
         self.change(|gateway, state| {
             gateway.middleware(move |socket, event| check(state.clone(), socket, event))
         })
+    }
+
+    /// See [`Gateway::same_identity`], which tells from two answers of `authorize` alone.
+    pub fn same_identity(
+        self,
+        is_same: impl Fn(&Value, &Value) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|gateway, _| gateway.same_identity(is_same))
     }
 
     /// See [`Gateway::concurrent`].
