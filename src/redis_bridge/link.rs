@@ -38,7 +38,7 @@ use super::{
     messages::AskOthers,
     namespaces::Namespaces,
     outgoing::LIMITS,
-    private::{self, Batch, Listener, Waiting},
+    private::{self, Batch, Listener, Looks, Waiting},
     queue::Queue,
     status::{BridgeStats, BusStatus},
     ticket::{self, Census, Ticket},
@@ -392,33 +392,29 @@ impl<B: Bus> Link<B> {
         }
     }
 
-    /// Sends what waits for other instances alone, and tells how many have heard it.
+    /// Sends what waits for other instances alone, and tells how many have heard it; or how many listen, of those who look.
     async fn send_private(
         &self,
         publisher: &mut B::Publisher,
         waiting: Waiting,
         receiver: &mut private::Receiver,
     ) -> Result<(), BusError> {
-        let mut next = Some(waiting);
-        while let Some(waiting) = next.take() {
-            match waiting {
-                Waiting::Letter(first) => {
-                    let (batch, behind) = Batch::gather(first, receiver);
-                    let published = publisher.publish(&batch.messages).await?;
-                    if let Some((_, err)) = published.refused.last() {
-                        self.warn_once(err);
-                    }
-                    batch.settle(&published.num_listeners);
-                    next = behind;
+        match waiting {
+            Waiting::Letter(first) => {
+                let batch = Batch::gather(first, receiver);
+                let published = publisher.publish(&batch.messages).await?;
+                if let Some((_, err)) = published.refused.last() {
+                    self.warn_once(err);
                 }
-                Waiting::Look { channel, reply } => {
-                    match publisher.num_subscribers(&[channel]).await {
-                        // Whoever looks may have given up.
-                        Ok(counted) => _ = counted.first().map(|num| reply.send(*num)),
-                        // Redis may forbid this one command; all else goes on.
-                        Err(BusError::Refused { .. }) => {}
-                        Err(err) => return Err(err),
-                    }
+                batch.settle(&published.num_listeners);
+            }
+            Waiting::Look(first) => {
+                let looks = Looks::gather(first, receiver);
+                match publisher.num_subscribers(&looks.channels()).await {
+                    Ok(counted) => looks.settle(&counted),
+                    // Redis may forbid this one command; all else goes on.
+                    Err(BusError::Refused { .. }) => {}
+                    Err(err) => return Err(err),
                 }
             }
         }
@@ -606,7 +602,7 @@ impl<B: Bus> Link<B> {
         self.peers.lose_all();
         self.listener.lose_all();
         // Their receipts are dropped with them, which says it all.
-        while inbox.private.try_recv().is_ok() {}
+        while inbox.private.try_recv().is_some() {}
         while let Some(ask) = inbox
             .unsettled
             .take()

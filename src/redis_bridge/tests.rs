@@ -1656,6 +1656,42 @@ async fn refused_events_wait_in_order_while_others_are_heard() {
     assert_eq!((stats.num_dropped, stats.num_links), (0, 1));
 }
 
+/// A bug: each look was a question to Redis of its own, and all that was to be sent to other instances waited for it.
+#[actix::test]
+async fn however_many_look_redis_is_asked_once_and_once_for_each_instance() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let other = Instance::over(bus.clone()).up().await;
+    let nobody = InstanceId::random().unwrap();
+    bus.set_answering(false);
+    let (receipt, heard) = tokio::sync::oneshot::channel();
+    let to = other.peers.instance();
+    instance.bridge.do_send(ForBridge::Send {
+        to,
+        payload: "holds up what comes".into(),
+        receipt,
+    });
+    let mut looking = Vec::new();
+    for instance_of in [to, nobody].repeat(50) {
+        let (reply, counted) = tokio::sync::oneshot::channel();
+        let look = ForBridge::Look {
+            instance: instance_of,
+            reply,
+        };
+        soon("the mailbox", instance.bridge.send(look))
+            .await
+            .unwrap();
+        looking.push((instance_of, counted));
+    }
+    bus.set_answering(true);
+    assert_eq!(soon("the receipt", heard).await, Ok(1));
+    for (instance_of, counted) in looking {
+        let num = usize::from(instance_of == to);
+        assert_eq!(soon("the number", counted).await, Ok(num));
+    }
+    assert_eq!(num_counted(&bus), 1);
+}
+
 #[actix::test]
 async fn a_forbidden_channel_holds_up_no_other() {
     let bus = MemoryBus::new();
