@@ -275,8 +275,10 @@ impl<B: Bus> Link<B> {
             self.warn_once(err);
         }
         let mut heard = Vec::new();
-        for (place, ticket) in self.queue.settle(refused.len(), kept) {
-            if let Some((_, err)) = refused.iter().find(|(index, _)| *index == place) {
+        let refused_at: Vec<_> = refused.iter().map(|(index, _)| *index).collect();
+        for (place, ticket) in self.queue.settle(&refused_at, kept) {
+            let at = refused_at.binary_search(&place).ok();
+            if let Some((_, err)) = at.and_then(|at| refused.get(at)) {
                 ticket.fail(err.to_string());
             } else {
                 let num_heard = num_listeners.get(place).copied().unwrap_or(0);

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    AnyBus, Audience, BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, RedisBridge, ShardedBus,
-    StatsSnapshot,
+    AnyBus, Audience, BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Loss, RedisBridge,
+    ShardedBus, StatsSnapshot,
     bus::Bus,
     incoming::{HubDoor, MAX_ANSWERING},
     listening::Listening,
@@ -1654,6 +1654,31 @@ async fn refused_events_wait_in_order_while_others_are_heard() {
     }
     let stats = a.stats.snapshot();
     assert_eq!((stats.num_dropped, stats.num_links), (0, 1));
+}
+
+/// A bug: of a message that was refused alone it was not said that it is lost, and whoever waited for it did so for ever.
+#[actix::test]
+async fn of_what_is_refused_alone_it_is_said_that_it_is_lost() {
+    let bus = MemoryBus::new();
+    let a = Instance::over(bus.clone()).up().await;
+    let mut b = Instance::over(bus.clone()).up().await;
+    // So that all of it goes out together.
+    bus.set_answering(false);
+    a.publish(&event("0"));
+    assert_eq!(b.hears().await, event("0"));
+    bus.refuse(Some(("sockhop", "OOM")));
+    let (lose, lost) = tokio::sync::oneshot::channel();
+    let behind = ForBridge::Behind {
+        to: b.peers.instance(),
+        payload: "for b".into(),
+        loss: Some(Loss::new(move || _ = lose.send(()))),
+    };
+    a.bridge.do_send(behind);
+    let last = a.bridge.send(publish(event("1")));
+    soon("the mailbox", last).await.unwrap();
+    bus.set_answering(true);
+    assert_eq!(b.hears().await, event("1"));
+    assert_eq!(soon("the loss", lost).await, Ok(()));
 }
 
 /// A bug: each look was a question to Redis of its own, and all that was to be sent to other instances waited for it.
