@@ -241,6 +241,9 @@ impl<B: Bus> Link<B> {
                 }
                 // The outage's own report has told of what was lost.
                 losses = Losses::new(self.queue.num_dropped());
+                // All that others rely on was forgotten here, as by a connection that is lost, and they are to know it as then.
+                is_hello = true;
+                next_beat = time::Instant::now();
             }
         }
     }

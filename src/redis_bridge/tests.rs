@@ -1656,6 +1656,33 @@ async fn refused_events_wait_in_order_while_others_are_heard() {
     assert_eq!((stats.num_dropped, stats.num_links), (0, 1));
 }
 
+/// A bug: whoever had been refused, and had forgotten by that all that others relied on, told nobody.
+#[actix::test]
+async fn whoever_was_refused_for_a_while_says_hello_again() {
+    let bus = MemoryBus::new();
+    let [a, mut b, c] = acquainted(AdapterKind::Classic, || bus.clone()).await;
+    let hailed = |by: &Instance<MemoryBus>| by.peers.hailed_at(b.peers.instance()).unwrap();
+    let before = [hailed(&a), hailed(&c)];
+    // Nobody else publishes there.
+    bus.refuse(Some(("/refused", "OOM")));
+    b.publish(&Broadcast {
+        namespace: "/refused".into(),
+        ..event("waits")
+    });
+    b.until_down().await;
+    bus.refuse(None);
+    b.until(|status| *status == BusStatus::Up).await;
+    for (other, before) in [&a, &c].into_iter().zip(before) {
+        let hello = async {
+            while other.peers.hailed_at(b.peers.instance()) == Some(before) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("a hello", hello).await;
+    }
+    b.knows(&[&a, &c]).await;
+}
+
 /// A bug: of a message that was refused alone it was not said that it is lost, and whoever waited for it did so for ever.
 #[actix::test]
 async fn of_what_is_refused_alone_it_is_said_that_it_is_lost() {
