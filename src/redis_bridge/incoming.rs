@@ -42,7 +42,7 @@ use crate::{
         counted::HubRecipient,
         hub_ref::HubRef,
         interest::Interest,
-        messages::{Answering, Reinject},
+        messages::{Answering, Reinject, Settle},
         question::{Answer, Found, Question},
         room_table::RoomTable,
     },
@@ -69,6 +69,7 @@ const SERVER_EVENT_TIME: Duration = Duration::from_secs(10);
 pub struct HubDoor {
     pub(super) reinject: HubRecipient<Reinject>,
     pub(super) answering: HubRecipient<Answering>,
+    pub(super) settle: HubRecipient<Settle>,
     pub(super) interest: Interest,
     pub(super) rooms: Option<Arc<RoomTable>>,
     pub(super) backlogs: Arc<Backlogs>,
@@ -89,6 +90,7 @@ impl HubDoor {
         Self {
             reinject: hub.recipient(),
             answering: hub.recipient(),
+            settle: hub.recipient(),
             interest,
             rooms,
             backlogs,
@@ -172,13 +174,23 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes what an instance of Sockhop says. At once, so that it keeps its place among what is handed to the hub.
-    pub(super) fn take_said(&self, audience: Audience, inbound: &Inbound) {
-        if audience == Audience::All && peers::wire::is_said(&inbound.payload) {
-            self.peers.take(&inbound.payload);
-        } else {
-            self.listener.take(audience, &inbound.payload);
+    /// Takes what an instance of Sockhop says. At once, so that it keeps its place among what is handed to the hub; and no faster than
+    /// the hub takes what comes of it.
+    pub(super) async fn take_said(
+        &mut self,
+        audience: Audience,
+        inbound: &Inbound,
+    ) -> Result<(), HubGone> {
+        let payload = &inbound.payload;
+        if audience == Audience::All && peers::wire::is_said(payload) {
+            self.peers.take(payload);
+            return Ok(());
         }
+        self.listener.take(audience, payload);
+        if self.is_enough(payload.len()) {
+            self.hub.settle.send(Settle).await.or(Err(HubGone))?;
+        }
+        Ok(())
     }
 
     /// Skips a message whose channel is none that is listened to.
@@ -194,18 +206,11 @@ impl Intake {
         len_bytes: usize,
     ) -> Result<(), HubGone> {
         self.stats.num_reinjected.fetch_add(1, Relaxed);
-        self.num_unconfirmed += 1;
-        self.unconfirmed_bytes += len_bytes;
         let reinject = Reinject { command, from };
-        // Waiting for every message would cost a turn of both threads each. The mailbox keeps the order, so an
-        // answer to this one says that the hub has taken all before it; until then nothing more is read.
+        let is_enough = self.is_enough(len_bytes);
         // Who joins a room is in it before the next message is judged by who is there.
         let must_be_done = matches!(reinject.command, Command::Join { .. });
-        if must_be_done
-            || self.num_unconfirmed >= MAX_UNCONFIRMED
-            || self.unconfirmed_bytes >= MAX_UNCONFIRMED_BYTES
-        {
-            (self.num_unconfirmed, self.unconfirmed_bytes) = (0, 0);
+        if must_be_done || is_enough {
             self.hub.reinject.send(reinject).await.or(Err(HubGone))
         } else if self.hub.reinject.connected() {
             self.hub.reinject.do_send(reinject);
@@ -213,6 +218,21 @@ impl Intake {
         } else {
             Err(HubGone)
         }
+    }
+
+    /// Counts a message on its way to the hub; returns whether the hub is to be waited for now.
+    ///
+    /// Waiting for every message would cost a turn of both threads each. The mailbox keeps the order, so an answer says that the hub
+    /// has taken all that was sent before; until then nothing more is read.
+    fn is_enough(&mut self, len_bytes: usize) -> bool {
+        self.num_unconfirmed += 1;
+        self.unconfirmed_bytes += len_bytes;
+        let is_enough = self.num_unconfirmed >= MAX_UNCONFIRMED
+            || self.unconfirmed_bytes >= MAX_UNCONFIRMED_BYTES;
+        if is_enough {
+            (self.num_unconfirmed, self.unconfirmed_bytes) = (0, 0);
+        }
+        is_enough
     }
 
     // ---- requests ----

@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     actor::OnConnected,
     backoff,
-    bus::{Bus, BusError, Heard, Outbound, Published, Publisher, Subscriber},
+    bus::{Bus, BusError, Heard, Inbound, Outbound, Published, Publisher, Subscriber},
     calls::Calls,
     incoming::{HubDoor, HubGone, Intake},
     listening::Listening,
@@ -488,19 +488,8 @@ impl<B: Bus> Link<B> {
                         continue;
                     }
                     Ok(Heard::Message(inbound)) => {
-                        if let Some(audience) = listening.audience(&inbound) {
-                            intake.take_said(audience, &inbound);
-                            continue;
-                        }
-                        let mut is_ours = false;
-                        for (channels, kind) in listening.places(&inbound) {
-                            is_ours = true;
-                            if let Err(gone) = intake.take(&inbound, channels, &kind).await {
-                                return gone.into();
-                            }
-                        }
-                        if !is_ours {
-                            intake.skip_misplaced(&inbound);
+                        if let Err(gone) = take_in(&mut intake, &listening, &inbound).await {
+                            return gone.into();
                         }
                         continue;
                     }
@@ -618,6 +607,26 @@ impl<B: Bus> Link<B> {
             _ = ask.answers.send(Answer::Unreachable { reason });
         }
     }
+}
+
+/// Hands a message to whom its name says.
+async fn take_in(
+    intake: &mut Intake,
+    listening: &Listening,
+    inbound: &Inbound,
+) -> Result<(), HubGone> {
+    if let Some(audience) = listening.audience(inbound) {
+        return intake.take_said(audience, inbound).await;
+    }
+    let mut is_ours = false;
+    for (channels, kind) in listening.places(inbound) {
+        is_ours = true;
+        intake.take(inbound, channels, &kind).await?;
+    }
+    if !is_ours {
+        intake.skip_misplaced(inbound);
+    }
+    Ok(())
 }
 
 /// What is lost while the bus can be reached: it is slower than what is sent, or forbids a channel.

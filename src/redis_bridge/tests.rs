@@ -43,7 +43,7 @@ use crate::{
         counted::{Counted, HubRecipient},
         freight::Load,
         interest::Interest,
-        messages::{Answering, Reinject},
+        messages::{Answering, Reinject, Settle},
         question::{Answer, Answers, Question},
     },
     peers::Peers,
@@ -92,6 +92,21 @@ impl Handler<Counted<Reinject>> for Probe {
         };
         let _ = self.heard.send(broadcast);
         self.num_heard += 1;
+        self.opened()
+    }
+}
+
+impl Handler<Counted<Settle>> for Probe {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Counted<Settle>, _ctx: &mut Self::Context) -> Self::Result {
+        self.opened()
+    }
+}
+
+impl Probe {
+    /// Waits until messages are taken.
+    fn opened(&self) -> ResponseFuture<()> {
         self.num_waiting.fetch_add(1, SeqCst);
         let mut is_open = self.is_open.clone();
         Box::pin(async move {
@@ -159,7 +174,8 @@ fn door_with(probe: Addr<Probe>, interest: Interest) -> HubDoor {
         backlogs: Arc::new(Backlogs::new(1 << 20)),
         counters: Arc::default(),
         reinject: HubRecipient::new(probe.clone().recipient(), ahead()),
-        answering: HubRecipient::new(probe.recipient(), ahead()),
+        answering: HubRecipient::new(probe.clone().recipient(), ahead()),
+        settle: HubRecipient::new(probe.recipient(), ahead()),
     }
 }
 
@@ -1212,6 +1228,44 @@ async fn a_slow_hub_stops_the_listening() {
     for _ in 64..1000 {
         assert_eq!(instance.hears().await, event("e"));
     }
+}
+
+/// A bug: what instances say to one another was handed to the hub without end, however much it had yet to take.
+#[actix::test]
+async fn a_slow_hub_stops_what_instances_say_too() {
+    let bus = MemoryBus::new();
+    let mut instance = Instance::over(bus.clone()).up().await;
+    instance.hub.send_replace(false);
+    let own = format!("socket.io-sockhop#{}#", instance.name());
+    for _ in 0..1000 {
+        bus.publish(&own, "word");
+    }
+    for _ in 0..64 {
+        assert_eq!(instance.is_told().await, said(Audience::One, "word", 0));
+    }
+    // The bridge waits for the hub now, and still publishes meanwhile.
+    let mut other = Instance::over(bus.clone()).up().await;
+    other.hears_next(&instance, &event("still")).await;
+    assert_eq!(instance.num_waiting.load(SeqCst), 1);
+    assert!(instance.said.try_recv().is_err(), "it was told more");
+    instance.hub.send_replace(true);
+    for _ in 64..1000 {
+        assert_eq!(instance.is_told().await, said(Audience::One, "word", 0));
+    }
+    // By bytes, too.
+    instance.hub.send_replace(false);
+    let half = vec![b'x'; 128 << 10];
+    for channel in [&own, "socket.io-sockhop#"] {
+        bus.publish(channel, half.clone());
+    }
+    bus.publish(&own, "behind");
+    for audience in [Audience::One, Audience::All] {
+        assert_eq!(instance.is_told().await.audience, audience);
+    }
+    other.hears_next(&instance, &event("again")).await;
+    assert!(instance.said.try_recv().is_err(), "it was told more");
+    instance.hub.send_replace(true);
+    assert_eq!(instance.is_told().await, said(Audience::One, "behind", 0));
 }
 
 #[actix::test]
