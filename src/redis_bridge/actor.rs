@@ -20,7 +20,7 @@ use super::{
     bus::{Bus, BusError, Outbound},
     calls::Calls,
     closing::Closing,
-    incoming::HubDoor,
+    incoming::{HubDoor, Places},
     link::{Inbox, Link},
     messages::{AskOthers, ForBridge, Stop},
     namespaces::Namespaces,
@@ -135,7 +135,7 @@ impl<B: Bus> RedisBridge<B> {
             status: status_sender,
             hub,
             on_connected,
-            num_answering: Arc::default(),
+            places: Places::default(),
             told: RefCell::default(),
         };
         Self {

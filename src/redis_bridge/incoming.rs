@@ -55,8 +55,12 @@ use crate::{
 const MAX_UNCONFIRMED: usize = 64;
 /// Bytes of them.
 const MAX_UNCONFIRMED_BYTES: usize = 256 << 10;
-/// Questions of others that may be being answered at a time; more are not answered.
+/// Questions of others that the hub or a handler of servers' events may be answering at a time; more are not answered.
 pub(super) const MAX_ANSWERING: usize = 1024;
+/// Events of others whose acks may be being waited for at a time, each until all clients have acknowledged it or its time is over.
+/// They are counted apart: clients that acknowledge nothing must not keep the hub from answering. More are delivered, and their acks
+/// are dropped.
+pub(super) const MAX_AWAITING_ACKS: usize = 16_384;
 /// How long what clients and handlers answer is passed on at most, whatever the asking instance says.
 const MAX_ANSWER_TIME: Duration = Duration::from_secs(10 * 60);
 /// How long the hub's own answers may take: they wait for sessions that are on their way here.
@@ -113,7 +117,7 @@ pub(super) struct Intake {
     stats: Arc<BridgeStats>,
     num_unconfirmed: usize,
     unconfirmed_bytes: usize,
-    num_answering: Arc<AtomicUsize>,
+    places: Places,
 }
 
 impl Intake {
@@ -124,7 +128,7 @@ impl Intake {
         queue: Arc<Queue>,
         calls: Arc<Calls>,
         stats: Arc<BridgeStats>,
-        num_answering: Arc<AtomicUsize>,
+        places: Places,
     ) -> Self {
         Self {
             peers,
@@ -135,7 +139,7 @@ impl Intake {
             stats,
             num_unconfirmed: 0,
             unconfirmed_bytes: 0,
-            num_answering,
+            places,
         }
     }
 
@@ -302,7 +306,9 @@ impl Intake {
         id: RequestId,
         question: Question,
     ) -> Result<Result<(), Unfit>, HubGone> {
-        if self.num_answering.load(Relaxed) >= MAX_ANSWERING {
+        let place = self.places.take(&question);
+        let is_event = matches!(question, Question::Broadcast { .. });
+        if place.is_none() && !is_event {
             return Ok(Err(Unfit::Overload));
         }
         let time = match &question {
@@ -313,6 +319,8 @@ impl Intake {
             }
         };
         let (answers, received) = mpsc::unbounded_channel();
+        // An event without a place is for its clients all the same. Nobody waits for their acks from the beginning.
+        let answered = place.map(|place| (place, received));
         let answering = Answering {
             namespace: channels.namespace().clone(),
             question,
@@ -320,12 +328,15 @@ impl Intake {
             from: uid.clone(),
         };
         self.hub.answering.send(answering).await.or(Err(HubGone))?;
+        let Some((place, received)) = answered else {
+            return Ok(Err(Unfit::Overload));
+        };
         let answers_out = AnswersOut {
             queue: Arc::clone(&self.queue),
             channels: Arc::clone(channels),
             uid,
             id,
-            _slot: Slot::take(&self.num_answering),
+            _place: place,
         };
         actix_rt::spawn(answers_out.run(received, Instant::now() + time));
         Ok(Ok(()))
@@ -386,7 +397,8 @@ impl Intake {
                 if self.stats.num_unanswered.load(Relaxed) == 0 {
                     // Once: whoever floods us must not flood the log.
                     log::warn!(
-                        "{MAX_ANSWERING} questions of others are being answered: one is not"
+                        "{MAX_ANSWERING} questions of others are being answered, or {MAX_AWAITING_ACKS} of their events \
+                         acknowledged: one is not"
                     );
                 }
                 &self.stats.num_unanswered
@@ -543,17 +555,36 @@ impl Wanted {
     }
 }
 
-/// One of the questions that are being answered.
-struct Slot(Arc<AtomicUsize>);
+/// The questions of others that are being answered, whichever connection they came over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    num_answering: Arc<AtomicUsize>,
+    num_awaiting_acks: Arc<AtomicUsize>,
+}
 
-impl Slot {
-    fn take(count: &Arc<AtomicUsize>) -> Self {
+impl Places {
+    /// Takes a place for a question, if there is one left for its kind.
+    fn take(&self, question: &Question) -> Option<Place> {
+        let (count, max) = match question {
+            Question::Broadcast { .. } => (&self.num_awaiting_acks, MAX_AWAITING_ACKS),
+            Question::SocketIds { .. }
+            | Question::Rooms
+            | Question::Sockets { .. }
+            | Question::ServerEvent { .. } => (&self.num_answering, MAX_ANSWERING),
+        };
+        // Taken on one arbiter alone.
+        if count.load(Relaxed) >= max {
+            return None;
+        }
         count.fetch_add(1, Relaxed);
-        Self(Arc::clone(count))
+        Some(Place(Arc::clone(count)))
     }
 }
 
-impl Drop for Slot {
+/// The place of one of them, until it is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -566,7 +597,7 @@ struct AnswersOut {
     /// Who asked.
     uid: Option<String>,
     id: RequestId,
-    _slot: Slot,
+    _place: Place,
 }
 
 impl AnswersOut {

@@ -15,10 +15,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -33,7 +30,7 @@ use super::{
     backoff,
     bus::{Bus, BusError, Heard, Inbound, Outbound, Published, Publisher, Subscriber},
     calls::Calls,
-    incoming::{HubDoor, HubGone, Intake},
+    incoming::{HubDoor, HubGone, Intake, Places},
     listening::Listening,
     messages::AskOthers,
     namespaces::Namespaces,
@@ -79,8 +76,8 @@ pub(super) struct Link<B: Bus> {
     pub(super) status: watch::Sender<BusStatus>,
     pub(super) hub: HubDoor,
     pub(super) on_connected: OnConnected,
-    /// How many questions of others are being answered, whichever connection they came over.
-    pub(super) num_answering: Arc<AtomicUsize>,
+    /// For what others ask, whichever connection it came over.
+    pub(super) places: Places,
     /// What the log has been told of that is forbidden; at most [`MAX_TOLD`] texts.
     pub(super) told: RefCell<Vec<String>>,
 }
@@ -460,7 +457,7 @@ impl<B: Bus> Link<B> {
             Arc::clone(&self.queue),
             Arc::clone(&self.calls),
             Arc::clone(&self.stats),
-            Arc::clone(&self.num_answering),
+            self.places.clone(),
         );
         let mut listening = Listening::default();
         let rooms = self.hub.rooms.as_deref();
