@@ -21,7 +21,7 @@ use super::{
     calls::Calls,
     closing::Closing,
     incoming::{HubDoor, Places},
-    link::{Inbox, Link},
+    link::{Inbox, Link, Patience},
     messages::{AskOthers, ForBridge, Stop},
     namespaces::Namespaces,
     outgoing::{LIMITS, Outgoing},
@@ -136,6 +136,7 @@ impl<B: Bus> RedisBridge<B> {
             hub,
             on_connected,
             places: Places::default(),
+            patience: Patience::default(),
             told: RefCell::default(),
         };
         Self {
@@ -151,6 +152,15 @@ impl<B: Bus> RedisBridge<B> {
             status,
             link: Some(link),
         }
+    }
+
+    /// Makes it wait for less than it does where it is in use.
+    #[cfg(test)]
+    pub(super) fn with_patience(mut self, patience: Patience) -> Self {
+        if let Some(link) = &mut self.link {
+            link.patience = patience;
+        }
+        self
     }
 
     /// Returns whether other instances can be reached, now and from now on.

@@ -55,6 +55,15 @@ pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// accepts and at once closes would be called ten times a second.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a bus may take to confirm a change of what is listened to, the time not counted in which the hub keeps us from reading.
+/// However many names it has, a Redis that works is done long before; one that says other things and never this is no use, and a fresh
+/// connection may be.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a bus may be what takes no messages for all, a replica or a Sentinel, before its address is looked up again. Whatever
+/// follows the primary (a balancer, a DNS name) may lead elsewhere by then, and whoever was demoted closes no connection.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How often the log is told of losses while the bus can be reached.
 const LOSS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -78,8 +87,27 @@ pub(super) struct Link<B: Bus> {
     pub(super) on_connected: OnConnected,
     /// For what others ask, whichever connection it came over.
     pub(super) places: Places,
+    pub(super) patience: Patience,
     /// What the log has been told of that is forbidden; at most [`MAX_TOLD`] texts.
     pub(super) told: RefCell<Vec<String>>,
+}
+
+/// How long a connection is kept that answers, but not as we need it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Without the confirmation of a change.
+    pub(super) confirm: Duration,
+    /// As that of one whose role it is not to publish.
+    pub(super) role: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            confirm: CONFIRM_TIMEOUT,
+            role: ROLE_TIMEOUT,
+        }
+    }
 }
 
 /// What waits for the connection that publishes, besides the queue. Unlike that, it does not outlive an outage.
@@ -357,7 +385,8 @@ impl<B: Bus> Link<B> {
         }
     }
 
-    /// Waits until a bus that refused takes what is published; any other error ends the connection at once.
+    /// Waits until a bus that refused takes what is published; any other error ends the connection at once, and a role that is not to
+    /// publish after a while.
     async fn hold(
         &self,
         publisher: &mut B::Publisher,
@@ -367,7 +396,13 @@ impl<B: Bus> Link<B> {
         mut err: BusError,
     ) -> Result<(), BusError> {
         let mut delays = backoff::delays();
+        let mut out_of_role: Option<time::Instant> = None;
         while matches!(err, BusError::Refused { .. }) {
+            let is_out_of_role = matches!(err.fault(), Fault::Replica | Fault::Sentinel);
+            out_of_role = is_out_of_role.then(|| out_of_role.unwrap_or_else(time::Instant::now));
+            if out_of_role.is_some_and(|since| since.elapsed() > self.patience.role) {
+                break;
+            }
             self.report_down(outage, inbox, num_dropped_before, &err);
             time::sleep(delays.next().unwrap_or(backoff::MAX_DELAY)).await;
             let mut attempt = self.probe(publisher).await;
@@ -432,7 +467,7 @@ impl<B: Bus> Link<B> {
         };
         select! {
             is_heard = self.namespaces.settled(&ask.namespace) => is_heard,
-            // A silent bus ends the link; a slow hub, or a bus that speaks and does not confirm, may keep us longer than anybody waits.
+            // A bus that is silent or never confirms ends the link; until then, or with a slow hub, it may be longer than anybody waits.
             () = ask.answers.closed() => false,
         }
     }
@@ -469,6 +504,7 @@ impl<B: Bus> Link<B> {
         // There is always something: at least where we are spoken to alone.
         subscriber.change(change.add, change.remove);
         let mut is_changing = true;
+        let mut due = time::Instant::now() + self.patience.confirm;
         loop {
             let rooms_changed = async {
                 match rooms {
@@ -476,8 +512,18 @@ impl<B: Bus> Link<B> {
                     None => std::future::pending().await,
                 }
             };
+            // Late is only what is not there yet when all that is there has been read.
+            let heard = async {
+                select! {
+                    biased;
+                    heard = subscriber.next() => heard,
+                    () = async { time::sleep_until(due).await }, if is_changing => Err(BusError::TimedOut {
+                        after: self.patience.confirm,
+                    }),
+                }
+            };
             let change = select! {
-                heard = subscriber.next() => match heard {
+                heard = heard => match heard {
                     Ok(Heard::Settled) => {
                         is_changing = false;
                         self.namespaces.note_in_force(listening.confirm());
@@ -485,9 +531,11 @@ impl<B: Bus> Link<B> {
                         continue;
                     }
                     Ok(Heard::Message(inbound)) => {
+                        let began = time::Instant::now();
                         if let Err(gone) = take_in(&mut intake, &listening, &inbound).await {
                             return gone.into();
                         }
+                        due += began.elapsed();
                         continue;
                     }
                     Err(err) => return err.into(),
@@ -505,6 +553,7 @@ impl<B: Bus> Link<B> {
             is_changing = !change.is_empty();
             if is_changing {
                 subscriber.change(change.add, change.remove);
+                due = time::Instant::now() + self.patience.confirm;
             } else {
                 self.namespaces.note_in_force(listening.confirm());
             }

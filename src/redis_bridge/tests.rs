@@ -20,6 +20,7 @@ use super::{
     ShardedBus, StatsSnapshot,
     bus::Bus,
     incoming::{HubDoor, MAX_ANSWERING, MAX_AWAITING_ACKS},
+    link::Patience,
     listening::Listening,
     memory_bus::{Deed, MemoryBus},
     messages::{AskOthers, ForBridge, Stop},
@@ -243,7 +244,26 @@ impl<B: Bus> Instance<B> {
         Self::with(adapter, bus, interest, peers(adapter))
     }
 
+    /// One that says nothing of itself, and waits for less than it does where it is in use.
+    fn patient(bus: B, patience: Patience) -> Self {
+        let adapter = AdapterKind::Classic;
+        let peers = peers(adapter);
+        peers.bye();
+        let interest = Interest::in_everything();
+        Self::with_patience(adapter, bus, interest, peers, patience)
+    }
+
     fn with(adapter: AdapterKind, bus: B, interest: Interest, peers: Arc<Peers>) -> Self {
+        Self::with_patience(adapter, bus, interest, peers, Patience::default())
+    }
+
+    fn with_patience(
+        adapter: AdapterKind,
+        bus: B,
+        interest: Interest,
+        peers: Arc<Peers>,
+        patience: Patience,
+    ) -> Self {
         let (saying, said) = mpsc::unbounded_channel();
         let (sender, heard) = mpsc::unbounded_channel();
         let (hub, is_open) = watch::channel(true);
@@ -270,7 +290,8 @@ impl<B: Bus> Instance<B> {
             Arc::new(move || {
                 count.fetch_add(1, SeqCst);
             }),
-        );
+        )
+        .with_patience(patience);
         let (status, stats) = (bridge.status(), bridge.stats());
         let bridge = bridge.start();
         Self {
@@ -1802,6 +1823,87 @@ async fn of_what_is_refused_alone_it_is_said_that_it_is_lost() {
     bus.set_answering(true);
     assert_eq!(b.hears().await, event("1"));
     assert_eq!(soon("the loss", lost).await, Ok(()));
+}
+
+/// Patience of a test, of which only one kind is tried.
+fn patience(confirm: Duration, role: Duration) -> Patience {
+    Patience { confirm, role }
+}
+
+/// A bug: whoever was connected to a primary that became a replica stayed there, though its address had led elsewhere long since.
+#[actix::test]
+async fn an_address_is_looked_up_again_when_a_replica_stays_one() {
+    let bus = MemoryBus::new();
+    let short = patience(PATIENCE, Duration::from_millis(200));
+    let mut a = Instance::patient(bus.clone(), short).up().await;
+    let mut b = Instance::over(bus.clone()).up().await;
+    let num_links = bus.num_links();
+    // Memory may be free again at any time, wherever one is led.
+    bus.refuse(Some(("/events", "OOM")));
+    a.publish(&event("waits"));
+    a.until_down().await;
+    tokio::time::sleep(3 * short.role).await;
+    assert_eq!(bus.num_links(), num_links);
+    bus.refuse(Some(("/events", "READONLY")));
+    let again = async {
+        while bus.num_links() == num_links {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("a new connection", again).await;
+    bus.refuse(None);
+    a.until(|status| *status == BusStatus::Up).await;
+    assert_eq!(b.hears().await, event("waits"));
+    let stats = a.stats.snapshot();
+    assert_eq!((stats.num_dropped, stats.num_links), (0, 2));
+}
+
+/// A bug: a bus that said other things and never this one was waited for without end, and nothing was published meanwhile.
+#[actix::test]
+async fn a_change_that_is_never_confirmed_ends_the_connection() {
+    let bus = MemoryBus::new();
+    bus.hold_changes();
+    let short = patience(Duration::from_millis(300), PATIENCE);
+    let mut instance = Instance::patient(bus.clone(), short);
+    instance
+        .until(
+            |status| matches!(status, BusStatus::Down { reason, .. } if reason.contains("300 ms")),
+        )
+        .await;
+    bus.make_changes();
+    instance.until(|status| *status == BusStatus::Up).await;
+}
+
+#[actix::test]
+async fn the_time_of_a_slow_hub_is_not_that_of_the_bus() {
+    let bus = MemoryBus::new();
+    let short = patience(Duration::from_secs(2), PATIENCE);
+    let mut instance = Instance::patient(bus.clone(), short).up().await;
+    bus.hold_changes();
+    instance.bridge.do_send(ForBridge::Open("/made/7".into()));
+    soon("the change", async {
+        while bus.num_held_changes() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    instance.hub.send_replace(false);
+    let message = message::encode(&Uid::random().unwrap(), &event("e")).unwrap();
+    for _ in 0..65 {
+        bus.publish("socket.io#/events#", message.clone());
+    }
+    for _ in 0..64 {
+        assert_eq!(instance.hears().await, event("e"));
+    }
+    tokio::time::sleep(short.confirm + Duration::from_millis(500)).await;
+    instance.hub.send_replace(true);
+    // It has read all that was there by then, and not the confirmation.
+    assert_eq!(instance.hears().await, event("e"));
+    assert_eq!(bus.make_changes(), 1);
+    soon("it", bus.subscribed("socket.io-request#/made/7#")).await;
+    bus.publish("socket.io#/events#", message);
+    assert_eq!(instance.hears().await, event("e"));
+    assert_eq!(instance.stats.snapshot().num_links, 1);
 }
 
 /// A bug: each look was a question to Redis of its own, and all that was to be sent to other instances waited for it.
