@@ -117,7 +117,8 @@ pub struct Forward {
     pub message: ForSocket,
 }
 
-/// Comes back when everything before it was done. From the application, when it stops.
+/// Comes back when everything before it was done. From the application, when it stops; and from the RedisBridge, which reads on only
+/// then if it has handed over enough.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Settle;

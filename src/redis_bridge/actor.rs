@@ -20,8 +20,8 @@ use super::{
     bus::{Bus, BusError, Outbound},
     calls::Calls,
     closing::Closing,
-    incoming::HubDoor,
-    link::{Inbox, Link},
+    incoming::{HubDoor, Places},
+    link::{Inbox, Link, Patience},
     messages::{AskOthers, ForBridge, Stop},
     namespaces::Namespaces,
     outgoing::{LIMITS, Outgoing},
@@ -135,7 +135,8 @@ impl<B: Bus> RedisBridge<B> {
             status: status_sender,
             hub,
             on_connected,
-            num_answering: Arc::default(),
+            places: Places::default(),
+            patience: Patience::default(),
             told: RefCell::default(),
         };
         Self {
@@ -151,6 +152,15 @@ impl<B: Bus> RedisBridge<B> {
             status,
             link: Some(link),
         }
+    }
+
+    /// Makes it wait for less than it does where it is in use.
+    #[cfg(test)]
+    pub(super) fn with_patience(mut self, patience: Patience) -> Self {
+        if let Some(link) = &mut self.link {
+            link.patience = patience;
+        }
+        self
     }
 
     /// Returns whether other instances can be reached, now and from now on.

@@ -42,7 +42,7 @@ use crate::{
         counted::HubRecipient,
         hub_ref::HubRef,
         interest::Interest,
-        messages::{Answering, Reinject},
+        messages::{Answering, Reinject, Settle},
         question::{Answer, Found, Question},
         room_table::RoomTable,
     },
@@ -55,8 +55,12 @@ use crate::{
 const MAX_UNCONFIRMED: usize = 64;
 /// Bytes of them.
 const MAX_UNCONFIRMED_BYTES: usize = 256 << 10;
-/// Questions of others that may be being answered at a time; more are not answered.
+/// Questions of others that the hub or a handler of servers' events may be answering at a time; more are not answered.
 pub(super) const MAX_ANSWERING: usize = 1024;
+/// Events of others whose acks may be being waited for at a time, each until all clients have acknowledged it or its time is over.
+/// They are counted apart: clients that acknowledge nothing must not keep the hub from answering. More are delivered, and their acks
+/// are dropped.
+pub(super) const MAX_AWAITING_ACKS: usize = 16_384;
 /// How long what clients and handlers answer is passed on at most, whatever the asking instance says.
 const MAX_ANSWER_TIME: Duration = Duration::from_secs(10 * 60);
 /// How long the hub's own answers may take: they wait for sessions that are on their way here.
@@ -69,6 +73,7 @@ const SERVER_EVENT_TIME: Duration = Duration::from_secs(10);
 pub struct HubDoor {
     pub(super) reinject: HubRecipient<Reinject>,
     pub(super) answering: HubRecipient<Answering>,
+    pub(super) settle: HubRecipient<Settle>,
     pub(super) interest: Interest,
     pub(super) rooms: Option<Arc<RoomTable>>,
     pub(super) backlogs: Arc<Backlogs>,
@@ -89,6 +94,7 @@ impl HubDoor {
         Self {
             reinject: hub.recipient(),
             answering: hub.recipient(),
+            settle: hub.recipient(),
             interest,
             rooms,
             backlogs,
@@ -111,7 +117,7 @@ pub(super) struct Intake {
     stats: Arc<BridgeStats>,
     num_unconfirmed: usize,
     unconfirmed_bytes: usize,
-    num_answering: Arc<AtomicUsize>,
+    places: Places,
 }
 
 impl Intake {
@@ -122,7 +128,7 @@ impl Intake {
         queue: Arc<Queue>,
         calls: Arc<Calls>,
         stats: Arc<BridgeStats>,
-        num_answering: Arc<AtomicUsize>,
+        places: Places,
     ) -> Self {
         Self {
             peers,
@@ -133,7 +139,7 @@ impl Intake {
             stats,
             num_unconfirmed: 0,
             unconfirmed_bytes: 0,
-            num_answering,
+            places,
         }
     }
 
@@ -172,13 +178,23 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes what an instance of Sockhop says. At once, so that it keeps its place among what is handed to the hub.
-    pub(super) fn take_said(&self, audience: Audience, inbound: &Inbound) {
-        if audience == Audience::All && peers::wire::is_said(&inbound.payload) {
-            self.peers.take(&inbound.payload);
-        } else {
-            self.listener.take(audience, &inbound.payload);
+    /// Takes what an instance of Sockhop says. At once, so that it keeps its place among what is handed to the hub; and no faster than
+    /// the hub takes what comes of it.
+    pub(super) async fn take_said(
+        &mut self,
+        audience: Audience,
+        inbound: &Inbound,
+    ) -> Result<(), HubGone> {
+        let payload = &inbound.payload;
+        if audience == Audience::All && peers::wire::is_said(payload) {
+            self.peers.take(payload);
+            return Ok(());
         }
+        self.listener.take(audience, payload);
+        if self.is_enough(payload.len()) {
+            self.hub.settle.send(Settle).await.or(Err(HubGone))?;
+        }
+        Ok(())
     }
 
     /// Skips a message whose channel is none that is listened to.
@@ -194,18 +210,11 @@ impl Intake {
         len_bytes: usize,
     ) -> Result<(), HubGone> {
         self.stats.num_reinjected.fetch_add(1, Relaxed);
-        self.num_unconfirmed += 1;
-        self.unconfirmed_bytes += len_bytes;
         let reinject = Reinject { command, from };
-        // Waiting for every message would cost a turn of both threads each. The mailbox keeps the order, so an
-        // answer to this one says that the hub has taken all before it; until then nothing more is read.
+        let is_enough = self.is_enough(len_bytes);
         // Who joins a room is in it before the next message is judged by who is there.
         let must_be_done = matches!(reinject.command, Command::Join { .. });
-        if must_be_done
-            || self.num_unconfirmed >= MAX_UNCONFIRMED
-            || self.unconfirmed_bytes >= MAX_UNCONFIRMED_BYTES
-        {
-            (self.num_unconfirmed, self.unconfirmed_bytes) = (0, 0);
+        if must_be_done || is_enough {
             self.hub.reinject.send(reinject).await.or(Err(HubGone))
         } else if self.hub.reinject.connected() {
             self.hub.reinject.do_send(reinject);
@@ -213,6 +222,21 @@ impl Intake {
         } else {
             Err(HubGone)
         }
+    }
+
+    /// Counts a message on its way to the hub; returns whether the hub is to be waited for now.
+    ///
+    /// Waiting for every message would cost a turn of both threads each. The mailbox keeps the order, so an answer says that the hub
+    /// has taken all that was sent before; until then nothing more is read.
+    fn is_enough(&mut self, len_bytes: usize) -> bool {
+        self.num_unconfirmed += 1;
+        self.unconfirmed_bytes += len_bytes;
+        let is_enough = self.num_unconfirmed >= MAX_UNCONFIRMED
+            || self.unconfirmed_bytes >= MAX_UNCONFIRMED_BYTES;
+        if is_enough {
+            (self.num_unconfirmed, self.unconfirmed_bytes) = (0, 0);
+        }
+        is_enough
     }
 
     // ---- requests ----
@@ -282,7 +306,9 @@ impl Intake {
         id: RequestId,
         question: Question,
     ) -> Result<Result<(), Unfit>, HubGone> {
-        if self.num_answering.load(Relaxed) >= MAX_ANSWERING {
+        let place = self.places.take(&question);
+        let is_event = matches!(question, Question::Broadcast { .. });
+        if place.is_none() && !is_event {
             return Ok(Err(Unfit::Overload));
         }
         let time = match &question {
@@ -293,6 +319,8 @@ impl Intake {
             }
         };
         let (answers, received) = mpsc::unbounded_channel();
+        // An event without a place is for its clients all the same. Nobody waits for their acks from the beginning.
+        let answered = place.map(|place| (place, received));
         let answering = Answering {
             namespace: channels.namespace().clone(),
             question,
@@ -300,12 +328,15 @@ impl Intake {
             from: uid.clone(),
         };
         self.hub.answering.send(answering).await.or(Err(HubGone))?;
+        let Some((place, received)) = answered else {
+            return Ok(Err(Unfit::Overload));
+        };
         let answers_out = AnswersOut {
             queue: Arc::clone(&self.queue),
             channels: Arc::clone(channels),
             uid,
             id,
-            _slot: Slot::take(&self.num_answering),
+            _place: place,
         };
         actix_rt::spawn(answers_out.run(received, Instant::now() + time));
         Ok(Ok(()))
@@ -366,7 +397,8 @@ impl Intake {
                 if self.stats.num_unanswered.load(Relaxed) == 0 {
                     // Once: whoever floods us must not flood the log.
                     log::warn!(
-                        "{MAX_ANSWERING} questions of others are being answered: one is not"
+                        "{MAX_ANSWERING} questions of others are being answered, or {MAX_AWAITING_ACKS} of their events \
+                         acknowledged: one is not"
                     );
                 }
                 &self.stats.num_unanswered
@@ -523,17 +555,36 @@ impl Wanted {
     }
 }
 
-/// One of the questions that are being answered.
-struct Slot(Arc<AtomicUsize>);
+/// The questions of others that are being answered, whichever connection they came over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    num_answering: Arc<AtomicUsize>,
+    num_awaiting_acks: Arc<AtomicUsize>,
+}
 
-impl Slot {
-    fn take(count: &Arc<AtomicUsize>) -> Self {
+impl Places {
+    /// Takes a place for a question, if there is one left for its kind.
+    fn take(&self, question: &Question) -> Option<Place> {
+        let (count, max) = match question {
+            Question::Broadcast { .. } => (&self.num_awaiting_acks, MAX_AWAITING_ACKS),
+            Question::SocketIds { .. }
+            | Question::Rooms
+            | Question::Sockets { .. }
+            | Question::ServerEvent { .. } => (&self.num_answering, MAX_ANSWERING),
+        };
+        // Taken on one arbiter alone.
+        if count.load(Relaxed) >= max {
+            return None;
+        }
         count.fetch_add(1, Relaxed);
-        Self(Arc::clone(count))
+        Some(Place(Arc::clone(count)))
     }
 }
 
-impl Drop for Slot {
+/// The place of one of them, until it is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -546,7 +597,7 @@ struct AnswersOut {
     /// Who asked.
     uid: Option<String>,
     id: RequestId,
-    _slot: Slot,
+    _place: Place,
 }
 
 impl AnswersOut {

@@ -15,10 +15,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -31,14 +28,14 @@ use tokio::{
 use super::{
     actor::OnConnected,
     backoff,
-    bus::{Bus, BusError, Heard, Outbound, Published, Publisher, Subscriber},
+    bus::{Bus, BusError, Heard, Inbound, Outbound, Published, Publisher, Subscriber},
     calls::Calls,
-    incoming::{HubDoor, HubGone, Intake},
+    incoming::{HubDoor, HubGone, Intake, Places},
     listening::Listening,
     messages::AskOthers,
     namespaces::Namespaces,
     outgoing::LIMITS,
-    private::{self, Batch, Listener, Waiting},
+    private::{self, Batch, Listener, Looks, Waiting},
     queue::Queue,
     status::{BridgeStats, BusStatus},
     ticket::{self, Census, Ticket},
@@ -57,6 +54,15 @@ pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a link must have lived for the next one to begin with the shortest delay again. Without it, a Redis that
 /// accepts and at once closes would be called ten times a second.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a bus may take to confirm a change of what is listened to, the time not counted in which the hub keeps us from reading.
+/// However many names it has, a Redis that works is done long before; one that says other things and never this is no use, and a fresh
+/// connection may be.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a bus may be what takes no messages for all, a replica or a Sentinel, before its address is looked up again. Whatever
+/// follows the primary (a balancer, a DNS name) may lead elsewhere by then, and whoever was demoted closes no connection.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the log is told of losses while the bus can be reached.
 const LOSS_INTERVAL: Duration = Duration::from_secs(10);
@@ -79,10 +85,29 @@ pub(super) struct Link<B: Bus> {
     pub(super) status: watch::Sender<BusStatus>,
     pub(super) hub: HubDoor,
     pub(super) on_connected: OnConnected,
-    /// How many questions of others are being answered, whichever connection they came over.
-    pub(super) num_answering: Arc<AtomicUsize>,
+    /// For what others ask, whichever connection it came over.
+    pub(super) places: Places,
+    pub(super) patience: Patience,
     /// What the log has been told of that is forbidden; at most [`MAX_TOLD`] texts.
     pub(super) told: RefCell<Vec<String>>,
+}
+
+/// How long a connection is kept that answers, but not as we need it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Without the confirmation of a change.
+    pub(super) confirm: Duration,
+    /// As that of one whose role it is not to publish.
+    pub(super) role: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            confirm: CONFIRM_TIMEOUT,
+            role: ROLE_TIMEOUT,
+        }
+    }
 }
 
 /// What waits for the connection that publishes, besides the queue. Unlike that, it does not outlive an outage.
@@ -241,6 +266,9 @@ impl<B: Bus> Link<B> {
                 }
                 // The outage's own report has told of what was lost.
                 losses = Losses::new(self.queue.num_dropped());
+                // All that others rely on was forgotten here, as by a connection that is lost, and they are to know it as then.
+                is_hello = true;
+                next_beat = time::Instant::now();
             }
         }
     }
@@ -275,8 +303,10 @@ impl<B: Bus> Link<B> {
             self.warn_once(err);
         }
         let mut heard = Vec::new();
-        for (place, ticket) in self.queue.settle(refused.len(), kept) {
-            if let Some((_, err)) = refused.iter().find(|(index, _)| *index == place) {
+        let refused_at: Vec<_> = refused.iter().map(|(index, _)| *index).collect();
+        for (place, ticket) in self.queue.settle(&refused_at, kept) {
+            let at = refused_at.binary_search(&place).ok();
+            if let Some((_, err)) = at.and_then(|at| refused.get(at)) {
                 ticket.fail(err.to_string());
             } else {
                 let num_heard = num_listeners.get(place).copied().unwrap_or(0);
@@ -355,7 +385,8 @@ impl<B: Bus> Link<B> {
         }
     }
 
-    /// Waits until a bus that refused takes what is published; any other error ends the connection at once.
+    /// Waits until a bus that refused takes what is published; any other error ends the connection at once, and a role that is not to
+    /// publish after a while.
     async fn hold(
         &self,
         publisher: &mut B::Publisher,
@@ -365,7 +396,13 @@ impl<B: Bus> Link<B> {
         mut err: BusError,
     ) -> Result<(), BusError> {
         let mut delays = backoff::delays();
+        let mut out_of_role: Option<time::Instant> = None;
         while matches!(err, BusError::Refused { .. }) {
+            let is_out_of_role = matches!(err.fault(), Fault::Replica | Fault::Sentinel);
+            out_of_role = is_out_of_role.then(|| out_of_role.unwrap_or_else(time::Instant::now));
+            if out_of_role.is_some_and(|since| since.elapsed() > self.patience.role) {
+                break;
+            }
             self.report_down(outage, inbox, num_dropped_before, &err);
             time::sleep(delays.next().unwrap_or(backoff::MAX_DELAY)).await;
             let mut attempt = self.probe(publisher).await;
@@ -392,33 +429,29 @@ impl<B: Bus> Link<B> {
         }
     }
 
-    /// Sends what waits for other instances alone, and tells how many have heard it.
+    /// Sends what waits for other instances alone, and tells how many have heard it; or how many listen, of those who look.
     async fn send_private(
         &self,
         publisher: &mut B::Publisher,
         waiting: Waiting,
         receiver: &mut private::Receiver,
     ) -> Result<(), BusError> {
-        let mut next = Some(waiting);
-        while let Some(waiting) = next.take() {
-            match waiting {
-                Waiting::Letter(first) => {
-                    let (batch, behind) = Batch::gather(first, receiver);
-                    let published = publisher.publish(&batch.messages).await?;
-                    if let Some((_, err)) = published.refused.last() {
-                        self.warn_once(err);
-                    }
-                    batch.settle(&published.num_listeners);
-                    next = behind;
+        match waiting {
+            Waiting::Letter(first) => {
+                let batch = Batch::gather(first, receiver);
+                let published = publisher.publish(&batch.messages).await?;
+                if let Some((_, err)) = published.refused.last() {
+                    self.warn_once(err);
                 }
-                Waiting::Look { channel, reply } => {
-                    match publisher.num_subscribers(&[channel]).await {
-                        // Whoever looks may have given up.
-                        Ok(counted) => _ = counted.first().map(|num| reply.send(*num)),
-                        // Redis may forbid this one command; all else goes on.
-                        Err(BusError::Refused { .. }) => {}
-                        Err(err) => return Err(err),
-                    }
+                batch.settle(&published.num_listeners);
+            }
+            Waiting::Look(first) => {
+                let looks = Looks::gather(first, receiver);
+                match publisher.num_subscribers(&looks.channels()).await {
+                    Ok(counted) => looks.settle(&counted),
+                    // Redis may forbid this one command; all else goes on.
+                    Err(BusError::Refused { .. }) => {}
+                    Err(err) => return Err(err),
                 }
             }
         }
@@ -434,7 +467,7 @@ impl<B: Bus> Link<B> {
         };
         select! {
             is_heard = self.namespaces.settled(&ask.namespace) => is_heard,
-            // A silent bus ends the link; a slow hub, or a bus that speaks and does not confirm, may keep us longer than anybody waits.
+            // A bus that is silent or never confirms ends the link; until then, or with a slow hub, it may be longer than anybody waits.
             () = ask.answers.closed() => false,
         }
     }
@@ -459,7 +492,7 @@ impl<B: Bus> Link<B> {
             Arc::clone(&self.queue),
             Arc::clone(&self.calls),
             Arc::clone(&self.stats),
-            Arc::clone(&self.num_answering),
+            self.places.clone(),
         );
         let mut listening = Listening::default();
         let rooms = self.hub.rooms.as_deref();
@@ -471,6 +504,7 @@ impl<B: Bus> Link<B> {
         // There is always something: at least where we are spoken to alone.
         subscriber.change(change.add, change.remove);
         let mut is_changing = true;
+        let mut due = time::Instant::now() + self.patience.confirm;
         loop {
             let rooms_changed = async {
                 match rooms {
@@ -478,8 +512,18 @@ impl<B: Bus> Link<B> {
                     None => std::future::pending().await,
                 }
             };
+            // Late is only what is not there yet when all that is there has been read.
+            let heard = async {
+                select! {
+                    biased;
+                    heard = subscriber.next() => heard,
+                    () = async { time::sleep_until(due).await }, if is_changing => Err(BusError::TimedOut {
+                        after: self.patience.confirm,
+                    }),
+                }
+            };
             let change = select! {
-                heard = subscriber.next() => match heard {
+                heard = heard => match heard {
                     Ok(Heard::Settled) => {
                         is_changing = false;
                         self.namespaces.note_in_force(listening.confirm());
@@ -487,20 +531,11 @@ impl<B: Bus> Link<B> {
                         continue;
                     }
                     Ok(Heard::Message(inbound)) => {
-                        if let Some(audience) = listening.audience(&inbound) {
-                            intake.take_said(audience, &inbound);
-                            continue;
+                        let began = time::Instant::now();
+                        if let Err(gone) = take_in(&mut intake, &listening, &inbound).await {
+                            return gone.into();
                         }
-                        let mut is_ours = false;
-                        for (channels, kind) in listening.places(&inbound) {
-                            is_ours = true;
-                            if let Err(gone) = intake.take(&inbound, channels, &kind).await {
-                                return gone.into();
-                            }
-                        }
-                        if !is_ours {
-                            intake.skip_misplaced(&inbound);
-                        }
+                        due += began.elapsed();
                         continue;
                     }
                     Err(err) => return err.into(),
@@ -518,6 +553,7 @@ impl<B: Bus> Link<B> {
             is_changing = !change.is_empty();
             if is_changing {
                 subscriber.change(change.add, change.remove);
+                due = time::Instant::now() + self.patience.confirm;
             } else {
                 self.namespaces.note_in_force(listening.confirm());
             }
@@ -606,7 +642,7 @@ impl<B: Bus> Link<B> {
         self.peers.lose_all();
         self.listener.lose_all();
         // Their receipts are dropped with them, which says it all.
-        while inbox.private.try_recv().is_ok() {}
+        while inbox.private.try_recv().is_some() {}
         while let Some(ask) = inbox
             .unsettled
             .take()
@@ -617,6 +653,26 @@ impl<B: Bus> Link<B> {
             _ = ask.answers.send(Answer::Unreachable { reason });
         }
     }
+}
+
+/// Hands a message to whom its name says.
+async fn take_in(
+    intake: &mut Intake,
+    listening: &Listening,
+    inbound: &Inbound,
+) -> Result<(), HubGone> {
+    if let Some(audience) = listening.audience(inbound) {
+        return intake.take_said(audience, inbound).await;
+    }
+    let mut is_ours = false;
+    for (channels, kind) in listening.places(inbound) {
+        is_ours = true;
+        intake.take(inbound, channels, &kind).await?;
+    }
+    if !is_ours {
+        intake.skip_misplaced(inbound);
+    }
+    Ok(())
 }
 
 /// What is lost while the bus can be reached: it is slower than what is sent, or forbids a channel.

@@ -1,10 +1,10 @@
-//! What is to be done if a message is dropped while it waits to be published.
+//! What is to be done if a message is dropped while it waits to be published, or is refused alone.
 //!
 //! What becomes of a message once it is under way it does not tell: if a connection breaks then, all that is lost by it is told together.
 
 use std::fmt;
 
-/// Does what it was given when it is dropped, unless the message went out.
+/// Does what it was given when it is dropped, unless the message may have gone out.
 pub struct Loss(Option<Box<dyn FnOnce() + Send>>);
 
 impl Loss {
@@ -13,7 +13,7 @@ impl Loss {
         Self(Some(Box::new(tell)))
     }
 
-    /// The message went out.
+    /// The message went out, or nobody knows whether.
     pub(super) fn settle(mut self) {
         self.0 = None;
     }

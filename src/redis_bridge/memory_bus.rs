@@ -121,6 +121,12 @@ impl MemoryBus {
         self.shared.state.lock().unwrap().held_changes = Some(Vec::new());
     }
 
+    /// Returns how many wait.
+    pub(super) fn num_held_changes(&self) -> usize {
+        let state = self.shared.state.lock().unwrap();
+        state.held_changes.as_ref().map_or(0, Vec::len)
+    }
+
     /// Makes those that wait, and from now on each at once; returns how many waited.
     pub(super) fn make_changes(&self) -> usize {
         let mut state = self.shared.state.lock().unwrap();
@@ -192,6 +198,11 @@ impl MemoryBus {
         let state = self.shared.state.lock().unwrap();
         let listens = |listener: &&Listener| listener.names.channels.iter().any(|n| n == channel);
         state.listeners.iter().filter(listens).count()
+    }
+
+    /// Returns how many have connected or begun to listen so far.
+    pub(super) fn num_links(&self) -> usize {
+        self.shared.state.lock().unwrap().num_links
     }
 
     pub(super) fn journal(&self) -> Vec<Deed> {

@@ -68,7 +68,7 @@ pub enum ForBridge {
         to: InstanceId,
         /// What.
         payload: Bytes,
-        /// What is done if they are dropped while they wait.
+        /// What is done if they are dropped while they wait, or refused.
         loss: Option<Loss>,
     },
     /// Looks whether an instance is there. From the relay.

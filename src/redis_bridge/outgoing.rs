@@ -49,7 +49,7 @@ pub(super) enum With {
     Nothing,
     /// The ticket of a question.
     Ticket(Ticket),
-    /// What is done if it is dropped while it waits.
+    /// What is done if it is dropped while it waits, or refused.
     Loss(Loss),
 }
 
@@ -65,7 +65,15 @@ impl With {
         }
     }
 
-    /// The message went out, or is known not to. Returns its ticket.
+    /// The message will not go out. Returns its ticket; what else is to be done about it is.
+    fn refused(self) -> Option<Ticket> {
+        match self {
+            Self::Ticket(ticket) => Some(ticket),
+            Self::Nothing | Self::Loss(_) => None,
+        }
+    }
+
+    /// The message went out, or nobody knows. Returns its ticket.
     fn sent(self) -> Option<Ticket> {
         match self {
             Self::Nothing => None,
@@ -150,14 +158,14 @@ impl Outgoing {
         batch
     }
 
-    /// The bus has answered for the batch; `num_dropped` of it are lost, and its end, `kept`, waits again, as long as before.
-    /// Returns the tickets of those that do not, and their places in the batch.
+    /// The bus has answered for the batch; those at the places `refused`, in order, are lost, and its end, `kept`, waits again, as long
+    /// as before. Returns the tickets of those that do not, and their places in the batch.
     pub(super) fn settle(
         &mut self,
-        num_dropped: usize,
+        refused: &[usize],
         kept: Vec<Outbound>,
     ) -> Vec<(usize, Ticket)> {
-        self.num_dropped += num_dropped as u64;
+        self.num_dropped += refused.len() as u64;
         let keep_from = self.under_way.len().saturating_sub(kept.len());
         let kept = self.under_way.drain(keep_from..).zip(kept);
         for ((since, with), message) in kept.rev() {
@@ -171,8 +179,14 @@ impl Outgoing {
         }
         while self.bytes > self.limits.bytes && self.drop_oldest() {}
         let done = self.under_way.drain(..).enumerate();
-        done.filter_map(|(place, (_, with))| Some((place, with.sent()?)))
-            .collect()
+        done.filter_map(|(place, (_, with))| {
+            let ticket = match refused.binary_search(&place) {
+                Ok(_) => with.refused(),
+                Err(_) => with.sent(),
+            };
+            Some((place, ticket?))
+        })
+        .collect()
     }
 
     /// Removes the questions that wait: who asked has been told that others cannot be reached, and what is known to have failed
@@ -352,7 +366,7 @@ mod tests {
             queue.push(later(5), message(number, 10), With::Nothing);
         }
         // The first was taken, the second lost.
-        assert!(queue.settle(1, batch.split_off(2)).is_empty());
+        assert!(queue.settle(&[1], batch.split_off(2)).is_empty());
         assert_eq!(queue.num_dropped(), 1);
         queue.push(later(6), message(8, 10), With::Nothing);
         assert_eq!(queue.num_dropped(), 2, "the oldest had to make room");
@@ -363,7 +377,7 @@ mod tests {
             "the 4 had waited since second 4"
         );
         assert_eq!(queue.num_dropped(), 3);
-        queue.settle(0, vec![]);
+        queue.settle(&[], vec![]);
         assert!(queue.is_drained());
         assert_eq!(queue.bytes, 0);
     }
@@ -381,7 +395,7 @@ mod tests {
         assert_eq!(queue.num_dropped(), 2);
         assert_eq!(numbers(&queue.take_batch(now)), [3]);
         assert!(queue.is_empty() && !queue.is_drained());
-        queue.settle(1, vec![]);
+        queue.settle(&[0], vec![]);
         assert!(queue.is_drained());
         assert_eq!(queue.num_dropped(), 3);
     }
@@ -417,7 +431,7 @@ mod tests {
         queue.push(now, waited_for, With::Ticket(ticket));
         queue.push(now, message(3, 10), With::Nothing);
         assert_eq!(numbers(&queue.take_batch(now)), [2, 3]);
-        let done = queue.settle(0, vec![]);
+        let done = queue.settle(&[], vec![]);
         assert_eq!(
             done.iter().map(|(place, _)| *place).collect::<Vec<_>>(),
             [0]
@@ -456,10 +470,30 @@ mod tests {
         drop(tell);
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [1, 2]);
         assert_eq!(numbers(&queue.take_batch(now)), [3]);
-        assert!(queue.settle(0, vec![]).is_empty());
+        assert!(queue.settle(&[], vec![]).is_empty());
         assert_eq!(numbers(&queue.take_batch(now)), [4]);
         queue.abandon();
         assert_eq!(told.iter().count(), 0, "of that others tell");
+    }
+
+    /// A bug: of what the bus refused alone, behind or before what it took, nobody was told.
+    #[test]
+    fn what_is_refused_alone_says_so_and_what_waits_again_does_not() {
+        let now = Instant::now();
+        let mut queue = Outgoing::new(limits(1 << 20, usize::MAX));
+        let (tell, told) = std::sync::mpsc::channel();
+        for number in 0..4 {
+            let tell = tell.clone();
+            let loss = Loss::new(move || _ = tell.send(number));
+            queue.push(now, message(number, 10), With::Loss(loss));
+        }
+        drop(tell);
+        let mut batch = queue.take_batch(now);
+        assert!(queue.settle(&[0, 2], batch.split_off(3)).is_empty());
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(numbers(&queue.take_batch(now)), [3]);
+        queue.settle(&[], vec![]);
+        assert_eq!(told.iter().count(), 0, "the others went out");
     }
 
     #[test]
@@ -478,7 +512,7 @@ mod tests {
         }
         // One that Redis refused keeps its ticket.
         let mut batch = queue.take_batch(now);
-        assert!(queue.settle(0, batch.split_off(1)).is_empty());
+        assert!(queue.settle(&[], batch.split_off(1)).is_empty());
         queue.withdraw_questions();
         assert_eq!(numbers(&queue.take_batch(now)), [3, 5]);
         assert_eq!((queue.num_dropped(), queue.bytes), (0, 0));

@@ -5,6 +5,7 @@
 //! whoever sends them learns whether they were heard. What waits is bounded by [`MAX_WAITING`] messages and [`MAX_WAITING_BYTES`].
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -80,10 +81,7 @@ pub(super) enum Waiting {
     /// A message.
     Letter(Letter),
     /// The question how many listen to a channel.
-    Look {
-        channel: String,
-        reply: oneshot::Sender<usize>,
-    },
+    Look(Look),
 }
 
 /// A message.
@@ -92,6 +90,13 @@ pub(super) struct Letter {
     message: Outbound,
     receipt: oneshot::Sender<usize>,
     weight: Weight,
+}
+
+/// The question how many listen to a channel.
+#[derive(Debug)]
+pub(super) struct Look {
+    channel: String,
+    reply: oneshot::Sender<usize>,
 }
 
 /// Bytes of what waits, counted until dropped.
@@ -116,7 +121,27 @@ pub(super) struct Sender {
 }
 
 /// The way out.
-pub(super) type Receiver = mpsc::Receiver<Waiting>;
+#[derive(Debug)]
+pub(super) struct Receiver {
+    waiting: mpsc::Receiver<Waiting>,
+    /// Taken out already, and of another kind than what stood before it.
+    next: Option<Waiting>,
+}
+
+impl Receiver {
+    /// Waits for what stands first; `None` if nothing can come any more. May be dropped while it waits.
+    pub(super) async fn recv(&mut self) -> Option<Waiting> {
+        match self.next.take() {
+            Some(next) => Some(next),
+            None => self.waiting.recv().await,
+        }
+    }
+
+    /// Returns what stands first, if anything does.
+    pub(super) fn try_recv(&mut self) -> Option<Waiting> {
+        self.next.take().or_else(|| self.waiting.try_recv().ok())
+    }
+}
 
 /// Returns both ends.
 pub(super) fn channel() -> (Sender, Receiver) {
@@ -125,6 +150,10 @@ pub(super) fn channel() -> (Sender, Receiver) {
         waiting,
         total: Arc::default(),
         has_dropped: AtomicBool::new(false),
+    };
+    let receiver = Receiver {
+        waiting: receiver,
+        next: None,
     };
     (sender, receiver)
 }
@@ -153,7 +182,9 @@ impl Sender {
 
     /// Lets a look wait. Without room for it its reply is dropped.
     pub(super) fn look(&self, channel: String, reply: oneshot::Sender<usize>) {
-        _ = self.waiting.try_send(Waiting::Look { channel, reply });
+        _ = self
+            .waiting
+            .try_send(Waiting::Look(Look { channel, reply }));
     }
 }
 
@@ -165,8 +196,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Returns a batch of `first` and of what waits behind it; and what stands next, if that is no message.
-    pub(super) fn gather(first: Letter, receiver: &mut Receiver) -> (Self, Option<Waiting>) {
+    /// Returns a batch of `first` and of the messages that wait right behind it.
+    pub(super) fn gather(first: Letter, receiver: &mut Receiver) -> Self {
         let mut batch = Self::default();
         let mut bytes = 0;
         let mut next = first;
@@ -175,12 +206,14 @@ impl Batch {
             batch.messages.push(next.message);
             batch.receipts.push((next.receipt, next.weight));
             if batch.messages.len() >= MAX_BATCH || bytes >= MAX_BATCH_BYTES {
-                return (batch, None);
+                return batch;
             }
             next = match receiver.try_recv() {
-                Ok(Waiting::Letter(letter)) => letter,
-                Ok(look @ Waiting::Look { .. }) => return (batch, Some(look)),
-                Err(_) => return (batch, None),
+                Some(Waiting::Letter(letter)) => letter,
+                other => {
+                    receiver.next = other;
+                    return batch;
+                }
             };
         }
     }
@@ -190,6 +223,51 @@ impl Batch {
         for ((receipt, _), num) in self.receipts.into_iter().zip(num_listeners) {
             // The sender may have given up.
             _ = receipt.send(*num);
+        }
+    }
+}
+
+/// Looks that are answered together, each channel by one number.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    by_channel: BTreeMap<String, Vec<oneshot::Sender<usize>>>,
+}
+
+impl Looks {
+    /// Returns `first` and the looks that wait right behind it.
+    pub(super) fn gather(first: Look, receiver: &mut Receiver) -> Self {
+        let mut looks = Self::default();
+        let mut next = first;
+        for _ in 1..MAX_BATCH {
+            looks.add(next);
+            next = match receiver.try_recv() {
+                Some(Waiting::Look(look)) => look,
+                other => {
+                    receiver.next = other;
+                    return looks;
+                }
+            };
+        }
+        looks.add(next);
+        looks
+    }
+
+    fn add(&mut self, Look { channel, reply }: Look) {
+        self.by_channel.entry(channel).or_default().push(reply);
+    }
+
+    /// Returns the channels, each once.
+    pub(super) fn channels(&self) -> Vec<String> {
+        self.by_channel.keys().cloned().collect()
+    }
+
+    /// Tells everybody who looks how many listen: `counted` is of [`Self::channels`].
+    pub(super) fn settle(self, counted: &[usize]) {
+        for (replies, num) in self.by_channel.into_values().zip(counted) {
+            for reply in replies {
+                // Whoever looks may have given up.
+                _ = reply.send(*num);
+            }
         }
     }
 }
@@ -215,16 +293,46 @@ mod tests {
             receipts.push(heard);
         }
         sender.look("d".to_owned(), oneshot::channel().0);
-        let Ok(Waiting::Letter(first)) = receiver.try_recv() else {
+        let Some(Waiting::Letter(first)) = receiver.try_recv() else {
             panic!("the first is a letter")
         };
-        let (batch, next) = Batch::gather(first, &mut receiver);
+        let batch = Batch::gather(first, &mut receiver);
         assert_eq!(batch.messages, [letter("a"), letter("b")]);
-        assert!(matches!(next, Some(Waiting::Look { .. })));
+        assert!(matches!(receiver.try_recv(), Some(Waiting::Look(_))));
         batch.settle(&[1, 0]);
         let heard: Vec<_> = receipts.iter_mut().map(|r| r.try_recv().unwrap()).collect();
         assert_eq!(heard, [1, 0]);
         assert_eq!(sender.total.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn looks_go_together_up_to_the_next_letter() {
+        let (sender, mut receiver) = channel();
+        let look = |name: &str| {
+            let (reply, counted) = oneshot::channel();
+            sender.look(name.to_owned(), reply);
+            counted
+        };
+        let mut early = [look("b"), look("a"), look("b")];
+        sender.send(letter("x"), oneshot::channel().0);
+        let mut late: Vec<_> = (0..=MAX_BATCH).map(|_| look("c")).collect();
+        let mut gather = || match receiver.try_recv() {
+            Some(Waiting::Look(first)) => Some(Looks::gather(first, &mut receiver)),
+            Some(Waiting::Letter(_)) => None,
+            None => panic!("something waits"),
+        };
+        let looks = gather().unwrap();
+        assert_eq!(looks.channels(), ["a", "b"]);
+        looks.settle(&[1, 2]);
+        let counted = early.each_mut().map(|counted| counted.try_recv().unwrap());
+        assert_eq!(counted, [2, 1, 2]);
+        assert!(gather().is_none(), "then the letter");
+        for (num, so_many) in [(5, MAX_BATCH), (6, 1)] {
+            gather().unwrap().settle(&[num]);
+            for mut counted in late.drain(..so_many) {
+                assert_eq!(counted.try_recv(), Ok(num));
+            }
+        }
     }
 
     #[test]
@@ -242,7 +350,7 @@ mod tests {
         for heard in [&mut one, &mut two] {
             assert!(heard.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         }
-        while receiver.try_recv().is_ok() {}
+        while receiver.try_recv().is_some() {}
         let many: Vec<_> = (0..=MAX_WAITING).map(|_| send(Bytes::new())).collect();
         let is_lost = |mut heard: oneshot::Receiver<usize>| {
             heard.try_recv() == Err(oneshot::error::TryRecvError::Closed)

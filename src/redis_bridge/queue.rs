@@ -104,10 +104,10 @@ impl Queue {
         })
     }
 
-    /// The bus has answered for the batch: some are lost, its end waits again. Returns the tickets of the questions that do not,
-    /// and their places in the batch.
-    pub(super) fn settle(&self, num_dropped: usize, kept: Vec<Outbound>) -> Vec<(usize, Ticket)> {
-        self.with(|state| state.outgoing.settle(num_dropped, kept))
+    /// The bus has answered for the batch: those at the places `refused`, in order, are lost, and its end waits again. Returns the
+    /// tickets of the questions that do not, and their places in the batch.
+    pub(super) fn settle(&self, refused: &[usize], kept: Vec<Outbound>) -> Vec<(usize, Ticket)> {
+        self.with(|state| state.outgoing.settle(refused, kept))
     }
 
     /// The connection broke, perhaps with a batch under way.

@@ -338,10 +338,9 @@ type Answer = Pin<Box<dyn Future<Output = RedisResult<()>>>>;
 impl Subscriber for RedisSubscriber {
     fn change(&mut self, add: Names, remove: Names) {
         // Sent by `next`, like everything here; what Redis answers comes through the same gate as messages do, so nobody may
-        // wait for it without reading them. A command goes out when the one before it has been answered. No time is set for it:
+        // wait for it without reading them. A command goes out when the one before it has been answered. No time is set for it here:
         // while the hub keeps us from reading, the answer may be stuck behind messages. Whether Redis is there, the pings tell, if
-        // nothing at all comes; one that sends other things and never this answer keeps the change open, and on a fresh connection
-        // nothing is published before it.
+        // nothing at all comes; one that sends other things and never this answer, `link` gives up, who knows how long the hub took.
         for (verb, names) in [
             (Verb::PUnsubscribe, remove.patterns),
             (Verb::Unsubscribe, remove.channels),

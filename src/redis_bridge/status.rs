@@ -58,7 +58,7 @@ pub struct StatsSnapshot {
     pub num_for_nobody: u64,
     /// Answers that nobody here waited for.
     pub num_unasked: u64,
-    /// Questions of others that were not answered, because too many were being answered.
+    /// Questions of others that were not answered, because too many were being answered; events among them reached their clients.
     pub num_unanswered: u64,
     /// How often a connection has been established.
     pub num_links: u64,

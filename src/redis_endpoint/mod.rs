@@ -12,6 +12,7 @@
 //! `valkey://`, `valkeys://` and `valkey+unix://` mean the same. Source: the IANA registrations of `redis` and `rediss`; redis-rs.
 
 pub mod fault;
+pub mod pointer;
 pub mod tls;
 
 use std::{io, path::PathBuf};

@@ -32,7 +32,7 @@ use super::{Account, AccountStore, Item, StoreError, StoreKind, checked_secret};
 use crate::{
     auth::{error::OpenError, rules::UsernameKey},
     config::{RedisConfig, Secret},
-    redis_endpoint::{self, Endpoint, fault::Fault},
+    redis_endpoint::{self, Endpoint, fault::Fault, pointer},
     telemetry::with_causes,
 };
 
@@ -106,9 +106,6 @@ impl RedisStore {
         if let Some(node) = nodes.get(&name) {
             return Some(Arc::clone(node));
         }
-        let own = self.endpoint.host_and_port();
-        // Without a host it means its own.
-        let host = if host.is_empty() { own?.0 } else { host };
         let node = Arc::new(Self {
             endpoint: self.endpoint.at(host, port).ok()?,
             time_outs: self.time_outs,
@@ -178,27 +175,38 @@ impl RedisStore {
         }
     }
 
-    /// Sends `commands`, which are about one key, to whichever node has it; returns their replies and whether they were sent
-    /// twice. However many nodes are away, there is one time for all.
+    /// Sends `commands`, which are about one key, to whichever node has it; returns their replies and whether they may have been done
+    /// before. However many nodes are away, there is one time for all.
     async fn replies(&self, commands: &Pipeline) -> Result<(Vec<Value>, bool), StoreError> {
         let deadline = tokio::time::Instant::now() + self.deadline;
-        let err = match timeout_at(deadline, self.replies_from(None, commands)).await {
-            Ok(Ok(replies)) => return Ok(replies),
+        let mut may_be_done = false;
+        let first = self.replies_from(None, commands, &mut may_be_done);
+        let err = match timeout_at(deadline, first).await {
+            Ok(Ok(replies)) => return Ok((replies, may_be_done)),
             Ok(Err(err)) => err,
             Err(elapsed) => return Err(unavailable(elapsed)),
         };
         // The node of the settings is away: another may have the key, or know who has.
-        let others = timeout_at(deadline, self.replies_from_others(commands)).await;
-        others.ok().flatten().ok_or(err)
+        let others = self.replies_from_others(commands, &mut may_be_done);
+        let replies = timeout_at(deadline, others)
+            .await
+            .ok()
+            .flatten()
+            .ok_or(err)?;
+        Ok((replies, may_be_done))
     }
 
     /// Sends `commands` to one after the other of the nodes that this one has pointed to, until one does what they say.
-    async fn replies_from_others(&self, commands: &Pipeline) -> Option<(Vec<Value>, bool)> {
+    async fn replies_from_others(
+        &self,
+        commands: &Pipeline,
+        may_be_done: &mut bool,
+    ) -> Option<Vec<Value>> {
         let mut nodes: Vec<_> = self.nodes.lock().await.values().cloned().collect();
         // Those first that were there when they were last asked: they may be few, and each that is away takes its time.
         nodes.sort_by_key(|node| !node.is_connected());
         for node in nodes {
-            if let Ok(replies) = self.replies_from(Some(node), commands).await {
+            if let Ok(replies) = self.replies_from(Some(node), commands, may_be_done).await {
                 return Some(replies);
             }
         }
@@ -211,20 +219,22 @@ impl RedisStore {
         link.is_ok_and(|link| link.connection.is_some())
     }
 
-    /// Sends `commands` to a node, or else to that of the settings, and on to wherever it points.
+    /// Sends `commands` to a node, or else to that of the settings, and on to wherever it points. Sets `may_be_done` if one has taken
+    /// them and not said what it did.
     async fn replies_from(
         &self,
         mut node: Option<Arc<Self>>,
         commands: &Pipeline,
-    ) -> Result<(Vec<Value>, bool), StoreError> {
+        may_be_done: &mut bool,
+    ) -> Result<Vec<Value>, StoreError> {
         let (mut num_moves, mut is_asking) = (0, false);
         loop {
             let here = node.as_deref().unwrap_or(self);
-            let err = match here.replies_here(commands, is_asking).await {
+            let err = match here.replies_here(commands, is_asking, may_be_done).await {
                 Ok(replies) => return Ok(replies),
                 Err(err) => err,
             };
-            let next = match moved(&err) {
+            let next = match here.pointed_to(&err) {
                 Some((host, port)) if num_moves < MAX_MOVES => self.at(host, port).await,
                 Some(_) | None => None,
             };
@@ -237,25 +247,36 @@ impl RedisStore {
         }
     }
 
+    /// Returns where this node says by an error that the key is.
+    fn pointed_to<'a>(&'a self, err: &'a RedisError) -> Option<(&'a str, u16)> {
+        let (host, port) = moved(err)?;
+        let own = || Some(self.endpoint.host_and_port()?.0);
+        Some((host.or_else(own)?, port))
+    }
+
     /// Sends `commands` to this node alone, to which another has pointed for this once if it `is_asking`.
     async fn replies_here(
         &self,
         commands: &Pipeline,
         is_asking: bool,
-    ) -> RedisResult<(Vec<Value>, bool)> {
+        may_be_done: &mut bool,
+    ) -> RedisResult<Vec<Value>> {
         if is_asking {
-            let (replies, is_repeat) = self.replies_of(&asking(commands)).await?;
-            let replies = replies.into_iter().skip(1).step_by(2);
-            return Ok((replies.collect(), is_repeat));
+            let replies = self.replies_of(&asking(commands), may_be_done).await?;
+            return Ok(replies.into_iter().skip(1).step_by(2).collect());
         }
-        self.replies_of(commands).await
+        self.replies_of(commands, may_be_done).await
     }
 
-    async fn replies_of(&self, commands: &Pipeline) -> RedisResult<(Vec<Value>, bool)> {
+    async fn replies_of(
+        &self,
+        commands: &Pipeline,
+        may_be_done: &mut bool,
+    ) -> RedisResult<Vec<Value>> {
         let mut is_repeat = false;
         loop {
-            let (err, may_repeat) = match self.attempt(commands).await {
-                Ok(replies) => return Ok((replies, is_repeat)),
+            let (err, may_repeat) = match self.attempt(commands, may_be_done).await {
+                Ok(replies) => return Ok(replies),
                 Err(failed) => failed,
             };
             if !may_repeat || is_repeat {
@@ -266,7 +287,11 @@ impl RedisStore {
     }
 
     /// On an error says also whether a new connection promises better: the old one was dropped while idle.
-    async fn attempt(&self, commands: &Pipeline) -> Result<Vec<Value>, (RedisError, bool)> {
+    async fn attempt(
+        &self,
+        commands: &Pipeline,
+        may_be_done: &mut bool,
+    ) -> Result<Vec<Value>, (RedisError, bool)> {
         let (mut connection, generation, was_idle) =
             self.connection().await.map_err(|err| (err, false))?;
         let count = commands.len();
@@ -276,6 +301,8 @@ impl RedisStore {
             // The connection is fine, the key is elsewhere.
             Err(err) if moved(&err).is_some() => Err((err, false)),
             Err(err) => {
+                // Only what Redis itself refuses is certainly not done.
+                *may_be_done |= err.code().is_none();
                 // Whatever it was: a demoted master (READONLY), a full Redis (OOM) or a broken pipe all heal by
                 // a new connection or not at all, and errors are rare.
                 self.discard(generation).await;
@@ -303,14 +330,14 @@ impl AccountStore for RedisStore {
         Box::pin(async move {
             let mut commands = Pipeline::with_capacity(1);
             commands.add_command(set_if_absent(&self.user_key(key), &account.to_json()?));
-            let (replies, was_repeated) = self.replies(&commands).await?;
+            let (replies, may_be_done) = self.replies(&commands).await?;
             let set: Option<String> = reply(replies, 0, Item::Account)?;
             if set.is_some() {
                 return Ok(());
             }
-            // The first of two tries may have been done and its answer lost: then the account there is ours. Its id is
-            // random, so no other account has it.
-            let is_ours = was_repeated
+            // An earlier try may have been done and its answer lost: then the account there is ours. Its id is random, so no other
+            // account has it.
+            let is_ours = may_be_done
                 && self
                     .get_account(key)
                     .await?
@@ -350,11 +377,10 @@ impl AccountStore for RedisStore {
     }
 }
 
-/// Returns where an error says that the key is.
-fn moved(err: &RedisError) -> Option<(&str, u16)> {
-    let (addr, _slot) = err.redirect_node()?;
-    let (host, port) = addr.rsplit_once(':')?;
-    Some((host.trim_matches(['[', ']']), port.parse().ok()?))
+/// Returns where an error says that the key is; without a host, at that of the node which gave it.
+fn moved(err: &RedisError) -> Option<(Option<&str>, u16)> {
+    let (address, _slot) = err.redirect_node()?;
+    pointer::read(address)
 }
 
 /// Returns these commands, each behind the word that this node may obey it though the slot is not its own yet.
@@ -414,7 +440,10 @@ fn unavailable(source: impl Into<super::BoxError>) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+    };
 
     use redis::Client;
 
@@ -621,6 +650,81 @@ mod tests {
         assert_unavailable(store.find(&bob()).await);
         let most = short * u32::try_from(MAX_NODES).unwrap() / 2;
         assert!(asked.elapsed() < most, "one was asked after the other");
+    }
+
+    /// A node that answers each command by what `say` makes of it, or not at all; returns where it is.
+    fn node(host: &str, mut say: impl FnMut(&str) -> Option<String> + Send + 'static) -> u16 {
+        let listener = TcpListener::bind((host, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (command, commands) = std::sync::mpsc::channel::<(String, TcpStream)>();
+        std::thread::spawn(move || {
+            for (command, mut stream) in commands {
+                if let Some(answer) = say(&command) {
+                    // Whoever asked may have given up.
+                    _ = stream.write_all(answer.as_bytes());
+                }
+            }
+        });
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, command) = (stream.unwrap(), command.clone());
+                std::thread::spawn(move || {
+                    let mut buf = [0; 4096];
+                    // One command at a time is sent, and a short one.
+                    while let Ok(len @ 1..) = stream.read(&mut buf) {
+                        let text = String::from_utf8_lossy(&buf[..len]).into_owned();
+                        let answer_to = stream.try_clone().unwrap();
+                        _ = command.send((text, answer_to));
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    /// A bug: the node of the settings pointed to one that made the account and did not say so in time, and whoever had it now was told
+    /// that somebody else has.
+    #[actix_rt::test]
+    async fn who_is_asked_again_by_another_way_knows_the_account_that_it_has_made() {
+        let mut made: Option<String> = None;
+        let owner = node("127.0.0.1", move |command| {
+            let words: Vec<_> = command.split("\r\n").collect();
+            match (words[2], &made) {
+                ("SET", None) => {
+                    made = Some(words[6].to_owned());
+                    None
+                }
+                ("SET", Some(_)) | ("GET", None) => Some("$-1\r\n".to_owned()),
+                ("GET", Some(json)) => Some(format!("${}\r\n{json}\r\n", json.len())),
+                other => panic!("{other:?}"),
+            }
+        });
+        let seed = node("127.0.0.1", move |_| {
+            Some(format!("-MOVED 1 127.0.0.1:{owner}\r\n"))
+        });
+        let mut store = store_at(&format!("redis://127.0.0.1:{seed}"));
+        store.time_outs.response = Duration::from_millis(500);
+        store.create(&bob(), account("1")).await.unwrap();
+        let again = store.create(&bob(), account("2")).await;
+        assert!(matches!(again, Err(StoreError::Taken)), "{again:?}");
+    }
+
+    /// A bug: a node that points to its own host, without saying it, was taken to mean that of the settings; and one that does not
+    /// know it, a host of the name that it gave.
+    #[actix_rt::test]
+    async fn a_node_that_names_no_host_means_its_own() {
+        for own in ["", "?"] {
+            // All of 127.0.0.0/8 is this machine.
+            let owner = node("127.0.0.2", |_| Some("$-1\r\n".to_owned()));
+            let between = node("127.0.0.2", move |_| {
+                Some(format!("-MOVED 1 {own}:{owner}\r\n"))
+            });
+            let seed = node("127.0.0.1", move |_| {
+                Some(format!("-MOVED 1 127.0.0.2:{between}\r\n"))
+            });
+            let store = store_at(&format!("redis://127.0.0.1:{seed}"));
+            assert_eq!(store.find(&bob()).await.unwrap(), None, "{own:?}");
+        }
     }
 
     #[actix_rt::test]

@@ -16,7 +16,7 @@ use super::{
     },
     slots::{self, Node, SlotMap},
 };
-use crate::telemetry::with_causes;
+use crate::{redis_endpoint::pointer, telemetry::with_causes};
 
 /// How long one node may take to tell about the cluster, before others are asked.
 const ASK_TIMEOUT: Duration = Duration::from_millis(1200);
@@ -87,12 +87,10 @@ fn read_slots(answer: &Value, asked: &Node) -> SlotMap {
             continue;
         };
         let host = text(host).unwrap_or_default();
-        let Some(node) = u16::try_from(*port)
-            .ok()
-            .and_then(|port| slots::at(&host, port, asked))
-        else {
+        let Ok(port) = u16::try_from(*port) else {
             continue;
         };
+        let node = slots::at(pointer::host(&host), port, asked);
         let slot = |slot: &i64| u16::try_from(*slot).unwrap_or(slots::NUM_SLOTS);
         for slot in slot(first)..=slot(last).min(slots::NUM_SLOTS) {
             map.set(slot, &node);
