@@ -300,8 +300,8 @@ pub struct RecoveryConfig {
     /// Sockets that are away. Each keeps its rooms, its `data` and the head of the request that opened its session, so some KiB, as
     /// it did when it was here. Whoever left first is forgotten first. Default 10,000.
     pub max_sessions: usize,
-    /// Bytes that these take: as much as their rooms (256 and the name for each), their `data` as it was when they left, and what their
-    /// clients sent to be let in, which may be 40 KiB. Whoever left first is forgotten first. Default 64 MiB.
+    /// Bytes that these take: as much as their rooms (256 and the name for each), their `data`, even if it becomes larger while they are
+    /// away, and what their clients sent to be let in, which may be 40 KiB. Whoever left first is forgotten first. Default 64 MiB.
     pub max_session_bytes: usize,
 }
 
