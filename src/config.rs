@@ -353,9 +353,10 @@ pub struct Limits {
     /// Rooms that one socket may be in, its own not counted; `too_many_rooms` beyond. A name of more than 256 bytes counts as
     /// several. Default 10,000.
     pub max_rooms_per_socket: usize,
-    /// Namespaces that clients are in, or wait to be let into, and that no gateway spells out: a client names them, and a gateway is for
-    /// all those of a pattern. Whoever asks for one more gets `connect_error` with `data.code` `too_many_namespaces`; nobody else is
-    /// touched. With Redis, each makes it look a little longer at each message. Default 10,000.
+    /// Namespaces that clients of this instance are in, wait to be let into, may come back to or come to with a session of another instance,
+    /// and that no gateway spells out: a client names them, and a gateway is for all those of a pattern. Whoever asks for one more gets
+    /// `connect_error` with `data.code` `too_many_namespaces`; nobody else is touched. With Redis, each makes it look a little longer at
+    /// each message of every instance, and as many again, or 1,024, may be listened to without clients. Default 10,000.
     pub max_dynamic_namespaces: usize,
     /// For the head of a request to arrive; 408, or the end of the connection. Default 10 s.
     pub head_timeout: Duration,

@@ -42,6 +42,7 @@ use crate::{
     config::RecoveryConfig,
     redis_bridge::messages::ForBridge,
     socket::{
+        dynamic::InUse,
         inbox::{FanOut, Shared},
         messages::{Emit, What},
         record::Record,
@@ -62,6 +63,7 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 struct Kept {
     record: Arc<Record>,
     settled: watch::Receiver<()>,
+    _in_use: Option<Arc<InUse>>,
 }
 
 impl Drop for Kept {
@@ -128,6 +130,8 @@ impl Recovery {
 pub struct Park {
     /// Who it is.
     pub record: Arc<Record>,
+    /// Of a dynamic namespace: it is in use as long as the client may come back.
+    pub in_use: Option<Arc<InUse>>,
     /// What its client must show.
     pub pid: Pid,
     /// What `authorize` had returned for it: JSON text.
@@ -422,6 +426,7 @@ impl Turn<Park> for State {
     fn turn(&mut self, park: Park) {
         let Park {
             record,
+            in_use,
             pid,
             authorized,
             since,
@@ -448,7 +453,11 @@ impl Turn<Park> for State {
         };
         record.count_in(&recovery.data_bytes);
         let len_bytes = record.handshake.len_bytes();
-        let kept = Kept { record, settled };
+        let kept = Kept {
+            record,
+            settled,
+            _in_use: in_use,
+        };
         let now = Instant::now();
         recovery.parked.park(session, kept, len_bytes, now);
         // If that is not all, the next who leaves goes on with it, or the clock.
@@ -587,6 +596,7 @@ mod tests {
         state.deliver_logged(&event, None);
         state.turn(Park {
             record,
+            in_use: None,
             pid: pid.clone(),
             authorized: "null".into(),
             since: Position::default(),
@@ -640,7 +650,8 @@ mod tests {
             state.turn(registered);
             state.turn(Park {
                 record: Arc::clone(&record),
-                    pid: Pid::random().unwrap(),
+                in_use: None,
+                pid: Pid::random().unwrap(),
                 authorized: "null".into(),
                 since: Position::default(),
                 last: Position::default(),
@@ -699,7 +710,11 @@ mod tests {
             };
             records.push(Arc::downgrade(&record));
             let (_, settled) = watch::channel(());
-            let kept = Kept { record, settled };
+            let kept = Kept {
+                record,
+                settled,
+                _in_use: None,
+            };
             recovery.parked.park(session, kept, 0, Instant::now());
         }
         state.recover(recovery);

@@ -231,18 +231,10 @@ impl Relay {
         }
     }
 
-    /// Listens to namespaces for a while; returns whether they are heard.
+    /// Listens to namespaces for as long as they are in use; returns whether they are heard.
     async fn hear(&self, namespaces: Vec<Namespace>) -> bool {
-        let Some(services) = self.host.services() else {
-            return false;
-        };
         let (reply, heard) = oneshot::channel();
-        self.tell_bridge(ForBridge::Hear {
-            namespaces,
-            // Until the client's `5`, and then until all is here.
-            time: services.config.upgrade_timeout + MOVE_TIMEOUT + ARRIVE_TIMEOUT,
-            reply,
-        });
+        self.tell_bridge(ForBridge::Hear { namespaces, reply });
         heard.await.is_ok()
     }
 

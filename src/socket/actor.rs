@@ -922,6 +922,7 @@ impl Socket {
         membership: &mut Membership,
         reason: DisconnectReason,
     ) -> Option<watch::Sender<()>> {
+        let in_use = membership.in_use.take();
         let standing = membership.standing.take();
         let standing = standing.filter(|_| recovery::may_come_back(reason));
         let departure = self.departure();
@@ -931,12 +932,15 @@ impl Socket {
         // The hub has no place of one that it has let go.
         let has_departed = departure.is_some_and(|departure| departure.is_closed());
         let Some(standing) = standing.filter(|_| !has_departed) else {
+            // Before the bridge hears of it, which looks whether the namespace is in use.
+            drop(in_use);
             self.unregister(membership);
             return None;
         };
         let (settling, settled) = watch::channel(());
         let record = Arc::clone(membership.socket.record());
-        self.services.hub.do_send(standing.park(record, settled));
+        let park = standing.park(record, in_use, settled);
+        self.services.hub.do_send(park);
         Some(settling)
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 use sockhop::{
-    config::{Config, DEFAULT_HEAD_TIMEOUT},
+    config::{Config, DEFAULT_HEAD_TIMEOUT, RecoveryConfig},
     gateways::{Arg, Gateway, SocketRef},
     socket::disconnect::DisconnectReason,
 };
@@ -551,6 +551,15 @@ async fn a_socket_is_in_so_many_rooms() {
     assert_eq!(num_met(server.addr, "rooms").await, 1);
 }
 
+/// Returns what a client is told that may not join a namespace because so many are in use.
+fn too_many_dynamic(namespace: &str, limit: usize) -> String {
+    let message = format!(
+        "Too many dynamic namespaces: {limit} are in use. Join one of them, or try again later"
+    );
+    let code = r#"{"code":"too_many_namespaces"}"#;
+    format!(r#"44{namespace},{{"message":"{message}","data":{code}}}"#)
+}
+
 #[actix_rt::test]
 async fn clients_name_so_many_namespaces_and_those_that_are_spelled_out_do_not_count() {
     let change = |config: &mut Config| config.limits.max_dynamic_namespaces = 2;
@@ -568,15 +577,56 @@ async fn clients_name_so_many_namespaces_and_those_that_are_spelled_out_do_not_c
             "{answer}"
         );
     }
-    let refused = r#"{"message":"Too many dynamic namespaces: 2 are in use. Join one of them, or try again later","data":{"code":"too_many_namespaces"}}"#;
     one.send("40/orders/3,").await;
-    assert_eq!(one.text().await, format!("44/orders/3,{refused}"));
+    assert_eq!(one.text().await, too_many_dynamic("/orders/3", 2));
     assert_eq!(num_met(server.addr, "namespaces").await, 1);
     // It is free as soon as the last has left, and the one that was refused is told nothing more.
     other.send("41/orders/2,").await;
     other.send("40/orders/3,").await;
     let answer = other.text().await;
     assert!(answer.starts_with("40/orders/3,{\"sid\""), "{answer}");
+}
+
+/// A bug: its clients were away and could come back, for which it was listened to, and others took its place.
+#[actix_rt::test]
+async fn a_namespace_that_a_client_may_come_back_to_counts() {
+    let change = |config: &mut Config| {
+        config.limits.max_dynamic_namespaces = 1;
+        config.recovery = Some(RecoveryConfig {
+            max_sessions: 1,
+            ..RecoveryConfig::default()
+        });
+    };
+    let server = TestServer::of(change, |app| {
+        app.gateway(Gateway::matching("/orders/{id}"))
+            .gateway(Gateway::new("/admin"))
+    });
+    let (one, _) = WebSocket::join(server.addr, "/orders/1", "").await;
+    let mut other = WebSocket::open(server.addr).await;
+    drop(one);
+    server.await_connections(1).await;
+    other.send("40/orders/2,").await;
+    assert_eq!(other.text().await, too_many_dynamic("/orders/2", 1));
+    // It can be joined, and who leaves it by his own will may not come back.
+    other.send("40/orders/1,").await;
+    assert!(other.text().await.starts_with("40/orders/1,{"));
+    other.send("41/orders/1,").await;
+    other.send("40/orders/2,").await;
+    assert_eq!(other.text().await, too_many_dynamic("/orders/2", 1));
+    // Whoever left first is forgotten first.
+    let (last, _) = WebSocket::join(server.addr, "/admin", "").await;
+    drop(last);
+    within("the room", async {
+        loop {
+            other.send("40/orders/2,").await;
+            let answer = other.text().await;
+            if answer.starts_with("40/orders/2,{") {
+                break;
+            }
+            assert_eq!(answer, too_many_dynamic("/orders/2", 1));
+        }
+    })
+    .await;
 }
 
 // ---- backlog ------------------------------------------------------------------------------------------------------------
