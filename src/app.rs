@@ -288,6 +288,7 @@ impl App {
         // Behind all that can fail without stopping it.
         let hub_arbiter = Arbiter::new();
         let (hub, interest) = start_hub(&hub_arbiter, parser, &ack_ids, &gateways, kept);
+        let dynamic = DynamicNamespaces::new(config.limits.max_dynamic_namespaces);
         let cluster = match redis {
             Some(redis) => {
                 let on_connected = refresh_key_on_connect(accounts.clone());
@@ -295,8 +296,15 @@ impl App {
                 let (backlogs, counters) = (Arc::clone(&backlogs), Arc::clone(&counters));
                 let door = HubDoor::new(&hub, interest.clone(), rooms, backlogs, counters);
                 let peers = Arc::new(Peers::new(instance, uid));
-                let cluster = Cluster::start(redis, peers, namespaces, door, on_connected)
-                    .inspect_err(|_| _ = hub_arbiter.stop())?;
+                let cluster = Cluster::start(
+                    redis,
+                    peers,
+                    namespaces,
+                    Arc::clone(&dynamic),
+                    door,
+                    on_connected,
+                )
+                .inspect_err(|_| _ = hub_arbiter.stop())?;
                 log::info!("[EventsGateway] Redis adapter configured for WebSocket scalability");
                 hub.do_send(ConnectBridge(cluster.bridge.clone().recipient()));
                 Some(cluster)
@@ -312,7 +320,7 @@ impl App {
             instance,
             config: config.engine.clone(),
             by_address: Slots::new(config.limits.max_connections_per_address, 1),
-            dynamic_namespaces: DynamicNamespaces::new(config.limits.max_dynamic_namespaces),
+            dynamic_namespaces: dynamic,
             limits: config.limits.clone(),
             counters,
             backlogs,
@@ -384,12 +392,21 @@ impl Cluster {
         redis: &RedisConfig,
         peers: Arc<Peers>,
         namespaces: Vec<Namespace>,
+        dynamic: Arc<DynamicNamespaces>,
         hub: HubDoor,
         on_connected: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, BusError> {
         let relay = Arc::new(Relay::new(Arc::clone(&peers), redis.adapter));
         let listener = relayed(&relay);
-        let bridge = RedisBridge::new(redis, peers, namespaces, hub, listener, on_connected)?;
+        let bridge = RedisBridge::new(
+            redis,
+            peers,
+            namespaces,
+            dynamic,
+            hub,
+            listener,
+            on_connected,
+        )?;
         let (bus, stats) = (bridge.status(), bridge.stats());
         let arbiter = Arbiter::new();
         let bridge = RedisBridge::start_in_arbiter(&arbiter.handle(), move |_| bridge);

@@ -300,8 +300,8 @@ pub struct RecoveryConfig {
     /// Sockets that are away. Each keeps its rooms, its `data` and the head of the request that opened its session, so some KiB, as
     /// it did when it was here. Whoever left first is forgotten first. Default 10,000.
     pub max_sessions: usize,
-    /// Bytes that these take: as much as their rooms (256 and the name for each), their `data` as it was when they left, and what their
-    /// clients sent to be let in, which may be 40 KiB. Whoever left first is forgotten first. Default 64 MiB.
+    /// Bytes that these take: as much as their rooms (256 and the name for each), their `data`, even if it becomes larger while they are
+    /// away, and what their clients sent to be let in, which may be 40 KiB. Whoever left first is forgotten first. Default 64 MiB.
     pub max_session_bytes: usize,
 }
 
@@ -353,9 +353,10 @@ pub struct Limits {
     /// Rooms that one socket may be in, its own not counted; `too_many_rooms` beyond. A name of more than 256 bytes counts as
     /// several. Default 10,000.
     pub max_rooms_per_socket: usize,
-    /// Namespaces that clients are in, or wait to be let into, and that no gateway spells out: a client names them, and a gateway is for
-    /// all those of a pattern. Whoever asks for one more gets `connect_error` with `data.code` `too_many_namespaces`; nobody else is
-    /// touched. With Redis, each makes it look a little longer at each message. Default 10,000.
+    /// Namespaces that clients of this instance are in, wait to be let into, may come back to or come to with a session of another instance,
+    /// and that no gateway spells out: a client names them, and a gateway is for all those of a pattern. Whoever asks for one more gets
+    /// `connect_error` with `data.code` `too_many_namespaces`; nobody else is touched. With Redis, each makes it look a little longer at
+    /// each message of every instance, and as many again, or 1,024, may be listened to without clients. Default 10,000.
     pub max_dynamic_namespaces: usize,
     /// For the head of a request to arrive; 408, or the end of the connection. Default 10 s.
     pub head_timeout: Duration,

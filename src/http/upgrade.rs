@@ -130,7 +130,7 @@ enum Aim {
     Own(Arc<Session>),
     /// One of another instance, which lets it come here, to this place among those of its address.
     Others(Box<Ready>, Slot),
-    /// The session that it names wants no further one.
+    /// The session that it names wants no further one, or stays at the instance where it is.
     Nothing,
 }
 
@@ -175,7 +175,7 @@ async fn judge(
             let slot = may_open()?;
             match relay.ask_for(services, &sid, query.dialect).await {
                 Ok(ready) => Aim::Others(Box::new(ready), slot),
-                Err(Unready::Taken) => Aim::Nothing,
+                Err(Unready::Taken | Unready::NoRoom) => Aim::Nothing,
                 Err(Unready::Error(error)) => return Err(refuse(error)),
             }
         }

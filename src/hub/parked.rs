@@ -17,7 +17,11 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    sync::{Arc, Weak},
+    ops::Bound,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -191,7 +195,7 @@ type Order = (Instant, u64);
 struct Stored<E> {
     session: Session,
     extra: E,
-    /// Of all that is here.
+    /// Of all that is here and does not change.
     len_bytes: usize,
     order: Order,
     pursuit: Weak<()>,
@@ -231,25 +235,29 @@ pub struct Parked<E> {
     by_id: HashMap<SocketId, Pid>,
     by_age: BTreeMap<Order, Pid>,
     num_parked: u64,
-    /// Bytes of all.
+    /// Bytes of all, without `growing`.
     len_bytes: usize,
+    /// Bytes of what goes along that change by themselves.
+    growing: Arc<AtomicUsize>,
     limits: Limits,
 }
 
 impl<E> Parked<E> {
-    /// Returns an empty place.
-    pub fn new(limits: Limits) -> Self {
+    /// Returns an empty place. `growing` says how many bytes there are of what goes along with sessions and changes by itself; whoever puts
+    /// it there takes it out when the session goes.
+    pub fn new(limits: Limits, growing: Arc<AtomicUsize>) -> Self {
         Self {
             by_pid: HashMap::new(),
             by_id: HashMap::new(),
             by_age: BTreeMap::new(),
             num_parked: 0,
             len_bytes: 0,
+            growing,
             limits,
         }
     }
 
-    /// Keeps a session, and what goes along, which takes `extra_bytes`.
+    /// Keeps a session, and what goes along, which takes `extra_bytes` beside what changes.
     pub fn park(&mut self, session: Session, extra: E, extra_bytes: usize, now: Instant) {
         self.num_parked += 1;
         let order = (now, self.num_parked);
@@ -271,35 +279,40 @@ impl<E> Parked<E> {
     /// Forgets who is away for too long, and whoever is too many or takes too much, as far as can be done at a time. One whose client
     /// is being let in is spared.
     pub fn purge(&mut self, now: Instant) -> Purged {
-        let (mut num, mut len_bytes) = (self.by_pid.len(), self.len_bytes);
         let Limits {
             max_age,
             max_sessions,
             max_bytes,
         } = self.limits;
-        let (mut gone, mut num_steps) = (Vec::new(), 0);
+        let (mut sessions, mut num_steps) = (Vec::new(), 0);
         let mut is_more_left = false;
-        for ((since, _), pid) in &self.by_age {
-            let is_over = num > max_sessions
-                || len_bytes > max_bytes
-                || now.saturating_duration_since(*since) > max_age;
+        let mut looked_at = Bound::Unbounded;
+        while let Some((order, pid)) = self.by_age.range((looked_at, Bound::Unbounded)).next() {
+            let (since, _) = *order;
+            // Looked at anew each time: with a session goes what went along with it.
+            let is_over = self.by_pid.len() > max_sessions
+                || self.len_bytes() > max_bytes
+                || now.saturating_duration_since(since) > max_age;
             is_more_left = is_over && num_steps >= MAX_STEPS;
             if !is_over || is_more_left {
                 break;
             }
-            let stored = self.by_pid.get(pid);
-            if let Some(stored) = stored.filter(|stored| stored.is_free()) {
-                num -= 1;
-                len_bytes -= stored.len_bytes;
-                num_steps += SESSION_STEPS + stored.session.rooms.len();
-                gone.push(pid.clone());
+            looked_at = Bound::Excluded(*order);
+            if self.by_pid.get(pid).is_some_and(Stored::is_free)
+                && let Some((session, _)) = self.take(&pid.clone())
+            {
+                num_steps += SESSION_STEPS + session.rooms.len();
+                sessions.push(session);
             }
         }
-        let sessions = gone.iter().filter_map(|pid| self.take(pid));
         Purged {
-            sessions: sessions.map(|(session, _)| session).collect(),
+            sessions,
             is_more_left,
         }
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.len_bytes + self.growing.load(Relaxed)
     }
 
     /// Begins to let a client in, or goes on with it. The session is nobody else's as long as the pursuit lives.

@@ -308,7 +308,7 @@ fn other_namespaces_are_no_concern_of_it() {
 
 #[test]
 fn a_session_is_had_once_and_by_one_client_at_a_time() {
-    let mut parked = Parked::new(kept(10, usize::MAX));
+    let mut parked = Parked::new(kept(10, usize::MAX), Arc::default());
     let now = Instant::now();
     let session = session();
     let (pid, namespace) = (session.pid.clone(), session.namespace.clone());
@@ -349,7 +349,7 @@ fn a_session_is_had_once_and_by_one_client_at_a_time() {
 
 #[test]
 fn whoever_left_first_is_forgotten_first_by_age_and_by_number() {
-    let mut parked = Parked::new(kept(3, usize::MAX));
+    let mut parked = Parked::new(kept(3, usize::MAX), Arc::default());
     let start = Instant::now();
     let mut pids = Vec::new();
     for n in 0..5 {
@@ -388,7 +388,7 @@ fn whoever_left_first_is_forgotten_first_by_bytes() {
         small + LARGE,
         "another instance wrote it"
     );
-    let mut parked = Parked::new(kept(usize::MAX, 2 * LARGE + 3 * small));
+    let mut parked = Parked::new(kept(usize::MAX, 2 * LARGE + 3 * small), Arc::default());
     let mut park = |id: &str, authorized: &str, extra_bytes| {
         let session = Session {
             id: id.into(),
@@ -423,7 +423,7 @@ fn whoever_left_first_is_forgotten_first_by_bytes() {
 #[test]
 fn only_so_much_is_forgotten_at_a_time() {
     let start = Instant::now();
-    let mut parked = Parked::new(kept(usize::MAX, usize::MAX));
+    let mut parked = Parked::new(kept(usize::MAX, usize::MAX), Arc::default());
     let rooms: HashSet<Room> = (0..1000).map(|n| format!("room {n}").into()).collect();
     let mut last = None;
     for _ in 0..25 {

@@ -21,7 +21,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -42,6 +42,7 @@ use crate::{
     config::RecoveryConfig,
     redis_bridge::messages::ForBridge,
     socket::{
+        dynamic::InUse,
         inbox::{FanOut, Shared},
         messages::{Emit, What},
         record::Record,
@@ -54,14 +55,21 @@ use crate::{
     },
 };
 
-/// How often what is too old is forgotten if nothing else happens. Nobody gets it meanwhile.
+/// How often what is too old, or has become too much, is forgotten if nothing else happens. Nobody gets what is too old meanwhile.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What goes along with a session that is away.
+/// What goes along with a session that is away. While it does, its `data` counts among what is kept.
 #[derive(Debug)]
 struct Kept {
     record: Arc<Record>,
     settled: watch::Receiver<()>,
+    _in_use: Option<Arc<InUse>>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.record.count_no_more();
+    }
 }
 
 /// The hub's part of recovery.
@@ -71,6 +79,8 @@ pub struct Recovery {
     head: Arc<AtomicU64>,
     replay: Replay,
     parked: Parked<Kept>,
+    /// Bytes of `data` of all that are away. Whoever has a handle of one of them may change it.
+    data_bytes: Arc<AtomicUsize>,
 }
 
 impl Recovery {
@@ -87,15 +97,18 @@ impl Recovery {
             max_bytes: config.max_log_bytes,
             max_events: config.max_log_events,
         };
+        let data_bytes = Arc::<AtomicUsize>::default();
+        let of_sessions = parked::Limits {
+            max_age: config.max_disconnection,
+            max_sessions: config.max_sessions,
+            max_bytes: config.max_session_bytes,
+        };
         Self {
             epoch,
             head,
             replay: Replay::new(limits),
-            parked: Parked::new(parked::Limits {
-                max_age: config.max_disconnection,
-                max_sessions: config.max_sessions,
-                max_bytes: config.max_session_bytes,
-            }),
+            parked: Parked::new(of_sessions, Arc::clone(&data_bytes)),
+            data_bytes,
         }
     }
 
@@ -117,6 +130,8 @@ impl Recovery {
 pub struct Park {
     /// Who it is.
     pub record: Arc<Record>,
+    /// Of a dynamic namespace: it is in use as long as the client may come back.
+    pub in_use: Option<Arc<InUse>>,
     /// What its client must show.
     pub pid: Pid,
     /// What `authorize` had returned for it: JSON text.
@@ -411,6 +426,7 @@ impl Turn<Park> for State {
     fn turn(&mut self, park: Park) {
         let Park {
             record,
+            in_use,
             pid,
             authorized,
             since,
@@ -435,8 +451,13 @@ impl Turn<Park> for State {
             told: handle.told.load(Relaxed),
             left: recovery.replay.head(),
         };
-        let len_bytes = record.len_bytes();
-        let kept = Kept { record, settled };
+        record.count_in(&recovery.data_bytes);
+        let len_bytes = record.handshake.len_bytes();
+        let kept = Kept {
+            record,
+            settled,
+            _in_use: in_use,
+        };
         let now = Instant::now();
         recovery.parked.park(session, kept, len_bytes, now);
         // If that is not all, the next who leaves goes on with it, or the clock.
@@ -575,6 +596,7 @@ mod tests {
         state.deliver_logged(&event, None);
         state.turn(Park {
             record,
+            in_use: None,
             pid: pid.clone(),
             authorized: "null".into(),
             since: Position::default(),
@@ -607,6 +629,57 @@ mod tests {
         assert_eq!(state.turn(claim()).unwrap_err(), Lost::Unknown);
     }
 
+    /// A bug: `data` counted as it was when its client left, and who kept a handle could let it become anything.
+    #[actix::test]
+    async fn data_that_becomes_larger_while_its_client_is_away_counts() {
+        const MAX_BYTES: usize = 100_000;
+        let config = RecoveryConfig {
+            max_session_bytes: MAX_BYTES,
+            ..RecoveryConfig::default()
+        };
+        let epoch = Epoch::random().unwrap();
+        let (mut state, _) = State::new(Parser::Json, Arc::default(), probe().0);
+        let recovery = Recovery::new(epoch, Arc::default(), &config, Duration::ZERO);
+        let data_bytes = Arc::clone(&recovery.data_bytes);
+        state.recovery = Some(Box::new(recovery));
+        let socket = SocketProbe::open();
+        let (_settling, settled) = watch::channel(());
+        let records = ["first", "second"].map(|id| {
+            let registered = register(id, &socket);
+            let record = Arc::clone(&registered.record);
+            state.turn(registered);
+            state.turn(Park {
+                record: Arc::clone(&record),
+                in_use: None,
+                pid: Pid::random().unwrap(),
+                authorized: "null".into(),
+                since: Position::default(),
+                last: Position::default(),
+                before: None,
+                settled: settled.clone(),
+            });
+            record
+        });
+        let are_away = |state: &State| {
+            let parked = &state.recovery.as_ref().unwrap().parked;
+            records
+                .each_ref()
+                .map(|record| parked.is_away(&record.namespace, &record.id))
+        };
+        // Within the bound for one, with what it takes beside, and not for two.
+        let [_, second] = &records;
+        let large = "x".repeat(MAX_BYTES - 3000);
+        second.set_data(&large).unwrap();
+        assert!(!state.purge());
+        assert_eq!(are_away(&state), [false, true], "who left first goes first");
+        second.with_data(|data| *data = "y".repeat(MAX_BYTES).into());
+        assert!(!state.purge());
+        assert_eq!(are_away(&state), [false, false]);
+        assert_eq!(data_bytes.load(Relaxed), 0);
+        second.set_data(&large).unwrap();
+        assert_eq!(data_bytes.load(Relaxed), 0, "it is nobody's here any more");
+    }
+
     /// A bug: all who were away too long were given up in one turn.
     #[actix::test]
     async fn what_is_not_given_up_in_one_turn_is_in_the_next() {
@@ -637,7 +710,11 @@ mod tests {
             };
             records.push(Arc::downgrade(&record));
             let (_, settled) = watch::channel(());
-            let kept = Kept { record, settled };
+            let kept = Kept {
+                record,
+                settled,
+                _in_use: None,
+            };
             recovery.parked.park(session, kept, 0, Instant::now());
         }
         state.recover(recovery);

@@ -35,6 +35,7 @@ use crate::{
     config::RedisConfig,
     hub::{command::Command, question::Answer},
     peers::Peers,
+    socket::dynamic::DynamicNamespaces,
     socket_io::ids::Namespace,
 };
 
@@ -44,13 +45,15 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Questions that may wait for the connection that puts them.
 const MAX_WAITING_QUESTIONS: usize = 1024;
 
-/// How long a namespace without sockets is listened to for the answers to a question, whatever its time-out, or for a session that is
-/// to move here.
+/// How long a namespace without sockets is listened to for the answers to a question, whatever its time-out.
 const MAX_HEARING: Duration = Duration::from_secs(10 * 60);
 
 /// How long a namespace is listened to after its last socket has left, lest one that comes and goes cost Redis four commands
 /// each time.
 const CLOSE_DELAY: Duration = Duration::from_secs(5);
+
+/// In so many namespaces without sockets here an application may have questions at a time, however few its clients may name.
+pub(super) const MIN_MAX_IDLE: usize = 1024;
 
 /// Called on each connection, the first included. Must not block.
 pub(super) type OnConnected = Arc<dyn Fn() + Send + Sync>;
@@ -59,6 +62,8 @@ pub(super) type OnConnected = Arc<dyn Fn() + Send + Sync>;
 pub struct RedisBridge<B: Bus = AnyBus> {
     peers: Arc<Peers>,
     namespaces: Arc<Namespaces>,
+    /// Those that clients have named.
+    dynamic: Arc<DynamicNamespaces>,
     /// What keeps namespaces open that are not of the start.
     closing: Closing,
     /// When it is looked next whether one of those is due.
@@ -74,7 +79,8 @@ pub struct RedisBridge<B: Bus = AnyBus> {
 }
 
 impl RedisBridge<AnyBus> {
-    /// Returns a bridge for `namespaces` over the Redis of `config`, called as `peers` says there. Nothing is connected before
+    /// Returns a bridge for `namespaces`, and for as many of those of `dynamic` as there may be, over the Redis of `config`, called as
+    /// `peers` says there. Nothing is connected before
     /// the actor starts, and a Redis that is away is no error. `on_connected` is called on the bridge's arbiter
     /// whenever the connections stand and every subscription is in force; it must not block. `listener` takes what other
     /// instances of Sockhop say.
@@ -85,6 +91,7 @@ impl RedisBridge<AnyBus> {
         config: &RedisConfig,
         peers: Arc<Peers>,
         namespaces: Vec<Namespace>,
+        dynamic: Arc<DynamicNamespaces>,
         hub: HubDoor,
         listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
@@ -95,6 +102,7 @@ impl RedisBridge<AnyBus> {
             bus,
             peers,
             namespaces,
+            dynamic,
             hub,
             listener,
             on_connected,
@@ -108,6 +116,7 @@ impl<B: Bus> RedisBridge<B> {
         bus: B,
         peers: Arc<Peers>,
         namespaces: Namespaces,
+        dynamic: Arc<DynamicNamespaces>,
         hub: HubDoor,
         listener: Listener,
         on_connected: Arc<dyn Fn() + Send + Sync>,
@@ -142,6 +151,7 @@ impl<B: Bus> RedisBridge<B> {
         Self {
             peers,
             namespaces,
+            dynamic,
             closing: Closing::default(),
             looking: None,
             queue,
@@ -212,30 +222,77 @@ impl<B: Bus> RedisBridge<B> {
         }
     }
 
+    /// Returns how many namespaces without sockets here may be listened to. Those with sockets are bounded where clients come in; what
+    /// each costs Redis is the same.
+    fn max_idle(&self) -> usize {
+        self.dynamic.limit().max(MIN_MAX_IDLE)
+    }
+
     /// Listens to a namespace for a while, whether it has sockets here or not: where a question is put, as long as answers may come.
-    fn hear_for(&mut self, namespace: &Namespace, time: Duration, ctx: &mut Context<Self>) {
+    /// Returns whether it does; not if that would be one too many without.
+    fn hear_for(&mut self, namespace: &Namespace, time: Duration, ctx: &mut Context<Self>) -> bool {
         if self.namespaces.is_fixed(namespace) {
-            return;
+            return true;
+        }
+        if !self.namespaces.is_open(namespace) && self.closing.num_idle() >= self.max_idle() {
+            return false;
         }
         self.namespaces.open(namespace.clone());
         let until = Instant::now() + time.min(MAX_HEARING) + CLOSE_DELAY;
         self.closing.keep(namespace.clone(), until);
         self.look_when_due(ctx);
+        true
     }
 
     /// Listens where the sockets of a session will be that moves here.
     fn hear(
         &mut self,
         namespaces: Vec<Namespace>,
-        time: Duration,
         reply: oneshot::Sender<()>,
         ctx: &mut Context<Self>,
     ) {
         for namespace in &namespaces {
-            self.hear_for(namespace, time, ctx);
+            // They are in use until the session is here or does not come, and kept for that long.
+            if !self.hear_for(namespace, Duration::ZERO, ctx) {
+                return log::debug!("too many namespaces are listened to: a session stays away");
+            }
         }
         let table = Arc::clone(&self.namespaces);
         ctx.spawn(tell_when_heard(table, namespaces, reply).into_actor(self));
+    }
+
+    /// The last socket has left a namespace. Whoever makes clients come and go in ever new ones must neither make every message dearer by
+    /// what they leave behind, nor take the room of questions and of sessions that move.
+    fn leave(&mut self, namespace: Namespace, ctx: &mut Context<Self>) {
+        // Somebody is about to be in it again, perhaps with a session that moves here and must miss nothing.
+        let is_in_use = self.dynamic.is_in_use(&namespace);
+        let num_idle = self.closing.num_idle();
+        let delay = if is_in_use || num_idle < self.dynamic.limit() / 2 {
+            CLOSE_DELAY
+        } else {
+            Duration::ZERO
+        };
+        self.closing
+            .leave(namespace.clone(), Instant::now() + delay);
+        if !is_in_use && num_idle >= self.max_idle() {
+            // Even if answers are yet to come there: they are missed, and whoever asked is told so.
+            self.closing.forget(&namespace);
+            self.namespaces.close(&namespace);
+        }
+        self.close_due();
+        self.look_when_due(ctx);
+    }
+
+    /// Closes what is due and not in use.
+    fn close_due(&mut self) {
+        let now = Instant::now();
+        while let Some(namespace) = self.closing.take_due(now) {
+            if self.dynamic.is_in_use(&namespace) {
+                self.closing.keep(namespace, now + CLOSE_DELAY);
+            } else {
+                self.namespaces.close(&namespace);
+            }
+        }
     }
 
     /// Sets the timer to when the next namespace is to be closed, unless it rings before that.
@@ -251,9 +308,7 @@ impl<B: Bus> RedisBridge<B> {
         let wait = next.saturating_duration_since(Instant::now());
         let looking = ctx.run_later(wait, |this, ctx| {
             this.looking = None;
-            while let Some(namespace) = this.closing.take_due(Instant::now()) {
-                this.namespaces.close(&namespace);
-            }
+            this.close_due();
             this.look_when_due(ctx);
         });
         self.looking = Some((next, looking));
@@ -331,8 +386,14 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
                 drop(load);
             }
             ForBridge::Ask(ask) => {
-                self.hear_for(&ask.namespace, ask.timeout, ctx);
-                self.ask(ask);
+                if self.hear_for(&ask.namespace, ask.timeout, ctx) {
+                    self.ask(ask);
+                } else {
+                    let reason = "too many namespaces without sockets here are listened to";
+                    let reason = reason.to_owned();
+                    // Whoever asked may have given up.
+                    _ = ask.answers.send(Answer::Unreachable { reason });
+                }
             }
             ForBridge::Send {
                 to,
@@ -354,11 +415,7 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
                     None => self.queue.push(message),
                 }
             }
-            ForBridge::Hear {
-                namespaces,
-                time,
-                reply,
-            } => self.hear(namespaces, time, reply, ctx),
+            ForBridge::Hear { namespaces, reply } => self.hear(namespaces, reply, ctx),
             ForBridge::Look { instance, reply } if !self.is_down() => {
                 self.private
                     .look(self.namespaces.private_of(instance), reply);
@@ -371,10 +428,7 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
                 self.namespaces.open(namespace.clone());
                 self.closing.enter(namespace);
             }
-            ForBridge::Close(namespace) => {
-                self.closing.leave(namespace, Instant::now() + CLOSE_DELAY);
-                self.look_when_due(ctx);
-            }
+            ForBridge::Close(namespace) => self.leave(namespace, ctx),
         }
     }
 }

@@ -19,18 +19,38 @@ pub(super) struct Closing {
     num_added: u64,
     /// Which have sockets here.
     occupied: HashSet<Namespace>,
+    /// How many are kept that have none.
+    num_idle: usize,
 }
 
 impl Closing {
     /// Notes that a namespace has sockets here.
     pub(super) fn enter(&mut self, namespace: Namespace) {
-        self.occupied.insert(namespace);
+        let is_kept = self.by_name.contains_key(&namespace);
+        if self.occupied.insert(namespace) && is_kept {
+            self.num_idle -= 1;
+        }
     }
 
     /// Notes that it has none any more, and is left at that time, unless it was to be kept for longer.
     pub(super) fn leave(&mut self, namespace: Namespace, at: Instant) {
-        self.occupied.remove(&namespace);
+        if self.occupied.remove(&namespace) && self.by_name.contains_key(&namespace) {
+            self.num_idle += 1;
+        }
         self.keep(namespace, at);
+    }
+
+    /// Keeps a namespace no longer.
+    pub(super) fn forget(&mut self, namespace: &Namespace) {
+        if let Some(due) = self.by_name.remove(namespace) {
+            self.by_due.remove(&due);
+            self.num_idle -= usize::from(!self.occupied.contains(namespace));
+        }
+    }
+
+    /// Returns how many namespaces are kept that have no sockets here.
+    pub(super) fn num_idle(&self) -> usize {
+        self.num_idle
     }
 
     /// Keeps a namespace, whether it has sockets or not, until that time, unless it was to be kept for longer.
@@ -41,8 +61,9 @@ impl Closing {
         }
         self.num_added += 1;
         let due = (until, self.num_added);
-        if let Some(before) = self.by_name.insert(namespace.clone(), due) {
-            self.by_due.remove(&before);
+        match self.by_name.insert(namespace.clone(), due) {
+            Some(before) => _ = self.by_due.remove(&before),
+            None => self.num_idle += usize::from(!self.occupied.contains(&namespace)),
         }
         self.by_due.insert(due, namespace);
     }
@@ -62,6 +83,7 @@ impl Closing {
             let namespace = first.remove();
             self.by_name.remove(&namespace);
             if !self.occupied.contains(&namespace) {
+                self.num_idle -= 1;
                 return Some(namespace);
             }
         }
@@ -101,6 +123,34 @@ mod tests {
         assert_eq!(closed(&mut closing, at(7)), ["/d".into()]);
         assert!(closing.by_due.is_empty() && closing.by_name.is_empty());
         assert!(closing.occupied.is_empty());
+    }
+
+    #[test]
+    fn those_that_are_kept_without_sockets_are_counted_once_each() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut closing = Closing::default();
+        closing.keep("/asked".into(), at(9));
+        closing.keep("/asked".into(), at(10));
+        closing.enter("/a".into());
+        closing.enter("/a".into());
+        assert_eq!(closing.num_idle(), 1, "one that has sockets is not kept");
+        closing.keep("/a".into(), at(8));
+        assert_eq!(closing.num_idle(), 1, "nor is it idle if it is kept");
+        closing.leave("/a".into(), at(5));
+        closing.leave("/never".into(), at(5));
+        assert_eq!(closing.num_idle(), 3);
+        closing.enter("/asked".into());
+        assert_eq!(closing.num_idle(), 2);
+        closing.leave("/asked".into(), at(5));
+        closing.forget(&"/asked".into());
+        closing.forget(&"/asked".into());
+        assert_eq!(closing.num_idle(), 2);
+        closing.enter("/never".into());
+        closing.forget(&"/never".into());
+        assert_eq!(closing.num_idle(), 1);
+        assert_eq!(closed(&mut closing, at(10)), ["/a".into()]);
+        assert_eq!(closing.num_idle(), 0);
     }
 
     /// A bug: a later, shorter time took the place of a longer one, and what was still to be answered was not heard.

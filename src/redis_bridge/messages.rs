@@ -32,14 +32,12 @@ pub enum ForBridge {
     Open(Namespace),
     /// A namespace has no sockets here any more.
     Close(Namespace),
-    /// Listens to namespaces for a while, whether they have sockets here or not. From the relay: sockets of a session that moves here
-    /// are about to be in them.
+    /// Listens to namespaces for as long as they are in use, whether they have sockets here or not. From the relay: sockets of a session
+    /// that moves here are about to be in them.
     Hear {
         /// Which.
         namespaces: Vec<Namespace>,
-        /// How long it may take until the sockets are there.
-        time: Duration,
-        /// Told when all of them are heard. Dropped if that cannot be said.
+        /// Told when all of them are heard. Dropped if that cannot be said, or if too many are listened to that have no sockets here.
         reply: oneshot::Sender<()>,
     },
     /// Sends bytes to one instance, which knows what they are. From the relay.

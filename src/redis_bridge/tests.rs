@@ -4,6 +4,7 @@
 //! reaches.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -13,11 +14,12 @@ use std::{
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     AnyBus, Audience, BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Loss, RedisBridge,
     ShardedBus, StatsSnapshot,
+    actor::MIN_MAX_IDLE,
     bus::Bus,
     incoming::{HubDoor, MAX_ANSWERING, MAX_AWAITING_ACKS},
     link::Patience,
@@ -38,6 +40,7 @@ use crate::{
     },
     config::{DEFAULT_REDIS_PREFIX, RedisConfig, RedisTls, Secret},
     engine_io::sid::InstanceId,
+    gateways::Gateway,
     hub::{
         broadcast::{Broadcast, Flags, Target},
         command::Command,
@@ -50,7 +53,10 @@ use crate::{
     peers::Peers,
     redis_endpoint::fault::{ACL_RULE, Fault, SHARDED_ACL_RULE},
     redis_server::RedisServer,
-    socket::backlogs::Backlogs,
+    socket::{
+        backlogs::Backlogs,
+        dynamic::{DynamicNamespaces, Entered},
+    },
     socket_io::{
         args::Args,
         ids::{Namespace, Room, SocketId},
@@ -59,6 +65,9 @@ use crate::{
 
 /// What no event takes, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Dynamic namespaces that may be in use.
+const MAX_DYNAMIC: usize = 100;
 
 async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     let event = tokio::time::timeout(PATIENCE, event);
@@ -211,6 +220,7 @@ fn publish(broadcast: Broadcast) -> ForBridge {
 struct Instance<B: Bus> {
     peers: Arc<Peers>,
     bridge: Addr<RedisBridge<B>>,
+    dynamic: Arc<DynamicNamespaces>,
     heard: mpsc::UnboundedReceiver<Broadcast>,
     said: mpsc::UnboundedReceiver<Said>,
     hub: watch::Sender<bool>,
@@ -281,10 +291,12 @@ impl<B: Bus> Instance<B> {
         let count = num_connected.clone();
         let fixed = NAMESPACES.map(Namespace::from).to_vec();
         let namespaces = Namespaces::new(adapter, "socket.io", &peers, fixed);
+        let dynamic = DynamicNamespaces::new(MAX_DYNAMIC);
         let bridge = RedisBridge::over(
             bus,
             Arc::clone(&peers),
             namespaces,
+            Arc::clone(&dynamic),
             door_with(probe.clone(), interest),
             passing_on(probe),
             Arc::new(move || {
@@ -297,6 +309,7 @@ impl<B: Bus> Instance<B> {
         Self {
             peers,
             bridge,
+            dynamic,
             heard,
             said,
             hub,
@@ -1270,6 +1283,113 @@ async fn a_flood_of_new_namespaces_is_one_change_at_a_time() {
     assert_eq!(bus.journal().iter().filter(subscribed).count(), 3);
 }
 
+/// The one that clients name in these tests.
+fn made(number: impl std::fmt::Display) -> Namespace {
+    format!("/made/{number}").as_str().into()
+}
+
+/// The channel by which it is seen whether that is listened to.
+fn requests_of(namespace: &Namespace) -> String {
+    format!("socket.io-request#{namespace}#")
+}
+
+/// Returns which of those are listened to.
+fn made_and_heard(bus: &MemoryBus) -> HashSet<String> {
+    let mut heard = HashSet::new();
+    for deed in bus.journal() {
+        match deed {
+            Deed::Subscribed(names) => heard.extend(names.channels),
+            Deed::Unsubscribed(names) => {
+                heard.retain(|name| !names.channels.contains(name));
+            }
+            Deed::Published(_) | Deed::Counted(_) => {}
+        }
+    }
+    heard.retain(|name| name.starts_with("socket.io-request#/made/"));
+    heard
+}
+
+impl<B: Bus> Instance<B> {
+    /// Listens to a namespace that is in use by what is returned.
+    async fn listens_to(&self, namespace: &Namespace) -> Entered {
+        let gateway = Gateway::matching("/made/{number}");
+        let entered = self.dynamic.enter(&gateway, namespace).unwrap();
+        let (reply, heard) = oneshot::channel();
+        self.bridge.do_send(ForBridge::Hear {
+            namespaces: vec![namespace.clone()],
+            reply,
+        });
+        soon("the word that it is heard", heard).await.unwrap();
+        entered
+    }
+}
+
+/// A bug: nothing bounded how many were listened to for a while after the last client had left.
+#[actix::test]
+async fn namespaces_that_come_and_go_leave_few_behind() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    for n in 0..MAX_DYNAMIC {
+        instance.bridge.do_send(ForBridge::Open(made(n)));
+        instance.bridge.do_send(ForBridge::Close(made(n)));
+    }
+    // A session comes there, and must miss nothing when the last that was there before leaves.
+    let coming = made("coming");
+    let _coming = instance.listens_to(&coming).await;
+    instance.bridge.do_send(ForBridge::Open(coming.clone()));
+    instance.bridge.do_send(ForBridge::Close(coming.clone()));
+    let last = made("last");
+    instance.bridge.do_send(ForBridge::Open(last.clone()));
+    soon("the last", bus.subscribed(&requests_of(&last))).await;
+    let heard = made_and_heard(&bus);
+    assert!(heard.len() <= MAX_DYNAMIC / 2 + 2, "{} are", heard.len());
+    assert!(heard.contains(&requests_of(&coming)));
+}
+
+/// A bug: questions in ever new namespaces, which clients may name, were limited by nothing.
+#[actix::test]
+async fn questions_are_put_in_so_many_namespaces_without_sockets_at_a_time() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let ask = |namespace: Namespace| {
+        let (answers, received) = mpsc::unbounded_channel();
+        let ask = AskOthers {
+            namespace,
+            question: Question::Rooms,
+            timeout: PATIENCE,
+            answers,
+        };
+        instance.bridge.do_send(ForBridge::Ask(Box::new(ask)));
+        received
+    };
+    let _asking: Vec<_> = (0..MIN_MAX_IDLE).map(|n| ask(made(n))).collect();
+    let is_refused = |answer: &Option<Answer>| matches!(answer, Some(Answer::Unreachable { reason }) if reason.contains("without sockets"));
+    let answer = soon("the refusal", ask(made("one more")).recv()).await;
+    assert!(is_refused(&answer), "{answer:?}");
+    let occupied = made("occupied");
+    instance.bridge.do_send(ForBridge::Open(occupied.clone()));
+    soon("a subscription", bus.subscribed(&requests_of(&occupied))).await;
+    for namespace in [occupied, "/events".into()] {
+        let answer = soon("the count", ask(namespace).recv()).await;
+        assert!(matches!(answer, Some(Answer::Asked { .. })), "{answer:?}");
+    }
+}
+
+/// A bug: where a session was to come, it was listened for as long as it might have taken, whether it still was to come or not; one client
+/// could let that be any number of namespaces.
+#[actix::test]
+async fn where_a_session_is_to_come_it_is_listened_as_long_as_that_is_so() {
+    let bus = MemoryBus::new();
+    let instance = Instance::over(bus.clone()).up().await;
+    let (long, short) = (made("long"), made("short"));
+    let coming = instance.listens_to(&long).await;
+    drop(instance.listens_to(&short).await);
+    soon("the end of one", bus.unsubscribed(&requests_of(&short))).await;
+    assert_eq!(made_and_heard(&bus), [requests_of(&long)].into());
+    drop(coming);
+    soon("the end of all", bus.unsubscribed(&requests_of(&long))).await;
+}
+
 #[actix::test]
 async fn a_slow_hub_stops_the_listening() {
     let bus = MemoryBus::new();
@@ -1381,6 +1501,7 @@ async fn it_ends_when_the_hub_is_gone() {
         bus.clone(),
         peers,
         namespaces,
+        DynamicNamespaces::new(MAX_DYNAMIC),
         door(probe),
         deaf(),
         Arc::new(|| {}),
@@ -2077,7 +2198,17 @@ async fn the_bridge_is_built_from_the_settings() {
         let namespaces = vec![Namespace::main()];
         let hub = door(probe.clone());
         let peers = peers(config.adapter);
-        RedisBridge::new(&config, peers, namespaces, hub, deaf(), Arc::new(|| {}))
+        let dynamic = DynamicNamespaces::new(MAX_DYNAMIC);
+        let on_connected = Arc::new(|| {});
+        RedisBridge::new(
+            &config,
+            peers,
+            namespaces,
+            dynamic,
+            hub,
+            deaf(),
+            on_connected,
+        )
     };
     assert!(new("http://127.0.0.1").is_err());
     let bridge = new(&server.url()).unwrap();

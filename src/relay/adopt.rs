@@ -10,10 +10,11 @@ use bytes::Bytes;
 use super::{Answer, MOVE_TIMEOUT, MoveCall, Relay, Request};
 use crate::{
     adapter::uid::Uid,
+    counters::Limit,
     engine_io::{dialect::Dialect, handshake::HandshakeError, sid::Sid},
     hub::messages::{Expect, GiveUp},
     socket::{
-        actor::{Newcomer, Services, Socket},
+        actor::{Admittance, Newcomer, NotAdmitted, Services, Socket},
         endpoint::Layer,
         portable::Portable,
         slots::Slot,
@@ -34,7 +35,36 @@ const MAX_ATTEMPTS: usize = 3;
 pub struct Ready {
     call: MoveCall,
     former: Uid,
-    namespaces: Vec<Namespace>,
+    places: Places,
+}
+
+/// Where the sockets of a session are that may come here. They are in use from before they are listened to until the session is
+/// here or does not come.
+#[derive(Debug, Default)]
+struct Places(Vec<Admittance>);
+
+impl Places {
+    /// Adds those that a session is in.
+    ///
+    /// # Errors
+    /// It cannot be in one of them here.
+    fn add(&mut self, services: &Services, namespaces: &[Namespace]) -> Result<(), NotAdmitted> {
+        for namespace in namespaces {
+            let place = services.admit(namespace).inspect_err(|err| {
+                if let NotAdmitted::Full(_) = err {
+                    services.counters.count(Limit::Namespaces);
+                }
+                log::debug!("a session cannot move here: {err}");
+            })?;
+            self.0.push(place);
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Vec<Namespace> {
+        let names = self.0.iter().map(Admittance::namespace);
+        names.cloned().collect()
+    }
 }
 
 /// Why it may not.
@@ -44,6 +74,8 @@ pub enum Unready {
     Error(HandshakeError),
     /// Another WebSocket is before this one, or the session has one already.
     Taken,
+    /// There is no room for it here, or no gateway: it stays where it is.
+    NoRoom,
 }
 
 impl Relay {
@@ -72,11 +104,16 @@ impl Relay {
         };
         let answer = tokio::time::timeout(services.config.upgrade_timeout, asked).await;
         match answer.ok().flatten() {
-            Some(Answer::Ready { uid, namespaces }) => Ok(Ready {
-                former: Uid::parse(&uid).ok_or_else(unknown)?,
-                namespaces,
-                call,
-            }),
+            Some(Answer::Ready { uid, namespaces }) => {
+                let former = Uid::parse(&uid).ok_or_else(unknown)?;
+                let mut places = Places::default();
+                places.add(services, &namespaces).or(Err(Unready::NoRoom))?;
+                Ok(Ready {
+                    call,
+                    former,
+                    places,
+                })
+            }
             Some(Answer::Refused) => Err(Unready::Taken),
             Some(Answer::Error { code }) => {
                 Err(HandshakeError::from_code(code).map_or_else(unknown, Unready::Error))
@@ -100,11 +137,11 @@ impl Ready {
         let Self {
             mut call,
             former,
-            namespaces,
+            mut places,
         } = self;
         let deadline = Instant::now() + services.config.upgrade_timeout;
         let mut probe = Probe::new(connection, dialect, answer, deadline);
-        if let Err(frame) = let_probe(&services, &mut call, &mut probe, namespaces).await {
+        if let Err(frame) = let_probe(&services, &mut call, &mut probe, places.names()).await {
             return probe.farewell(&frame);
         }
         call.is_wanted();
@@ -112,7 +149,7 @@ impl Ready {
         let session = async {
             let relay = services.relay.as_ref()?;
             tokio::select! {
-                session = take(&services, relay, &mut call, &former) => session,
+                session = take(&services, relay, &mut call, &former, &mut places) => session,
                 () = relay.gone(owner) => None,
             }
         };
@@ -134,6 +171,8 @@ impl Ready {
                 slot,
             },
         );
+        // It has places of its own.
+        drop(places);
     }
 }
 
@@ -202,6 +241,7 @@ async fn take(
     relay: &Relay,
     call: &mut MoveCall,
     former: &Uid,
+    places: &mut Places,
 ) -> Option<Portable> {
     for _ in 0..MAX_ATTEMPTS {
         services.hub.do_send(Expect {
@@ -218,7 +258,8 @@ async fn take(
             }
             Answer::Again { namespaces } => {
                 services.hub.do_send(GiveUp(call.arrival()));
-                if !relay.hear(namespaces).await {
+                places.add(services, &namespaces).ok()?;
+                if !relay.hear(places.names()).await {
                     return None;
                 }
             }

@@ -56,6 +56,9 @@
 //! cannot be heard any more. What it has forgotten by that, or never noted because of the bound of `moved`, is unknown at A, and its client goes
 //! on at B all the same.
 //!
+//! From `ready` on the session's namespaces are in use at B as well. If B has no gateway for one of them, or no room, it gives the call up
+//! instead, and the session stays at A on polling.
+//!
 //! What cannot move stays and is reached from there: handlers that run go on at A, and B lets no later event of the same client
 //! overtake them; what they send goes by way of A's hub, their acks behind it. Acks that A awaits are sent there. Whoever keeps a
 //! [`SocketRef`](crate::gateways::SocketRef) at A reaches the client by it, by the room that its id names.
@@ -228,18 +231,10 @@ impl Relay {
         }
     }
 
-    /// Listens to namespaces for a while; returns whether they are heard.
+    /// Listens to namespaces for as long as they are in use; returns whether they are heard.
     async fn hear(&self, namespaces: Vec<Namespace>) -> bool {
-        let Some(services) = self.host.services() else {
-            return false;
-        };
         let (reply, heard) = oneshot::channel();
-        self.tell_bridge(ForBridge::Hear {
-            namespaces,
-            // Until the client's `5`, and then until all is here.
-            time: services.config.upgrade_timeout + MOVE_TIMEOUT + ARRIVE_TIMEOUT,
-            reply,
-        });
+        self.tell_bridge(ForBridge::Hear { namespaces, reply });
         heard.await.is_ok()
     }
 

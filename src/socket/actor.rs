@@ -36,7 +36,7 @@ use super::{
     clock::{Clock, Due},
     depot::{Inbox, Receive},
     disconnect::{CloseReason, DisconnectReason},
-    dynamic::DynamicNamespaces,
+    dynamic::{DynamicNamespaces, Entered, Full},
     endpoint::{Endpoint, Layer},
     give_way::give_way,
     handshake::Handshake,
@@ -67,7 +67,9 @@ use crate::{
         packet::{Message, Packet},
         sid::{InstanceId, Sid},
     },
-    gateways::{ConnectRequest, Event, Gateways, HandlerError, Refusal, SocketRef, mail::Sent},
+    gateways::{
+        ConnectRequest, Event, Gateway, Gateways, HandlerError, Refusal, SocketRef, mail::Sent,
+    },
     hub::{
         ahead::Ticket,
         hub_ref::HubRef,
@@ -156,10 +158,47 @@ pub struct Services {
     pub is_stopping: AtomicBool,
 }
 
+/// A namespace in which a session of another instance may be here.
+#[derive(Debug)]
+pub(crate) struct Admittance {
+    gateway: Arc<Gateway>,
+    entered: Entered,
+}
+
+impl Admittance {
+    /// Returns which.
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.entered.namespace
+    }
+}
+
+/// Why it may not.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum NotAdmitted {
+    /// The instances are of different applications.
+    #[error("one of its namespaces has no gateway here")]
+    NoGateway,
+    /// There are as many dynamic ones as there may be.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
 impl Services {
     /// Returns the empty outbox of a client, with both its limits.
     fn outbox(&self) -> Outbox {
         Outbox::new(self.config.backlog_bytes()).among(&self.backlogs)
+    }
+
+    /// Lets a session that comes from another instance into one of its namespaces.
+    ///
+    /// # Errors
+    /// It cannot be in that here.
+    pub(crate) fn admit(&self, namespace: &Namespace) -> Result<Admittance, NotAdmitted> {
+        let gateway = self.gateways.get(namespace).ok_or(NotAdmitted::NoGateway)?;
+        Ok(Admittance {
+            entered: self.dynamic_namespaces.enter(gateway, namespace)?,
+            gateway: Arc::clone(gateway),
+        })
     }
 }
 
@@ -883,6 +922,7 @@ impl Socket {
         membership: &mut Membership,
         reason: DisconnectReason,
     ) -> Option<watch::Sender<()>> {
+        let in_use = membership.in_use.take();
         let standing = membership.standing.take();
         let standing = standing.filter(|_| recovery::may_come_back(reason));
         let departure = self.departure();
@@ -892,12 +932,15 @@ impl Socket {
         // The hub has no place of one that it has let go.
         let has_departed = departure.is_some_and(|departure| departure.is_closed());
         let Some(standing) = standing.filter(|_| !has_departed) else {
+            // Before the bridge hears of it, which looks whether the namespace is in use.
+            drop(in_use);
             self.unregister(membership);
             return None;
         };
         let (settling, settled) = watch::channel(());
         let record = Arc::clone(membership.socket.record());
-        self.services.hub.do_send(standing.park(record, settled));
+        let park = standing.park(record, in_use, settled);
+        self.services.hub.do_send(park);
         Some(settling)
     }
 

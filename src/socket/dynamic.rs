@@ -1,8 +1,12 @@
-//! The dynamic namespaces that clients are in, and no more at a time than there may be: clients choose their names, and with Redis each
+//! The dynamic namespaces that are in use here, and no more at a time than there may be: clients choose their names, and with Redis each
 //! makes every message of every instance dearer, since Redis compares it with the patterns of all.
 //!
-//! Knows names alone. Plain struct, shared by the workers; the lock is held for one look-up, when a client asks to join and when the last
-//! of a namespace has left. Source: Socket.IO server API, "Dynamic namespaces".
+//! In use is one that a client is in, asks to be in, is away from and may come back to, or is in at another instance from which its
+//! session is to come here. Those that are listened to without being in use are the bridge's to bound, by the same limit.
+//!
+//! Knows names alone. Plain struct, shared by the workers, the hub and the bridge; the lock is held for one look-up, when a client asks to
+//! join, when the last of a namespace has left and when the bridge would stop to listen. Source: Socket.IO server API, "Dynamic
+//! namespaces".
 
 use std::{
     collections::HashMap,
@@ -14,7 +18,7 @@ use crate::{gateways::Gateway, shrink::shrink, socket_io::ids::Namespace};
 
 /// There are as many as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("clients are in {limit} dynamic namespaces already")]
+#[error("{limit} dynamic namespaces are in use already")]
 pub struct Full {
     /// How many there may be.
     pub limit: usize,
@@ -27,19 +31,20 @@ pub struct DynamicNamespaces {
     in_use: Mutex<HashMap<Namespace, Weak<InUse>>>,
 }
 
-/// One of them, as long as anybody is in it or asks to be.
+/// One of them, as long as this lives: whoever has a part in it holds it.
 #[derive(Debug)]
-pub(super) struct InUse {
+pub struct InUse {
     namespace: Namespace,
     all: Arc<DynamicNamespaces>,
 }
 
 /// The namespace that a client asks to be in. One that a gateway spells out is not counted.
 #[derive(Debug)]
-pub(super) struct Entered {
-    pub(super) namespace: Namespace,
-    /// To be kept for as long as the client is in it.
-    pub(super) in_use: Option<Arc<InUse>>,
+pub struct Entered {
+    /// Which.
+    pub namespace: Namespace,
+    /// To be kept for as long as the client is in it, or may come back to it.
+    pub in_use: Option<Arc<InUse>>,
 }
 
 impl DynamicNamespaces {
@@ -56,16 +61,25 @@ impl DynamicNamespaces {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the namespace that a client asked for, if nobody is in it and `gateway` does not spell it out. The name that is
+    /// Returns how many there may be.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Returns whether one is in use.
+    pub fn is_in_use(&self, namespace: &Namespace) -> bool {
+        let all = self.lock();
+        // Looked at, not upgraded: what is dropped as the last wants the lock.
+        all.get(namespace)
+            .is_some_and(|known| known.strong_count() > 0)
+    }
+
+    /// Counts the namespace that a client asked for, if it is not in use yet and `gateway` does not spell it out. The name that is
     /// returned is one for all; what was asked is a slice of a whole packet, which would stay in memory with it.
     ///
     /// # Errors
     /// There are as many as there may be.
-    pub(super) fn enter(
-        self: &Arc<Self>,
-        gateway: &Gateway,
-        asked: &Namespace,
-    ) -> Result<Entered, Full> {
+    pub fn enter(self: &Arc<Self>, gateway: &Gateway, asked: &Namespace) -> Result<Entered, Full> {
         if let Some(own) = gateway.namespace() {
             return Ok(Entered {
                 namespace: own.clone(),

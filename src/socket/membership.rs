@@ -205,7 +205,8 @@ pub(super) fn are_behind(memberships: &mut [Membership], queued_bytes: usize) ->
 pub(super) struct Membership {
     pub(super) join: JoinId,
     pub(super) socket: SocketRef,
-    _in_use: Option<Arc<InUse>>,
+    /// Until it has left, or is kept for it.
+    pub(super) in_use: Option<Arc<InUse>>,
     gateway: Arc<Gateway>,
     queue: VecDeque<Job>,
     queued_bytes: usize,
@@ -230,7 +231,7 @@ impl Membership {
         Self {
             join,
             socket,
-            _in_use: in_use,
+            in_use,
             gateway,
             queue: VecDeque::from([Job::Connected]),
             queued_bytes: 0,
@@ -362,7 +363,7 @@ impl Membership {
             queued_bytes: 0,
             join,
             socket,
-            _in_use: in_use,
+            in_use,
             gateway,
             standing: None,
         };

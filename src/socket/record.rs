@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -53,9 +53,37 @@ pub struct Record {
     pub handshake: Arc<Handshake>,
     /// Whether its client may come back.
     pub recoverable: Recoverable,
-    /// JSON text: a tree of it would take several times as much, in every socket.
-    data: Mutex<Box<str>>,
+    data: Mutex<Data>,
     has_left: AtomicBool,
+}
+
+/// The application's `data`: JSON text, since a tree of it would take several times as much, in every socket.
+enum Data {
+    Own(Box<str>),
+    /// Its bytes are part of a sum. In a box, so that a socket of which that is not so takes no more for it.
+    Counted(Box<(Box<str>, Arc<AtomicUsize>)>),
+}
+
+impl Data {
+    fn text(&self) -> &str {
+        match self {
+            Self::Own(text) => text,
+            Self::Counted(counted) => &counted.0,
+        }
+    }
+
+    fn replace(&mut self, by: Box<str>) {
+        match self {
+            Self::Own(text) => *text = by,
+            Self::Counted(counted) => {
+                let (text, sum) = &mut **counted;
+                // In this order: between the two it is too much rather than less than nothing.
+                sum.fetch_add(by.len(), Ordering::Relaxed);
+                sum.fetch_sub(text.len(), Ordering::Relaxed);
+                *text = by;
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Record {
@@ -84,19 +112,35 @@ impl Record {
             instance,
             handshake,
             recoverable: Recoverable::No,
-            data: Mutex::new(data.to_string().into()),
+            data: Mutex::new(Data::Own(data.to_string().into())),
             has_left: AtomicBool::new(false),
         }
     }
 
     /// Returns `data`.
     pub fn data(&self) -> Value {
-        parse(&self.lock())
+        parse(self.lock().text())
     }
 
-    /// Returns how many bytes `data` and the handshake take.
-    pub fn len_bytes(&self) -> usize {
-        self.lock().len() + self.handshake.len_bytes()
+    /// Lets a sum hold, from now on, how many bytes `data` has: whoever keeps a handle of a socket may make it larger at any time.
+    pub fn count_in(&self, sum: &Arc<AtomicUsize>) {
+        let mut data = self.lock();
+        if let Data::Own(text) = &mut *data {
+            let text = std::mem::take(text);
+            sum.fetch_add(text.len(), Ordering::Relaxed);
+            *data = Data::Counted(Box::new((text, Arc::clone(sum))));
+        }
+    }
+
+    /// Takes the bytes of `data` out of the sum that holds them, if one does.
+    pub fn count_no_more(&self) {
+        let mut data = self.lock();
+        if let Data::Counted(counted) = &mut *data {
+            let (text, sum) = &mut **counted;
+            let text = std::mem::take(text);
+            sum.fetch_sub(text.len(), Ordering::Relaxed);
+            *data = Data::Own(text);
+        }
     }
 
     /// Sets whether its client may come back.
@@ -108,13 +152,13 @@ impl Record {
 
     /// Returns `data` as JSON text.
     pub fn data_text(&self) -> String {
-        self.lock().clone().into_string()
+        self.lock().text().to_owned()
     }
 
     /// Replaces `data` by JSON text that another instance wrote. What is none, or none that can be read, is ignored.
     pub fn set_data_text(&self, text: &str) {
         if verify(text).is_ok() {
-            *self.lock() = text.into();
+            self.lock().replace(text.into());
         }
     }
 
@@ -134,7 +178,7 @@ impl Record {
     /// # Errors
     /// It is not of this type.
     pub fn data_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.lock())
+        serde_json::from_str(self.lock().text())
     }
 
     /// Replaces `data`.
@@ -144,7 +188,7 @@ impl Record {
     pub fn set_data(&self, data: &(impl Serialize + ?Sized)) -> Result<(), serde_json::Error> {
         let text = serde_json::to_string(data)?;
         verify(&text)?;
-        *self.lock() = text.into();
+        self.lock().replace(text.into());
         Ok(())
     }
 
@@ -159,21 +203,21 @@ impl Record {
     where
         D: DeserializeOwned + Serialize,
     {
-        let mut text = self.lock();
-        let mut data = serde_json::from_str(&text)?;
+        let mut own = self.lock();
+        let mut data = serde_json::from_str(own.text())?;
         let result = change(&mut data);
         let changed = serde_json::to_string(&data)?;
         verify(&changed)?;
-        *text = changed.into();
+        own.replace(changed.into());
         Ok(result)
     }
 
     /// Changes `data`.
     pub fn with_data<T>(&self, change: impl FnOnce(&mut Value) -> T) -> T {
-        let mut text = self.lock();
-        let mut data = parse(&text);
+        let mut own = self.lock();
+        let mut data = parse(own.text());
         let result = change(&mut data);
-        *text = data.to_string().into();
+        own.replace(data.to_string().into());
         result
     }
 
@@ -187,7 +231,7 @@ impl Record {
         self.has_left.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Box<str>> {
+    fn lock(&self) -> MutexGuard<'_, Data> {
         // Replaced as a whole, so a panic elsewhere does not spoil it.
         self.data.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -244,6 +288,37 @@ mod tests {
         let readable = RawValue::from_string("[1e99]".to_owned()).unwrap();
         record.set_data(&readable).unwrap();
         assert_eq!(record.data_text(), "[1e99]");
+    }
+
+    #[test]
+    fn a_sum_holds_how_many_bytes_data_has_whoever_changes_it() {
+        let record = record();
+        let sum = Arc::<AtomicUsize>::default();
+        let len = || sum.load(Ordering::Relaxed);
+        record.count_in(&sum);
+        record.count_in(&sum);
+        assert_eq!((len(), record.data()), (8, "before".into()));
+        record.set_data(&"twice as long").unwrap();
+        assert_eq!(len(), 15);
+        record.set_data_text("[1]");
+        assert_eq!((len(), record.data_text().as_str()), (3, "[1]"));
+        record
+            .with_data_as(|data: &mut Vec<u8>| data.push(2))
+            .unwrap();
+        assert_eq!(len(), 5);
+        record.with_data(|data| *data = 1000.into());
+        assert_eq!((len(), record.data_as().ok()), (4, Some(1000)));
+        record.count_no_more();
+        record.count_no_more();
+        record.set_data(&"no part of it").unwrap();
+        assert_eq!((len(), record.data()), (0, "no part of it".into()));
+        assert_eq!(Arc::strong_count(&sum), 1);
+    }
+
+    /// There is one of these for every namespace of every client.
+    #[test]
+    fn data_takes_no_more_for_being_counted_some_day() {
+        assert_eq!(size_of::<Data>(), size_of::<Box<str>>());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::{
     disconnect::{CloseKind, DisconnectReason},
+    dynamic::InUse,
     portable::PortableStanding,
     record::Record,
 };
@@ -120,8 +121,13 @@ impl Standing {
         Ok(Arc::new(Logged { position, message }))
     }
 
-    /// Returns what the hub keeps of it. `settled` is closed when its last handlers are done.
-    pub(super) fn park(self, record: Arc<Record>, settled: watch::Receiver<()>) -> Park {
+    /// Returns what the hub keeps of it, in a namespace that is in use by that. `settled` is closed when its last handlers are done.
+    pub(super) fn park(
+        self,
+        record: Arc<Record>,
+        in_use: Option<Arc<InUse>>,
+        settled: watch::Receiver<()>,
+    ) -> Park {
         let Self {
             pid,
             authorized,
@@ -131,6 +137,7 @@ impl Standing {
         } = self;
         Park {
             record,
+            in_use,
             pid,
             authorized,
             since,

@@ -4,19 +4,20 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use sockhop::{
-    config::{Config, DEFAULT_HEAD_TIMEOUT},
-    gateways::{Arg, Gateway, SocketRef},
+    config::{Config, DEFAULT_HEAD_TIMEOUT, RecoveryConfig},
+    gateways::{Ack, Arg, ConnectRequest, Gateway, Refusal, SocketRef},
     socket::disconnect::DisconnectReason,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
 };
 
 use crate::support::{
@@ -551,6 +552,15 @@ async fn a_socket_is_in_so_many_rooms() {
     assert_eq!(num_met(server.addr, "rooms").await, 1);
 }
 
+/// Returns what a client is told that may not join a namespace because so many are in use.
+fn too_many_dynamic(namespace: &str, limit: usize) -> String {
+    let message = format!(
+        "Too many dynamic namespaces: {limit} are in use. Join one of them, or try again later"
+    );
+    let code = r#"{"code":"too_many_namespaces"}"#;
+    format!(r#"44{namespace},{{"message":"{message}","data":{code}}}"#)
+}
+
 #[actix_rt::test]
 async fn clients_name_so_many_namespaces_and_those_that_are_spelled_out_do_not_count() {
     let change = |config: &mut Config| config.limits.max_dynamic_namespaces = 2;
@@ -568,15 +578,236 @@ async fn clients_name_so_many_namespaces_and_those_that_are_spelled_out_do_not_c
             "{answer}"
         );
     }
-    let refused = r#"{"message":"Too many dynamic namespaces: 2 are in use. Join one of them, or try again later","data":{"code":"too_many_namespaces"}}"#;
     one.send("40/orders/3,").await;
-    assert_eq!(one.text().await, format!("44/orders/3,{refused}"));
+    assert_eq!(one.text().await, too_many_dynamic("/orders/3", 2));
     assert_eq!(num_met(server.addr, "namespaces").await, 1);
     // It is free as soon as the last has left, and the one that was refused is told nothing more.
     other.send("41/orders/2,").await;
     other.send("40/orders/3,").await;
     let answer = other.text().await;
     assert!(answer.starts_with("40/orders/3,{\"sid\""), "{answer}");
+}
+
+#[actix_rt::test]
+async fn a_namespace_that_a_client_waits_to_be_let_into_counts_until_it_waits_no_more() {
+    let (asking, mut asked) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let is_let_in = Arc::clone(&gate);
+    let gateway = Gateway::matching("/orders/{id}").authorize(move |request: ConnectRequest| {
+        asking.send(request.namespace.to_string()).unwrap();
+        let gate = Arc::clone(&is_let_in);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Err::<(), _>(Refusal::new("Not you"))
+        }
+    });
+    let change = |config: &mut Config| config.limits.max_dynamic_namespaces = 1;
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let mut one = WebSocket::open(server.addr).await;
+    let mut other = WebSocket::open(server.addr).await;
+    one.send("40/orders/1,").await;
+    assert_eq!(asked.recv().await.unwrap(), "/orders/1");
+    other.send("40/orders/2,").await;
+    assert_eq!(other.text().await, too_many_dynamic("/orders/2", 1));
+    // Who is refused gives the place back.
+    gate.add_permits(1);
+    assert_eq!(one.text().await, r#"44/orders/1,{"message":"Not you"}"#);
+    other.send("40/orders/2,").await;
+    assert_eq!(asked.recv().await.unwrap(), "/orders/2");
+    one.send("40/orders/1,").await;
+    assert_eq!(one.text().await, too_many_dynamic("/orders/1", 1));
+    // And so does who waits no more.
+    drop(other);
+    server.await_connections(1).await;
+    one.send("40/orders/1,").await;
+    assert_eq!(asked.recv().await.unwrap(), "/orders/1");
+    assert_eq!(num_met(server.addr, "namespaces").await, 2);
+}
+
+/// A bug: its clients were away and could come back, for which it was listened to, and others took its place.
+#[actix_rt::test]
+async fn a_namespace_that_a_client_may_come_back_to_counts() {
+    let change = |config: &mut Config| {
+        config.limits.max_dynamic_namespaces = 1;
+        config.recovery = Some(RecoveryConfig {
+            max_sessions: 1,
+            ..RecoveryConfig::default()
+        });
+    };
+    let server = TestServer::of(change, |app| {
+        app.gateway(Gateway::matching("/orders/{id}"))
+            .gateway(Gateway::new("/admin"))
+    });
+    let (one, _) = WebSocket::join(server.addr, "/orders/1", "").await;
+    let mut other = WebSocket::open(server.addr).await;
+    drop(one);
+    server.await_connections(1).await;
+    other.send("40/orders/2,").await;
+    assert_eq!(other.text().await, too_many_dynamic("/orders/2", 1));
+    // It can be joined, and who leaves it by his own will may not come back.
+    other.send("40/orders/1,").await;
+    assert!(other.text().await.starts_with("40/orders/1,{"));
+    other.send("41/orders/1,").await;
+    other.send("40/orders/2,").await;
+    assert_eq!(other.text().await, too_many_dynamic("/orders/2", 1));
+    // Whoever left first is forgotten first.
+    let (last, _) = WebSocket::join(server.addr, "/admin", "").await;
+    drop(last);
+    within("the room", async {
+        loop {
+            other.send("40/orders/2,").await;
+            let answer = other.text().await;
+            if answer.starts_with("40/orders/2,{") {
+                break;
+            }
+            assert_eq!(answer, too_many_dynamic("/orders/2", 1));
+        }
+    })
+    .await;
+}
+
+// ---- clients that are not read from -------------------------------------------------------------------------------------
+
+/// A gateway that answers.
+fn echoing() -> Gateway {
+    Gateway::new("/b").on("echo", |_, Arg(n): Arg<u32>| async move { Ack(n) })
+}
+
+/// Does so much with the server that anything that a client of it has sent before is done, if it is read.
+async fn let_all_be_done(addr: SocketAddr) {
+    let (mut websocket, _) = WebSocket::join(addr, "/b", "").await;
+    for n in 0..100 {
+        websocket.send(&format!(r#"42/b,{n}["echo",{n}]"#)).await;
+        assert_eq!(websocket.text().await, format!("43/b,{n}[{n}]"));
+    }
+}
+
+#[actix_rt::test]
+async fn a_client_that_waits_to_be_let_into_sixteen_namespaces_is_not_read_from() {
+    let (asking, mut asked) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let is_let_in = Arc::clone(&gate);
+    let gateway = Gateway::matching("/orders/{id}").authorize(move |_| {
+        asking.send(()).unwrap();
+        let gate = Arc::clone(&is_let_in);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Err::<(), _>(Refusal::new("Not you"))
+        }
+    });
+    let server = TestServer::of(|_| {}, |app| app.gateway(gateway).gateway(echoing()));
+    let (mut websocket, _) = WebSocket::join(server.addr, "/b", "").await;
+    for n in 1..16 {
+        websocket.send(&format!("40/orders/{n},")).await;
+        asked.recv().await.unwrap();
+    }
+    websocket.send(r#"42/b,1["echo",1]"#).await;
+    assert_eq!(websocket.text().await, "43/b,1[1]", "one more may wait");
+    websocket.send("40/orders/16,").await;
+    asked.recv().await.unwrap();
+    websocket.send(r#"42/b,2["echo",2]"#).await;
+    websocket.send("40/orders/17,").await;
+    let_all_be_done(server.addr).await;
+    assert!(asked.try_recv().is_err(), "it was read from");
+    gate.add_permits(1);
+    let refused = websocket.text().await;
+    assert!(refused.starts_with("44/orders/"), "{refused}");
+    assert_eq!(websocket.text().await, "43/b,2[2]");
+    asked.recv().await.unwrap();
+}
+
+#[actix_rt::test]
+async fn a_client_of_which_sixty_four_events_wait_in_a_namespace_is_not_read_from() {
+    let (starting, mut started) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let may_end = Arc::clone(&gate);
+    let gateway = Gateway::new("/a").on("stand", move |_, Arg(n): Arg<u32>| {
+        starting.send(n).unwrap();
+        let gate = Arc::clone(&may_end);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Ack(n)
+        }
+    });
+    let server = TestServer::of(|_| {}, |app| app.gateway(gateway).gateway(echoing()));
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    websocket.send("40/b,").await;
+    websocket.text().await;
+    websocket.send(r#"42/a,0["stand",0]"#).await;
+    assert_eq!(started.recv().await, Some(0));
+    for n in 1..64 {
+        websocket.send(&format!(r#"42/a,{n}["stand",{n}]"#)).await;
+    }
+    websocket.send(r#"42/b,1["echo",1]"#).await;
+    assert_eq!(websocket.text().await, "43/b,1[1]", "one more may wait");
+    websocket.send(r#"42/a,64["stand",64]"#).await;
+    websocket.send(r#"42/b,2["echo",2]"#).await;
+    let_all_be_done(server.addr).await;
+    gate.add_permits(1);
+    assert_eq!(websocket.text().await, "43/a,0[0]", "it was read from");
+    assert_eq!(websocket.text().await, "43/b,2[2]");
+    gate.add_permits(64);
+    for n in 1..=64 {
+        assert_eq!(websocket.text().await, format!("43/a,{n}[{n}]"));
+    }
+}
+
+// ---- clients that have left ---------------------------------------------------------------------------------------------
+
+/// Tells its end.
+struct Telling(&'static str, mpsc::UnboundedSender<(&'static str, Instant)>);
+
+impl Telling {
+    fn begin(what: &'static str, all: &mpsc::UnboundedSender<(&'static str, Instant)>) -> Self {
+        all.send((what, Instant::now())).unwrap();
+        Self(what, all.clone())
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        _ = self.1.send((self.0, Instant::now()));
+    }
+}
+
+#[actix_rt::test]
+async fn on_disconnect_has_as_long_as_handlers_had_and_is_cut_off_then() {
+    const TIMEOUT: Duration = Duration::from_millis(400);
+    let (telling, mut told) = mpsc::unbounded_channel();
+    let of_end = telling.clone();
+    let gateway = Gateway::new("/a")
+        .on("stand", move |_, (): ()| {
+            let telling = Telling::begin("handler", &telling);
+            async move {
+                std::future::pending::<()>().await;
+                drop(telling);
+            }
+        })
+        .on_disconnect(move |_, _| {
+            let of_end = of_end.clone();
+            async move {
+                let _telling = Telling::begin("on_disconnect", &of_end);
+                std::future::pending::<()>().await;
+            }
+        });
+    let change = |config: &mut Config| config.limits.wind_down_timeout = TIMEOUT;
+    let server = TestServer::of(change, |app| app.gateway(gateway));
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    websocket.send(r#"42/a,["stand"]"#).await;
+    assert_eq!(told.recv().await.unwrap().0, "handler");
+    let left = Instant::now();
+    websocket.send("41/a,").await;
+    let mut next = async || within("what comes next", told.recv()).await.unwrap();
+    let (what, cut_off) = next().await;
+    assert_eq!(what, "handler");
+    assert!(cut_off - left >= TIMEOUT, "{:?}", cut_off - left);
+    let (what, begun) = next().await;
+    assert_eq!(what, "on_disconnect");
+    let (what, ended) = next().await;
+    assert_eq!(what, "on_disconnect");
+    // Its time runs from just before it begins.
+    let had = ended - begun;
+    assert!(had + Duration::from_millis(10) >= TIMEOUT, "{had:?}");
 }
 
 // ---- backlog ------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     cluster::{await_redis, pair_by, pair_of},
+    limits::num_met,
     relay::Stranger,
     support::{
         http::{self, Answer, Poller},
@@ -277,6 +278,82 @@ async fn a_session_moves_to_the_instance_of_its_websocket() {
     for addr in [one.addr, two.addr, three.addr] {
         await_unknown(addr, &poller).await;
     }
+}
+
+/// A bug: there it was found out that there was no room only once its client had left polling. It was thrown out, came back, and again.
+#[actix_rt::test]
+async fn a_session_stays_where_it_is_if_it_could_not_be_in_its_namespace_elsewhere() {
+    let redis = RedisServer::start();
+    let one = third(&redis).await;
+    let narrow = |config: &mut Config| config.limits.max_dynamic_namespaces = 1;
+    let two = TestServer::on_redis_as(&redis.url(), narrow, with_moves);
+    // Of an older release, say.
+    let other = TestServer::on_redis(&redis.url());
+    for server in [&two, &other] {
+        await_redis(server, "up").await;
+    }
+    let (mut before, _) = WebSocket::join(two.addr, "/rooms/0", "").await;
+    for elsewhere in [two.addr, other.addr] {
+        let poller = Poller::open(one.addr).await;
+        poller.ok("40/rooms/1,").await;
+        poller.payload().await;
+        let mut websocket = WebSocket::connect(elsewhere, &poller.upgrade_target()).await;
+        websocket.send("2probe").await;
+        let answer = websocket.next().await;
+        assert_eq!(
+            answer,
+            Frame::Close(None, String::new()),
+            "it may not even probe"
+        );
+        let event = r#"42/rooms/1,["say","still here"]"#;
+        poller.ok(event).await;
+        assert_eq!(poller.payload().await, event);
+        poller.ok("1").await;
+    }
+    assert_eq!(num_met(two.addr, "namespaces").await, 1);
+    // Once there is room, it can move.
+    let poller = Poller::open(one.addr).await;
+    poller.ok("40/rooms/1,").await;
+    poller.payload().await;
+    before.send("41/rooms/0,").await;
+    let mut websocket = probing_again(&poller, two.addr).await;
+    websocket.send("5").await;
+    let event = r#"42/rooms/1,["say","moved"]"#;
+    websocket.send(event).await;
+    assert_eq!(websocket.text().await, event);
+}
+
+#[actix_rt::test]
+async fn a_session_that_joins_one_namespace_too_many_while_it_moves_does_not_come() {
+    let redis = RedisServer::start();
+    let one = third(&redis).await;
+    let narrow = |config: &mut Config| config.limits.max_dynamic_namespaces = 1;
+    let two = TestServer::on_redis_as(&redis.url(), narrow, with_moves);
+    await_redis(&two, "up").await;
+    let poller = Poller::open(one.addr).await;
+    poller.ok("40/rooms/1,").await;
+    poller.payload().await;
+    let mut websocket = probing(&poller, two.addr).await;
+    // It is in use by the session that is to come.
+    let mut stranger = WebSocket::open(two.addr).await;
+    stranger.send("40/rooms/9,").await;
+    assert!(stranger.text().await.starts_with("44/rooms/9,"));
+    poller.ok("40/rooms/2,").await;
+    while !poller.payload().await.starts_with("40/rooms/2,") {}
+    websocket.send("5").await;
+    let (code, _) = websocket.closed().await;
+    assert_eq!(code, Some(1013));
+    assert_eq!(num_met(two.addr, "namespaces").await, 2);
+    // The place is free again.
+    within("the place", async {
+        loop {
+            stranger.send("40/rooms/9,").await;
+            if stranger.text().await.starts_with("40/rooms/9,") {
+                break;
+            }
+        }
+    })
+    .await;
 }
 
 #[actix_rt::test]

@@ -10,6 +10,7 @@
 //! While it is arriving, a session neither reads nor writes nor runs anything.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     future::Future,
     pin::Pin,
@@ -32,7 +33,6 @@ use super::{
         clock::Clock,
         departure::Departure,
         disconnect::{CloseReason, DisconnectReason},
-        dynamic::Entered,
         endpoint::Layer,
         handshake::Handshake,
         inbox::InboxRef,
@@ -46,11 +46,11 @@ use super::{
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
-    Beginning, Behind, Phase, Services, Socket, SocketActor, Take, Transport,
+    Admittance, Beginning, Behind, Phase, Services, Socket, SocketActor, Take, Transport,
 };
 use crate::{
     engine_io::encoded::Encoded,
-    gateways::{Gateway, SocketRef},
+    gateways::SocketRef,
     hub::messages::{Bring, Forget, GiveUp, Unregister},
     relay::{
         ARRIVE_TIMEOUT, Answer, MoveCall, Request, TAKEN_TIMEOUT, Teller,
@@ -717,7 +717,7 @@ struct Unpacked {
     outbox: Outbox,
     decoder: Decoder,
     /// Of its memberships.
-    places: Vec<(Arc<Gateway>, Entered)>,
+    places: Vec<Admittance>,
 }
 
 impl Unpacked {
@@ -725,23 +725,19 @@ impl Unpacked {
         services: &Services,
         mut portable: Portable,
         dialect: crate::engine_io::dialect::Dialect,
-    ) -> Result<Self, &'static str> {
+    ) -> Result<Self, Cow<'static, str>> {
         if portable.memberships.len() + portable.admissions.len() > super::MAX_NAMESPACES {
-            return Err("it is in too many namespaces");
+            return Err("it is in too many namespaces".into());
         }
-        let places = portable.memberships.iter().map(|membership| {
-            let namespace = &membership.namespace;
-            let gateway = services.gateways.get(namespace);
-            let gateway = gateway.ok_or("one of its namespaces has no gateway here")?;
-            let entered = services.dynamic_namespaces.enter(gateway, namespace);
-            let entered = entered.or(Err("there are too many dynamic namespaces here"))?;
-            Ok::<_, &'static str>((Arc::clone(gateway), entered))
-        });
-        let places = places.collect::<Result<_, _>>()?;
+        let memberships = portable.memberships.iter();
+        let places = memberships.map(|membership| services.admit(&membership.namespace));
+        let places = places
+            .collect::<Result<_, _>>()
+            .map_err(|err| err.to_string())?;
         let mut decoder = Decoder::new(services.parser, services.config.max_payload);
         for message in std::mem::take(&mut portable.unfinished) {
             if !matches!(decoder.decode(message), Ok(None)) {
-                return Err("its client's last packet is malformed");
+                return Err("its client's last packet is malformed".into());
             }
         }
         let mut outbox = services.outbox().in_dialect(dialect);
@@ -752,11 +748,11 @@ impl Unpacked {
                     Encoded::new(text, &attachments)
                 }
                 (None, [bytes]) => Encoded::binary(bytes),
-                (None, _) => return Err("a packet is none"),
+                (None, _) => return Err("a packet is none".into()),
             };
             // What is left for all clients may be less here than where it comes from, which it was within. That is judged as always.
             if let Err(Overflow::Own { .. }) = outbox.push(message) {
-                return Err("more waits for its client than may");
+                return Err("more waits for its client than may".into());
             }
         }
         Ok(Self {
@@ -794,7 +790,7 @@ impl Settling<'_> {
     fn settle(
         &mut self,
         join: JoinId,
-        (gateway, entered): (Arc<Gateway>, Entered),
+        Admittance { gateway, entered }: Admittance,
         mut packed: PortableMembership,
     ) -> (Member, Membership) {
         let services = self.services;
