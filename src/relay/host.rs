@@ -29,6 +29,7 @@ use crate::{
         sid::{InstanceId, Sid},
     },
     hub::messages::Depart,
+    shrink::shrink,
     socket::{
         actor::{Services, SocketActor},
         backlogs::{Held, HeldBody, Share},
@@ -95,6 +96,13 @@ impl Host {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn remove(&self, key: Key) -> Option<Hosted> {
+        let mut under_way = self.lock();
+        let hosted = under_way.remove(&key);
+        shrink(&mut *under_way);
+        hosted
+    }
+
     fn moved(&self) -> MutexGuard<'_, Moved> {
         // Nothing panics in there; if it did, the table would still be one.
         self.moved.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,8 +117,10 @@ impl Host {
 
     /// Aborts some requests: whose, and begun when. What has moved there by such a one is unknown from now on.
     pub(super) fn lose(&self, is_lost: impl Fn(InstanceId, Instant) -> bool) {
-        self.lock()
-            .retain(|(from, _), hosted| !is_lost(*from, hosted.begun));
+        let mut under_way = self.lock();
+        under_way.retain(|(from, _), hosted| !is_lost(*from, hosted.begun));
+        shrink(&mut *under_way);
+        drop(under_way);
         // Behind them: only what is under way is noted.
         self.moved().lose(is_lost);
     }
@@ -133,7 +143,7 @@ impl Host {
             }
             // Its task ends, and with it all that waits for the client.
             Request::Abort { sid } => {
-                let hosted = self.lock().remove(&key);
+                let hosted = self.remove(key);
                 self.moved().end(key);
                 match (&hosted, sid) {
                     (None, Some(sid)) => self.lose_answer(&sid),
@@ -221,6 +231,7 @@ impl Host {
             return;
         }
         under_way.remove(&key);
+        shrink(&mut *under_way);
         drop(under_way);
         if let Some(services) = self.services() {
             services.counters.count(Limit::TotalBacklog);
@@ -347,7 +358,7 @@ impl Host {
                     Answer::Ready { uid, namespaces }
                 }
                 refused => {
-                    relay.host.lock().remove(&key);
+                    relay.host.remove(key);
                     match refused {
                         Ok(_) => Answer::Refused,
                         // Its actor has gone since it was found: if it lives elsewhere, it has its WebSocket there.
@@ -428,7 +439,7 @@ impl Host {
 
     /// Says no more to a session, and hears no more of it: it has moved, or did not.
     pub(super) fn forget(&self, key: Key) {
-        self.lock().remove(&key);
+        self.remove(key);
     }
 
     fn tell(&self, key: Key, what: FromNext) {
@@ -491,7 +502,7 @@ impl Host {
                 // Sent or dropped, it is the same.
                 _ = aborted => return,
             };
-            relay.host.lock().remove(&key);
+            relay.host.remove(key);
             let (to, id) = key;
             let heard = relay.send(to, id, &Message::Answer(answer)).await;
             if !matches!(heard, Ok(1..)) {
