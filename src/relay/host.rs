@@ -208,7 +208,7 @@ impl Host {
     }
 
     /// Counts so many bytes.
-    fn held(&self, len: usize) -> Held {
+    pub(super) fn held(&self, len: usize) -> Held {
         let services = self.services();
         services.map_or_else(Held::default, |services| {
             Held::bytes(&services.backlogs, len)
@@ -216,7 +216,7 @@ impl Host {
     }
 
     /// Returns whether so many bytes are more than a client may bring by now, as of one whose request came here.
-    fn is_too_much(&self, len: usize) -> bool {
+    pub(super) fn is_too_much(&self, len: usize) -> bool {
         let services = self.services();
         services.is_some_and(|services| Share::new(&services.backlogs).is_too_much(len))
     }
@@ -233,10 +233,15 @@ impl Host {
         under_way.remove(&key);
         shrink(&mut *under_way);
         drop(under_way);
+        self.count_refused();
+        answer(relay, key, &Answer::Crowded);
+    }
+
+    /// Counts that something was too much.
+    pub(super) fn count_refused(&self) {
         if let Some(services) = self.services() {
             services.counters.count(Limit::TotalBacklog);
         }
-        answer(relay, key, &Answer::Crowded);
     }
 
     fn max_payload(&self) -> usize {

@@ -198,7 +198,7 @@ impl Relay {
                     self.tell_hub(Hand { to, answer });
                 }
             }
-            answer => self.calls.answer(from, id, answer),
+            answer => self.calls.answer(&self.host, from, id, answer),
         }
     }
 
@@ -252,7 +252,7 @@ impl Relay {
     fn misunderstand(&self, Envelope { id, from }: Envelope, is_error: bool) {
         let code = HandshakeError::SessionIdUnknown.code();
         let unknown = Answer::Error { code };
-        self.calls.answer(from, id, unknown.clone());
+        self.calls.answer(&self.host, from, id, unknown.clone());
         if !is_error {
             self.send(from, id, &Message::Answer(unknown));
         }
