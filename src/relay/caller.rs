@@ -358,17 +358,15 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// Says something. Whoever it is said to may be gone.
-    pub fn tell(&self, request: Request) {
+    /// Says something. Returns how many hear it, which fails if nobody knows. Whoever it is said to may be gone.
+    pub fn tell(&self, request: Request) -> oneshot::Receiver<usize> {
         self.relay
-            .send(self.to, self.id, &Message::Request(request));
+            .send(self.to, self.id, &Message::Request(request))
     }
 
     /// Says something, and returns whether it was heard.
     pub async fn tell_surely(&self, request: Request) -> bool {
-        let message = Message::Request(request);
-        let heard = self.relay.send(self.to, self.id, &message).await;
-        matches!(heard, Ok(1..))
+        matches!(self.tell(request).await, Ok(1..))
     }
 }
 

@@ -34,7 +34,9 @@ use crate::{
         actor::{Services, SocketActor},
         backlogs::{Held, HeldBody, Share},
         departure::Departure,
-        messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
+        messages::{
+            self, Abandon, FromNext, Gone, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere,
+        },
         sessions::Session,
     },
     socket_io::ids::Namespace,
@@ -50,9 +52,9 @@ pub(super) type Key = (InstanceId, u64);
 #[derive(Debug)]
 struct Hosted {
     begun: Instant,
-    /// Ends the task that waits for the answer. Of a session that is to move to the caller: sent, if the caller has given it up; dropped,
-    /// if it has ended there or nobody knows.
-    abort: oneshot::Sender<()>,
+    /// Ends the task that waits for the answer, sent or dropped. Of a session that is to move to the caller: says what has become of it
+    /// there; dropped, that nobody knows.
+    abort: oneshot::Sender<Gone>,
     /// Where a POST's body is waited for.
     body: Option<oneshot::Sender<messages::Body>>,
     /// Of a session that is to move to the caller.
@@ -157,7 +159,7 @@ impl Host {
                 }
                 if let Some(hosted) = hosted {
                     // Whoever waits for it may be gone.
-                    _ = hosted.abort.send(());
+                    _ = hosted.abort.send(Gone::GivenUp);
                 }
                 return;
             }
@@ -175,7 +177,10 @@ impl Host {
             }
             Request::Ended => {
                 self.tell(key, FromNext::Ended);
-                self.lock().remove(&key);
+                if let Some(hosted) = self.remove(key) {
+                    // Its actor may be gone.
+                    _ = hosted.abort.send(Gone::Ended);
+                }
                 // Behind it: only what is under way is noted.
                 self.moved().end(key);
                 return;
@@ -319,7 +324,7 @@ impl Host {
         &self,
         key: Key,
         body: Option<oneshot::Sender<messages::Body>>,
-    ) -> oneshot::Receiver<()> {
+    ) -> oneshot::Receiver<Gone> {
         let (abort, aborted) = oneshot::channel();
         let hosted = Hosted {
             begun: Instant::now(),

@@ -1780,7 +1780,9 @@ impl Take<Upgrade> for Socket {
 
 impl Take<Abandon> for Socket {
     fn take(&mut self, _: Abandon, _: &mut Context<SocketActor>) {
-        self.end(CloseReason::Aborted);
+        if !self.withdraw() {
+            self.end(CloseReason::Aborted);
+        }
     }
 }
 
