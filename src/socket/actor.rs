@@ -72,7 +72,7 @@ use crate::{
         ahead::Ticket,
         hub_ref::HubRef,
         interest::Interest,
-        messages::{Register, Unregister},
+        messages::Register,
         recovery::{EmitToOne, Note, Resume},
     },
     relay::Relay,
@@ -1600,14 +1600,7 @@ impl Drop for Socket {
         if matches!(self.phase, Phase::Closed | Phase::Left) {
             return;
         }
-        self.services.sessions.remove(&self.sid);
-        for membership in self.memberships.drain(..) {
-            membership.socket.note_left();
-            self.services.hub.do_send(Unregister {
-                namespace: membership.namespace().clone(),
-                socket_id: membership.socket.id().clone(),
-            });
-        }
+        self.vanish();
         self.end_moving();
     }
 }

@@ -352,23 +352,33 @@ impl Socket {
     pub(super) fn give_arrival_up(&mut self) {
         log::debug!("session {:?} did not move here", self.sid);
         self.phase = Phase::Closed;
-        for membership in self.memberships.drain(..) {
-            membership.socket.note_left();
-            self.services.hub.do_send(Unregister {
-                namespace: membership.namespace().clone(),
-                socket_id: membership.socket.id().clone(),
-            });
-        }
-        self.services.sessions.remove(&self.sid);
-        if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
-            self.services.hub.do_send(GiveUp(inward.call.arrival()));
-        }
+        self.vanish();
         let transport =
             std::mem::replace(&mut self.transport, Transport::Polling(Default::default()));
         let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(0));
         outbox.clear();
         if let Transport::WebSocket(websocket) = transport {
             websocket.farewell(outbox, &not_moved());
+        }
+    }
+
+    /// Takes the session out of all that knows it here, and tells nobody else but where it comes from, if it is arriving: that it has
+    /// not come.
+    pub(super) fn vanish(&mut self) {
+        if self.is_arriving()
+            && let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving)
+        {
+            // First: if the rest came in between, the hub would make members of sockets that nobody takes out any more.
+            self.services.hub.do_send(GiveUp(inward.call.arrival()));
+            // Its call is dropped before its end, which is told there.
+        }
+        self.services.sessions.remove(&self.sid);
+        for membership in self.memberships.drain(..) {
+            membership.socket.note_left();
+            self.services.hub.do_send(Unregister {
+                namespace: membership.namespace().clone(),
+                socket_id: membership.socket.id().clone(),
+            });
         }
     }
 
