@@ -534,3 +534,66 @@ fn unknown() -> Answer {
 fn answer(relay: &Relay, (to, id): Key, answer: &Answer) {
     relay.send(to, id, &Message::Answer(answer.clone()));
 }
+
+#[cfg(test)]
+mod tests {
+    use actix::Arbiter;
+
+    use super::*;
+    use crate::{
+        adapter::{kind::AdapterKind, uid::Uid},
+        hub::{hub_ref::HubRef, state::State, testing::probe},
+        peers::Peers,
+        relay::leave::Leave,
+        socket_io::parser::Parser,
+    };
+
+    /// A bug: of one beyond the bound nobody ever said that it had ended, and whoever held a socket of it took it for connected for ever.
+    #[actix_rt::test]
+    async fn who_is_not_noted_has_ended_as_soon_as_nothing_is_heard_of_it() {
+        let own = InstanceId::parse("Ab3dE6gH").unwrap();
+        let to = InstanceId::parse("Zy9xW7vU").unwrap();
+        let peers = Arc::new(Peers::new(own, Uid::parse("aaaaaa").unwrap()));
+        let relay = Arc::new(Relay::new(peers, AdapterKind::Classic));
+        let state = State::new(Parser::Json, Arc::default(), probe().0).0;
+        let hub = HubRef::start(state, &Arbiter::current());
+        let host = &relay.host;
+        let sid = |n: u64| Sid::parse(&format!("Ab3dE6gH{n:022}")).unwrap();
+        let full = MAX_MOVED as u64;
+        let move_there = |n: u64| {
+            // Nobody waits for an answer.
+            _ = host.begin((to, n), None);
+            let way = Leave::new(Arc::clone(&relay), hub.clone(), to, n);
+            way.note_moved(sid(n), Revision::V4);
+            way
+        };
+        let mut noted: Vec<_> = (1..=full).map(move_there).collect();
+        let unnoted = move_there(full + 1);
+        assert_eq!(host.revision_of_moved(&sid(full + 1)), None);
+        assert!(!unnoted.has_ended(), "it lives");
+        unnoted.be_over(&sid(full + 1));
+        assert!(unnoted.has_ended());
+        let noted = noted.pop().unwrap();
+        noted.be_over(&sid(full));
+        assert!(!noted.has_ended(), "its end will be heard");
+        host.moved().end((to, full));
+        assert!(noted.has_ended());
+    }
+
+    /// A bug: the table kept what it had at its largest.
+    #[test]
+    fn nothing_is_kept_of_requests_that_are_over() {
+        let host = Host::default();
+        let from = InstanceId::parse("Zy9xW7vU").unwrap();
+        let fill = || (0..10_000).for_each(|n| drop(host.begin((from, n), None)));
+        let capacity = || host.lock().capacity();
+        fill();
+        for n in 0..10_000 {
+            host.forget((from, n));
+        }
+        assert!(capacity() <= 64, "{}", capacity());
+        fill();
+        host.lose(|_, _| true);
+        assert!(capacity() <= 64, "{}", capacity());
+    }
+}

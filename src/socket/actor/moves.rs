@@ -640,6 +640,7 @@ impl Socket {
             return Ready::Ready(());
         };
         if is_gone {
+            way.note_unknown(&self.sid);
             // Nobody is there any more who could pass acks on, or who could have taken the session.
             self.memberships
                 .iter_mut()
@@ -736,8 +737,7 @@ impl Socket {
         });
         self.services.hub.do_send(Forget(sockets.collect()));
         if let Some(Moving::Out(out)) = self.moving.take().map(|moving| *moving) {
-            out.way.say_behind(Answer::Over);
-            out.way.forget();
+            out.way.be_over(&self.sid);
         }
     }
 
