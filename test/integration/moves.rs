@@ -22,6 +22,7 @@ use crate::{
     cluster::{await_redis, pair_by, pair_of},
     relay::Stranger,
     support::{
+        PATIENCE,
         http::{self, Answer, Poller},
         program::Program,
         redis_server::RedisServer,
@@ -36,6 +37,9 @@ static GATE: Semaphore = Semaphore::const_new(0);
 
 /// Taken while a handler runs that has no end of its own.
 static ENDLESS: Semaphore = Semaphore::const_new(1);
+
+/// Taken while a handler awaits an ack that never comes.
+static UNANSWERED: Semaphore = Semaphore::const_new(1);
 
 /// `/moves`: handlers that are under way while their session moves.
 fn with_moves(app: App) -> App {
@@ -62,6 +66,11 @@ fn with_moves(app: App) -> App {
                 .emit_with_ack::<(u32,)>("question", (), Duration::from_secs(30))
                 .await;
             socket.emit("answered", answer.ok().map(|(n,)| n))
+        })
+        .on("ask-in-vain", |socket: SocketRef, (): ()| async move {
+            let _permit = UNANSWERED.acquire().await.unwrap();
+            let asked = socket.emit_with_ack::<()>("question", (), 2 * PATIENCE);
+            assert!(asked.await.is_err(), "nobody answers");
         })
         .on("rooms", |socket: SocketRef, (): ()| async move {
             let mut rooms: Vec<_> = socket.rooms().await?.into_iter().collect();
@@ -410,21 +419,19 @@ async fn who_leaves_after_a_move_lets_nobody_wait() {
     let redis = RedisServer::start();
     let (one, two) = pair(&redis).await;
     let (poller, _) = joined(one.addr).await;
-    poller.ok(r#"42/moves,["ask"]"#).await;
+    poller.ok(r#"42/moves,["ask-in-vain"]"#).await;
     assert!(poller.payload().await.contains("question"));
     let websocket = moved(&poller, two.addr).await;
     one.await_connections(0).await;
     assert_on_websocket(&http::get(one.addr, &poller.target).await);
+    assert_eq!(UNANSWERED.available_permits(), 0, "its client is there");
     drop(websocket);
     two.await_connections(0).await;
     await_unknown(one.addr, &poller).await;
-    // The handler at the first instance has ended, or a stop would wait for it.
-    let began = std::time::Instant::now();
-    one.stop();
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        began.elapsed()
+    drop(
+        within("the handler's end", UNANSWERED.acquire())
+            .await
+            .unwrap(),
     );
 }
 
@@ -800,31 +807,38 @@ async fn an_owner_that_dies_at_the_last_moment_ends_the_session_within_a_second(
     two.await_connections(0).await;
 }
 
-/// Publishes numbered events in `/moves` until told to stop, and then one that says so. Returns how many.
+/// Events that each publisher sends after the last session has moved: what gets lost at the end of a move, and not in its midst, is missed
+/// by them alone.
+const NUM_AFTER: u32 = 20;
+
+/// Publishes numbered events in `/moves` until told to stop, then [`NUM_AFTER`], and then one that says so. Returns the number of the last
+/// before that.
 async fn publish(name: &'static str, addr: SocketAddr, is_stopped: watch::Receiver<bool>) -> u32 {
     let mut publisher = WebSocket::open(addr).await;
     publisher.send("40/moves,").await;
     publisher.text().await;
-    let mut n = 0;
+    let (mut n, mut num_after) = (0, 0);
     loop {
-        let last = *is_stopped.borrow();
+        num_after += u32::from(*is_stopped.borrow());
+        let is_last = num_after > NUM_AFTER;
         n += 1;
-        let number = if last { 0 } else { n };
+        let number = if is_last { 0 } else { n };
         // Every other one is an event that is to be acknowledged: it goes another way.
         let event = if n % 2 == 0 { "ask-all" } else { "tell-all" };
         publisher
             .send(&format!(r#"42/moves,{n}["{event}","{name}",{number}]"#))
             .await;
         while publisher.text().await != format!("43/moves,{n}[{number}]") {}
-        if last {
-            return n;
+        if is_last {
+            return n - 1;
         }
         // A rate, so that there are events at every step of a move and the receivers keep up.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// Connects by polling at `here`, upgrades at `there`, and returns every number that it got of each publisher.
+/// Connects by polling at `here`, upgrades at `there`, and returns every number that it got of each publisher. Says that it `has_moved` when
+/// the first has come by its WebSocket.
 async fn follow(
     here: SocketAddr,
     there: SocketAddr,
@@ -856,6 +870,7 @@ async fn follow(
         }
     }
     websocket.send("5").await;
+    note(websocket.text().await);
     has_moved.send(()).unwrap();
     let mut num_ends = 0;
     while num_ends < 3 {
@@ -874,7 +889,7 @@ async fn follow(
 }
 
 /// Three publishers, one at each instance, while sessions move between two of these: each session gets each event of each publisher once and in order, from
-/// the first that it sees on.
+/// the first that it sees on to the last that there is.
 #[actix_rt::test]
 async fn nothing_is_lost_doubled_or_reordered_while_sessions_move() {
     const SESSIONS: usize = 40;
@@ -894,16 +909,19 @@ async fn nothing_is_lost_doubled_or_reordered_while_sessions_move() {
         within("a session moves", moves.recv()).await.unwrap();
     }
     stop.send(true).unwrap();
+    let mut lasts = Vec::new();
     for publisher in publishers {
-        assert!(publisher.await.unwrap() > 1);
+        lasts.push(publisher.await.unwrap());
     }
     for client in clients {
-        for numbers in within("the end of a history", client).await.unwrap() {
+        let histories = within("the end of a history", client).await.unwrap();
+        for (numbers, last) in histories.into_iter().zip(&lasts) {
             let (end, numbers) = numbers.split_last().unwrap();
             assert_eq!(*end, 0);
-            let first = numbers.first().copied().unwrap_or_default();
-            let expected: Vec<u32> = (first..).take(numbers.len()).collect();
+            let first = *numbers.first().expect("it sees some");
+            let expected: Vec<u32> = (first..=*last).collect();
             assert_eq!(numbers, expected);
+            assert!(numbers.len() >= NUM_AFTER as usize, "all that came after");
         }
     }
 }
