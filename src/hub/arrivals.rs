@@ -261,6 +261,7 @@ impl<M> Arrivals<M> {
 
     fn remove(&mut self, id: ArrivalId) -> Option<Arrival<M>> {
         let arrival = self.expected.remove(&id)?;
+        shrink(&mut self.expected);
         self.in_order.remove(&arrival.turn);
         Some(arrival)
     }
@@ -707,6 +708,11 @@ mod tests {
         assert!(arrivals.bring(id(MAX_EXPECTED as u64), "S").is_err());
         arrivals.give_up(id(7));
         assert!(expect(&mut arrivals, MAX_EXPECTED));
+        for number in 0..=MAX_EXPECTED {
+            arrivals.give_up(id(number as u64));
+        }
+        let capacity = arrivals.expected.capacity();
+        assert!(capacity <= 64, "nothing is kept of them: {capacity}");
     }
 
     #[test]

@@ -15,16 +15,14 @@ use crate::{
     hub::messages::{Expect, GiveUp},
     socket::{
         actor::{Admittance, Newcomer, NotAdmitted, Services, Socket},
+        disconnect::CloseReason,
         endpoint::Layer,
         portable::Portable,
         slots::Slot,
         websocket_transport::{Probe, ProbeEvent},
     },
     socket_io::ids::Namespace,
-    websocket::{
-        close::{CloseCode, CloseFrame},
-        connection::Connection,
-    },
+    websocket::{close::CloseFrame, connection::Connection},
 };
 
 /// How often a session may turn out to be in a namespace more before it is given up.
@@ -178,10 +176,7 @@ impl Ready {
 
 /// Returns what a client is told whose session did not move.
 pub fn not_moved() -> CloseFrame {
-    CloseFrame {
-        code: Some(CloseCode::Again),
-        reason: "the session could not move to this instance; connect again".to_owned(),
-    }
+    CloseReason::NotMoved.close_frame()
 }
 
 /// Returns whether it is the session that was asked for.

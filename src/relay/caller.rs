@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Relay,
+    host::Host,
     wire::{self, Body, Message, Request},
 };
 use crate::{
@@ -24,13 +25,19 @@ use crate::{
         sid::{InstanceId, Sid},
     },
     hub::arrivals::ArrivalId,
+    shrink::shrink,
+    socket::backlogs::{Backlogs, Held},
 };
 
 /// Requests that may be under way to other instances at a time: most of them parked polls.
 pub(super) const MAX_CALLS: usize = 16_384;
 
-/// Things that may have been said about one session that moves here and not been looked at.
-const MAX_SAID: usize = 1024;
+/// Bytes of what may have been said about one session that moves here and not been looked at: it does not as long as it is arriving. One
+/// thing alone may be longer.
+const MAX_SAID_BYTES: usize = 8 << 20;
+
+/// What each of these takes beside its text.
+const SAID_BYTES: usize = 256;
 
 /// What the client is answered.
 pub type Answer = wire::Answer;
@@ -48,7 +55,69 @@ enum Reply {
     /// For one answer.
     Once(oneshot::Sender<Answer>),
     /// For all that is said about a session that moves here.
-    All(mpsc::Sender<Answer>),
+    All(Ear),
+}
+
+/// Something that was said about a session that moves here, counted until it is looked at.
+#[derive(Debug)]
+struct Said {
+    answer: Answer,
+    _of_session: Held,
+    _of_all: Held,
+}
+
+/// Where that goes. Cheap to clone.
+#[derive(Clone, Debug)]
+struct Ear {
+    said: mpsc::UnboundedSender<Said>,
+    /// What waits there.
+    waiting: Arc<Backlogs>,
+}
+
+impl Ear {
+    /// Takes something. Returns whether it could: not if too much waits, for this session or for all clients, or nobody listens.
+    fn hear(&self, host: &Host, answer: Answer) -> bool {
+        let len = SAID_BYTES + len_bytes(&answer);
+        let is_session = matches!(answer, Answer::State(_));
+        // The session has its own limit, and comes before all else. What follows it may wait beside it.
+        let own_len = if is_session { SAID_BYTES } else { len };
+        let of_session = Held::bytes(&self.waiting, own_len);
+        let waiting = self.waiting.taken();
+        if waiting > own_len && (is_session || waiting > MAX_SAID_BYTES) {
+            return false;
+        }
+        if !is_session && host.is_too_much(waiting) {
+            host.count_refused();
+            return false;
+        }
+        let said = Said {
+            answer,
+            _of_session: of_session,
+            _of_all: host.held(len),
+        };
+        self.said.send(said).is_ok()
+    }
+}
+
+/// Returns how many bytes something takes that is said.
+fn len_bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::State(bytes)
+        | Answer::Done { args: bytes, .. }
+        | Answer::More { packet: bytes, .. }
+        | Answer::Data { json: bytes, .. }
+        | Answer::Payload(Body { bytes, .. }) => bytes.len(),
+        Answer::Ready { namespaces, .. } | Answer::Again { namespaces } => {
+            namespaces.iter().map(|name| name.as_str().len()).sum()
+        }
+        Answer::Ok
+        | Answer::Refused
+        | Answer::Crowded
+        | Answer::Error { .. }
+        | Answer::End
+        | Answer::Over
+        | Answer::Lost => 0,
+    }
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +125,14 @@ struct State {
     calls: HashMap<u64, Waiting>,
     num_begun: u64,
     is_closed: bool,
+}
+
+impl State {
+    fn remove(&mut self, id: u64) -> Option<Waiting> {
+        let call = self.calls.remove(&id);
+        shrink(&mut self.calls);
+        call
+    }
 }
 
 /// Requests that are under way.
@@ -83,39 +160,36 @@ impl Calls {
 
     /// Forgets a call; returns whether it was still under way.
     fn end(&self, id: u64) -> bool {
-        self.lock().calls.remove(&id).is_some()
+        self.lock().remove(id).is_some()
     }
 
     /// Hands an answer to whoever waits for it. One from an instance that was not asked is none.
-    pub(super) fn answer(&self, from: InstanceId, id: u64, answer: Answer) {
+    pub(super) fn answer(&self, host: &Host, from: InstanceId, id: u64, answer: Answer) {
         let mut state = self.lock();
-        if state.calls.get(&id).is_none_or(|call| call.to != from) {
-            return;
-        }
-        let Some(Waiting { to, begun, reply }) = state.calls.remove(&id) else {
+        let Some(call) = state.calls.get(&id).filter(|call| call.to == from) else {
             return;
         };
-        match reply {
-            // The client may have gone away just now; the host learns of it by the call's abort.
-            Reply::Once(reply) => _ = reply.send(answer),
-            Reply::All(reply) => {
-                // Who does not keep up loses the rest, and knows it by the end.
-                if reply.try_send(answer).is_ok() {
-                    let reply = Reply::All(reply);
-                    state.calls.insert(id, Waiting { to, begun, reply });
-                }
+        if let Reply::All(ear) = &call.reply {
+            // Who does not keep up loses the rest, and knows it by the end.
+            if !ear.hear(host, answer) {
+                state.remove(id);
             }
+            return;
+        }
+        if let Some(Reply::Once(reply)) = state.remove(id).map(|call| call.reply) {
+            // The client may have gone away just now; the host learns of it by the call's abort.
+            _ = reply.send(answer);
         }
     }
 
     /// Returns where all that an instance says about a session that moves here goes.
-    fn listener(&self, from: InstanceId, id: u64) -> Option<mpsc::Sender<Answer>> {
+    fn listener(&self, from: InstanceId, id: u64) -> Option<Ear> {
         match self.lock().calls.get(&id) {
             Some(Waiting {
                 to,
-                reply: Reply::All(reply),
+                reply: Reply::All(ear),
                 ..
-            }) if *to == from => Some(reply.clone()),
+            }) if *to == from => Some(ear.clone()),
             _ => None,
         }
     }
@@ -129,14 +203,14 @@ impl Calls {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
-        state.calls.clear();
+        state.calls = HashMap::new();
     }
 
     /// Fails some calls: to whom, and begun when.
     pub(super) fn lose(&self, is_lost: impl Fn(InstanceId, Instant) -> bool) {
-        self.lock()
-            .calls
-            .retain(|_, call| !is_lost(call.to, call.begun));
+        let calls = &mut self.lock().calls;
+        calls.retain(|_, call| !is_lost(call.to, call.begun));
+        shrink(calls);
     }
 }
 
@@ -145,13 +219,13 @@ impl Calls {
 pub struct Listener {
     relay: Arc<Relay>,
     id: u64,
-    to: mpsc::Sender<Answer>,
+    to: Ear,
 }
 
 impl Listener {
     /// Says it. If it cannot be taken the call ends: a session that waits for what got lost must know that it does not come.
     pub fn hand(self, answer: Answer) {
-        if self.to.try_send(answer).is_err() {
+        if !self.to.hear(&self.relay.host, answer) {
             self.relay.calls.end(self.id);
         }
     }
@@ -268,7 +342,7 @@ pub struct MoveCall {
     sid: Sid,
     to: InstanceId,
     id: u64,
-    answers: mpsc::Receiver<Answer>,
+    answers: mpsc::UnboundedReceiver<Said>,
     /// Whether the client counts on the move: then the session ends with it.
     is_final: bool,
     /// Whether the host needs to hear no more of it.
@@ -284,17 +358,15 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// Says something. Whoever it is said to may be gone.
-    pub fn tell(&self, request: Request) {
+    /// Says something. Returns how many hear it, which fails if nobody knows. Whoever it is said to may be gone.
+    pub fn tell(&self, request: Request) -> oneshot::Receiver<usize> {
         self.relay
-            .send(self.to, self.id, &Message::Request(request));
+            .send(self.to, self.id, &Message::Request(request))
     }
 
     /// Says something, and returns whether it was heard.
     pub async fn tell_surely(&self, request: Request) -> bool {
-        let message = Message::Request(request);
-        let heard = self.relay.send(self.to, self.id, &message).await;
-        matches!(heard, Ok(1..))
+        matches!(self.tell(request).await, Ok(1..))
     }
 }
 
@@ -333,12 +405,13 @@ impl MoveCall {
 
     /// Returns what the host says next; `None` if it says no more: it is gone, or cannot be heard.
     pub async fn next(&mut self) -> Option<Answer> {
-        self.answers.recv().await
+        self.answers.recv().await.map(|said| said.answer)
     }
 
     /// Polls for what the host says next; see [`Self::next`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
-        self.answers.poll_recv(cx)
+        let said = self.answers.poll_recv(cx);
+        said.map(|said| said.map(|said| said.answer))
     }
 
     /// Tells the host that the session, which has come, has ended.
@@ -371,9 +444,10 @@ impl Relay {
         sid: &Sid,
         revision: Revision,
     ) -> Option<(MoveCall, oneshot::Receiver<usize>)> {
-        let (reply, answers) = mpsc::channel(MAX_SAID);
+        let (said, answers) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Backlogs::new(MAX_SAID_BYTES));
         let to = sid.owner();
-        let id = self.calls.begin(to, Reply::All(reply))?;
+        let id = self.calls.begin(to, Reply::All(Ear { said, waiting }))?;
         let request = Request::Upgrade {
             sid: sid.as_str().to_owned(),
             revision,
@@ -441,32 +515,101 @@ mod tests {
         Arc::new(Relay::new(Arc::new(peers), AdapterKind::Classic))
     }
 
+    fn sid() -> Sid {
+        Sid::parse(&format!("Ab3dE6gH{:022}", 0)).unwrap()
+    }
+
+    fn data(at: u32, len: usize) -> Answer {
+        let json = Bytes::from(vec![b' '; len]);
+        Answer::Data { at, json }
+    }
+
+    async fn at_of_next(call: &mut MoveCall) -> Option<u32> {
+        match call.next().await? {
+            Answer::Data { at, .. } => Some(at),
+            answer => panic!("{answer:?}"),
+        }
+    }
+
     /// A bug: what it could not take was gone without a trace, and it waited for the end of a handler for good.
     #[actix_rt::test]
     async fn a_session_that_could_not_take_all_that_is_said_about_it_hears_the_end() {
+        const MEBIBYTE: usize = 1 << 20;
         let relay = relay();
-        let sid = Sid::parse(&format!("Ab3dE6gH{:022}", 0)).unwrap();
-        let (mut call, _heard) = relay.move_here(&sid, Revision::V4).unwrap();
-        let (from, id) = (sid.owner(), call.id);
-        let listeners: Vec<_> = (0..=MAX_SAID)
-            .map(|_| relay.listener(from, id).unwrap())
-            .collect();
+        let (mut call, _heard) = relay.move_here(&sid(), Revision::V4).unwrap();
+        let (from, id) = (sid().owner(), call.id);
+        let listener = || relay.listener(from, id);
         assert!(
             relay.listener(relay.own, id).is_none(),
             "another says nothing"
         );
-        for (listener, at) in listeners.into_iter().zip(0..) {
-            let json = Bytes::new();
-            listener.hand(Answer::Data { at, json });
+        for at in 0..8 {
+            listener().unwrap().hand(data(at, MEBIBYTE - SAID_BYTES));
         }
-        for expected in 0..MAX_SAID {
-            let answer = call.next().await;
-            assert!(
-                matches!(answer, Some(Answer::Data { at, .. }) if at as usize == expected),
-                "{expected}: {answer:?}"
-            );
+        assert_eq!(at_of_next(&mut call).await, Some(0));
+        // What was looked at makes room for others.
+        listener().unwrap().hand(data(8, MEBIBYTE - SAID_BYTES));
+        listener().unwrap().hand(data(9, 0));
+        for expected in 1..9 {
+            assert_eq!(at_of_next(&mut call).await, Some(expected));
         }
         assert!(call.next().await.is_none());
-        assert!(relay.listener(from, id).is_none());
+        assert!(listener().is_none());
+    }
+
+    /// A bug: a thousand small things were more than it could take.
+    #[actix_rt::test]
+    async fn what_is_said_about_a_session_is_bounded_by_its_bytes() {
+        let relay = relay();
+        let (mut call, _heard) = relay.move_here(&sid(), Revision::V4).unwrap();
+        let num = u32::try_from(MAX_SAID_BYTES / SAID_BYTES).unwrap();
+        let answer = |answer| {
+            relay
+                .calls
+                .answer(&relay.host, sid().owner(), call.id, answer)
+        };
+        for at in 0..=num {
+            answer(data(at, 0));
+        }
+        for expected in 0..num {
+            assert_eq!(at_of_next(&mut call).await, Some(expected));
+        }
+        assert!(call.next().await.is_none());
+    }
+
+    #[actix_rt::test]
+    async fn a_session_may_be_longer_and_so_may_one_thing_that_is_said_about_it() {
+        let relay = relay();
+        let (mut call, _heard) = relay.move_here(&sid(), Revision::V4).unwrap();
+        let (from, id) = (sid().owner(), call.id);
+        let answer = |answer| relay.calls.answer(&relay.host, from, id, answer);
+        let state = || Answer::State(Bytes::from(vec![0; 3 * MAX_SAID_BYTES]));
+        answer(state());
+        answer(data(0, MAX_SAID_BYTES - 2 * SAID_BYTES));
+        assert_eq!(call.next().await, Some(state()));
+        assert_eq!(at_of_next(&mut call).await, Some(0));
+        answer(data(1, 3 * MAX_SAID_BYTES));
+        assert_eq!(at_of_next(&mut call).await, Some(1));
+        // But it comes first, and once.
+        answer(state());
+        answer(state());
+        assert_eq!(call.next().await, Some(state()));
+        assert!(call.next().await.is_none());
+    }
+
+    /// A bug: the table kept what it had at its largest.
+    #[test]
+    fn nothing_is_kept_of_calls_that_have_ended() {
+        let calls = Calls::default();
+        let begin = || calls.begin(sid().owner(), Reply::Once(oneshot::channel().0));
+        let capacity = || calls.lock().calls.capacity();
+        let ids: Vec<_> = (0..MAX_CALLS).map(|_| begin().unwrap()).collect();
+        for id in ids {
+            calls.end(id);
+        }
+        assert!(capacity() <= 64, "{}", capacity());
+        while begin().is_some() {}
+        calls.lose(|_, _| true);
+        assert!(capacity() <= 64, "{}", capacity());
     }
 }

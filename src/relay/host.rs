@@ -29,11 +29,14 @@ use crate::{
         sid::{InstanceId, Sid},
     },
     hub::messages::Depart,
+    shrink::shrink,
     socket::{
         actor::{Services, SocketActor},
         backlogs::{Held, HeldBody, Share},
         departure::Departure,
-        messages::{self, Abandon, FromNext, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere},
+        messages::{
+            self, Abandon, FromNext, Gone, Poll, PollAnswer, Post, PostAnswer, ProbeElsewhere,
+        },
         sessions::Session,
     },
     socket_io::ids::Namespace,
@@ -49,9 +52,9 @@ pub(super) type Key = (InstanceId, u64);
 #[derive(Debug)]
 struct Hosted {
     begun: Instant,
-    /// Ends the task that waits for the answer. Of a session that is to move to the caller: sent, if the caller has given it up; dropped,
-    /// if it has ended there or nobody knows.
-    abort: oneshot::Sender<()>,
+    /// Ends the task that waits for the answer, sent or dropped. Of a session that is to move to the caller: says what has become of it
+    /// there; dropped, that nobody knows.
+    abort: oneshot::Sender<Gone>,
     /// Where a POST's body is waited for.
     body: Option<oneshot::Sender<messages::Body>>,
     /// Of a session that is to move to the caller.
@@ -95,6 +98,13 @@ impl Host {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn remove(&self, key: Key) -> Option<Hosted> {
+        let mut under_way = self.lock();
+        let hosted = under_way.remove(&key);
+        shrink(&mut *under_way);
+        hosted
+    }
+
     fn moved(&self) -> MutexGuard<'_, Moved> {
         // Nothing panics in there; if it did, the table would still be one.
         self.moved.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,8 +119,10 @@ impl Host {
 
     /// Aborts some requests: whose, and begun when. What has moved there by such a one is unknown from now on.
     pub(super) fn lose(&self, is_lost: impl Fn(InstanceId, Instant) -> bool) {
-        self.lock()
-            .retain(|(from, _), hosted| !is_lost(*from, hosted.begun));
+        let mut under_way = self.lock();
+        under_way.retain(|(from, _), hosted| !is_lost(*from, hosted.begun));
+        shrink(&mut *under_way);
+        drop(under_way);
         // Behind them: only what is under way is noted.
         self.moved().lose(is_lost);
     }
@@ -133,7 +145,7 @@ impl Host {
             }
             // Its task ends, and with it all that waits for the client.
             Request::Abort { sid } => {
-                let hosted = self.lock().remove(&key);
+                let hosted = self.remove(key);
                 self.moved().end(key);
                 match (&hosted, sid) {
                     (None, Some(sid)) => self.lose_answer(&sid),
@@ -147,7 +159,7 @@ impl Host {
                 }
                 if let Some(hosted) = hosted {
                     // Whoever waits for it may be gone.
-                    _ = hosted.abort.send(());
+                    _ = hosted.abort.send(Gone::GivenUp);
                 }
                 return;
             }
@@ -165,7 +177,10 @@ impl Host {
             }
             Request::Ended => {
                 self.tell(key, FromNext::Ended);
-                self.lock().remove(&key);
+                if let Some(hosted) = self.remove(key) {
+                    // Its actor may be gone.
+                    _ = hosted.abort.send(Gone::Ended);
+                }
                 // Behind it: only what is under way is noted.
                 self.moved().end(key);
                 return;
@@ -198,7 +213,7 @@ impl Host {
     }
 
     /// Counts so many bytes.
-    fn held(&self, len: usize) -> Held {
+    pub(super) fn held(&self, len: usize) -> Held {
         let services = self.services();
         services.map_or_else(Held::default, |services| {
             Held::bytes(&services.backlogs, len)
@@ -206,7 +221,7 @@ impl Host {
     }
 
     /// Returns whether so many bytes are more than a client may bring by now, as of one whose request came here.
-    fn is_too_much(&self, len: usize) -> bool {
+    pub(super) fn is_too_much(&self, len: usize) -> bool {
         let services = self.services();
         services.is_some_and(|services| Share::new(&services.backlogs).is_too_much(len))
     }
@@ -221,11 +236,17 @@ impl Host {
             return;
         }
         under_way.remove(&key);
+        shrink(&mut *under_way);
         drop(under_way);
+        self.count_refused();
+        answer(relay, key, &Answer::Crowded);
+    }
+
+    /// Counts that something was too much.
+    pub(super) fn count_refused(&self) {
         if let Some(services) = self.services() {
             services.counters.count(Limit::TotalBacklog);
         }
-        answer(relay, key, &Answer::Crowded);
     }
 
     fn max_payload(&self) -> usize {
@@ -303,7 +324,7 @@ impl Host {
         &self,
         key: Key,
         body: Option<oneshot::Sender<messages::Body>>,
-    ) -> oneshot::Receiver<()> {
+    ) -> oneshot::Receiver<Gone> {
         let (abort, aborted) = oneshot::channel();
         let hosted = Hosted {
             begun: Instant::now(),
@@ -347,7 +368,7 @@ impl Host {
                     Answer::Ready { uid, namespaces }
                 }
                 refused => {
-                    relay.host.lock().remove(&key);
+                    relay.host.remove(key);
                     match refused {
                         Ok(_) => Answer::Refused,
                         // Its actor has gone since it was found: if it lives elsewhere, it has its WebSocket there.
@@ -428,7 +449,7 @@ impl Host {
 
     /// Says no more to a session, and hears no more of it: it has moved, or did not.
     pub(super) fn forget(&self, key: Key) {
-        self.lock().remove(&key);
+        self.remove(key);
     }
 
     fn tell(&self, key: Key, what: FromNext) {
@@ -491,7 +512,7 @@ impl Host {
                 // Sent or dropped, it is the same.
                 _ = aborted => return,
             };
-            relay.host.lock().remove(&key);
+            relay.host.remove(key);
             let (to, id) = key;
             let heard = relay.send(to, id, &Message::Answer(answer)).await;
             if !matches!(heard, Ok(1..)) {
@@ -512,4 +533,67 @@ fn unknown() -> Answer {
 /// Answers at once.
 fn answer(relay: &Relay, (to, id): Key, answer: &Answer) {
     relay.send(to, id, &Message::Answer(answer.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::Arbiter;
+
+    use super::*;
+    use crate::{
+        adapter::{kind::AdapterKind, uid::Uid},
+        hub::{hub_ref::HubRef, state::State, testing::probe},
+        peers::Peers,
+        relay::leave::Leave,
+        socket_io::parser::Parser,
+    };
+
+    /// A bug: of one beyond the bound nobody ever said that it had ended, and whoever held a socket of it took it for connected for ever.
+    #[actix_rt::test]
+    async fn who_is_not_noted_has_ended_as_soon_as_nothing_is_heard_of_it() {
+        let own = InstanceId::parse("Ab3dE6gH").unwrap();
+        let to = InstanceId::parse("Zy9xW7vU").unwrap();
+        let peers = Arc::new(Peers::new(own, Uid::parse("aaaaaa").unwrap()));
+        let relay = Arc::new(Relay::new(peers, AdapterKind::Classic));
+        let state = State::new(Parser::Json, Arc::default(), probe().0).0;
+        let hub = HubRef::start(state, &Arbiter::current());
+        let host = &relay.host;
+        let sid = |n: u64| Sid::parse(&format!("Ab3dE6gH{n:022}")).unwrap();
+        let full = MAX_MOVED as u64;
+        let move_there = |n: u64| {
+            // Nobody waits for an answer.
+            _ = host.begin((to, n), None);
+            let way = Leave::new(Arc::clone(&relay), hub.clone(), to, n);
+            way.note_moved(sid(n), Revision::V4);
+            way
+        };
+        let mut noted: Vec<_> = (1..=full).map(move_there).collect();
+        let unnoted = move_there(full + 1);
+        assert_eq!(host.revision_of_moved(&sid(full + 1)), None);
+        assert!(!unnoted.has_ended(), "it lives");
+        unnoted.be_over(&sid(full + 1));
+        assert!(unnoted.has_ended());
+        let noted = noted.pop().unwrap();
+        noted.be_over(&sid(full));
+        assert!(!noted.has_ended(), "its end will be heard");
+        host.moved().end((to, full));
+        assert!(noted.has_ended());
+    }
+
+    /// A bug: the table kept what it had at its largest.
+    #[test]
+    fn nothing_is_kept_of_requests_that_are_over() {
+        let host = Host::default();
+        let from = InstanceId::parse("Zy9xW7vU").unwrap();
+        let fill = || (0..10_000).for_each(|n| drop(host.begin((from, n), None)));
+        let capacity = || host.lock().capacity();
+        fill();
+        for n in 0..10_000 {
+            host.forget((from, n));
+        }
+        assert!(capacity() <= 64, "{}", capacity());
+        fill();
+        host.lose(|_, _| true);
+        assert!(capacity() <= 64, "{}", capacity());
+    }
 }

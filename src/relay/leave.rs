@@ -68,10 +68,31 @@ impl Leave {
         self.has_ended.load(Relaxed)
     }
 
+    /// Says that the session is not to go on there: something that was written for its client got lost here.
+    pub fn withdraw(&self) {
+        self.say(Answer::Refused);
+    }
+
     /// Says that the session is not to be had, and no more of it.
     pub fn refuse(&self) {
-        self.say(Answer::Refused);
+        self.withdraw();
         self.forget();
+    }
+
+    /// Says, behind all that was published from here before, that nothing of the session is left here, and listens to no more that is
+    /// said about it there.
+    pub fn be_over(&self, sid: &Sid) {
+        self.say_behind(Answer::Over);
+        self.forget();
+        self.note_unknown(sid);
+    }
+
+    /// If it is not, or no more, noted that the session lives there, whoever holds a socket of it would wait for its end for ever:
+    /// notes that it has ended, as far as is known here.
+    pub fn note_unknown(&self, sid: &Sid) {
+        if self.relay.host.revision_of_moved(sid).is_none() {
+            self.has_ended.store(true, Relaxed);
+        }
     }
 
     /// Listens to no more that is said about it there.

@@ -49,8 +49,11 @@
 //!
 //! One owner: until `taken` has been heard by A, B delivers nothing and reads nothing; A, once it has packed up, neither. If B does not
 //! get so far within [`MOVE_TIMEOUT`] of the client's `5`, or A is gone, which B sees within a second, or A does not hear of it, both end
-//! the session, with a reason: A tells the application, B the client, who connects anew. Only a Redis that loses `taken` after it said that A has heard it makes A believe
-//! in an end of which B knows nothing: then the application is told of a disconnect twice, and the client notices nothing.
+//! the session, with a reason: A tells the application, B the client, who connects anew. B may not know that A has heard `taken`, and gives the
+//! session up: so until A has heard `stays`, it keeps what waits for handlers, and tells the application if B cannot be heard any more. And if
+//! B does not know that A has heard `stays`, it ends the session, and tells the application, too. So it is told always, and twice if `stays`
+//! gets lost with the connection; what waits for handlers is then handled twice. If Redis loses `taken` or `stays` after it said that A has heard it, A
+//! believes in an end of which B knows nothing: then the application is told of it twice as well, and the client notices nothing.
 //!
 //! A request that comes to A afterwards, or by way of it, is judged as one of a session on a WebSocket. A knows that until B says `ended`, or
 //! cannot be heard any more. What it has forgotten by that, or never noted because of the bound of `moved`, is unknown at A, and its client goes
@@ -201,7 +204,7 @@ impl Relay {
                     self.tell_hub(Hand { to, answer });
                 }
             }
-            answer => self.calls.answer(from, id, answer),
+            answer => self.calls.answer(&self.host, from, id, answer),
         }
     }
 
@@ -247,7 +250,7 @@ impl Relay {
     fn misunderstand(&self, Envelope { id, from }: Envelope, is_error: bool) {
         let code = HandshakeError::SessionIdUnknown.code();
         let unknown = Answer::Error { code };
-        self.calls.answer(from, id, unknown.clone());
+        self.calls.answer(&self.host, from, id, unknown.clone());
         if !is_error {
             self.send(from, id, &Message::Answer(unknown));
         }

@@ -14,9 +14,12 @@ use std::{
 };
 
 use super::host::Key;
-use crate::engine_io::{
-    dialect::Revision,
-    sid::{InstanceId, Sid},
+use crate::{
+    engine_io::{
+        dialect::Revision,
+        sid::{InstanceId, Sid},
+    },
+    shrink::shrink,
 };
 
 /// Sessions that are known to live elsewhere at a time; one beyond it is unknown here from its move on.
@@ -92,9 +95,12 @@ impl Moved {
         if let Some((sid, _)) = numbers.remove(&number) {
             self.by_sid.remove(&sid);
         }
+        shrink(numbers);
         if numbers.is_empty() {
             self.by_key.remove(&at);
         }
+        shrink(&mut self.by_sid);
+        shrink(&mut self.by_key);
     }
 
     /// Returns where they live.
@@ -113,8 +119,11 @@ impl Moved {
                 }
                 !is_lost
             });
+            shrink(numbers);
             !numbers.is_empty()
         });
+        shrink(by_sid);
+        shrink(by_key);
     }
 }
 
@@ -217,5 +226,30 @@ mod tests {
         moved.end((one, 0));
         assert!(moved.note(more, Revision::V4, key, now, &Arc::default()));
         assert!(moved.get(&more).is_some());
+    }
+
+    /// A bug: the tables kept what they had at their largest.
+    #[test]
+    fn nothing_is_kept_of_those_that_have_ended() {
+        let (one, two) = (instance("Zy9xW7vU"), instance("Zy9xW7vV"));
+        let now = Instant::now();
+        let mut moved = Moved::default();
+        for n in 0..10_000 {
+            let key = (if n == 0 { two } else { one }, n as u64);
+            moved.note(sid(n), Revision::V4, key, now, &Arc::default());
+        }
+        for n in 2..10_000 {
+            moved.end((one, n));
+        }
+        let room = |moved: &Moved| {
+            let of_instances = moved.by_key.values().map(HashMap::capacity);
+            moved.by_sid.capacity() + of_instances.sum::<usize>()
+        };
+        assert!(room(&moved) <= 200, "{}", room(&moved));
+        for n in 2..10_000 {
+            moved.note(sid(n), Revision::V4, (one, n as u64), now, &Arc::default());
+        }
+        moved.lose(|of, _| of == one);
+        assert!(room(&moved) <= 200, "{}", room(&moved));
     }
 }

@@ -74,7 +74,7 @@ use crate::{
         ahead::Ticket,
         hub_ref::HubRef,
         interest::Interest,
-        messages::{Register, Unregister},
+        messages::Register,
         recovery::{EmitToOne, Note, Resume},
     },
     relay::Relay,
@@ -1643,14 +1643,7 @@ impl Drop for Socket {
         if matches!(self.phase, Phase::Closed | Phase::Left) {
             return;
         }
-        self.services.sessions.remove(&self.sid);
-        for membership in self.memberships.drain(..) {
-            membership.socket.note_left();
-            self.services.hub.do_send(Unregister {
-                namespace: membership.namespace().clone(),
-                socket_id: membership.socket.id().clone(),
-            });
-        }
+        self.vanish();
         self.end_moving();
     }
 }
@@ -1823,7 +1816,9 @@ impl Take<Upgrade> for Socket {
 
 impl Take<Abandon> for Socket {
     fn take(&mut self, _: Abandon, _: &mut Context<SocketActor>) {
-        self.end(CloseReason::Aborted);
+        if !self.withdraw() {
+            self.end(CloseReason::Aborted);
+        }
     }
 }
 

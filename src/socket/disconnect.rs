@@ -275,8 +275,11 @@ impl CloseReason {
             | Self::PingTimeout
             | Self::ConnectTimeout
             | Self::Gateway
-            | Self::NotMoved
             | Self::Shutdown => CloseFrame::BARE,
+            Self::NotMoved => CloseFrame {
+                code: Some(CloseCode::Again),
+                reason: "the session could not move to this instance; connect again".to_owned(),
+            },
         }
     }
 }

@@ -193,10 +193,21 @@ pub struct ProbeElsewhere {
     pub to: InstanceId,
     /// What the session is called there.
     pub number: u64,
-    /// Told when it is given up there; ends untold when it has ended there, or nobody knows of it any more.
-    pub gone: oneshot::Receiver<()>,
+    /// Told when nobody there wants it, or has it, any more; ends untold when nobody knows of it any more.
+    pub gone: oneshot::Receiver<Gone>,
     /// Told when the WebSocket may probe; `None`, if another is before it, or the session has one already.
     pub reply: oneshot::Sender<Option<Arc<Departure>>>,
+}
+
+/// Why nobody at another instance wants a session, or has it, any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It did not come to life there, and will not.
+    GivenUp,
+    /// It has lived and ended there.
+    Ended,
+    /// Nobody knows.
+    Lost,
 }
 
 /// A socket that the hub has let go.

@@ -19,10 +19,13 @@ use super::{
     inbox::InboxRef,
     slots::{self, Slot},
 };
-use crate::engine_io::{
-    dialect::Revision,
-    handshake::{SessionFact, TransportName},
-    sid::Sid,
+use crate::{
+    engine_io::{
+        dialect::Revision,
+        handshake::{SessionFact, TransportName},
+        sid::Sid,
+    },
+    shrink::shrink,
 };
 
 /// A session, as the HTTP layer sees it.
@@ -146,6 +149,7 @@ impl Sessions {
     pub(super) fn remove(&self, sid: &Sid) {
         let mut sessions = self.lock();
         let removed = sessions.remove(sid);
+        shrink(&mut *sessions);
         if let Some(session) = &removed {
             session.stay.end();
         }

@@ -16,14 +16,15 @@ use tokio::sync::Semaphore;
 
 use crate::{
     cluster::{await_redis, pair_of},
-    moves::{adopt, asked_for, sent_to},
+    moves::{Coming, adopt, asked_for, moved as moving, sent_to},
     relay::Stranger,
     support::{
         PATIENCE,
+        cut_line::CutLine,
         http::{self, Answer, Poller},
         redis_server::RedisServer,
         server::TestServer,
-        websocket::WebSocket,
+        websocket::Frame,
         within,
     },
 };
@@ -77,8 +78,11 @@ static SECOND: Brake = Brake::new();
 /// And then its handler waits for this.
 static GO_ON: Semaphore = Semaphore::const_new(0);
 
-/// How clients left `/ends`.
-static ENDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// What the gateways of [`ending`] were told, each: its namespace, and the name of an event or the reason of an end.
+static TOLD: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+/// Lets handlers of these go on.
+static MAY_END: Semaphore = Semaphore::const_new(0);
 
 /// The last client that came to each namespace.
 static CAME: Mutex<Option<HashMap<String, SocketRef>>> = Mutex::new(None);
@@ -96,6 +100,44 @@ fn keeping(namespace: &str) -> Gateway {
     })
 }
 
+fn tell(socket: &SocketRef, what: &str) {
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    told.push((socket.namespace().as_str().to_owned(), what.to_owned()));
+}
+
+/// Returns what the gateway of a namespace was told.
+fn told(namespace: &str) -> Vec<String> {
+    let told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let told = told.iter().filter(|(of, _)| of == namespace);
+    told.map(|(_, what)| what.clone()).collect()
+}
+
+/// Waits until the gateway of a namespace was told so much.
+async fn await_told(namespace: &str, num: usize) -> Vec<String> {
+    within("the application is told", async {
+        while told(namespace).len() < num {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    told(namespace)
+}
+
+/// A gateway that notes what it is told: of `hold`, whose handler waits, of `next`, and of the end.
+fn ending(namespace: &str) -> Gateway {
+    keeping(namespace)
+        .on("hold", |socket: SocketRef, (): ()| async move {
+            tell(&socket, "hold");
+            MAY_END.acquire().await.unwrap().forget();
+        })
+        .on("next", |socket: SocketRef, (): ()| async move {
+            tell(&socket, "next");
+        })
+        .on_disconnect(|socket, reason| async move {
+            tell(&socket, reason.as_str());
+        })
+}
+
 fn with_brakes(app: App) -> App {
     let late = keeping("/late").authorize(|_| async {
         LATE.hold();
@@ -106,12 +148,13 @@ fn with_brakes(app: App) -> App {
         GO_ON.acquire().await.unwrap().forget();
         socket.set_data("of the second").unwrap();
     });
-    let ends = keeping("/ends").on_disconnect(|_, reason| async move {
-        let mut ends = ENDS.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.push(reason.as_str().to_owned());
-    });
-    app.gateway(ends)
-        .gateway(keeping("/held"))
+    let endings = [
+        "/ends", "/unheard", "/unsure", "/queued", "/refused", "/lost",
+    ];
+    let app = endings
+        .into_iter()
+        .fold(app, |app, namespace| app.gateway(ending(namespace)));
+    app.gateway(keeping("/held"))
         .gateway(keeping("/asked"))
         .gateway(keeping("/early"))
         .gateway(keeping("/first"))
@@ -210,18 +253,122 @@ async fn who_is_given_up_where_it_was_to_come_has_left_where_it_was() {
     let redis = RedisServer::start();
     let (one, stranger, poller) = taken(&redis, "/ends").await;
     let sid = &poller.sid;
-    let ends = || ENDS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    assert!(ends().is_empty(), "it lives");
+    assert!(told("/ends").is_empty(), "it lives");
     stranger.tell(sid, 1, 1, &format!(r#""type":"abort","sid":"{sid}"}}"#));
-    within("the end of a session", async {
-        while ends().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    await_told("/ends", 1).await;
     assert!(!came("/ends").unwrap().is_connected());
     one.stop();
-    assert_eq!(ends(), ["transport error"], "once");
+    assert_eq!(told("/ends"), ["transport error"], "once");
+}
+
+/// Moves a session in `namespace` to an instance whose connection to Redis breaks behind a word of it, so that it does not know who has
+/// heard that. Asserts that the client is told, and the application once.
+async fn assert_told_once_if_cut_behind(word: &'static str, namespace: &str) {
+    let redis = RedisServer::start();
+    let one = instance(&redis).await;
+    let line = CutLine::lay(redis.port(), word);
+    let two = TestServer::on_redis_by(AdapterKind::Classic, &line.url(), with_brakes);
+    await_redis(&two, "up").await;
+    let poller = joined(&one, &[namespace]).await;
+    let mut websocket = moving(&poller, two.addr).await;
+    let Frame::Close(code, reason) = websocket.next().await else {
+        panic!("no close frame");
+    };
+    assert_eq!(code, Some(1013), "{reason}");
+    assert_eq!(await_told(namespace, 1).await, ["transport error"]);
+    await_redis(&two, "up").await;
+    one.stop();
+    two.stop();
+    assert_eq!(told(namespace).len(), 1, "once");
+}
+
+/// A bug: nobody told the application. Where it was to come it was given up, and where it was it had gone.
+#[actix_rt::test]
+async fn who_has_come_and_is_not_known_to_be_heard_has_left_where_it_was() {
+    assert_told_once_if_cut_behind(r#""type":"taken""#, "/unheard").await;
+}
+
+/// A bug: it lived on, though the application could have been told of its end where it was.
+#[actix_rt::test]
+async fn who_stays_and_is_not_known_to_be_heard_has_left_where_it_is() {
+    assert_told_once_if_cut_behind(r#""type":"stays""#, "/unsure").await;
+}
+
+/// A bug: what waited for a handler was forgotten where the session was, and never came to where it was given up.
+#[actix_rt::test]
+async fn what_waits_for_handlers_of_who_is_given_up_is_handled_where_it_was() {
+    let redis = RedisServer::start();
+    let one = instance(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let mut number = 0;
+    let mut expected = Vec::new();
+    for (lasts, is_handled) in [(["taken", "abort"], true), (["taken", "stays"], false)] {
+        number += 1;
+        let poller = joined(&one, &["/queued"]).await;
+        poller.ok(r#"42/queued,["hold"]"#).await;
+        poller.ok(r#"42/queued,["next"]"#).await;
+        expected.push("hold");
+        await_told("/queued", expected.len()).await;
+        sent_to(&mut stranger, &redis, &poller, number).await;
+        for last in lasts {
+            stranger.tell(&poller.sid, 1, number, &format!(r#""type":"{last}"}}"#));
+        }
+        one.await_connections(0).await;
+        MAY_END.add_permits(1);
+        if is_handled {
+            expected.extend(["next", "transport error"]);
+            await_told("/queued", expected.len()).await;
+        } else {
+            stranger.hears(r#""type":"over""#).await;
+        }
+        assert_eq!(told("/queued"), expected);
+    }
+    one.stop();
+    assert_eq!(told("/queued"), expected, "nor is it later");
+}
+
+/// A bug: it lived on where it had come, while the application was told of its end where it was.
+#[actix_rt::test]
+async fn who_is_refused_where_it_was_ends_where_it_is() {
+    let redis = RedisServer::start();
+    let one = instance(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let mut coming = Coming::begin(&redis, &one, &mut stranger).await;
+    coming.state("/refused", &json!([]), &json!([]));
+    coming.say(r#""type":"end""#, b"");
+    stranger.hears(r#""type":"stays""#).await;
+    assert!(told("/refused").is_empty(), "it lives");
+    coming.say(r#""type":"refused""#, b"");
+    let Frame::Close(code, reason) = coming.websocket.next().await else {
+        panic!("no close frame");
+    };
+    assert_eq!(code, Some(1013), "{reason}");
+    assert_eq!(await_told("/refused", 1).await, ["transport error"]);
+    stranger.hears(r#""type":"ended""#).await;
+}
+
+/// A bug: where the session was, the application was told of an end by what got lost there, though it might have come by then to where it
+/// went.
+#[actix_rt::test]
+async fn who_loses_something_on_its_way_ends_where_it_comes() {
+    let redis = RedisServer::start();
+    let one = instance(&redis).await;
+    let mut stranger = Stranger::join(&redis);
+    let poller = joined(&one, &["/lost"]).await;
+    // Of an instance that nobody is any more when the poll is answered.
+    let channel = format!("socket.io-sockhop#{}#", &poller.sid[..8]);
+    let sid = &poller.sid;
+    let poll = format!(r#"{{"v":1,"id":7,"from":"Zy9xW7vU","type":"poll","sid":"{sid}","eio":4}}"#);
+    redis.command(&[b"PUBLISH", channel.as_bytes(), poll.as_bytes()]);
+    sent_to(&mut stranger, &redis, &poller, 1).await;
+    stranger.hears(r#""type":"refused""#).await;
+    for word in ["taken", "stays"] {
+        stranger.tell(sid, 1, 1, &format!(r#""type":"{word}"}}"#));
+    }
+    one.await_connections(0).await;
+    stranger.hears(r#""type":"over""#).await;
+    one.stop();
+    assert!(told("/lost").is_empty(), "it is told where it is");
 }
 
 /// A bug: whoever still held its socket where it was never learned of its end.
@@ -249,10 +396,7 @@ async fn a_socket_that_has_moved_reads_acks_as_before() {
     let (one, two) = pair_of(&redis, with_brakes).await;
     let poller = joined(&one, &["/asked"]).await;
     let socket = came("/asked").unwrap();
-    let mut websocket = WebSocket::connect(two.addr, &poller.upgrade_target()).await;
-    websocket.send("2probe").await;
-    assert_eq!(websocket.text().await, "3probe");
-    websocket.send("5").await;
+    let mut websocket = moving(&poller, two.addr).await;
     one.await_connections(0).await;
     let mut question = async |ack: &str| {
         let question = websocket.text().await;

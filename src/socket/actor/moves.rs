@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! here   Open ──ProbeElsewhere──▶ Open ──Departed, PackUp──▶ Leaving ──Taken──▶ Left ──Stays──▶ Closed      `Out`
+//!                                                                    not taken, or not known to stay ──▶ Closed, and the application is told
 //! there                                        arriving ──members, and Taken heard──▶ Open                  `In`
 //!                                                      no more is heard from there ──▶ Open                  `Came`
 //! ```
@@ -37,7 +38,7 @@ use super::{
         handshake::Handshake,
         inbox::InboxRef,
         membership::Membership,
-        messages::{Departed, ForSocket, FromNext, LeftSocket, ProbeElsewhere, What},
+        messages::{Departed, ForSocket, FromNext, Gone, LeftSocket, ProbeElsewhere, What},
         outbox::{Outbox, Overflow},
         portable::{Portable, PortableMembership, Undelivered},
         record::{JoinId, Record, Recoverable},
@@ -75,7 +76,7 @@ pub(super) enum Moving {
     /// From another instance.
     In(In),
     /// From another instance, of which nothing more is heard: acks that it may await, and the end, are to be told there.
-    Came(Teller, OwedAcks),
+    Came(Came),
 }
 
 /// A WebSocket elsewhere wants the session, or has it.
@@ -83,7 +84,7 @@ pub(super) struct Out {
     way: Leave,
     departure: Arc<Departure>,
     /// See [`Gone`].
-    gone: Option<oneshot::Receiver<()>>,
+    gone: Option<oneshot::Receiver<Gone>>,
     /// Until it is told that its WebSocket may probe.
     reply: Option<oneshot::Sender<Option<Arc<Departure>>>>,
     /// When it is given up here; there, its time is over before that. Once it has left: until when it may yet be given up there, if nothing
@@ -95,15 +96,8 @@ pub(super) struct Out {
     work: Option<Work>,
     /// When those are cut off: once the session has ended where it went, or nobody knows of it any more.
     over_by: Option<Instant>,
-}
-
-/// Why nobody there wants a session, or has it, any more.
-#[derive(Clone, Copy)]
-enum Gone {
-    /// It did not come to life there, and will not.
-    GivenUp,
-    /// It has ended there, or nobody knows.
-    Over,
+    /// Whether it will not be given up there any more. Before that, it may be that nobody tells the application of its end there.
+    stays: bool,
 }
 
 impl Out {
@@ -118,7 +112,7 @@ impl Out {
             return None;
         };
         self.gone = None;
-        Some(told.map_or(Gone::Over, |()| Gone::GivenUp))
+        Some(told.unwrap_or(Gone::Lost))
     }
 }
 
@@ -133,10 +127,35 @@ pub(super) struct In {
     calls: HashMap<(u32, u32), oneshot::Sender<Args>>,
     /// Acks that are awaited there.
     acks: OwedAcks,
+    stays: Stays,
     /// What the client wants to join.
     admissions: Vec<(Namespace, Option<ByteString>)>,
     /// Whether no more is said there.
     has_heard_all: bool,
+}
+
+/// A session that came, and how to tell where from.
+pub(super) struct Came {
+    teller: Teller,
+    /// Acks that may be awaited there.
+    acks: OwedAcks,
+    stays: Stays,
+}
+
+/// How many have heard that the session stays here, until that is known.
+#[derive(Default)]
+struct Stays(Option<oneshot::Receiver<usize>>);
+
+impl Stays {
+    /// Returns whether it turns out that perhaps nobody has. Then the application may be told of an end where it comes from.
+    fn is_unheard(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let heard = self.0.as_mut().map(|heard| Pin::new(heard).poll(cx));
+        let Some(Ready::Ready(heard)) = heard else {
+            return false;
+        };
+        self.0 = None;
+        !matches!(heard, Ok(1..))
+    }
 }
 
 /// Acks of the client that are awaited where it comes from.
@@ -259,6 +278,7 @@ impl Socket {
                     arriving: Some(arriving(is_installed, call.teller()).boxed_local()),
                     calls,
                     acks,
+                    stays: Stays::default(),
                     call,
                     has_heard_all: false,
                 });
@@ -321,7 +341,7 @@ impl Socket {
             return Ready::Ready(());
         }
         inward.arriving = None;
-        inward.call.teller().tell(Request::Stays);
+        inward.stays = Stays(Some(inward.call.teller().tell(Request::Stays)));
         for (namespace, auth) in std::mem::take(&mut inward.admissions) {
             self.on_connect(namespace, auth);
         }
@@ -332,17 +352,7 @@ impl Socket {
     pub(super) fn give_arrival_up(&mut self) {
         log::debug!("session {:?} did not move here", self.sid);
         self.phase = Phase::Closed;
-        for membership in self.memberships.drain(..) {
-            membership.socket.note_left();
-            self.services.hub.do_send(Unregister {
-                namespace: membership.namespace().clone(),
-                socket_id: membership.socket.id().clone(),
-            });
-        }
-        self.services.sessions.remove(&self.sid);
-        if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
-            self.services.hub.do_send(GiveUp(inward.call.arrival()));
-        }
+        self.vanish();
         let transport =
             std::mem::replace(&mut self.transport, Transport::Polling(Default::default()));
         let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(0));
@@ -352,9 +362,36 @@ impl Socket {
         }
     }
 
+    /// Takes the session out of all that knows it here, and tells nobody else but where it comes from, if it is arriving: that it has
+    /// not come.
+    pub(super) fn vanish(&mut self) {
+        if self.is_arriving()
+            && let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving)
+        {
+            // First: if the rest came in between, the hub would make members of sockets that nobody takes out any more.
+            self.services.hub.do_send(GiveUp(inward.call.arrival()));
+            // Its call is dropped before its end, which is told there.
+        }
+        self.services.sessions.remove(&self.sid);
+        for membership in self.memberships.drain(..) {
+            membership.socket.note_left();
+            self.services.hub.do_send(Unregister {
+                namespace: membership.namespace().clone(),
+                socket_id: membership.socket.id().clone(),
+            });
+        }
+    }
+
     /// Follows what is said about the session where it goes or comes from. Returns whether anything was.
     pub(super) fn poll_moving(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let are_all_judged = self.admissions.is_empty();
+        if let Some(Moving::In(In { stays, .. }) | Moving::Came(Came { stays, .. })) =
+            self.moving.as_deref_mut()
+            && stays.is_unheard(cx)
+        {
+            self.end(CloseReason::NotMoved);
+            return true;
+        }
         match self.moving.as_deref_mut() {
             None => false,
             Some(Moving::Out(out)) => {
@@ -369,7 +406,7 @@ impl Socket {
                 }
                 false
             }
-            Some(Moving::Came(teller, acks)) => tell_acks(acks, teller, cx),
+            Some(Moving::Came(Came { teller, acks, .. })) => tell_acks(acks, teller, cx),
             Some(Moving::In(inward)) => {
                 let have_come = !inward.acks.is_empty()
                     && tell_acks(&mut inward.acks, &inward.call.teller(), cx);
@@ -400,13 +437,16 @@ impl Socket {
     /// awaited there, unless it said that all `is_over`.
     fn forget_former(&mut self, is_over: bool) {
         if let Some(Moving::In(inward)) = self.moving.take().map(|moving| *moving) {
-            let teller = inward.call.listen_no_more();
-            let acks = if is_over {
-                OwedAcks::new()
-            } else {
-                inward.acks
+            let came = Came {
+                teller: inward.call.listen_no_more(),
+                acks: if is_over {
+                    OwedAcks::new()
+                } else {
+                    inward.acks
+                },
+                stays: inward.stays,
             };
-            self.moving = Some(Box::new(Moving::Came(teller, acks)));
+            self.moving = Some(Box::new(Moving::Came(came)));
         }
     }
 
@@ -457,7 +497,9 @@ impl Socket {
                 tell_last_acks(&mut inward.acks, &inward.call.teller());
                 inward.call.end();
             }
-            Some(Moving::Came(teller, mut acks)) => {
+            Some(Moving::Came(Came {
+                teller, mut acks, ..
+            })) => {
                 tell_last_acks(&mut acks, &teller);
                 teller.tell(Request::Ended);
             }
@@ -560,9 +602,6 @@ impl Socket {
         }
         self.services.sessions.remove(&self.sid);
         self.outbox.clear();
-        for membership in &mut self.memberships {
-            membership.note_moved();
-        }
         let is_running = self.memberships.iter().any(Membership::is_running);
         if let Some(Moving::Out(out)) = self.moving.as_deref_mut() {
             out.work = is_running.then(|| self.services.work.begin());
@@ -581,11 +620,27 @@ impl Socket {
         let gone = out.gone(cx);
         let is_gone = gone.is_some();
         let way = out.way.clone();
-        if matches!((&self.phase, gone), (Phase::Left, Some(Gone::GivenUp))) {
-            self.come_to_nothing();
-            return Ready::Ready(());
+        let is_nowhere = match gone {
+            Some(Gone::GivenUp) => true,
+            // As far as is known here it was given up there. If not, it ends there when it is not heard that it stays.
+            Some(Gone::Lost) => !out.stays,
+            Some(Gone::Ended) | None => false,
+        };
+        if matches!(self.phase, Phase::Left) {
+            if is_nowhere {
+                self.come_to_nothing();
+                return Ready::Ready(());
+            }
+            // If nothing is heard for long, it lives.
+            if !out.stays && (is_gone || out.deadline <= Instant::now()) {
+                self.note_stays();
+            }
         }
+        let Some(Moving::Out(out)) = self.moving.as_deref_mut() else {
+            return Ready::Ready(());
+        };
         if is_gone {
+            way.note_unknown(&self.sid);
             // Nobody is there any more who could pass acks on, or who could have taken the session.
             self.memberships
                 .iter_mut()
@@ -625,8 +680,7 @@ impl Socket {
             out.work = None;
         }
         // Whoever is given up there has to be told so here.
-        let has_arrived = out.gone.is_none() || out.deadline <= now;
-        if has_arrived && !is_running && !are_acks_awaited {
+        if out.stays && !is_running && !are_acks_awaited {
             self.be_gone();
             return Ready::Ready(());
         }
@@ -637,6 +691,28 @@ impl Socket {
             _ = self.timer.as_mut().poll(cx);
         }
         Ready::Pending
+    }
+
+    /// The session will not be given up where it went: what waits for handlers is handled there.
+    fn note_stays(&mut self) {
+        if let Some(Moving::Out(out)) = self.moving.as_deref_mut() {
+            out.stays = true;
+        }
+        for membership in &mut self.memberships {
+            membership.note_moved();
+        }
+    }
+
+    /// Something that was written for the client got lost. If the session is on its way, or has left, it ends where it goes, unless it does
+    /// not get there: either way the application is told by one of both. Returns whether it is.
+    pub(super) fn withdraw(&self) -> bool {
+        match (&self.phase, self.moving.as_deref()) {
+            (Phase::Leaving | Phase::Left, Some(Moving::Out(out))) => {
+                out.way.withdraw();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The session has left and did not come to life where it went, so that nobody tells the application of its end there.
@@ -661,8 +737,7 @@ impl Socket {
         });
         self.services.hub.do_send(Forget(sockets.collect()));
         if let Some(Moving::Out(out)) = self.moving.take().map(|moving| *moving) {
-            out.way.say_behind(Answer::Over);
-            out.way.forget();
+            out.way.be_over(&self.sid);
         }
     }
 
@@ -859,6 +934,7 @@ impl Take<ProbeElsewhere> for Socket {
             noop_at: None,
             work: None,
             over_by: None,
+            stays: false,
         };
         self.moving = Some(Box::new(Moving::Out(out)));
     }
@@ -876,13 +952,8 @@ impl Take<FromNext> for Socket {
                 }
             }
             FromNext::Taken => self.has_left(),
-            FromNext::Stays => {
-                if let (Phase::Left, Some(Moving::Out(out))) =
-                    (&self.phase, self.moving.as_deref_mut())
-                {
-                    out.deadline = Instant::now();
-                }
-            }
+            FromNext::Stays if matches!(self.phase, Phase::Left) => self.note_stays(),
+            FromNext::Stays => {}
             FromNext::Acked { at, id, args } => {
                 let at = usize::try_from(at).unwrap_or(usize::MAX);
                 if matches!(self.phase, Phase::Left)
@@ -958,6 +1029,8 @@ impl Socket {
             }
             Answer::Over => self.forget_former(true),
             Answer::Lost => self.lose_former(),
+            // It has ended there meanwhile, or must not go on.
+            Answer::Refused => self.end(CloseReason::NotMoved),
             // It says nothing else once the session is here.
             _ => {}
         }

@@ -11,6 +11,7 @@
 pub(crate) mod chat;
 #[path = "../../../examples/conformance.rs"]
 pub(crate) mod conformance;
+pub(crate) mod cut_line;
 pub(crate) mod http;
 pub(crate) mod program;
 pub(crate) mod redis_cluster;
