@@ -626,13 +626,18 @@ async fn websockets_that_are_of_no_use_hold_so_many_files_at_a_time() {
                 assert!(answer.ends_with(&[0x88, 0]));
             }))
             .await;
-            let num_files = server.program.num_open() - before;
-            // Those that were the last may not have been closed yet.
-            assert!(num_files <= MAX_LINGERING + 100, "{num_files} files");
-            // On a machine that took longer the first had gone by then, limit or not.
+            let answered = began.elapsed();
+            let num_files = || server.program.num_open() - before;
+            // Those that may not linger are closed as soon as their turn comes.
+            while num_files() > MAX_LINGERING + 50 && began.elapsed() < LINGER {
+                tokio::task::yield_now().await;
+            }
             if began.elapsed() < LINGER {
+                // None of those that linger has gone yet.
                 break;
             }
+            // Now they go, limit or not. It is told apart by another try if the machine took so long that it could be either.
+            assert!(answered > LINGER / 2, "{} files", num_files());
         }
     })
     .await;
