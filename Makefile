@@ -40,7 +40,7 @@ run: need-cargo need-npm static/$(installed)
 
 # ---- test ---------------------------------------------------------------------------------------------------------------
 
-test: need-cargo need-node tools fmt clippy fuzz-check test-rust doc test-client test-python test-browser test-traefik test-nginx
+test: need-cargo need-node tools fmt clippy fuzz-check bench-check test-rust doc test-client test-python test-browser test-traefik test-nginx
 	$(call heading,everything passed)
 
 tools:

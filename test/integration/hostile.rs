@@ -265,7 +265,7 @@ async fn a_query_of_many_keys_costs_a_session_little() {
     // About as long as the head of a request that opens a session may be.
     let query = "&a".repeat(7_500);
     let many = 500;
-    for _ in 0..MANY {
+    for _ in 0..many {
         let answer = http::get(target.addr(), &format!("{POLLING}{query}")).await;
         assert_eq!(answer.status, 200);
     }
