@@ -1,6 +1,6 @@
 # `make bench` and `make bench-hops`, a part of the Makefile at the top; see README.md beside this file.
 #
-# Not a part of `make test`: the first takes about an hour, and both want the machine for themselves.
+# Not a part of `make test`: the first takes about an hour, and both want the machine for themselves. That what they are made of is sound is.
 BENCH_BUILD = $(CARGO_TARGET_DIR)/bench-build
 BENCH_PEERS = bench/peers/node/$(installed)
 
@@ -19,8 +19,9 @@ bench-build: $(BENCH_PEERS)
 	CARGO_TARGET_DIR='$(abspath $(BENCH_BUILD))' cargo build --release --locked --manifest-path bench/Cargo.toml
 	CARGO_TARGET_DIR='$(abspath $(BENCH_BUILD))' cargo build --release --locked --manifest-path bench/peers/socketioxide/Cargo.toml
 
-# Its own lints and tests, which `make test` leaves out.
+# Its own lints and tests.
 bench-check: need-cargo need-node
+	$(call heading,is what measures sound?)
 	node --test bench/lib/
 	cargo fmt --check --all --manifest-path bench/Cargo.toml
 	cargo fmt --check --manifest-path bench/peers/socketioxide/Cargo.toml

@@ -9,7 +9,7 @@ import { chart } from "./lib/chart.mjs";
 import { isTracked, TRACKED } from "./lib/conntrack.mjs";
 import { judge, markdown, number, summarise, targetText } from "./lib/report.mjs";
 import { endAll, paths, servers, startServer } from "./lib/servers.mjs";
-import { circumstances, figureTitles, workloads } from "./lib/workloads.mjs";
+import { circumstances, figureTitles, lengthOf, workloads } from "./lib/workloads.mjs";
 
 const OPEN_FILES = 10_100;
 
@@ -121,13 +121,13 @@ function load(args) {
 }
 
 async function measure(workload, server) {
-  const { load: usual, loads, times = 1, env, flaw } = workloads[workload];
+  const { load: usual, loads, env, flaw } = workloads[workload];
   const started = await startServer(server, workload, env);
   try {
     const token = started.token ? ["--token", started.token] : [];
     const where = ["--targets", started.targets.join(","), "--pids", started.pids.join(",")];
     if (started.also.length) where.push("--also", started.also.join(","));
-    const raw = await load([...(loads?.[server] ?? usual), "--seconds", seconds * times, ...where, ...token]);
+    const raw = await load([...(loads?.[server] ?? usual), "--seconds", lengthOf(workloads[workload], seconds), ...where, ...token]);
     // What was measured may be something else than what was meant.
     const found = flaw?.(raw);
     if (found) throw new Error(found);

@@ -20,79 +20,91 @@ use crate::{
 
 /// Names of the settings, as they stand in the environment and in `.env`.
 pub mod env {
-    /// Address to listen on. Default [`super::DEFAULT_HOST`].
-    pub const HOST: &str = "HOST";
-    /// Port to listen on; 0 takes any free one. Default [`super::DEFAULT_PORT`].
-    pub const PORT: &str = "PORT";
-    /// Comma-separated origins that are allowed besides the hub's own. Default none.
-    pub const FRONTEND_URL: &str = "FRONTEND_URL";
-    /// Present: multi-instance over this Redis. Absent: single instance.
-    pub const REDIS_URL: &str = "REDIS_URL";
-    /// First part of every Redis channel. Default [`super::DEFAULT_REDIS_PREFIX`].
-    pub const REDIS_PREFIX: &str = "REDIS_PREFIX";
-    /// Which of Node's Redis adapters is spoken: `classic` or `sharded`. Default `classic`.
-    pub const REDIS_ADAPTER: &str = "REDIS_ADAPTER";
-    /// Which rooms have Redis channels of their own with the sharded adapter: `dynamic`, `static` or `dynamic-private`.
-    /// Default `dynamic`.
-    pub const REDIS_SUBSCRIPTION_MODE: &str = "REDIS_SUBSCRIPTION_MODE";
-    /// PEM file of the authorities that may sign the certificate of a `rediss://` Redis. Default: those of the system.
-    pub const REDIS_CA_FILE: &str = "REDIS_CA_FILE";
-    /// PEM file of the certificate that we show to a `rediss://` Redis. Default none.
-    pub const REDIS_CERT_FILE: &str = "REDIS_CERT_FILE";
-    /// PEM file of the key of [`REDIS_CERT_FILE`].
-    pub const REDIS_KEY_FILE: &str = "REDIS_KEY_FILE";
-    /// Directory of a single instance's accounts and key. Default [`super::DEFAULT_DATA_DIR`].
-    pub const DATA_DIR: &str = "DATA_DIR";
-    /// HS256 key, at least [`super::MIN_JWT_SECRET_BYTES`] bytes. Default: generated once and stored.
-    pub const JWT_SECRET: &str = "JWT_SECRET";
-    /// Lifetime of a token in seconds. Default [`super::DEFAULT_JWT_EXPIRES_IN`].
-    pub const JWT_EXPIRES_IN: &str = "JWT_EXPIRES_IN";
-    /// Milliseconds between a pong and the next ping. Default [`super::DEFAULT_PING_INTERVAL`].
-    pub const PING_INTERVAL: &str = "PING_INTERVAL";
-    /// Milliseconds a client has to answer a ping. Default [`super::DEFAULT_PING_TIMEOUT`].
-    pub const PING_TIMEOUT: &str = "PING_TIMEOUT";
-    /// Milliseconds a probing WebSocket has to finish its upgrade. Default [`super::DEFAULT_UPGRADE_TIMEOUT`].
-    pub const UPGRADE_TIMEOUT: &str = "UPGRADE_TIMEOUT";
-    /// Milliseconds a client has to join a namespace. Default [`super::DEFAULT_CONNECT_TIMEOUT`].
-    pub const CONNECT_TIMEOUT: &str = "CONNECT_TIMEOUT";
-    /// Bytes in one message or polling body. Default [`super::DEFAULT_MAX_HTTP_BUFFER_SIZE`].
-    pub const MAX_HTTP_BUFFER_SIZE: &str = "MAX_HTTP_BUFFER_SIZE";
-    /// Bytes that may wait for one client. Default [`super::EngineConfig::backlog_bytes`].
-    pub const MAX_BACKLOG: &str = "MAX_BACKLOG";
-    /// Bytes that may wait for all clients together. Default [`super::EngineConfig::total_backlog_bytes`].
-    pub const MAX_TOTAL_BACKLOG: &str = "MAX_TOTAL_BACKLOG";
-    /// Sessions in all. Default [`super::DEFAULT_MAX_CONNECTIONS`].
-    pub const MAX_CONNECTIONS: &str = "MAX_CONNECTIONS";
-    /// Sessions of one address; 0 is no limit. Default [`super::DEFAULT_MAX_CONNECTIONS_PER_ADDRESS`] for addresses of the open
-    /// internet, and none for others; see [`super::Limits::max_connections_per_address`].
-    pub const MAX_CONNECTIONS_PER_ADDRESS: &str = "MAX_CONNECTIONS_PER_ADDRESS";
-    /// Comma-separated addresses or networks of the balancers in front. Default none; see [`super::Limits::trusted_proxies`].
-    pub const TRUSTED_PROXIES: &str = "TRUSTED_PROXIES";
-    /// Rooms that one socket may be in. Default [`super::DEFAULT_MAX_ROOMS_PER_SOCKET`].
-    pub const MAX_ROOMS_PER_SOCKET: &str = "MAX_ROOMS_PER_SOCKET";
-    /// Dynamic namespaces that clients may be in. Default [`super::DEFAULT_MAX_DYNAMIC_NAMESPACES`].
-    pub const MAX_DYNAMIC_NAMESPACES: &str = "MAX_DYNAMIC_NAMESPACES";
-    /// Events of one client in a second; 0 is no limit. Default [`super::DEFAULT_MAX_EVENT_RATE`].
-    pub const MAX_EVENT_RATE: &str = "MAX_EVENT_RATE";
-    /// Milliseconds for the head of a request. Default [`super::DEFAULT_HEAD_TIMEOUT`].
-    pub const HEAD_TIMEOUT: &str = "HEAD_TIMEOUT";
-    /// Milliseconds for a body, or for the attachments of a packet. Default [`super::DEFAULT_BODY_TIMEOUT`].
-    pub const BODY_TIMEOUT: &str = "BODY_TIMEOUT";
-    /// Milliseconds for a client to take anything of what waits for it. Default [`super::DEFAULT_WRITE_TIMEOUT`].
-    pub const WRITE_TIMEOUT: &str = "WRITE_TIMEOUT";
-    /// Whether clients 2.x of Socket.IO are let in. Default `false`; see [`super::EngineConfig::allow_eio3`].
-    pub const ALLOW_EIO3: &str = "ALLOW_EIO3";
-    /// Form of Socket.IO packets, `json` or `msgpack`. Default `json`.
-    pub const PARSER: &str = "PARSER";
-    /// Milliseconds that a client may be away and still find its state again; 0 or unset: none is kept. See
-    /// [`super::RecoveryConfig`].
-    pub const CONNECTION_STATE_RECOVERY: &str = "CONNECTION_STATE_RECOVERY";
-    /// Number of HTTP workers. Default: one per core.
-    pub const WORKERS: &str = "WORKERS";
-    /// Whether Linux's `io_uring` may be used. Default `true`; see [`super::EngineConfig::io_uring`].
-    pub const IO_URING: &str = "IO_URING";
-    /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
-    pub const RUST_LOG: &str = "RUST_LOG";
+    /// Makes a constant of each name, and a list of them all.
+    macro_rules! names {
+        ($($(#[$attribute:meta])* $name:ident,)*) => {
+            $($(#[$attribute])* pub const $name: &str = stringify!($name);)*
+
+            /// All of them.
+            pub const ALL: &[&str] = &[$($name),*];
+        };
+    }
+
+    names! {
+        /// Address to listen on. Default [`super::DEFAULT_HOST`].
+        HOST,
+        /// Port to listen on; 0 takes any free one. Default [`super::DEFAULT_PORT`].
+        PORT,
+        /// Comma-separated origins that are allowed besides the hub's own. Default none.
+        FRONTEND_URL,
+        /// Present: multi-instance over this Redis. Absent: single instance.
+        REDIS_URL,
+        /// First part of every Redis channel. Default [`super::DEFAULT_REDIS_PREFIX`].
+        REDIS_PREFIX,
+        /// Which of Node's Redis adapters is spoken: `classic` or `sharded`. Default `classic`.
+        REDIS_ADAPTER,
+        /// Which rooms have Redis channels of their own with the sharded adapter: `dynamic`, `static` or `dynamic-private`.
+        /// Default `dynamic`.
+        REDIS_SUBSCRIPTION_MODE,
+        /// PEM file of the authorities that may sign the certificate of a `rediss://` Redis. Default: those of the system.
+        REDIS_CA_FILE,
+        /// PEM file of the certificate that we show to a `rediss://` Redis. Default none.
+        REDIS_CERT_FILE,
+        /// PEM file of the key of [`REDIS_CERT_FILE`].
+        REDIS_KEY_FILE,
+        /// Directory of a single instance's accounts and key. Default [`super::DEFAULT_DATA_DIR`].
+        DATA_DIR,
+        /// HS256 key, at least [`super::MIN_JWT_SECRET_BYTES`] bytes. Default: generated once and stored.
+        JWT_SECRET,
+        /// Lifetime of a token in seconds. Default [`super::DEFAULT_JWT_EXPIRES_IN`].
+        JWT_EXPIRES_IN,
+        /// Milliseconds between a pong and the next ping. Default [`super::DEFAULT_PING_INTERVAL`].
+        PING_INTERVAL,
+        /// Milliseconds a client has to answer a ping. Default [`super::DEFAULT_PING_TIMEOUT`].
+        PING_TIMEOUT,
+        /// Milliseconds a probing WebSocket has to finish its upgrade. Default [`super::DEFAULT_UPGRADE_TIMEOUT`].
+        UPGRADE_TIMEOUT,
+        /// Milliseconds a client has to join a namespace. Default [`super::DEFAULT_CONNECT_TIMEOUT`].
+        CONNECT_TIMEOUT,
+        /// Bytes in one message or polling body. Default [`super::DEFAULT_MAX_HTTP_BUFFER_SIZE`].
+        MAX_HTTP_BUFFER_SIZE,
+        /// Bytes that may wait for one client. Default [`super::EngineConfig::backlog_bytes`].
+        MAX_BACKLOG,
+        /// Bytes that may wait for all clients together. Default [`super::EngineConfig::total_backlog_bytes`].
+        MAX_TOTAL_BACKLOG,
+        /// Sessions in all. Default [`super::DEFAULT_MAX_CONNECTIONS`].
+        MAX_CONNECTIONS,
+        /// Sessions of one address; 0 is no limit. Default [`super::DEFAULT_MAX_CONNECTIONS_PER_ADDRESS`] for addresses of the open
+        /// internet, and none for others; see [`super::Limits::max_connections_per_address`].
+        MAX_CONNECTIONS_PER_ADDRESS,
+        /// Comma-separated addresses or networks of the balancers in front. Default none; see [`super::Limits::trusted_proxies`].
+        TRUSTED_PROXIES,
+        /// Rooms that one socket may be in. Default [`super::DEFAULT_MAX_ROOMS_PER_SOCKET`].
+        MAX_ROOMS_PER_SOCKET,
+        /// Dynamic namespaces that clients may be in. Default [`super::DEFAULT_MAX_DYNAMIC_NAMESPACES`].
+        MAX_DYNAMIC_NAMESPACES,
+        /// Events of one client in a second; 0 is no limit. Default [`super::DEFAULT_MAX_EVENT_RATE`].
+        MAX_EVENT_RATE,
+        /// Milliseconds for the head of a request. Default [`super::DEFAULT_HEAD_TIMEOUT`].
+        HEAD_TIMEOUT,
+        /// Milliseconds for a body, or for the attachments of a packet. Default [`super::DEFAULT_BODY_TIMEOUT`].
+        BODY_TIMEOUT,
+        /// Milliseconds for a client to take anything of what waits for it. Default [`super::DEFAULT_WRITE_TIMEOUT`].
+        WRITE_TIMEOUT,
+        /// Whether clients 2.x of Socket.IO are let in. Default `false`; see [`super::EngineConfig::allow_eio3`].
+        ALLOW_EIO3,
+        /// Form of Socket.IO packets, `json` or `msgpack`. Default `json`.
+        PARSER,
+        /// Milliseconds that a client may be away and still find its state again; 0 or unset: none is kept. See
+        /// [`super::RecoveryConfig`].
+        CONNECTION_STATE_RECOVERY,
+        /// Number of HTTP workers. Default: one per core.
+        WORKERS,
+        /// Whether Linux's `io_uring` may be used. Default `true`; see [`super::EngineConfig::io_uring`].
+        IO_URING,
+        /// Log filter in `env_logger`'s grammar. Default [`super::DEFAULT_LOG`].
+        RUST_LOG,
+    }
 }
 
 /// Default of [`env::HOST`]: every IPv4 interface.

@@ -2,7 +2,7 @@
 
 import { TRACKED } from "./conntrack.mjs";
 import { servers } from "./servers.mjs";
-import { circumstances, figureTitles, workloads } from "./workloads.mjs";
+import { circumstances, figureTitles, lengthOf, workloads } from "./workloads.mjs";
 
 /** Median, least and greatest of some numbers. */
 export function spread(numbers) {
@@ -82,9 +82,9 @@ export function markdown(summary, verdicts, about) {
     const cells = Object.values(row);
     const figures = Object.keys(figureTitles).filter((figure) => cells.some((cell) => cell[figure]));
     const titles = ["server", ...figures.map((figure) => figureTitles[figure]), "lost", "load", "others"];
-    const { title, times = 1 } = workloads[name];
-    const length = times > 1 ? `, ${times * about.seconds} s each` : "";
-    lines.push(`## ${title}${length}`, "", `| ${titles.join(" | ")} |`, `| --- ${"| ---: ".repeat(titles.length - 1)}|`);
+    const length = lengthOf(workloads[name], about.seconds);
+    const said = length === about.seconds ? "" : `, ${length} s each`;
+    lines.push(`## ${workloads[name].title}${said}`, "", `| ${titles.join(" | ")} |`, `| --- ${"| ---: ".repeat(titles.length - 1)}|`);
     for (const server of Object.keys(servers).filter((server) => row[server])) {
       const cell = row[server];
       const failed = cell.failures ? ` (**failed ${cell.failures} times**)` : "";

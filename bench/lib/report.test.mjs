@@ -11,3 +11,13 @@ test("that the system tracks connections is said if it does, and only then", () 
     assert.equal(table.includes(TRACKED), tracked);
   }
 });
+
+test("how long is measured is said where it is not as long as usual", () => {
+  const cells = { steady: { sockhop: {} }, beside_deaf: { sockhop: {} }, growth100_rare: { sockhop: {} } };
+  const lengths = (seconds) => {
+    const headings = markdown(cells, [], { seconds }).matchAll(/^## .*: .*$/gm);
+    return [...headings].map(([heading]) => / (\d+) s each$/.exec(heading)?.[1]);
+  };
+  assert.deepEqual(lengths(2), [undefined, "10", "8"]);
+  assert.deepEqual(lengths(10), [undefined, undefined, "40"]);
+});

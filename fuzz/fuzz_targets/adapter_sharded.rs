@@ -16,13 +16,30 @@ use sockhop::{
 fuzz_target!(|bytes: &[u8]| {
     let namespace = Namespace::main();
     let own = Uid::parse_hex("0123456789abcdef").expect("a uid");
-    let Ok(envelope) = Envelope::open(&Bytes::copy_from_slice(bytes)) else {
+    let open = || Envelope::open(&Bytes::copy_from_slice(bytes));
+    let (Ok(envelope), Ok(again)) = (open(), open()) else {
         return;
     };
     let is_own = envelope.is_from(&own);
-    let Ok(Some(incoming)) = envelope.decode(&namespace, |_| true) else {
+    let mut asked = None;
+    let decoded = envelope.decode(&namespace, |id| {
+        asked = Some(id.clone());
+        true
+    });
+    // What nobody waits for is not read, and that is told of nothing but responses.
+    let unheard = again.decode(&namespace, |_| false);
+    match &asked {
+        Some(_) => assert_eq!(unheard, Ok(None)),
+        None => assert_eq!(unheard, decoded),
+    }
+    let Ok(Some(incoming)) = decoded else {
         return;
     };
+    let answered = match &incoming.body {
+        Body::Response(response) => Some(response.id()),
+        Body::Broadcast(_) | Body::Request(_) => None,
+    };
+    assert_eq!(answered, asked.as_ref());
     assert_eq!(is_own, incoming.uid.as_deref() == Some(own.as_str()));
     let again = match &incoming.body {
         Body::Broadcast(broadcast) => encode_broadcast(&own, broadcast),

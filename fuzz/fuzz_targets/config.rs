@@ -6,36 +6,10 @@ use std::{collections::HashMap, ffi::OsString, os::unix::ffi::OsStringExt as _};
 use libfuzzer_sys::fuzz_target;
 use sockhop::config::{Config, MIN_JWT_SECRET_BYTES, env};
 
-const NAMES: &[&str] = &[
-    env::HOST,
-    env::PORT,
-    env::FRONTEND_URL,
-    env::REDIS_URL,
-    env::REDIS_PREFIX,
-    env::REDIS_ADAPTER,
-    env::REDIS_SUBSCRIPTION_MODE,
-    env::REDIS_CA_FILE,
-    env::REDIS_CERT_FILE,
-    env::REDIS_KEY_FILE,
-    env::DATA_DIR,
-    env::JWT_SECRET,
-    env::JWT_EXPIRES_IN,
-    env::PING_INTERVAL,
-    env::PING_TIMEOUT,
-    env::UPGRADE_TIMEOUT,
-    env::CONNECT_TIMEOUT,
-    env::MAX_HTTP_BUFFER_SIZE,
-    env::ALLOW_EIO3,
-    env::CONNECTION_STATE_RECOVERY,
-    env::WORKERS,
-    env::IO_URING,
-    env::RUST_LOG,
-];
-
 fuzz_target!(|vars: Vec<(u8, Vec<u8>)>| {
     let vars: HashMap<&str, Vec<u8>> = vars
         .into_iter()
-        .map(|(at, value)| (NAMES[usize::from(at) % NAMES.len()], value))
+        .map(|(at, value)| (env::ALL[usize::from(at) % env::ALL.len()], value))
         .collect();
     let looked_up = Config::from_lookup(|name| vars.get(name).cloned().map(OsString::from_vec));
     match looked_up {

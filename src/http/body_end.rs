@@ -6,7 +6,7 @@
 
 /// What is yet to come of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyEnd {
+pub enum BodyEnd {
     /// So many bytes; 0 if it has come to its end, or there is none.
     After(u64),
     /// Chunks, from this place in one.
@@ -15,7 +15,7 @@ pub(super) enum BodyEnd {
 
 /// What comes next of a body in chunks. Sizes are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub enum Place {
     /// The first digit of a size.
     Size,
     /// More of a size, which is this so far.
@@ -44,15 +44,15 @@ pub(super) enum Place {
 
 impl BodyEnd {
     /// There is nothing to come.
-    pub(super) const OVER: Self = Self::After(0);
+    pub const OVER: Self = Self::After(0);
 
     /// Returns the begin of a body that is so many bytes long, or in chunks if that is not said.
-    pub(super) fn begin(len: Option<u64>) -> Self {
+    pub fn begin(len: Option<u64>) -> Self {
         len.map_or(Self::InChunks(Place::Size), Self::After)
     }
 
     /// Returns how many bytes may be to come, at most.
-    pub(super) fn at_most(self) -> u64 {
+    pub fn at_most(self) -> u64 {
         match self {
             Self::After(len) => len,
             Self::InChunks(_) => u64::MAX,
@@ -60,7 +60,7 @@ impl BodyEnd {
     }
 
     /// Looks at the bytes that come next. Returns how many of them are the body's.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> usize {
+    pub fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while let Some(&byte) = rest.first() {
             let mut len = 1;

@@ -5,7 +5,7 @@
 
 /// What the bytes so far are the begin of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum HeadEnd {
+pub enum HeadEnd {
     /// Nothing yet, or empty lines.
     #[default]
     Before,
@@ -19,7 +19,7 @@ pub(super) enum HeadEnd {
 
 impl HeadEnd {
     /// Looks at the bytes that come next. If the head ends in them, returns where, and what is behind that begins anew.
-    pub(super) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+    pub fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, byte) in bytes.iter().enumerate() {
             *self = match (*self, byte) {
                 (Self::Before, b'\r' | b'\n') => Self::Before,
@@ -38,7 +38,21 @@ impl HeadEnd {
 
 #[cfg(test)]
 mod tests {
+    use actix_codec::Decoder as _;
+    use actix_http::h1::Codec;
+    use bytes::BytesMut;
+    use proptest::{collection::vec, prelude::*, sample::select};
+
     use super::*;
+
+    /// Returns whether actix-http takes these bytes for a request, if it can tell and does not refuse them, and how many it leaves.
+    fn taken_by_actix(bytes: &[u8]) -> (Option<bool>, usize) {
+        // It brings a clock along, which wants to run somewhere.
+        let mut codec = actix_rt::System::new().block_on(async { Codec::default() });
+        let mut left = BytesMut::from(bytes);
+        let head = codec.decode(&mut left).map(|head| head.is_some());
+        (head.ok(), left.len())
+    }
 
     /// Returns the heads, and what is left, however the bytes are cut into pieces.
     fn heads(bytes: &[u8], piece: usize) -> (Vec<Vec<u8>>, Vec<u8>) {
@@ -71,5 +85,29 @@ mod tests {
     fn empty_lines_alone_are_no_head() {
         assert_eq!(heads(&[b'\n'; 1000], 7).0.len(), 0);
         assert_eq!(heads(&b"\r\n".repeat(1000), 7).0.len(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_ends_where_actix_http_says(
+            parts in vec(
+                select(vec![
+                    "GET / HTTP/1.1", "\r\n", "\r\n", "\r\n", "\n", "\n", "\r", "Host: a", "Accept:", " ", "x: y\r\n",
+                    "POST /a HTTP/1.0\r\n", "\r\n\r\n", "\n\n", "\n\r\n", "\u{7f}", "é",
+                ]),
+                0..12,
+            ),
+        ) {
+            let all = parts.concat();
+            let all = all.as_bytes();
+            let end = HeadEnd::default().find(all);
+            let before_its_end = end.map_or(all, |end| &all[..end - 1]);
+            prop_assert_ne!(taken_by_actix(before_its_end).0, Some(true));
+            if let Some(end) = end {
+                // A request, of which this is all, or refused.
+                let (taken, num_left) = taken_by_actix(&all[..end]);
+                prop_assert!(taken != Some(false) && (taken.is_none() || num_left == 0), "{:?}", taken);
+            }
+        }
     }
 }

@@ -8,13 +8,13 @@
 
 pub mod auth;
 pub mod body_deadline;
-mod body_end;
+pub mod body_end;
 pub mod client_bundle;
 pub mod connection;
 pub mod cors;
 pub mod engine_io;
 pub mod error;
-mod head_end;
+pub mod head_end;
 pub mod health;
 mod held_body;
 pub mod origin;

@@ -451,6 +451,26 @@ async fn a_pong_of_the_client_ends_the_session() {
     websocket.assert_closed().await;
 }
 
+/// Opens a session that pings for two of these windows, and is answered. Returns whether its pings were in time: if they were not, nothing
+/// is asserted.
+async fn pings_in_time(server: &TestServer, window: Duration) -> bool {
+    let mut pinged = std::time::Instant::now();
+    let (mut alive, _) = open_websocket(server, WEBSOCKET).await;
+    assert_eq!(alive.text().await, "40");
+    let started = std::time::Instant::now();
+    while started.elapsed() < 2 * window {
+        alive.try_send("2").await;
+        let answer = alive.next().await;
+        if pinged.elapsed() > window / 2 {
+            return false;
+        }
+        assert_eq!(answer, Frame::Text("3".to_owned()));
+        pinged = std::time::Instant::now();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    true
+}
+
 #[actix_rt::test]
 async fn a_client_that_does_not_ping_is_timed_out_and_one_that_pings_is_not() {
     let (reasons, mut ended) = tokio::sync::mpsc::unbounded_channel();
@@ -478,14 +498,11 @@ async fn a_client_that_does_not_ping_is_timed_out_and_one_that_pings_is_not() {
     let reason = within("the end of the silent one", ended.recv()).await;
     assert_eq!(reason, Some("ping timeout"));
 
-    let (mut alive, _) = open_websocket(&server, WEBSOCKET).await;
-    assert_eq!(alive.text().await, "40");
-    let started = std::time::Instant::now();
-    while started.elapsed() < 2 * window {
-        alive.send("2").await;
-        assert_eq!(alive.text().await, "3");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    // Anew, if it was this test that stood still for so long that no ping of it can have been in time.
+    within("two windows with a ping in time all along", async {
+        while !pings_in_time(&server, window).await {}
+    })
+    .await;
 }
 
 // ---- Socket.IO ----------------------------------------------------------------------------------------------------------

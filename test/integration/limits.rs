@@ -847,9 +847,15 @@ async fn a_slow_reader_is_disconnected_by_a_reason_of_its_own() {
     websocket.send(r#"42/a,["flood",400]"#).await;
     let reason = within("the end", reasons.recv()).await.unwrap();
     assert_eq!(reason.as_str(), "slow reader");
+    let (code, text) = websocket.closed().await;
+    assert_eq!(code, Some(1008));
+    let len = text
+        .strip_prefix("backlog of ")
+        .and_then(|rest| rest.strip_suffix(" bytes exceeds the limit of 1000000 bytes"));
+    let len: usize = len.expect(&text).parse().unwrap();
+    assert!(len > 1_000_000, "{text}");
     assert_eq!(num_met(server.addr, "slow_reader").await, 1);
     server.await_connections(0).await;
-    drop(websocket);
     // The same by polling: it posts, and never polls.
     let poller = Poller::open(server.addr).await;
     poller.ok("40/a,").await;

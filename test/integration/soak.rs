@@ -7,6 +7,9 @@
 //! ```
 //! The rate is bounded: so many clients at a time, each with its pauses. The course of each is drawn from a seed, which a failure
 //! names and `SOAK_SEED` repeats.
+//!
+//! In some seconds these are too few to see a leak in the memory of the process. So thousands more come and vanish at once, as fast as they
+//! can, and half a session that each left behind would be seen.
 
 #![allow(clippy::print_stderr, reason = "the figures are what one runs it for")]
 
@@ -19,15 +22,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 use crate::support::{
-    http::{self, await_connections, num_connections, request},
-    program::Program,
-    websocket::{frame, upgrade_request},
+    http::{self, await_connections, await_no_backlog, num_connections, request},
+    program::{ONE_ARENA, Program},
+    websocket::{WebSocket, frame, upgrade_request},
     within,
 };
 
@@ -40,6 +44,16 @@ const MAX_PAUSE_MS: u64 = 1500;
 /// What may be taken more after the churn than after its first part: what the allocator keeps differs, and a leak of 4 KiB for each
 /// session would be 400 MiB in an hour.
 const SLACK_MIB: u64 = 8;
+
+/// Dynamic namespaces at a time: more than clients are in. A place that is not given back is missed in the end.
+const NUM_DYNAMIC: usize = 400;
+
+/// Sessions that vanish as fast as they can, and how many of them at a time.
+const NUM_VANISHING: usize = 4000;
+const NUM_VANISHING_AT_A_TIME: usize = 50;
+
+/// What a session takes at least.
+const SESSION_BYTES: usize = 4096;
 
 fn setting(name: &str, default: u64) -> u64 {
     let value = std::env::var_os(name);
@@ -166,6 +180,24 @@ fn doings(dice: &mut Dice) -> Vec<String> {
         .collect()
 }
 
+/// Joins a dynamic namespace, its own or one that others know, too, and stays there, leaves it, or does not wait for the answer.
+async fn in_a_dynamic_namespace(client: &mut Client, dice: &mut Dice) -> Option<()> {
+    let num_names = if dice.below(2) == 0 { 10 } else { 1 << 30 };
+    let name = format!("/dynamic-{}", dice.below(num_names));
+    client.send(&format!("40{name},")).await?;
+    let course = dice.below(4);
+    if course == 0 {
+        return Some(());
+    }
+    // It may be refused, if there are too many.
+    client.await_text(&format!("{name},{{")).await?;
+    client.send(&format!(r#"42{name},["join","room"]"#)).await?;
+    if course == 1 {
+        client.send(&format!("41{name},")).await?;
+    }
+    Some(())
+}
+
 /// One session over WebSocket, and one of the ways to end it.
 async fn over_websocket(addr: SocketAddr, dice: &mut Dice) -> Option<()> {
     let target = "/socket.io/?EIO=4&transport=websocket";
@@ -178,6 +210,9 @@ async fn over_websocket(addr: SocketAddr, dice: &mut Dice) -> Option<()> {
     }
     client.send(r#"427["echo",7]"#).await?;
     client.await_text("437[7]").await?;
+    for _ in 0..dice.below(4) {
+        in_a_dynamic_namespace(&mut client, dice).await?;
+    }
     end_of_websocket(client, dice).await
 }
 
@@ -344,16 +379,38 @@ async fn churn(program: &Program, seed: u64, time: Duration) -> u64 {
         client.await.unwrap();
     }
     await_connections(addr, 0).await;
+    await_no_backlog(addr).await;
     churn.num_sessions.load(Ordering::Relaxed)
 }
 
 /// Returns the numbers of sockets and rooms besides those of whoever asks.
 async fn left_in_the_hub(addr: SocketAddr) -> String {
-    let mut client = crate::support::websocket::WebSocket::open(addr).await;
+    let mut client = WebSocket::open(addr).await;
     client.send("40").await;
     client.message().await;
     client.send(r#"427["count"]"#).await;
     client.message().await
+}
+
+/// Asserts that every dynamic namespace that there may be is to be had.
+async fn assert_all_dynamic_namespaces_are_free(addr: SocketAddr) {
+    // A client may be in a hundred.
+    const NUM_EACH: usize = 80;
+    let clients = (0..NUM_DYNAMIC / NUM_EACH).map(async |client| {
+        let mut websocket = WebSocket::open(addr).await;
+        for n in 0..NUM_EACH {
+            websocket
+                .send(&format!("40/dynamic-last-{client}-{n},"))
+                .await;
+        }
+        for _ in 0..NUM_EACH {
+            let answer = websocket.message().await;
+            assert!(answer.starts_with("40/dynamic-last-"), "{answer}");
+        }
+        websocket
+    });
+    drop(join_all(clients).await);
+    await_connections(addr, 0).await;
 }
 
 #[actix_rt::test]
@@ -370,6 +427,7 @@ async fn clients_that_come_and_go_in_every_way_leave_nothing_behind() {
         ("BODY_TIMEOUT", "2000"),
         // A place that is not given back is missed in the end.
         ("MAX_CONNECTIONS_PER_ADDRESS", "1000"),
+        ("MAX_DYNAMIC_NAMESPACES", &NUM_DYNAMIC.to_string()),
     ];
     let program = Program::start_example("churn", dir.path(), &settings);
     let addr = program.addr;
@@ -378,6 +436,7 @@ async fn clients_that_come_and_go_in_every_way_leave_nothing_behind() {
     let num_second = churn(&program, !seed, time * 3 / 4).await;
     assert_eq!(left_in_the_hub(addr).await, "437[[1,1]]");
     await_connections(addr, 0).await;
+    assert_all_dynamic_namespaces_are_free(addr).await;
     let kept = program.memory_mib();
     eprintln!(
         "soak: RSS {settled} MiB after {num_first} sessions, {kept} MiB after {num_second} more; {}",
@@ -401,4 +460,50 @@ async fn clients_that_come_and_go_in_every_way_leave_nothing_behind() {
     for fault in ["WARN", "ERROR", "cut off", "panicked"] {
         assert!(!log.contains(fault), "{fault}: {log}");
     }
+}
+
+/// One session that joins, and vanishes while it waits to be let into a namespace of its own, or once it is there.
+async fn vanishing(addr: SocketAddr, n: usize) -> Option<()> {
+    let target = "/socket.io/?EIO=4&transport=websocket";
+    let mut client = Client::connect(addr, &upgrade_request(target, &[])).await?;
+    client.send("40").await?;
+    client.await_text("40{").await?;
+    client.send(&format!(r#"42["join","room {n}"]"#)).await?;
+    client.send(&format!("40/dynamic-{n},")).await?;
+    if n.is_multiple_of(2) {
+        client.await_text(&format!("40/dynamic-{n},{{")).await?;
+    }
+    client.reset();
+    Some(())
+}
+
+/// Lets so many vanish, and returns when nothing of them is there.
+async fn vanish(addr: SocketAddr, num_sessions: usize) {
+    let clients = (0..NUM_VANISHING_AT_A_TIME).map(async |client| {
+        for n in (client..num_sessions).step_by(NUM_VANISHING_AT_A_TIME) {
+            let session = within("a session that vanishes", vanishing(addr, n)).await;
+            assert!(session.is_some(), "it must be served until it vanishes");
+        }
+    });
+    join_all(clients).await;
+    await_connections(addr, 0).await;
+    await_no_backlog(addr).await;
+    assert_eq!(left_in_the_hub(addr).await, "437[[1,1]]");
+    await_connections(addr, 0).await;
+}
+
+#[actix_rt::test]
+async fn thousands_that_vanish_take_all_of_their_memory_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start_example("churn", dir.path(), &[ONE_ARENA]);
+    vanish(program.addr, NUM_VANISHING / 4).await;
+    let settled = program.memory_mib();
+    vanish(program.addr, NUM_VANISHING).await;
+    let kept = program.memory_mib();
+    let bound = (NUM_VANISHING * SESSION_BYTES / 2) >> 20;
+    eprintln!("soak: RSS {settled} MiB, {kept} MiB after {NUM_VANISHING} sessions that vanished");
+    assert!(
+        kept <= settled + bound as u64,
+        "{settled} MiB, then {kept} MiB, {bound} more allowed"
+    );
 }

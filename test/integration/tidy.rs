@@ -7,6 +7,12 @@ use std::{
     process::Command,
 };
 
+use sockhop::config::env;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -20,7 +26,7 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
 
 /// Every Rust file below these folders, with its path from the root and its text.
 fn files(folders: &[&str]) -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let mut paths = Vec::new();
     for folder in folders {
         rust_files(&root.join(folder), &mut paths);
@@ -161,7 +167,7 @@ fn only_http_and_what_meets_it_know_a_web_server() {
 
 /// The codes in the first column of the table below `heading`: what stands there in backquotes.
 fn codes_of_table(file: &str, heading: &str) -> BTreeSet<String> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let text = fs::read_to_string(root().join(file)).unwrap();
     let (_, table) = text.split_once(heading).expect("the table has its heading");
     table
         .lines()
@@ -242,9 +248,64 @@ fn the_codes_of_handler_errors_are_listed() {
     assert_eq!(documented, codes);
 }
 
+#[test]
+fn every_setting_is_documented_and_passed_on() {
+    let settings: BTreeSet<String> = env::ALL.iter().map(|&name| name.to_owned()).collect();
+    let documented = codes_of_table("README.md", "## Settings");
+    // The second column holds defaults, the first nothing but names.
+    assert_eq!(documented, settings);
+    let compose = fs::read_to_string(root().join("docker-compose.yml")).unwrap();
+    let passed_on: BTreeSet<String> = compose
+        .lines()
+        .filter_map(|line| line.trim().split_once(": ${"))
+        .filter(|(name, value)| *value == format!("{name}:-}}"))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    // Where its instances listen, and where they keep what; its Redis is one beside them, without TLS.
+    let its_own = [
+        env::HOST,
+        env::PORT,
+        env::DATA_DIR,
+        env::REDIS_URL,
+        env::REDIS_CA_FILE,
+        env::REDIS_CERT_FILE,
+        env::REDIS_KEY_FILE,
+    ]
+    .map(str::to_owned);
+    assert_eq!(passed_on, &settings - &BTreeSet::from(its_own));
+}
+
+#[test]
+fn every_fuzz_target_is_built_documented_and_has_seeds() {
+    let targets: BTreeSet<String> = files(&["fuzz/fuzz_targets"])
+        .iter()
+        .map(|(path, _)| Path::new(path).file_stem().unwrap())
+        .map(|name| name.to_str().unwrap().to_owned())
+        .collect();
+    let documented = codes_of_table("fuzz/README.md", "# Fuzz targets");
+    assert_eq!(documented, targets);
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    let built: BTreeSet<String> = manifest
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("path = \"fuzz_targets/")?
+                .strip_suffix(".rs\"")
+        })
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(built, targets);
+    for target in targets {
+        let seeds = fs::read_dir(root().join("fuzz/corpus").join(&target));
+        assert!(
+            seeds.is_ok_and(|mut seeds| seeds.next().is_some()),
+            "{target}"
+        );
+    }
+}
+
 /// The names of the files that git keeps. An archive of the sources has nothing else in it, and no list: none then.
 fn tracked() -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     if !root.join(".git").exists() {
         return Vec::new();
     }
@@ -284,7 +345,7 @@ fn nothing_that_a_build_makes_is_kept() {
 fn no_file_names_a_place_on_somebodys_machine() {
     // Put together here, so that this file names none either.
     let places = ["work", "root", "home"].map(|top| format!("/{top}/"));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let found: Vec<_> = tracked()
         .into_iter()
         .filter(|name| {

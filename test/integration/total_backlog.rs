@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-async fn await_backlog(addr: SocketAddr, what: &str, is_so: impl Fn(usize) -> bool) {
+pub(crate) async fn await_backlog(addr: SocketAddr, what: &str, is_so: impl Fn(usize) -> bool) {
     within(what, async {
         while !is_so(backlog_bytes(addr).await) {
             tokio::task::yield_now().await;
@@ -42,7 +42,7 @@ async fn await_backlog(addr: SocketAddr, what: &str, is_so: impl Fn(usize) -> bo
 }
 
 /// Returns how much waits when that has not changed for some answers.
-async fn settled_backlog(addr: SocketAddr) -> usize {
+pub(crate) async fn settled_backlog(addr: SocketAddr) -> usize {
     let (mut last, mut num_same) = (0, 0);
     while num_same < 20 {
         let bytes = backlog_bytes(addr).await;
@@ -73,6 +73,36 @@ async fn pollers(addr: SocketAddr) -> Vec<Poller> {
 const MOST: usize = 90_000;
 const TOTAL: usize = 1_000_000;
 const NUM_CLIENTS: usize = 20;
+
+#[actix_rt::test]
+async fn who_has_more_than_is_left_for_all_is_told_so() {
+    let (gateway, mut reasons) = telling();
+    let change = |config: &mut Config| {
+        config.engine.max_backlog = Some(1_500_000);
+        config.engine.max_total_backlog = Some(2_000_000);
+    };
+    let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
+    // It has not too much, and leaves less than another may have.
+    let poller = poller(server.addr).await;
+    poller.ok(r#"42/a,1["flood",8]"#).await;
+    let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
+    websocket.send(r#"42/a,["flood",400]"#).await;
+    let reason = within("the end", reasons.recv()).await.unwrap();
+    assert_eq!(reason.as_str(), "slow reader");
+    let (code, text) = websocket.closed().await;
+    assert_eq!(code, Some(1008));
+    let numbers = text
+        .strip_prefix("backlog of ")
+        .and_then(|rest| rest.strip_suffix(" bytes that are left for all clients"))
+        .and_then(|rest| rest.split_once(" bytes exceeds the "));
+    let (len, free) = numbers.expect(&text);
+    let (len, free): (usize, usize) = (len.parse().unwrap(), free.parse().unwrap());
+    assert!(free < 1_200_000 && free < len && len < 1_500_000, "{text}");
+    assert_eq!(num_met(server.addr, "total_backlog").await, 1);
+    assert_eq!(server.num_connections().await, 1);
+    assert!(poller.payload().await.ends_with("43/a,1[]"));
+    await_backlog(server.addr, "nothing waits", |bytes| bytes == 0).await;
+}
 
 fn echoing() -> Gateway {
     Gateway::new("/a").on("echo", |_, Arg(text): Arg<String>| async move { text })

@@ -18,18 +18,24 @@
 //! | `never` | any | its handler does not end |
 //! | `kick`, `kick-all` | | the server ends this membership, or the whole connection |
 //! | `count` | | the ack has the numbers of sockets and of rooms, those that ids name included |
+//!
+//! `/dynamic-{id}` are as many namespaces as clients name. It takes 50 ms to be let in, and as long to be done with one that left. They
+//! have `echo` and `join`.
 
 use std::time::Duration;
 
 use sockhop::{
     app::App,
     config::Config,
-    gateways::{Ack, AllArgs, Arg, Event, Gateway, HandlerError, Reply, SocketRef},
+    gateways::{Ack, AllArgs, Arg, Event, Gateway, HandlerError, Refusal, Reply, SocketRef},
     open_files, telemetry,
 };
 
 /// How long a client may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long takes what is slow.
+const SLOW: Duration = Duration::from_millis(50);
 
 async fn join_many(
     socket: SocketRef,
@@ -108,7 +114,7 @@ fn gateway() -> Gateway {
             answer.map_err(HandlerError::from)
         })
         .on("slow", |_, event: Event| async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(SLOW).await;
             Reply::args(event.payload())
         })
         .on("never", |_, _: Event| std::future::pending::<()>())
@@ -121,12 +127,31 @@ fn gateway() -> Gateway {
         .on("count", count)
 }
 
+fn dynamic_gateway() -> Gateway {
+    Gateway::matching("/dynamic-{id}")
+        .authorize(|_| async {
+            tokio::time::sleep(SLOW).await;
+            Ok::<_, Refusal>(())
+        })
+        .on("echo", |_, event: Event| async move {
+            Reply::args(event.payload())
+        })
+        .on(
+            "join",
+            |socket: SocketRef, Arg(room): Arg<String>| async move { socket.join(room).await },
+        )
+        .on_disconnect(|_, _| tokio::time::sleep(SLOW))
+}
+
 #[actix::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::from_env()?;
     telemetry::init(&config.log_filter);
     open_files::take_all(config.limits.max_connections);
-    let running = App::new(config).gateway(gateway()).start().await?;
+    let app = App::new(config)
+        .gateway(gateway())
+        .gateway(dynamic_gateway());
+    let running = app.start().await?;
     log::info!("listening on {} for those who misbehave", running.url());
     running.run_until_signal().await?;
     Ok(())

@@ -169,6 +169,16 @@ pub(crate) async fn await_connections(addr: SocketAddr, expected: u64) {
     .await;
 }
 
+/// Waits until nothing waits for clients, nor anything of them.
+pub(crate) async fn await_no_backlog(addr: SocketAddr) {
+    within("the end of all that waits", async {
+        while get(addr, "/readyz").await.json()["backlog_bytes"] != 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// A session on polling, in raw payloads.
 pub(crate) struct Poller {
     pub(crate) addr: SocketAddr,

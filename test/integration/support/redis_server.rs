@@ -1,7 +1,7 @@
 //! A real `redis-server` for one test: on a free port, in a directory of its own, gone when dropped.
 //!
-//! Waits for events only (the server's own "Ready to accept connections", the end of its process), so it needs no
-//! patience. Used by the integration suite and, by path, by the bridge's own tests.
+//! Waits for events (the server's own "Ready to accept connections", the end of its process), each for so long at most. Used by the
+//! integration suite and, by path, by the bridge's own tests.
 
 #![allow(dead_code, reason = "two suites share it, and neither needs all of it")]
 
@@ -10,6 +10,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     time::Duration,
 };
 
@@ -17,8 +18,8 @@ use tempfile::TempDir;
 
 /// How often another port is tried if somebody else was faster to take it.
 const ATTEMPTS: usize = 20;
-/// How long an answer to PING may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a start, or an answer, may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running, killed or frozen `redis-server`.
 pub(crate) struct RedisServer {
@@ -238,19 +239,31 @@ impl Drop for RedisServer {
 }
 
 /// Waits until a server says this; `None` if it ended before.
-fn await_log(mut child: Child, words: &str) -> Option<Child> {
+fn await_log(mut child: Child, words: &'static str) -> Option<Child> {
     let mut log = BufReader::new(child.stdout.take().expect("its log is a pipe"));
-    let mut line = String::new();
-    while !line.contains(words) {
-        line.clear();
-        if log.read_line(&mut line).expect("its log can be read") == 0 {
+    let (says, said) = mpsc::channel();
+    // Reads on once it was said, or the server would block when the pipe is full. The thread ends with the process.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        while log.read_line(&mut line).expect("its log can be read") > 0 {
+            if line.contains(words) {
+                _ = says.send(());
+            }
+            line.clear();
+        }
+    });
+    match said.recv_timeout(PATIENCE) {
+        Ok(()) => Some(child),
+        Err(RecvTimeoutError::Disconnected) => {
             child.wait().expect("redis-server ends");
-            return None;
+            None
+        }
+        Err(RecvTimeoutError::Timeout) => {
+            child.kill().expect("redis-server can be killed");
+            child.wait().expect("redis-server ends");
+            panic!("redis-server did not say {words:?} within {PATIENCE:?}");
         }
     }
-    // Its log must be read on, or it would block when the pipe is full. The thread ends with the process.
-    std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
-    Some(child)
 }
 
 /// Returns a port that nobody uses at the moment.

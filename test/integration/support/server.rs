@@ -1,6 +1,12 @@
 //! An instance in this process, on a free port, with an application made for tests.
 
-use std::{net::SocketAddr, path::Path, sync::mpsc, thread::JoinHandle, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::mpsc::{self, Receiver},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use sockhop::{
@@ -13,13 +19,15 @@ use sockhop::{
 };
 use tokio::sync::oneshot;
 
-use super::{conformance, http};
+use super::{PATIENCE, conformance, http, received};
 
 /// A running instance; ends when dropped.
 pub(crate) struct TestServer {
     pub(crate) addr: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Nothing ever comes: it closes when the thread ends.
+    end: Receiver<()>,
     _data: tempfile::TempDir,
 }
 
@@ -112,7 +120,9 @@ impl TestServer {
     fn launch(data: tempfile::TempDir, app: impl FnOnce() -> App + Send + 'static) -> Self {
         let (started, is_started) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
+        let (ends, end) = mpsc::channel();
         let thread = std::thread::spawn(move || {
+            let _ends = ends;
             let app = app();
             actix::System::new().block_on(async {
                 let running = app.start().await.unwrap();
@@ -121,11 +131,12 @@ impl TestServer {
                 running.stop().await;
             });
         });
-        let addr = is_started.recv().expect("the instance must start");
+        let addr = received("the start of an instance", &is_started);
         Self {
-            addr,
+            addr: addr.expect("the instance must start"),
             stop: Some(stop),
             thread: Some(thread),
+            end,
             _data: data,
         }
     }
@@ -141,13 +152,13 @@ impl TestServer {
         answer.json()["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// Returns how many sessions the instance has.
     /// Returns its name among instances.
     pub(crate) async fn instance(&self) -> String {
         let ready = super::http::get(self.addr, "/readyz").await.json();
         ready["instance"].as_str().unwrap().to_owned()
     }
 
+    /// Returns how many sessions it has.
     pub(crate) async fn num_connections(&self) -> u64 {
         http::num_connections(self.addr).await
     }
@@ -173,9 +184,14 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.begin_stop();
+        if std::thread::panicking() {
+            // The test has failed already. One that does not stop either is left behind, and ends with the process.
+            _ = self.end.recv_timeout(PATIENCE);
+            return;
+        }
+        received("the stop of an instance", &self.end);
         if let Some(thread) = self.thread.take()
             && let Err(panic) = thread.join()
-            && !std::thread::panicking()
         {
             std::panic::resume_unwind(panic);
         }
