@@ -337,8 +337,8 @@ async fn who_is_refused_where_it_was_ends_where_it_is() {
     let redis = RedisServer::start();
     let one = instance(&redis).await;
     let mut stranger = Stranger::join(&redis);
-    let mut coming = Coming::begin(&redis, &one, &mut stranger).await;
-    coming.state("/refused", &json!([]), &json!([]));
+    let mut coming = Coming::begin(&redis, &one, &mut stranger, "/refused").await;
+    coming.state(&json!([]), &json!([]));
     coming.say(r#""type":"end""#, b"");
     stranger.hears(r#""type":"stays""#).await;
     assert!(told("/refused").is_empty(), "it lives");

@@ -701,15 +701,17 @@ pub(crate) struct Coming<'r> {
     instance: String,
     number: u64,
     sid: String,
+    namespace: &'static str,
     pub(crate) websocket: WebSocket,
 }
 
 impl<'r> Coming<'r> {
-    /// Lets one come in `/moves`, up to the marker: all that the stranger says of it is left.
+    /// Lets one come that is in this namespace, up to the marker: all that the stranger says of it is left.
     pub(crate) async fn begin(
         redis: &'r RedisServer,
         one: &TestServer,
         stranger: &mut Stranger<'_>,
+        namespace: &'static str,
     ) -> Self {
         let instance = one.instance().await;
         let mut all = Stranger::eavesdrop(redis);
@@ -719,8 +721,8 @@ impl<'r> Coming<'r> {
             let asked = stranger.hears(r#""type":"upgrade""#).await;
             let (_, number) = asked.rsplit_once(r#""id":"#).unwrap();
             let number: u64 = number.split_once(',').unwrap().0.parse().unwrap();
-            let ready = "\"type\":\"ready\",\"uid\":\"nnnnnn\"}\n[\"/moves\"]";
-            stranger.tell(&instance, 1, number, ready);
+            let ready = format!("\"type\":\"ready\",\"uid\":\"nnnnnn\"}}\n[\"{namespace}\"]");
+            stranger.tell(&instance, 1, number, &ready);
             number
         };
         let (mut websocket, number) = tokio::join!(WebSocket::connect(one.addr, &target), ready);
@@ -733,6 +735,7 @@ impl<'r> Coming<'r> {
             instance,
             number,
             sid,
+            namespace,
             websocket,
         }
     }
@@ -759,15 +762,15 @@ impl<'r> Coming<'r> {
         self.say_often(1, kind, body);
     }
 
-    /// Sends the session, which is in one namespace: with handlers that go on at the stranger, and with what waits for them.
-    pub(crate) fn state(&self, namespace: &str, running: &Value, queue: &Value) {
+    /// Sends the session: with handlers that go on at the stranger, and with what waits for them.
+    pub(crate) fn state(&self, running: &Value, queue: &Value) {
         let session = json!({
             "v": 1, "sid": self.sid, "eio": 4, "bare": false,
             "handshake": {"address": "", "url": "", "issued_ms": 0, "headers": [], "query": []},
             "heartbeat": {"ping_in_ms": 20_000},
             "unfinished": [], "undelivered": [], "admissions": [], "blobs": [],
             "memberships": [{
-                "nsp": namespace, "id": "aaaaaaaaaaaaaaaaaaaa", "data": null, "rooms": [],
+                "nsp": self.namespace, "id": "aaaaaaaaaaaaaaaaaaaa", "data": null, "rooms": [],
                 "heard": true, "new": false, "awaited": [], "running": running, "queue": queue,
             }],
         });
@@ -783,10 +786,10 @@ async fn ack_of_what_stayed(changes: (usize, &[u8]), last: (&str, &[u8])) -> Str
     let redis = RedisServer::start();
     let (one, _two) = pair(&redis).await;
     let mut stranger = Stranger::join(&redis);
-    let mut coming = Coming::begin(&redis, &one, &mut stranger).await;
+    let mut coming = Coming::begin(&redis, &one, &mut stranger, "/moves").await;
     let running = json!([{"number": 0, "ack": 5, "is_connecting": false}]);
     let queue = json!([{"name": "who", "json": "[\"who\"]", "attachments": 0, "ack": 6}]);
-    coming.state("/moves", &running, &queue);
+    coming.state(&running, &queue);
     coming.say_often(changes.0, r#""type":"data","at":0"#, changes.1);
     coming.say(last.0, last.1);
     coming.say(r#""type":"end""#, b"");
