@@ -402,7 +402,12 @@ async fn post_elsewhere(
             read = read(services, request, body) => read,
         };
         match read {
-            Ok((bytes, _)) => call.send_body(bytes, is_binary),
+            Ok((bytes, _)) => {
+                if call.send_body(bytes, is_binary).is_err() {
+                    services.counters.count(Limit::BridgeBehind);
+                    return crowded();
+                }
+            }
             Err(BodyError::TooLarge) => {
                 call.send_too_large();
                 return HttpResponse::PayloadTooLarge().finish();
