@@ -63,7 +63,7 @@ pub async fn upgrade(
         Err((status, text)) => {
             // In a task of its own, so that the connection's HTTP state is not kept for it. The server counts it no more: this does.
             actix_rt::spawn(async move {
-                let linger = Linger::begin();
+                let linger = Linger::refused();
                 _ = tokio::time::timeout(linger.limit(), refuse(&mut stream, status, &text)).await;
                 drop((linger, http_slot));
             });
@@ -102,7 +102,7 @@ pub async fn upgrade(
         // Polling has no use for an upgrade, nor a session for a second one: Node answers 101 and closes.
         (_, _) => {
             let outbox = Outbox::with_answer(answer.len(), answer);
-            connection.farewell(outbox, &CloseFrame::BARE, http_slot);
+            connection.turn_away(outbox, &CloseFrame::BARE, http_slot);
             return Ok(());
         }
     }

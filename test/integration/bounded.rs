@@ -614,7 +614,7 @@ async fn websockets_that_are_of_no_use_hold_so_many_files_at_a_time() {
     }
     let num_files = server.program.num_open() - before;
     // Those that were the last may not have been closed yet.
-    assert!(num_files <= 1024 + 100, "{num_files} files");
+    assert!(num_files <= 256 + 100, "{num_files} files");
     drop(clients);
     server.assert_empty().await;
 }
