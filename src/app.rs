@@ -570,6 +570,12 @@ impl Running {
         Some(relay.peers().list())
     }
 
+    /// Returns what its sessions share, for tests of what happens to one on an arbiter of their own.
+    #[cfg(test)]
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
     /// Returns its sessions.
     pub fn sessions(&self) -> &Sessions {
         &self.services.sessions

@@ -41,7 +41,7 @@ pub enum Limit {
     ServerEvents,
     /// A command or question, of another server or our own, would have kept the hub busy for too long.
     HubWork,
-    /// A command was not published, because too many were on their way already.
+    /// A command was not published, or a body not passed on to the instance of its session, because too much was on its way already.
     BridgeBehind,
 }
 

@@ -301,12 +301,13 @@ fn refuse(error: HandshakeError) -> HttpResponse {
     })
 }
 
-/// Answers a POST whose body did not arrive in time. What it still sends is not read.
+/// Answers a POST whose body did not arrive in time. What it still sends is not looked at; of a body in chunks actix-http reads it until
+/// `HEAD_TIMEOUT` nevertheless.
 fn late() -> HttpResponse {
     HttpResponse::RequestTimeout().force_close().finish()
 }
 
-/// Answers a POST whose body is more than is left for all clients. What it still sends is not read.
+/// Answers a POST whose body is more than is left for all clients. What it still sends is not looked at, as in [`late`].
 fn crowded() -> HttpResponse {
     HttpResponse::ServiceUnavailable().force_close().finish()
 }
@@ -402,7 +403,12 @@ async fn post_elsewhere(
             read = read(services, request, body) => read,
         };
         match read {
-            Ok((bytes, _)) => call.send_body(bytes, is_binary),
+            Ok((bytes, _)) => {
+                if call.send_body(bytes, is_binary).is_err() {
+                    services.counters.count(Limit::BridgeBehind);
+                    return crowded();
+                }
+            }
             Err(BodyError::TooLarge) => {
                 call.send_too_large();
                 return HttpResponse::PayloadTooLarge().finish();

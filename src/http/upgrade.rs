@@ -29,7 +29,7 @@ use crate::{
         endpoint::{Endpoint, Layer, SOCKET_IO_PATH},
         messages::Upgrade,
         outbox::Outbox,
-        sessions::Session,
+        sessions::{Expected, Session},
         slots::Slot,
     },
     websocket::{
@@ -63,7 +63,7 @@ pub async fn upgrade(
         Err((status, text)) => {
             // In a task of its own, so that the connection's HTTP state is not kept for it. The server counts it no more: this does.
             actix_rt::spawn(async move {
-                let linger = Linger::begin();
+                let linger = Linger::refused();
                 _ = tokio::time::timeout(linger.limit(), refuse(&mut stream, status, &text)).await;
                 drop((linger, http_slot));
             });
@@ -80,9 +80,13 @@ pub async fn upgrade(
             }),
             Err(err) => log::warn!("a stream cannot leave its worker: {err}"),
         },
-        (Aim::Others(ready, slot), Some(TransportName::WebSocket)) => {
+        (Aim::Others(ready, slot, expected), Some(TransportName::WebSocket)) => {
             let adopting = ready.adopt(services, layer, query.dialect, connection, answer, slot);
-            actix_rt::spawn(adopting);
+            actix_rt::spawn(async move {
+                adopting.await;
+                drop((expected, http_slot));
+            });
+            return Ok(());
         }
         (Aim::New(slot), Some(TransportName::WebSocket)) => {
             let handshake = request.handshake(&query);
@@ -102,7 +106,7 @@ pub async fn upgrade(
         // Polling has no use for an upgrade, nor a session for a second one: Node answers 101 and closes.
         (_, _) => {
             let outbox = Outbox::with_answer(answer.len(), answer);
-            connection.farewell(outbox, &CloseFrame::BARE, http_slot);
+            connection.turn_away(outbox, &CloseFrame::BARE, http_slot);
             return Ok(());
         }
     }
@@ -128,8 +132,8 @@ enum Aim {
     New(Slot),
     /// One of this instance.
     Own(Arc<Session>),
-    /// One of another instance, which lets it come here, to this place among those of its address.
-    Others(Box<Ready>, Slot),
+    /// One of another instance, which lets it come here, to this place among those of its address and this one among all.
+    Others(Box<Ready>, Slot, Expected),
     /// The session that it names wants no further one, or stays at the instance where it is.
     Nothing,
 }
@@ -173,8 +177,9 @@ async fn judge(
         Whose::Elsewhere(relay, sid) => {
             // What comes here counts here; if there is no room, its client stays on polling where it is.
             let slot = may_open()?;
+            let expected = services.sessions.expect_one();
             match relay.ask_for(services, &sid, query.dialect).await {
-                Ok(ready) => Aim::Others(Box::new(ready), slot),
+                Ok(ready) => Aim::Others(Box::new(ready), slot, expected),
                 Err(Unready::Taken | Unready::NoRoom) => Aim::Nothing,
                 Err(Unready::Error(error)) => return Err(refuse(error)),
             }

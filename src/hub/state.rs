@@ -5,6 +5,7 @@
 //! does when sessions move to and from other instances stands in `moves`.
 
 use std::{
+    cell::Cell,
     collections::HashSet,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64},
 };
@@ -99,6 +100,8 @@ pub struct State {
     counters: Arc<Counters>,
     /// What is on its way to the bridge.
     freight: Freight,
+    /// Whether the log has been told that too much was.
+    has_told_behind: Cell<bool>,
     /// Sessions of other instances that are on their way here.
     arrivals: Arrivals<Newcomers>,
     /// Sockets that have left for another instance.
@@ -128,6 +131,7 @@ impl State {
             bridge: None,
             counters: Arc::default(),
             freight: Freight::default(),
+            has_told_behind: Cell::default(),
             arrivals: Arrivals::default(),
             gone: Gone::default(),
         };
@@ -191,10 +195,14 @@ impl State {
         }
         match self.freight.load(&command) {
             Some(load) => self.tell_bridge(|| ForBridge::Publish(Arc::new(command), load)),
-            None if self.counters.count(Limit::BridgeBehind) == 0 => log::warn!(
-                "events come faster than they can be published; some do not reach other instances, and are counted in /readyz"
-            ),
-            None => {}
+            None => {
+                self.counters.count(Limit::BridgeBehind);
+                if !self.has_told_behind.replace(true) {
+                    log::warn!(
+                        "events come faster than they can be published; some do not reach other instances, and are counted in /readyz"
+                    );
+                }
+            }
         }
     }
 

@@ -398,10 +398,12 @@ impl<B: Bus> Handler<ForBridge> for RedisBridge<B> {
             ForBridge::Send {
                 to,
                 payload,
+                weight,
                 receipt,
             } if !self.is_down() => {
                 let channel = self.namespaces.private_of(to);
-                self.private.send(Outbound { channel, payload }, receipt);
+                let message = Outbound { channel, payload };
+                self.private.send(message, weight, receipt);
             }
             ForBridge::Tell { payload } => {
                 let channel = self.namespaces.shared().to_owned();

@@ -6,7 +6,7 @@ use actix::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::loss::Loss;
+use super::{loss::Loss, private::Weight};
 use crate::{
     engine_io::sid::InstanceId,
     hub::{
@@ -46,6 +46,8 @@ pub enum ForBridge {
         to: InstanceId,
         /// What.
         payload: Bytes,
+        /// Its room among what waits.
+        weight: Weight,
         /// Says how many have heard it: 0, if that instance is not there. Dropped if it cannot be sent, or if nobody knows.
         receipt: oneshot::Sender<usize>,
     },

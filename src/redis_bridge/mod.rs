@@ -78,7 +78,7 @@ pub use actor::{FLUSH_TIMEOUT, RedisBridge};
 pub use any_bus::AnyBus;
 pub use incoming::HubDoor;
 pub use loss::Loss;
-pub use private::{Audience, Listener};
+pub use private::{Audience, Capacity, Listener, Weight};
 pub use redis_bus::RedisBus;
 pub use sharded::ShardedBus;
 pub use status::{BridgeStats, BusStatus, StatsSnapshot};

@@ -2,7 +2,8 @@
 //!
 //! Whoever listens to it hears both what was said to this instance and what was said to all. The way out here is that of messages
 //! with a receipt alone: apart from the outgoing queue, which outlives an outage, these fail at once without a connection, and
-//! whoever sends them learns whether they were heard. What waits is bounded by [`MAX_WAITING`] messages and [`MAX_WAITING_BYTES`].
+//! whoever sends them learns whether they were heard. What waits is bounded by [`MAX_WAITING`] messages, and from the moment at which it
+//! is handed over by [`MAX_WAITING_BYTES`]; whoever sends asks [`Capacity`] first.
 
 use std::{
     collections::BTreeMap,
@@ -75,6 +76,61 @@ impl fmt::Debug for Listener {
     }
 }
 
+/// How many bytes may wait, and do. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Capacity(Arc<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    bytes: AtomicUsize,
+    has_refused: AtomicBool,
+}
+
+impl Capacity {
+    /// Takes room for a message of so many bytes; `None` if there is not so much.
+    pub fn take(&self, bytes: usize) -> Option<Weight> {
+        self.take_of(bytes, |left| left)
+    }
+
+    /// Takes room for a message that a client has made as long as it is: at most half of what is left, so that the rest is for what
+    /// instances have to say themselves, which is short.
+    pub fn take_for_client(&self, bytes: usize) -> Option<Weight> {
+        self.take_of(bytes, |left| left / 2)
+    }
+
+    fn take_of(&self, bytes: usize, most: impl Fn(usize) -> usize) -> Option<Weight> {
+        let Taken {
+            bytes: taken,
+            has_refused,
+        } = &*self.0;
+        let took = taken.fetch_update(Relaxed, Relaxed, |taken| {
+            let left = MAX_WAITING_BYTES.saturating_sub(taken);
+            (bytes <= most(left)).then_some(taken + bytes)
+        });
+        // Once: each would be a line.
+        if took.is_err() && !has_refused.swap(true, Relaxed) {
+            log::warn!("too much waits to be sent to other instances: a message is dropped");
+        }
+        took.ok().map(|_| Weight {
+            bytes,
+            of: self.clone(),
+        })
+    }
+}
+
+/// Bytes of what waits, counted until dropped.
+#[derive(Debug)]
+pub struct Weight {
+    bytes: usize,
+    of: Capacity,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.of.0.bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 /// What waits for the connection.
 #[derive(Debug)]
 pub(super) enum Waiting {
@@ -99,24 +155,10 @@ pub(super) struct Look {
     reply: oneshot::Sender<usize>,
 }
 
-/// Bytes of what waits, counted until dropped.
-#[derive(Debug)]
-struct Weight {
-    bytes: usize,
-    total: Arc<AtomicUsize>,
-}
-
-impl Drop for Weight {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
 /// The way in.
 #[derive(Debug)]
 pub(super) struct Sender {
     waiting: mpsc::Sender<Waiting>,
-    total: Arc<AtomicUsize>,
     has_dropped: AtomicBool,
 }
 
@@ -148,7 +190,6 @@ pub(super) fn channel() -> (Sender, Receiver) {
     let (waiting, receiver) = mpsc::channel(MAX_WAITING);
     let sender = Sender {
         waiting,
-        total: Arc::default(),
         has_dropped: AtomicBool::new(false),
     };
     let receiver = Receiver {
@@ -159,24 +200,17 @@ pub(super) fn channel() -> (Sender, Receiver) {
 }
 
 impl Sender {
-    /// Lets a message wait. Without room for it its receipt is dropped.
-    pub(super) fn send(&self, message: Outbound, receipt: oneshot::Sender<usize>) {
-        let bytes = message.payload.len();
-        let weight = Weight {
-            bytes,
-            total: Arc::clone(&self.total),
-        };
-        let total = self.total.fetch_add(bytes, Relaxed) + bytes;
+    /// Lets a message wait. If too many do, its receipt is dropped.
+    pub(super) fn send(&self, message: Outbound, weight: Weight, receipt: oneshot::Sender<usize>) {
         let letter = Letter {
             message,
             receipt,
             weight,
         };
-        let is_dropped =
-            total > MAX_WAITING_BYTES || self.waiting.try_send(Waiting::Letter(letter)).is_err();
+        let is_dropped = self.waiting.try_send(Waiting::Letter(letter)).is_err();
         // Once: each would be a line.
         if is_dropped && !self.has_dropped.swap(true, Relaxed) {
-            log::warn!("too much waits to be sent to other instances: a message is dropped");
+            log::warn!("too many messages wait to be sent to other instances: one is dropped");
         }
     }
 
@@ -286,10 +320,12 @@ mod tests {
     #[test]
     fn messages_go_together_and_each_sender_hears_of_its_own() {
         let (sender, mut receiver) = channel();
+        let capacity = Capacity::default();
         let mut receipts = Vec::new();
         for text in ["a", "b"] {
             let (receipt, heard) = oneshot::channel();
-            sender.send(letter(text), receipt);
+            let weight = capacity.take(text.len()).unwrap();
+            sender.send(letter(text), weight, receipt);
             receipts.push(heard);
         }
         sender.look("d".to_owned(), oneshot::channel().0);
@@ -302,19 +338,21 @@ mod tests {
         batch.settle(&[1, 0]);
         let heard: Vec<_> = receipts.iter_mut().map(|r| r.try_recv().unwrap()).collect();
         assert_eq!(heard, [1, 0]);
-        assert_eq!(sender.total.load(Relaxed), 0);
+        assert_eq!(capacity.0.bytes.load(Relaxed), 0);
     }
 
     #[test]
     fn looks_go_together_up_to_the_next_letter() {
         let (sender, mut receiver) = channel();
+        let capacity = Capacity::default();
         let look = |name: &str| {
             let (reply, counted) = oneshot::channel();
             sender.look(name.to_owned(), reply);
             counted
         };
         let mut early = [look("b"), look("a"), look("b")];
-        sender.send(letter("x"), oneshot::channel().0);
+        let weight = capacity.take(1).unwrap();
+        sender.send(letter("x"), weight, oneshot::channel().0);
         let mut late: Vec<_> = (0..=MAX_BATCH).map(|_| look("c")).collect();
         let mut gather = || match receiver.try_recv() {
             Some(Waiting::Look(first)) => Some(Looks::gather(first, &mut receiver)),
@@ -336,30 +374,46 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_in_messages_and_bytes() {
-        let (sender, mut receiver) = channel();
-        let half = Bytes::from(vec![0; MAX_WAITING_BYTES / 2]);
-        let send = |payload: Bytes| {
+    fn what_waits_is_bounded_in_bytes() {
+        let capacity = Capacity::default();
+        let half = MAX_WAITING_BYTES / 2;
+        let held = (capacity.take(half).unwrap(), capacity.take(half).unwrap());
+        assert!(capacity.take(1).is_none());
+        drop(held);
+        assert!(capacity.take(MAX_WAITING_BYTES + 1).is_none());
+        assert!(capacity.take(MAX_WAITING_BYTES).is_some());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_messages() {
+        let (sender, _receiver) = channel();
+        let capacity = Capacity::default();
+        let many = (0..=MAX_WAITING).map(|_| {
             let (receipt, heard) = oneshot::channel();
-            sender.send(letter(payload), receipt);
+            let weight = capacity.take(1).unwrap();
+            sender.send(letter("x"), weight, receipt);
             heard
-        };
-        let (mut one, mut two) = (send(half.clone()), send(half.clone()));
-        let mut three = send(Bytes::from_static(b"x"));
-        assert!(three.try_recv() == Err(oneshot::error::TryRecvError::Closed));
-        for heard in [&mut one, &mut two] {
-            assert!(heard.try_recv() == Err(oneshot::error::TryRecvError::Empty));
-        }
-        while receiver.try_recv().is_some() {}
-        let many: Vec<_> = (0..=MAX_WAITING).map(|_| send(Bytes::new())).collect();
+        });
+        let many: Vec<_> = many.collect();
         let is_lost = |mut heard: oneshot::Receiver<usize>| {
             heard.try_recv() == Err(oneshot::error::TryRecvError::Closed)
         };
-        assert_eq!(
-            many.into_iter()
-                .filter_map(|h| is_lost(h).then_some(()))
-                .count(),
-            1
-        );
+        assert_eq!(many.into_iter().map(is_lost).filter(|is| *is).count(), 1);
+        assert_eq!(capacity.0.bytes.load(Relaxed), MAX_WAITING);
+    }
+
+    /// A bug: bodies of clients took all of it, and nothing else could be said to other instances.
+    #[test]
+    fn clients_leave_room_for_what_instances_say() {
+        let capacity = Capacity::default();
+        let take = |bytes| capacity.take_for_client(bytes);
+        let large: Vec<_> = std::iter::from_fn(|| take(1 << 20)).collect();
+        assert_eq!(large.len(), 31, "two are left, and of these half");
+        assert!(capacity.take(1 << 19).is_some());
+        let little: Vec<_> = std::iter::from_fn(|| take(1 << 10)).collect();
+        assert_eq!(little.len(), 1023);
+        assert!(capacity.take(1 << 10).is_some());
+        drop(large);
+        assert!(take(1 << 20).is_some());
     }
 }

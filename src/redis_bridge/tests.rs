@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    AnyBus, Audience, BridgeStats, BusStatus, FLUSH_TIMEOUT, Listener, Loss, RedisBridge,
+    AnyBus, Audience, BridgeStats, BusStatus, Capacity, FLUSH_TIMEOUT, Listener, Loss, RedisBridge,
     ShardedBus, StatsSnapshot,
     actor::MIN_MAX_IDLE,
     bus::Bus,
@@ -2040,6 +2040,7 @@ async fn however_many_look_redis_is_asked_once_and_once_for_each_instance() {
     instance.bridge.do_send(ForBridge::Send {
         to,
         payload: "holds up what comes".into(),
+        weight: Capacity::default().take(1).unwrap(),
         receipt,
     });
     let mut looking = Vec::new();

@@ -4,7 +4,7 @@
 //! host.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Instant,
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Relay,
+    Crowded, Relay,
     host::Host,
     wire::{self, Body, Message, Request},
 };
@@ -238,7 +238,8 @@ pub struct Call {
     to: InstanceId,
     id: u64,
     answer: oneshot::Receiver<Answer>,
-    heard: Option<oneshot::Receiver<usize>>,
+    /// Whether what was said was heard, as far as that was not looked at yet, in that order.
+    heard: VecDeque<oneshot::Receiver<usize>>,
     /// Of a GET, the session that loses what is answered if nobody is there to take it.
     polled: Option<Sid>,
     /// Whether the host needs to hear no more of it.
@@ -260,14 +261,14 @@ impl Call {
             to,
             id,
             answer,
-            heard: Some(heard),
+            heard: [heard].into(),
             polled,
             is_over: false,
         })
     }
 
-    /// Awaits the answer. Of a host that is not there, or cannot be reached, it is that the session is unknown. May be dropped
-    /// and called again.
+    /// Awaits the answer. Of a host that is not there, or cannot be reached, or has not heard all that was said to it, it is that the
+    /// session is unknown. May be dropped and called again.
     pub async fn answer(&mut self) -> Answer {
         let answer = self.hear().await;
         self.is_over |= answer.is_some();
@@ -277,9 +278,9 @@ impl Call {
     }
 
     async fn hear(&mut self) -> Option<Answer> {
-        if let Some(heard) = &mut self.heard {
+        while let Some(heard) = self.heard.front_mut() {
             let num_heard = heard.await;
-            self.heard = None;
+            self.heard.pop_front();
             if !matches!(num_heard, Ok(1..)) {
                 // There is no host, or nobody knows.
                 self.is_over = num_heard == Ok(0);
@@ -308,24 +309,33 @@ pub struct PostCall(Call);
 
 impl PostCall {
     /// Sends the body, which is in the binary form of revision 3 or is not.
-    pub fn send_body(&self, bytes: Bytes, is_binary: bool) {
-        self.send(Request::Body(Body { is_binary, bytes }));
+    ///
+    /// # Errors
+    /// Too much waits to be sent already.
+    pub fn send_body(&mut self, bytes: Bytes, is_binary: bool) -> Result<(), Crowded> {
+        let Call { relay, to, id, .. } = &self.0;
+        let body = Message::Request(Request::Body(Body { is_binary, bytes }));
+        let heard = relay.send_for_client(*to, *id, &body)?;
+        self.0.heard.push_back(heard);
+        Ok(())
     }
 
     /// Says that the body was of a type that the revision does not know.
-    pub fn send_wrong_type(&self) {
-        self.send(Request::WrongType);
+    pub fn send_wrong_type(&mut self) {
+        let heard = self.send(Request::WrongType);
+        self.0.heard.push_back(heard);
     }
 
     /// Says that the body was over the limit. The session survives, so this POST is over, and not aborted.
     pub fn send_too_large(mut self) {
-        self.send(Request::TooLarge);
+        // Nobody waits for more.
+        _ = self.send(Request::TooLarge);
         self.0.is_over = true;
     }
 
-    fn send(&self, request: Request) {
+    fn send(&self, request: Request) -> oneshot::Receiver<usize> {
         let Call { relay, to, id, .. } = &self.0;
-        relay.send(*to, *id, &Message::Request(request));
+        relay.send(*to, *id, &Message::Request(request))
     }
 
     /// Awaits the answer; see [`Call::answer`].
@@ -506,8 +516,11 @@ mod tests {
     use super::*;
     use crate::{
         adapter::{kind::AdapterKind, uid::Uid},
+        hub::testing::probe,
         peers::Peers,
+        redis_bridge::messages::ForBridge,
     };
+    use std::time::Duration;
 
     fn relay() -> Arc<Relay> {
         let own = InstanceId::parse("Zy9xW7vU").unwrap();
@@ -529,6 +542,30 @@ mod tests {
             Answer::Data { at, .. } => Some(at),
             answer => panic!("{answer:?}"),
         }
+    }
+
+    /// A bug: nobody looked whether it was, and the client waited for the owner's answer until its session was over.
+    #[actix_rt::test]
+    async fn a_post_whose_body_is_not_heard_is_answered_at_once() {
+        let relay = relay();
+        let (bridge, mut to_bridge) = probe();
+        relay.bridge.set(bridge).unwrap();
+        let mut call = relay.post(&sid(), Revision::V4).unwrap();
+        let mut receipt = async || match to_bridge.recv().await {
+            Some(ForBridge::Send { receipt, .. }) => receipt,
+            other => panic!("{other:?}"),
+        };
+        receipt().await.send(1).unwrap();
+        call.send_body(Bytes::from_static(b"40"), false).unwrap();
+        drop(receipt().await);
+        let answered = tokio::time::timeout(Duration::from_secs(10), call.answer()).await;
+        assert!(
+            matches!(answered, Ok(Answer::Error { code: 1 })),
+            "{answered:?}"
+        );
+        // Who has its head is told that no body comes.
+        drop(call);
+        drop(receipt().await);
     }
 
     /// A bug: what it could not take was gone without a trace, and it waited for the end of a handler for good.

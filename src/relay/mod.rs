@@ -102,7 +102,7 @@ use crate::{
         state::State,
     },
     peers::Peers,
-    redis_bridge::messages::ForBridge,
+    redis_bridge::{Capacity, Weight, messages::ForBridge},
     socket::actor::Services,
     socket_io::ids::Namespace,
 };
@@ -133,7 +133,14 @@ pub struct Relay {
     calls: Calls,
     host: Host,
     bridge: OnceLock<Recipient<ForBridge>>,
+    /// What may wait for it.
+    capacity: Capacity,
 }
+
+/// The body of a request is more than may wait to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too much waits to be sent to other instances")]
+pub struct Crowded;
 
 impl Relay {
     /// Returns a relay that does nothing yet, of the instance that `peers` names.
@@ -145,6 +152,7 @@ impl Relay {
             calls: Calls::default(),
             host: Host::default(),
             bridge: OnceLock::new(),
+            capacity: Capacity::default(),
         }
     }
 
@@ -336,18 +344,42 @@ impl Relay {
 
     /// Sends a message; the receipt says how many instances have heard it, and fails if nobody knows.
     fn send(&self, to: InstanceId, id: u64, message: &Message) -> oneshot::Receiver<usize> {
+        let sent = self.try_send(to, id, message, Capacity::take);
+        // Of one for which there is no room nobody knows.
+        sent.unwrap_or_else(|Crowded| oneshot::channel().1)
+    }
+
+    /// Sends a message as [`Self::send`] does, if there is room for one that is as long as a client wanted it.
+    fn send_for_client(
+        &self,
+        to: InstanceId,
+        id: u64,
+        message: &Message,
+    ) -> Result<oneshot::Receiver<usize>, Crowded> {
+        self.try_send(to, id, message, Capacity::take_for_client)
+    }
+
+    fn try_send(
+        &self,
+        to: InstanceId,
+        id: u64,
+        message: &Message,
+        take: impl FnOnce(&Capacity, usize) -> Option<Weight>,
+    ) -> Result<oneshot::Receiver<usize>, Crowded> {
         let (receipt, heard) = oneshot::channel();
         // Redis may hold its connection for long yet, if its machine is lost or it does not move any more.
         if self.peers.is_gone(to) {
             _ = receipt.send(0);
-            return heard;
+            return Ok(heard);
         }
         let payload = self.encode(id, message);
+        let weight = take(&self.capacity, payload.len()).ok_or(Crowded)?;
         self.tell_bridge(ForBridge::Send {
             to,
             payload,
+            weight,
             receipt,
         });
-        heard
+        Ok(heard)
     }
 }

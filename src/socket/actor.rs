@@ -27,6 +27,8 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::Sleep};
 
 mod moves;
+#[cfg(test)]
+mod tests;
 
 use self::moves::Moving;
 pub use self::moves::Newcomer;
@@ -634,9 +636,9 @@ impl Socket {
     fn say(&mut self) {
         let waker = self.waker.take();
         let waker_or_none = waker.as_ref().unwrap_or(Waker::noop());
-        let is_readable_again = self.flush(&mut TaskContext::from_waker(waker_or_none));
+        let has_more_to_do = self.flush(&mut TaskContext::from_waker(waker_or_none));
         self.waker = waker;
-        self.needs_turn |= is_readable_again || !matches!(self.phase, Phase::Open);
+        self.needs_turn |= has_more_to_do || !matches!(self.phase, Phase::Open);
         if std::mem::take(&mut self.needs_turn) {
             self.wake();
         }
@@ -1419,14 +1421,16 @@ impl Socket {
         true
     }
 
-    /// Answers a parked GET with a noop, so that the client can stop polling.
+    /// Answers a parked GET with a noop, so that the client can stop polling. One that was given up ends the session.
     fn release_poll(&mut self) {
         if let Transport::Polling(polling) = &mut self.transport
             && polling.is_parked()
             && self.outbox.is_empty()
         {
-            // The client may be gone; then nobody needs the answer.
-            _ = polling.answer(encoded::noop().polling_in(self.outbox.dialect()));
+            let noop = encoded::noop().polling_in(self.outbox.dialect());
+            if polling.answer(noop).is_err() {
+                self.end(CloseReason::Aborted);
+            }
         }
     }
 
@@ -1491,8 +1495,8 @@ impl Socket {
     /// Returns whether a volatile message could leave at once. What came before it in the same turn is written for that.
     fn is_writable(&mut self) -> bool {
         // Whoever asks says afterwards what is left, by the task's own waker.
-        let is_readable_again = self.flush(&mut TaskContext::from_waker(Waker::noop()));
-        self.needs_turn |= is_readable_again;
+        let has_more_to_do = self.flush(&mut TaskContext::from_waker(Waker::noop()));
+        self.needs_turn |= has_more_to_do;
         self.outbox.is_empty()
             && match &self.transport {
                 Transport::Polling(polling) => polling.is_parked(),
@@ -1500,7 +1504,7 @@ impl Socket {
             }
     }
 
-    /// Writes what it can. Returns whether that made a saturated client readable again.
+    /// Writes what it can. Returns whether there is more to do: a saturated client is readable again, or the session has ended.
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> bool {
         if self.outbox.is_empty() {
             return false;
@@ -1519,8 +1523,11 @@ impl Socket {
                 }
             }
             Transport::Polling(polling) if polling.is_parked() => {
-                // The client may be gone; then nobody needs the answer.
-                _ = polling.answer(self.outbox.take_payload());
+                // The client has given it up, and that was not looked at yet: what was in the answer is lost.
+                if polling.answer(self.outbox.take_payload()).is_err() {
+                    self.end(CloseReason::Aborted);
+                    return true;
+                }
             }
             Transport::Polling(_) => {}
         }

@@ -91,6 +91,16 @@ impl Drop for Stay {
     }
 }
 
+/// The place of a session of another instance that is about to come here, among all: until it is here, or does not come.
+#[derive(Debug)]
+pub struct Expected(Arc<AtomicUsize>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Every session of one instance.
 #[derive(Debug)]
 pub struct Sessions {
@@ -98,6 +108,8 @@ pub struct Sessions {
     num_sessions: watch::Sender<usize>,
     /// Those that have ended and still have something to do.
     num_winding_down: Arc<AtomicUsize>,
+    /// Those that are about to come from other instances.
+    num_expected: Arc<AtomicUsize>,
 }
 
 impl Default for Sessions {
@@ -106,6 +118,7 @@ impl Default for Sessions {
             by_sid: Mutex::default(),
             num_sessions: watch::Sender::new(0),
             num_winding_down: Arc::default(),
+            num_expected: Arc::default(),
         }
     }
 }
@@ -177,11 +190,19 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// Returns whether there are no more to be than there are: `limit`, or twice as many, together with those that have ended and still
-    /// have something to do.
+    /// Keeps a place for a session that is about to come from another instance. Once that is here, it is to be dropped, or the session
+    /// counts twice.
+    pub fn expect_one(&self) -> Expected {
+        self.num_expected.fetch_add(1, Ordering::Relaxed);
+        Expected(Arc::clone(&self.num_expected))
+    }
+
+    /// Returns whether there are no more to be than there are, with those that are expected: `limit`, or twice as many, together with those
+    /// that have ended and still have something to do.
     pub fn are_full(&self, limit: usize) -> bool {
         let num_winding_down = self.num_winding_down.load(Ordering::Relaxed);
-        slots::are_all_held(self.len(), num_winding_down, limit)
+        let num_expected = self.num_expected.load(Ordering::Relaxed);
+        slots::are_all_held(self.len() + num_expected, num_winding_down, limit)
     }
 
     /// Returns the number of sessions as it changes.

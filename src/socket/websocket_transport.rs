@@ -15,7 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{disconnect::CloseReason, outbox::Outbox, slots::Slot};
+use super::{disconnect::CloseReason, outbox::Outbox};
 use crate::{
     engine_io::{
         dialect::{Dialect, Revision},
@@ -149,8 +149,7 @@ impl WebSocketTransport {
 
     /// Says goodbye and lets go; see [`Connection::farewell`].
     pub(super) fn farewell(self, outbox: Outbox, frame: &CloseFrame) {
-        // What it counted as was its session's.
-        self.connection.farewell(outbox, frame, Slot::default());
+        self.connection.farewell(outbox, frame);
     }
 }
 

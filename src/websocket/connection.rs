@@ -45,22 +45,32 @@ const MAX_GATHERED: usize = 16 * 1024;
 /// How long the client of a connection that we ended may take to read why and end the stream.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Connections that may linger at a time. No limit of sessions or HTTP connections counts them all, and each is an open file.
-static LINGERING: Semaphore = Semaphore::const_new(1024);
+/// Connections of whoever was refused that may linger at a time: any stranger's. No limit of sessions or HTTP connections counts them all,
+/// and each is an open file.
+static REFUSED: Semaphore = Semaphore::const_new(256);
+
+/// The same of WebSockets that had a session. Those who are refused, however many, must not take from them the time for what they have
+/// yet to read.
+static ENDED: Semaphore = Semaphore::const_new(1024);
 
 thread_local! {
     /// Where what is read arrives, and what is written is put side by side. It is nobody's between two calls.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PORTION_BYTES].into_boxed_slice());
 }
 
-/// A place among the connections that linger, or none if there are too many.
+/// A place among the connections that linger, or none if there are too many of its kind.
 #[derive(Debug)]
 pub struct Linger(Option<SemaphorePermit<'static>>);
 
 impl Linger {
-    /// Takes a place if there is one.
-    pub fn begin() -> Self {
-        Self(LINGERING.try_acquire().ok())
+    /// Takes a place for one that was refused, if there is one.
+    pub fn refused() -> Self {
+        Self(REFUSED.try_acquire().ok())
+    }
+
+    /// Takes a place for one that had a session, if there is one.
+    fn ended() -> Self {
+        Self(ENDED.try_acquire().ok())
     }
 
     /// Returns how long the connection may stay open. Without a place that is no time at all: what can be done at once is done.
@@ -263,11 +273,20 @@ impl Connection {
         })
     }
 
-    /// Sends what waits and a close frame, then gives the peer some time to end the stream, unless too many linger already. What the
-    /// connection counts as is kept until then.
+    /// Sends what waits and a close frame, then gives the peer some time to end the stream, unless too many linger already: for one that
+    /// had a session.
     ///
     /// What fits the kernel's buffer is written before this returns; a task of its own sees to the rest.
-    pub fn farewell(mut self, mut outbox: Outbox, frame: &CloseFrame, slot: Slot) {
+    pub fn farewell(self, outbox: Outbox, frame: &CloseFrame) {
+        self.end(outbox, frame, Linger::ended, Slot::default());
+    }
+
+    /// Does the same as [`Self::farewell`] for one that is of no use. What it counts as is kept until then.
+    pub fn turn_away(self, outbox: Outbox, frame: &CloseFrame, slot: Slot) {
+        self.end(outbox, frame, Linger::refused, slot);
+    }
+
+    fn end(mut self, mut outbox: Outbox, frame: &CloseFrame, linger: fn() -> Linger, slot: Slot) {
         // Overflow or not: this is the last item.
         _ = outbox.push_raw(frame.encode());
         let mut cx = Context::from_waker(Waker::noop());
@@ -282,7 +301,7 @@ impl Connection {
                     poll_fn(|cx| self.poll_discard(cx)).await;
                 }
             };
-            let linger = Linger::begin();
+            let linger = linger();
             // Whether it ended or not, the stream is dropped now.
             _ = tokio::time::timeout(linger.limit(), goodbye).await;
             drop((linger, slot));
@@ -315,6 +334,24 @@ mod tests {
 
     use super::*;
     use crate::{engine_io::encoded::Encoded, websocket::testing::connected};
+
+    /// A bug: strangers who were refused took the places of clients whose sessions had ended.
+    #[test]
+    fn so_many_linger_and_who_is_refused_takes_no_place_of_who_had_a_session() {
+        let kinds: [(fn() -> Linger, usize); 2] = [(Linger::refused, 256), (Linger::ended, 1024)];
+        let mut all = Vec::new();
+        for (begin, num) in kinds {
+            let places = std::iter::repeat_with(begin).take_while(|place| !place.limit().is_zero());
+            let mut places: Vec<_> = places.collect();
+            assert_eq!(places.len(), num);
+            assert_eq!(begin().limit(), Duration::ZERO);
+            places.pop();
+            let again = begin();
+            assert_eq!(again.limit(), LINGER);
+            assert_eq!(begin().limit(), Duration::ZERO);
+            all.push((places, again));
+        }
+    }
 
     #[actix::test]
     async fn several_messages_arrive_whole_and_in_order_however_they_are_written() {

@@ -601,7 +601,7 @@ async fn requests_behind_a_body_in_chunks_are_not_even_read() {
 #[actix_rt::test]
 async fn websockets_that_are_of_no_use_hold_so_many_files_at_a_time() {
     /// What lingers, and how long.
-    const MAX_LINGERING: usize = 1024;
+    const MAX_LINGERING: usize = 256;
     const LINGER: Duration = Duration::from_secs(2);
     let server = Server::start(&[]).await;
     let before = server.program.num_open();

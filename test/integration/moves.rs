@@ -857,6 +857,44 @@ async fn an_upgrade_of_a_session_that_is_nowhere_is_refused_before_it_begins() {
     }
 }
 
+/// A bug: those on their way were counted nowhere, so far more could come than an instance takes.
+#[actix_rt::test]
+async fn a_session_on_its_way_has_its_place_where_it_goes() {
+    let redis = RedisServer::start();
+    let one = TestServer::on_redis_with(&redis.url(), with_moves);
+    let small = |config: &mut Config| config.limits.max_connections = 2;
+    let two = TestServer::on_redis_as(&redis.url(), small, with_moves);
+    for server in [&one, &two] {
+        await_redis(server, "up").await;
+    }
+    let [first, second, third] = [(); 3].map(|()| Poller::open(one.addr));
+    let (first, second, third) = tokio::join!(first, second, third);
+    let open = async || http::get(two.addr, "/socket.io/?EIO=4&transport=polling").await;
+    let assert_full = async || {
+        assert_eq!(open().await.status, 503);
+        let answer = refused(two.addr, &third.sid).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    };
+    let mut websocket = probing(&first, two.addr).await;
+    assert_eq!(open().await.status, 200);
+    assert_full().await;
+    websocket.send("5").await;
+    two.await_connections(2).await;
+    assert_full().await;
+    drop(websocket);
+    two.await_connections(1).await;
+    let given_up = probing(&second, two.addr).await;
+    assert_full().await;
+    drop(given_up);
+    within("the place of one that does not come", async {
+        while open().await.status == 503 {}
+    })
+    .await;
+    // It stayed where it was, as did the one that was refused.
+    second.ok("40/moves,").await;
+    third.ok("40/moves,").await;
+}
+
 #[actix_rt::test]
 async fn with_the_sharded_adapter_a_session_stays_where_it_is() {
     let redis = RedisServer::start();

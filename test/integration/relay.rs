@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use sockhop::{
     adapter::{
         kind::AdapterKind,
@@ -18,6 +19,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use crate::{
     cluster::{await_redis, pair_by, pair_of},
+    limits::num_met,
     support::{
         http::{self, Answer, Pending, Poller},
         program::Program,
@@ -503,6 +505,41 @@ async fn a_body_beyond_the_owners_limit_is_not_taken() {
     stranger.hears(r#""id":7,"from":"#).await;
     stranger.hears(r#""type":"error""#).await;
     assert_eq!(session.post(one.addr, b"40").await.text(), "ok");
+}
+
+/// A bug: those that did not fit were dropped without a word, and their clients waited until their sessions were over; nor could anything
+/// else be said to other instances.
+#[actix_rt::test]
+async fn bodies_that_wait_for_redis_leave_room_for_what_instances_say() {
+    const NUM: usize = 40;
+    let redis = RedisServer::start();
+    let (one, two) = pair(&redis).await;
+    let sessions = join_all((0..NUM).map(|_| Session::open(one.addr))).await;
+    let last = Session::open(one.addr).await;
+    redis.freeze();
+    let noop = format!("6{}", "x".repeat(998_000));
+    let posting = sessions
+        .iter()
+        .map(async |session| session.post(two.addr, noop.as_bytes()).await.status);
+    let thawing = async {
+        within("refusals", async {
+            // 32 MiB are for all, and half of what is left for one.
+            while num_met(two.addr, "bridge_behind").await < NUM as u64 - 32 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let sent = http::request("POST", &last.target(), &[], b"6");
+        let little = Pending::send(two.addr, &sent).await;
+        redis.thaw();
+        little.answer().await.status
+    };
+    let (statuses, little) = tokio::join!(join_all(posting), thawing);
+    assert_eq!(little, 200);
+    let num = |status| statuses.iter().filter(|is| **is == status).count();
+    assert_eq!((num(200), num(503)), (32, NUM - 32), "{statuses:?}");
+    // Those that were refused are over.
+    one.await_connections(32 + 1).await;
 }
 
 #[actix_rt::test]
