@@ -16,6 +16,7 @@
 //! | `ask` | | asks the client `question` and waits for a second |
 //! | `slow` | any | acked after 50 ms |
 //! | `never` | any | its handler does not end |
+//! | `panic` | | its handler panics |
 //! | `kick`, `kick-all` | | the server ends this membership, or the whole connection |
 //! | `count` | | the ack has the numbers of sockets and of rooms, those that ids name included |
 
@@ -74,6 +75,10 @@ async fn count(socket: SocketRef, (): ()) -> Result<Ack<(usize, usize)>, Handler
     Ok(Ack((num_sockets, namespace.all_rooms().await?.len())))
 }
 
+async fn fail(_: SocketRef, (): ()) {
+    panic!("a test wants this");
+}
+
 fn gateway() -> Gateway {
     Gateway::new("/")
         .on("echo", |_, event: Event| async move {
@@ -112,6 +117,7 @@ fn gateway() -> Gateway {
             Reply::args(event.payload())
         })
         .on("never", |_, _: Event| std::future::pending::<()>())
+        .on("panic", fail)
         .on("kick", |socket: SocketRef, (): ()| async move {
             socket.disconnect(false);
         })
