@@ -473,7 +473,7 @@ fn start_hub(
     ServerSide::create(|ctx| {
         let server_side = ctx.address().recipient();
         let (mut hub, interest) = State::new(parser, Arc::clone(ack_ids), server_side);
-        hub.limit(max_rooms, Arc::clone(&counters));
+        hub.limit(max_rooms, counters);
         if let Some(recovery) = recovery {
             hub.recover(recovery);
         }
@@ -482,7 +482,7 @@ fn start_hub(
         }
         let hub = HubRef::start(hub, &arbiter.handle());
         started = Some((hub.clone(), interest));
-        ServerSide::new(gateways.clone(), hub, counters)
+        ServerSide::new(gateways.clone(), hub)
     });
     started.expect("create calls its closure")
 }

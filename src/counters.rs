@@ -37,7 +37,7 @@ pub enum Limit {
     Rooms,
     /// A client could not join a namespace that nobody is in: `MAX_DYNAMIC_NAMESPACES`.
     Namespaces,
-    /// An event of another server was not handled: too many are, or with too much.
+    /// An event of another server was not handled: too many are, or wait for it, or with too much.
     ServerEvents,
     /// A command or question, of another server or our own, would have kept the hub busy for too long.
     HubWork,
