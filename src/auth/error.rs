@@ -23,8 +23,8 @@ pub enum AuthError {
     /// There is no such user, or the password is wrong: one answer for both, so that nobody learns who has an account.
     #[error("username or password is wrong")]
     InvalidCredentials,
-    /// Too many passwords are waiting to be hashed.
-    #[error("too many passwords are waiting to be hashed")]
+    /// Too many passwords are waiting to be hashed, or too many callers for the store.
+    #[error("too many are registering or logging in")]
     Busy {
         /// When to ask again.
         retry_after: Duration,

@@ -13,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     config::{Config, Secret},
@@ -45,6 +46,10 @@ use token::TokenKey;
 /// When a caller that met an unreachable store should come back.
 pub const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// Callers that may register or log in at a time, those included that wait for the store: it is asked in front of the hash, too, which
+/// has fewer places. Beyond them: [`AuthError::Busy`].
+pub const MAX_ASKING: usize = 1024;
+
 /// Random bytes in a user's id; 15 of them are 20 characters of base64url.
 const USER_ID_BYTES: usize = 15;
 
@@ -62,6 +67,7 @@ impl std::fmt::Debug for Accounts {
 
 struct Inner {
     store: Box<dyn AccountStore>,
+    asking: Semaphore,
     passwords: Passwords,
     keys: Arc<KeyRing>,
     expires_in: Duration,
@@ -124,12 +130,21 @@ impl Accounts {
                 Box::new(store)
             }
         };
+        Self::on(store, keys, config.jwt.expires_in)
+    }
+
+    fn on(
+        store: Box<dyn AccountStore>,
+        keys: KeyRing,
+        expires_in: Duration,
+    ) -> Result<Self, OpenError> {
         Ok(Self {
             inner: Arc::new(Inner {
                 store,
+                asking: Semaphore::new(MAX_ASKING),
                 passwords: Passwords::new().map_err(OpenError::Random)?,
                 keys: Arc::new(keys),
-                expires_in: config.jwt.expires_in,
+                expires_in,
             }),
         })
     }
@@ -143,6 +158,7 @@ impl Accounts {
     /// `Fields`, `Taken`, `Busy`, `Unavailable`, or a fault of ours.
     pub async fn register(&self, username: &str, password: &str) -> Result<Grant, AuthError> {
         let key = rules::judge_registration(username, password).map_err(AuthError::Fields)?;
+        let _asking = self.ask()?;
         // First, since it is cheap: an account whose owner gets no token would only be in the way of the next try.
         let token_key = self.token_key().await?;
         // Kept until the account is stored.
@@ -171,6 +187,7 @@ impl Accounts {
     /// is missing or larger than any account's; `Busy`, `Unavailable`, `Corrupt`, or a fault of ours.
     pub async fn login(&self, username: &str, password: &str) -> Result<Grant, AuthError> {
         let key = rules::judge_login(username, password).map_err(AuthError::Fields)?;
+        let _asking = self.ask()?;
         // A name that no account can have costs the question all the same: its answer must not come sooner.
         let account = match &key {
             Some(key) => self.inner.store.find(key).await?,
@@ -203,6 +220,12 @@ impl Accounts {
             }
             _ => Err(AuthError::InvalidCredentials),
         }
+    }
+
+    /// Lets a caller in, who is counted until what is returned is dropped.
+    fn ask(&self) -> Result<SemaphorePermit<'_>, AuthError> {
+        let permit = self.inner.asking.try_acquire();
+        permit.or_else(|_| Err(password::busy()))
     }
 
     /// Returns what verifies this instance's tokens, and those of all instances on the same store.
@@ -306,6 +329,8 @@ fn random_id() -> Result<String, getrandom::Error> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{FutureExt as _, future::BoxFuture};
+
     use super::{store::StoreKind, *};
     use crate::{
         config::{DEFAULT_REDIS_PREFIX, RedisConfig},
@@ -454,6 +479,55 @@ mod tests {
             panic!("opened with a short key")
         };
         assert!(matches!(err, OpenError::Corrupt { .. }), "{err:?}");
+    }
+
+    /// A store that never answers.
+    struct Hanging;
+
+    impl AccountStore for Hanging {
+        fn create<'a>(
+            &'a self,
+            _: &'a UsernameKey,
+            _: Account,
+        ) -> BoxFuture<'a, Result<(), StoreError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn find<'a>(
+            &'a self,
+            _: &'a UsernameKey,
+        ) -> BoxFuture<'a, Result<Option<Account>, StoreError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn shared_secret(&self, _: Secret) -> BoxFuture<'_, Result<Secret, StoreError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// A bug: whoever waited for the store in front of the hash had no place, and any number could.
+    #[actix_rt::test]
+    async fn only_so_many_wait_for_the_store() {
+        let accounts = Accounts::on(
+            Box::new(Hanging),
+            KeyRing::offering(secret::generate().unwrap()),
+            Duration::from_secs(1),
+        );
+        let accounts = accounts.unwrap();
+        let begin = |at: usize| match at % 2 {
+            0 => accounts.login("alice", PASSWORD).boxed(),
+            _ => accounts.register("alice", PASSWORD).boxed(),
+        };
+        let mut waiting: Vec<_> = (0..MAX_ASKING).map(begin).collect();
+        for asks in &mut waiting {
+            assert!(asks.now_or_never().is_none());
+        }
+        for at in 0..2 {
+            let refused = begin(at).now_or_never();
+            assert!(matches!(refused, Some(Err(AuthError::Busy { .. }))));
+        }
+        waiting.pop();
+        assert!(begin(0).now_or_never().is_none());
     }
 
     #[actix_rt::test]

@@ -1,8 +1,8 @@
 //! Password hashing: argon2id, off the arbiters, a bounded number at a time.
 //!
 //! Does not know accounts. A hash costs 19 MiB and tens of milliseconds of a core, so that a flood of registrations
-//! or guesses is a cheap attack on the events: half of the cores hash, [`MAX_WAITING`] more callers wait for that or for the store, all
-//! further ones are told to come back.
+//! or guesses is a cheap attack on the events: half of the cores hash, [`MAX_WAITING`] more callers wait for that or for what they do
+//! with it, all further ones are told to come back.
 //!
 //! Source: OWASP Password Storage Cheat Sheet, Argon2id, its second choice of equal strength.
 //! Limits: [`MAX_WAITING`]; memory is 19 MiB for each running hash.
@@ -23,7 +23,7 @@ pub(super) const MEMORY_KIB: u32 = 19 * 1024;
 pub(super) const PASSES: u32 = 2;
 /// Lanes of one hash; more would not make it faster, since it runs on one thread.
 pub(super) const LANES: u32 = 1;
-/// Callers that may wait beside those that hash: for a hash to begin, or for the store. Beyond them: [`AuthError::Busy`].
+/// Callers that may wait beside those that hash: for a hash to begin, or for an account to be stored. Beyond them: [`AuthError::Busy`].
 pub(super) const MAX_WAITING: usize = 32;
 /// When a caller that found no place should come back: about what a full queue takes on one slow core.
 pub(super) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -37,6 +37,13 @@ const PARAMS: Params = match Params::new(MEMORY_KIB, PASSES, LANES, None) {
     Ok(params) => params,
     Err(_) => panic!("the constants above are out of argon2's range"),
 };
+
+/// Returns what a caller is told for whom there is no place.
+pub(super) fn busy() -> AuthError {
+    AuthError::Busy {
+        retry_after: BUSY_RETRY_AFTER,
+    }
+}
 
 /// A place among those who wait for a hash, or have one and are not done.
 pub(super) struct Place(Arc<OwnedSemaphorePermit>);
@@ -89,9 +96,7 @@ impl Passwords {
         place
             .map(|place| Place(Arc::new(place)))
             .map_err(|err| match err {
-                TryAcquireError::NoPermits => AuthError::Busy {
-                    retry_after: BUSY_RETRY_AFTER,
-                },
+                TryAcquireError::NoPermits => busy(),
                 // Never closed; if it were, nothing would be hashed any more.
                 TryAcquireError::Closed => AuthError::Hash(HashFault::CutShort),
             })

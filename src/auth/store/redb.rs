@@ -1,15 +1,16 @@
 //! Accounts of a single instance: `accounts.redb` in `DATA_DIR`.
 //!
 //! Opened once, before anything is bound; from then on every call runs on a blocking thread, one that writes and two that
-//! read: whoever waits for a slow disk waits for its turn and takes no thread. A commit is on the disk
-//! before it is answered, so that a `kill -9` or a power cut loses no account that a client was told of. One process
-//! has the file open at a time.
+//! read: whoever waits for a slow disk waits for its turn and takes no thread, and is told after [`ANSWER_TIMEOUT`] that the file is
+//! unavailable. A commit is on the disk before it is answered, so that a `kill -9` or a power cut loses no account that a client was told
+//! of. One process has the file open at a time.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -30,6 +31,8 @@ pub const FILE_NAME: &str = "accounts.redb";
 
 /// Memory for pages: an instance reads one account at a time, and redb's default is 1 GiB.
 const CACHE_BYTES: usize = 4 << 20;
+/// How long a caller waits, for its turn and for the disk. What it asked for goes on behind that, and keeps its turn.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// Calls that may read at a time.
 const NUM_LOOKING: usize = 2;
 /// Key of an account → its JSON.
@@ -45,6 +48,7 @@ pub struct RedbStore {
     file: Arc<AccountsFile>,
     writing: Arc<Semaphore>,
     looking: Arc<Semaphore>,
+    timeout: Duration,
 }
 
 struct AccountsFile {
@@ -64,6 +68,7 @@ impl From<AccountsFile> for RedbStore {
             file: Arc::new(file),
             writing: Arc::new(Semaphore::new(1)),
             looking: Arc::new(Semaphore::new(NUM_LOOKING)),
+            timeout: ANSWER_TIMEOUT,
         }
     }
 }
@@ -117,7 +122,7 @@ impl RedbStore {
         checked_secret(&kept.map_err(|fault| fault.of(Item::Key))?)
     }
 
-    /// Runs `work` where it may block, when one of `turns` is free.
+    /// Runs `work` where it may block, when one of `turns` is free. Whether that happened is open if it took too long.
     async fn blocking<T: Send + 'static>(
         &self,
         turns: &Arc<Semaphore>,
@@ -125,18 +130,24 @@ impl RedbStore {
         work: impl FnOnce(&Database) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let storage = |err: BoxError| Fault::Storage(err).of(item);
-        let turn = Arc::clone(turns).acquire_owned().await;
-        let turn = turn.map_err(|err| storage(err.into()))?;
-        let file = Arc::clone(&self.file);
-        let work = move || {
-            let result = file.with(work);
-            // Held by the work, not by the caller: one that goes away frees no thread.
-            drop(turn);
-            result
+        let done = async {
+            let turn = Arc::clone(turns).acquire_owned().await?;
+            let file = Arc::clone(&self.file);
+            let work = move || {
+                let result = file.with(work);
+                // Held by the work, not by the caller: one that goes away frees no thread.
+                drop(turn);
+                result
+            };
+            Ok::<_, BoxError>(tokio::task::spawn_blocking(work).await?)
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result.map_err(|fault| fault.of(item)),
-            Err(err) => Err(storage(err.into())),
+        match tokio::time::timeout(self.timeout, done).await {
+            Ok(Ok(result)) => result.map_err(|fault| fault.of(item)),
+            Ok(Err(err)) => Err(storage(err)),
+            Err(_) => {
+                let text = format!("the disk has not answered within {:?}", self.timeout);
+                Err(storage(text.into()))
+            }
         }
     }
 }
@@ -662,6 +673,31 @@ mod tests {
         slow.await.unwrap().unwrap();
         assert!(store.find(&key("bob")).await.unwrap().is_none());
         store.create(&key("bob"), account("bob")).await.unwrap();
+    }
+
+    /// A bug: with a disk that hung, everybody waited for ever.
+    #[actix_rt::test]
+    async fn a_disk_that_hangs_is_unavailable_and_keeps_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = RedbStore::open(dir.path()).unwrap();
+        store.timeout = Duration::from_millis(20);
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let hangs = move |_: &Database| {
+            _ = gate.recv();
+            Ok(())
+        };
+        let is_unavailable = |result: Result<(), StoreError>| {
+            let unavailable = matches!(result, Err(StoreError::Unavailable { .. }));
+            assert!(unavailable, "{result:?}");
+        };
+        is_unavailable(store.blocking(&store.writing, Item::Account, hangs).await);
+        assert_eq!(store.writing.available_permits(), 0);
+        let bob = key("bob");
+        is_unavailable(store.create(&bob, account("bob")).await);
+        assert_eq!(store.find(&bob).await.unwrap(), None, "others read");
+        drop(release);
+        store.timeout = ANSWER_TIMEOUT;
+        store.create(&bob, account("bob")).await.unwrap();
     }
 
     #[actix_rt::test]
