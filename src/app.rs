@@ -60,6 +60,7 @@ use crate::{
         self, Audience, BridgeStats, BusStatus, HubDoor, Listener, RedisBridge, bus::BusError,
     },
     relay::Relay,
+    slots::Slots,
     socket::{
         acks::AckIds,
         actor::Services,
@@ -69,7 +70,6 @@ use crate::{
         messages::Stop,
         recovery::Recovery,
         sessions::Sessions,
-        slots::Slots,
         work::WorkCount,
     },
     socket_io::{ids::Namespace, parser::Parser, recovery::Epoch},

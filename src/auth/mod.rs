@@ -9,7 +9,7 @@
 //! ```
 //! Verifying asks no store: it costs microseconds, and an outage of Redis ends no session.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
@@ -130,39 +130,41 @@ impl Accounts {
                 Box::new(store)
             }
         };
-        Self::on(store, keys, config.jwt.expires_in)
+        Self::on(store, keys, config)
     }
 
-    fn on(
-        store: Box<dyn AccountStore>,
-        keys: KeyRing,
-        expires_in: Duration,
-    ) -> Result<Self, OpenError> {
+    fn on(store: Box<dyn AccountStore>, keys: KeyRing, config: &Config) -> Result<Self, OpenError> {
         Ok(Self {
             inner: Arc::new(Inner {
                 store,
                 asking: Semaphore::new(MAX_ASKING),
-                passwords: Passwords::new().map_err(OpenError::Random)?,
+                passwords: Passwords::new(config.limits.max_connections_per_address)
+                    .map_err(OpenError::Random)?,
                 keys: Arc::new(keys),
-                expires_in,
+                expires_in: config.jwt.expires_in,
             }),
         })
     }
 
-    /// Makes an account and returns a token for it.
+    /// Makes an account and returns a token for it. `address` is what counts as the caller's, if it has one: each has a share.
     ///
     /// The password is hashed before the name is known to be free or taken: one `create` decides that for all
     /// instances, and the time of the answer tells nothing more than the answer.
     ///
     /// # Errors
     /// `Fields`, `Taken`, `Busy`, `Unavailable`, or a fault of ours.
-    pub async fn register(&self, username: &str, password: &str) -> Result<Grant, AuthError> {
+    pub async fn register(
+        &self,
+        username: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Grant, AuthError> {
         let key = rules::judge_registration(username, password).map_err(AuthError::Fields)?;
         let _asking = self.ask()?;
         // First, since it is cheap: an account whose owner gets no token would only be in the way of the next try.
         let token_key = self.token_key().await?;
         // Kept until the account is stored.
-        let place = self.inner.passwords.place()?;
+        let place = self.inner.passwords.place(address)?;
         let password_hash = (self.inner.passwords)
             .hash(&place, password.to_owned())
             .await?;
@@ -180,12 +182,17 @@ impl Accounts {
         self.grant(&token_key, user)
     }
 
-    /// Returns a token for an account.
+    /// Returns a token for an account. `address` is as in [`Self::register`].
     ///
     /// # Errors
     /// `InvalidCredentials`, the same and as late whether the user is unknown or the password wrong; `Fields` for what
     /// is missing or larger than any account's; `Busy`, `Unavailable`, `Corrupt`, or a fault of ours.
-    pub async fn login(&self, username: &str, password: &str) -> Result<Grant, AuthError> {
+    pub async fn login(
+        &self,
+        username: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Grant, AuthError> {
         let key = rules::judge_login(username, password).map_err(AuthError::Fields)?;
         let _asking = self.ask()?;
         // A name that no account can have costs the question all the same: its answer must not come sooner.
@@ -201,7 +208,7 @@ impl Accounts {
         let stored = account
             .as_ref()
             .map(|account| account.password_hash.clone());
-        let place = self.inner.passwords.place()?;
+        let place = self.inner.passwords.place(address)?;
         let matches = self
             .inner
             .passwords
@@ -369,7 +376,7 @@ mod tests {
     async fn who_registers_is_admitted_and_can_log_in() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
-        let grant = accounts.register("Alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("Alice", PASSWORD, None).await.unwrap();
         assert_eq!(
             (grant.user.username.as_str(), grant.expires_in),
             ("Alice", 3600)
@@ -383,7 +390,7 @@ mod tests {
             (&grant.user.id, &grant.user.username)
         );
 
-        let again = accounts.login("aLICE", PASSWORD).await.unwrap();
+        let again = accounts.login("aLICE", PASSWORD, None).await.unwrap();
         assert_eq!(
             again.user, grant.user,
             "the name as registered, whatever was typed"
@@ -400,7 +407,7 @@ mod tests {
     async fn the_answer_is_the_documented_one() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
-        let grant = accounts.register("Alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("Alice", PASSWORD, None).await.unwrap();
         assert_eq!(
             serde_json::to_value(&grant).unwrap(),
             serde_json::json!({
@@ -417,14 +424,14 @@ mod tests {
     async fn an_unknown_user_and_a_wrong_password_get_one_answer() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
-        accounts.register("alice", PASSWORD).await.unwrap();
+        accounts.register("alice", PASSWORD, None).await.unwrap();
         for (username, password) in [
             ("alice", "wrong horse"),
             ("bob", PASSWORD),
             ("al\u{456}ce", PASSWORD),
             ("alice", "x"),
         ] {
-            let result = accounts.login(username, password).await;
+            let result = accounts.login(username, password, None).await;
             assert!(
                 matches!(result, Err(AuthError::InvalidCredentials)),
                 "{username:?} {password:?}: {result:?}"
@@ -437,7 +444,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = on_file(&dir);
         let accounts = Accounts::open(&config).unwrap();
-        let grant = accounts.register("alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("alice", PASSWORD, None).await.unwrap();
         drop(accounts);
 
         let accounts = Accounts::open(&config).unwrap();
@@ -448,7 +455,7 @@ mod tests {
                 .is_ok()
         );
         assert_eq!(
-            accounts.login("alice", PASSWORD).await.unwrap().user,
+            accounts.login("alice", PASSWORD, None).await.unwrap().user,
             grant.user
         );
     }
@@ -459,7 +466,7 @@ mod tests {
         let mut config = on_file(&dir);
         config.jwt.secret = Some(Secret::new("0123456789abcdef0123456789abcdef"));
         let accounts = Accounts::open(&config).unwrap();
-        let grant = accounts.register("alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("alice", PASSWORD, None).await.unwrap();
         drop(accounts);
         config.jwt.secret = None;
         let accounts = Accounts::open(&config).unwrap();
@@ -511,12 +518,12 @@ mod tests {
         let accounts = Accounts::on(
             Box::new(Hanging),
             KeyRing::offering(secret::generate().unwrap()),
-            Duration::from_secs(1),
+            &Config::default(),
         );
         let accounts = accounts.unwrap();
         let begin = |at: usize| match at % 2 {
-            0 => accounts.login("alice", PASSWORD).boxed(),
-            _ => accounts.register("alice", PASSWORD).boxed(),
+            0 => accounts.login("alice", PASSWORD, None).boxed(),
+            _ => accounts.register("alice", PASSWORD, None).boxed(),
         };
         let mut waiting: Vec<_> = (0..MAX_ASKING).map(begin).collect();
         for asks in &mut waiting {
@@ -537,7 +544,7 @@ mod tests {
             Accounts::open(&on_redis(&server)).unwrap(),
             Accounts::open(&on_redis(&server)).unwrap(),
         );
-        let grant = one.register("alice", PASSWORD).await.unwrap();
+        let grant = one.register("alice", PASSWORD, None).await.unwrap();
         // `other` has not met Redis yet.
         let token = grant.access_token.expose();
         assert_eq!(
@@ -550,7 +557,7 @@ mod tests {
             grant.user.id
         );
 
-        let grant = other.login("alice", PASSWORD).await.unwrap();
+        let grant = other.login("alice", PASSWORD, None).await.unwrap();
         assert!(one.verifier().verify(grant.access_token.expose()).is_ok());
     }
 
@@ -562,8 +569,8 @@ mod tests {
             Accounts::open(&on_redis(&server)).unwrap(),
         );
         let (first, second) = tokio::join!(
-            one.register("alice", PASSWORD),
-            other.register("ALICE", PASSWORD)
+            one.register("alice", PASSWORD, None),
+            other.register("ALICE", PASSWORD, None)
         );
         let (winner, loser) = match (first, second) {
             (Ok(winner), Err(loser)) | (Err(loser), Ok(winner)) => (winner, loser),
@@ -571,7 +578,7 @@ mod tests {
         };
         assert!(matches!(loser, AuthError::Taken), "{loser:?}");
         assert_eq!(
-            one.login("alice", PASSWORD).await.unwrap().user,
+            one.login("alice", PASSWORD, None).await.unwrap().user,
             winner.user
         );
         assert!(
@@ -593,8 +600,8 @@ mod tests {
             Err(TokenError::KeyUnavailable)
         );
         for result in [
-            accounts.register("alice", PASSWORD).await,
-            accounts.login("alice", PASSWORD).await,
+            accounts.register("alice", PASSWORD, None).await,
+            accounts.login("alice", PASSWORD, None).await,
         ] {
             assert!(
                 matches!(
@@ -611,7 +618,7 @@ mod tests {
 
         server.restart_on_same_port();
         // The key is fetched on the way, without the bridge.
-        let grant = accounts.register("alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("alice", PASSWORD, None).await.unwrap();
         assert!(
             accounts
                 .verifier()
@@ -624,7 +631,7 @@ mod tests {
     async fn tokens_outlive_a_redis_that_came_back_empty() {
         let mut server = RedisServer::start();
         let accounts = Accounts::open(&on_redis(&server)).unwrap();
-        let grant = accounts.register("alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("alice", PASSWORD, None).await.unwrap();
         let token = grant.access_token.expose();
         server.kill();
         assert!(
@@ -651,7 +658,7 @@ mod tests {
         server.kill();
         server.restart_on_same_port();
         let new = Accounts::open(&on_redis(&server)).unwrap();
-        let grant = new.register("alice", PASSWORD).await.unwrap();
+        let grant = new.register("alice", PASSWORD, None).await.unwrap();
         let token = grant.access_token.expose();
         assert_eq!(old.verifier().verify(token), Err(TokenError::Invalid));
         old.refresh_key().await.unwrap();

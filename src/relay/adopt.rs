@@ -12,11 +12,11 @@ use crate::{
     adapter::uid::Uid,
     engine_io::{dialect::Dialect, handshake::HandshakeError, sid::Sid},
     hub::messages::{Expect, GiveUp},
+    slots::Slot,
     socket::{
         actor::{Newcomer, Services, Socket},
         endpoint::Layer,
         portable::Portable,
-        slots::Slot,
         websocket_transport::{Probe, ProbeEvent},
     },
     socket_io::ids::Namespace,

@@ -14,15 +14,14 @@ use std::{
 use actix::Addr;
 use tokio::sync::watch;
 
-use super::{
-    actor::SocketActor,
-    inbox::InboxRef,
+use super::{actor::SocketActor, inbox::InboxRef};
+use crate::{
+    engine_io::{
+        dialect::Revision,
+        handshake::{SessionFact, TransportName},
+        sid::Sid,
+    },
     slots::{self, Slot},
-};
-use crate::engine_io::{
-    dialect::Revision,
-    handshake::{SessionFact, TransportName},
-    sid::Sid,
 };
 
 /// A session, as the HTTP layer sees it.

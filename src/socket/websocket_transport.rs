@@ -15,7 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{disconnect::CloseReason, outbox::Outbox, slots::Slot};
+use super::{disconnect::CloseReason, outbox::Outbox};
 use crate::{
     engine_io::{
         dialect::{Dialect, Revision},
@@ -23,6 +23,7 @@ use crate::{
         packet::{Message, PROBE, Packet, PacketError},
     },
     shrink::shrink,
+    slots::Slot,
     websocket::{
         close::CloseFrame,
         connection::{Connection, ReceiveError},
