@@ -43,10 +43,12 @@ pub enum Limit {
     HubWork,
     /// A command was not published, because too many were on their way already.
     BridgeBehind,
+    /// An account was not made: `MAX_REGISTRATIONS_PER_ADDRESS`.
+    Registrations,
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 16] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::Connections, "connections"),
         (Self::ConnectionsPerAddress, "connections_per_address"),
         (
@@ -66,6 +68,7 @@ impl Limit {
         (Self::ServerEvents, "server_events"),
         (Self::HubWork, "hub_work"),
         (Self::BridgeBehind, "bridge_behind"),
+        (Self::Registrations, "registrations"),
     ];
 }
 

@@ -52,6 +52,7 @@
 pub mod adapter;
 pub mod app;
 pub mod auth;
+mod bucket;
 mod changes;
 pub mod config;
 pub mod counters;

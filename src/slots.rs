@@ -40,7 +40,7 @@ pub(crate) fn are_all_held(live: usize, winding_down: usize, limit: usize) -> bo
 }
 
 /// Returns whether an address is of no use outside of its own network: as a rule a balancer's, or somebody's of the house.
-fn is_private(address: IpAddr) -> bool {
+pub(crate) fn is_private(address: IpAddr) -> bool {
     match address {
         // 100.64.0.0/10 is between carriers and their customers (RFC 6598), and where some clusters have their pods.
         IpAddr::V4(v4) => {

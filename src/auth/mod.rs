@@ -9,7 +9,11 @@
 //! ```
 //! Verifying asks no store: it costs microseconds, and an outage of Redis ends no session.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
@@ -22,6 +26,7 @@ use crate::{
 
 mod error;
 mod password;
+mod registrations;
 mod rules;
 mod secret;
 pub mod store;
@@ -35,6 +40,7 @@ pub use rules::{
 pub use token::{ISSUER, Identity, MAX_TOKEN_BYTES};
 
 use password::Passwords;
+use registrations::{Registrations, Spent};
 use secret::KeyRing;
 use store::{
     Account, AccountStore, StoreError,
@@ -68,6 +74,7 @@ impl std::fmt::Debug for Accounts {
 struct Inner {
     store: Box<dyn AccountStore>,
     asking: Semaphore,
+    registrations: Registrations,
     passwords: Passwords,
     keys: Arc<KeyRing>,
     expires_in: Duration,
@@ -138,6 +145,7 @@ impl Accounts {
             inner: Arc::new(Inner {
                 store,
                 asking: Semaphore::new(MAX_ASKING),
+                registrations: Registrations::new(config.limits.max_registrations_per_address),
                 passwords: Passwords::new(config.limits.max_connections_per_address)
                     .map_err(OpenError::Random)?,
                 keys: Arc::new(keys),
@@ -152,7 +160,7 @@ impl Accounts {
     /// instances, and the time of the answer tells nothing more than the answer.
     ///
     /// # Errors
-    /// `Fields`, `Taken`, `Busy`, `Unavailable`, or a fault of ours.
+    /// `Fields`, `Taken`, `TooManyRegistrations`, `Busy`, `Unavailable`, or a fault of ours.
     pub async fn register(
         &self,
         username: &str,
@@ -161,6 +169,34 @@ impl Accounts {
     ) -> Result<Grant, AuthError> {
         let key = rules::judge_registration(username, password).map_err(AuthError::Fields)?;
         let _asking = self.ask()?;
+        let token = address.map(|address| {
+            let taken = self.inner.registrations.take(address, Instant::now());
+            taken.map_err(
+                |Spent { limit, retry_after }| AuthError::TooManyRegistrations {
+                    address,
+                    limit,
+                    retry_after,
+                },
+            )
+        });
+        let token = token.transpose()?;
+        let registered = self.make(key, username, password, address).await;
+        if let (Some(token), Err(AuthError::Busy { .. } | AuthError::Unavailable { .. })) =
+            (token, &registered)
+        {
+            self.inner.registrations.put_back(token);
+        }
+        registered
+    }
+
+    /// Makes the account of a registration that is sound and counted.
+    async fn make(
+        &self,
+        key: UsernameKey,
+        username: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Grant, AuthError> {
         // First, since it is cheap: an account whose owner gets no token would only be in the way of the next try.
         let token_key = self.token_key().await?;
         // Kept until the account is stored.
@@ -535,6 +571,29 @@ mod tests {
         }
         waiting.pop();
         assert!(begin(0).now_or_never().is_none());
+    }
+
+    #[actix_rt::test]
+    async fn a_registration_that_we_fail_does_not_count() {
+        let mut server = RedisServer::start();
+        server.kill();
+        let mut config = on_redis(&server);
+        config.limits.max_registrations_per_address = Some(1);
+        let accounts = Accounts::open(&config).unwrap();
+        let address = Some([1, 2, 3, 4].into());
+        for _ in 0..2 {
+            let failed = accounts.register("alice", PASSWORD, address).await;
+            let is_unavailable = matches!(failed, Err(AuthError::Unavailable { .. }));
+            assert!(is_unavailable, "{failed:?}");
+        }
+        server.restart_on_same_port();
+        let registered = accounts.register("alice", PASSWORD, address).await;
+        assert!(registered.is_ok(), "{registered:?}");
+        let refused = accounts.register("bob", PASSWORD, address).await;
+        let is_spent = matches!(refused, Err(AuthError::TooManyRegistrations { .. }));
+        assert!(is_spent, "{refused:?}");
+        let nobodys = accounts.register("bob", PASSWORD, None).await;
+        assert!(nobodys.is_ok(), "{nobodys:?}");
     }
 
     #[actix_rt::test]

@@ -73,7 +73,8 @@ pub fn configure(config: &mut web::ServiceConfig, shared: &Shared) {
         .default_service(web::to(nothing_here));
     if let Some(accounts) = &shared.accounts {
         let trusted_proxies = &shared.services.limits.trusted_proxies;
-        config.configure(|config| auth::configure(config, accounts, trusted_proxies));
+        let counters = &shared.services.counters;
+        config.configure(|config| auth::configure(config, accounts, trusted_proxies, counters));
     }
     for own in &shared.own_routes.0 {
         config.configure(|config| own(config));

@@ -776,9 +776,9 @@ mod tests {
         assert_eq!(store.writing.available_permits(), 0);
         let bob = key("bob");
         assert_unavailable(store.create(&bob, account("bob")).await);
+        store.timeout = ANSWER_TIMEOUT;
         assert_eq!(store.find(&bob).await.unwrap(), None, "others read");
         drop(release);
-        store.timeout = ANSWER_TIMEOUT;
         store.create(&bob, account("bob")).await.unwrap();
     }
 
