@@ -17,11 +17,14 @@ mod short;
 use self::repeats::{MAX_LINES, Repeats, SPAN, Verdict};
 pub(crate) use self::short::short;
 
+/// Bytes of a warning or error that are written: it may quote what a client has sent.
+const MAX_LINE_BYTES: usize = 4096;
+
 /// Bytes that are told of what a panic said.
 const MAX_PANIC_BYTES: usize = 1024;
 
 /// Sends log lines that pass `filter` to standard error. Warnings and errors that come from one line of code more often than 20
-/// times in 10 s are left out, and it is said that they are. Panics are errors, too, whoever catches them: from now on they are told in
+/// times in 10 s are left out, and it is said that they are; of each, 4 KiB are written. Panics are errors, too, whoever catches them: from now on they are told in
 /// the log, where they happened and the first KiB of what they said, with a backtrace if `RUST_BACKTRACE` asks for one. Those that
 /// `filter` leaves out go to standard error all the same, as bare lines. A second call in one process does nothing, nor does one where
 /// the log is set up already.
@@ -66,7 +69,7 @@ struct Sparing {
 }
 
 impl Sparing {
-    /// Returns what is to be said of a record that warns or tells of an error, `more` behind it; `None` if it is to be left out.
+    /// Returns what is to be said of a record that warns or tells of an error, `more` in full behind it; `None` if it is to be left out.
     fn line(&self, record: &Record<'_>, more: impl FnOnce() -> String) -> Option<String> {
         let verdict = self.repeats.judge(place(record), Instant::now());
         let note = match verdict {
@@ -77,7 +80,8 @@ impl Sparing {
             }
             Verdict::LeaveOut => return None,
         };
-        Some(format!("{}{note}{}", record.args(), more()))
+        let text = short(record.args(), MAX_LINE_BYTES);
+        Some(format!("{text}{note}{}", more()))
     }
 
     fn write(&self, record: &Record<'_>, line: &str) {
@@ -165,6 +169,27 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A bug: a line was written whole, with all of what a client had sent that it quoted.
+    #[test]
+    fn a_line_is_cut() {
+        let sparing = Sparing {
+            logger: Builder::new().build(),
+            repeats: Repeats::default(),
+        };
+        let line = |text: &str| {
+            let mut record = Record::builder();
+            let record = record.level(Level::Warn);
+            let line = sparing.line(&record.args(format_args!("{text}")).build(), || {
+                "more".into()
+            });
+            line.unwrap()
+        };
+        assert_eq!(line("text"), "textmore");
+        let most = "x".repeat(MAX_LINE_BYTES);
+        assert_eq!(line(&most), format!("{most}more"));
+        assert_eq!(line(&format!("{most}y")), format!("{most}…more"));
+    }
 
     /// A bug: of what `tracing` passes on nothing was left out, since its file is not static.
     #[test]

@@ -493,9 +493,11 @@ impl Membership {
         let on_disconnect = {
             let gateway = Arc::clone(&gateway);
             let socket = socket.clone();
-            guard("disconnect", &socket.clone(), move || {
-                gateway.call_on_disconnect(socket, reason)
-            })
+            guard(
+                ByteString::from_static("disconnect"),
+                &socket.clone(),
+                move || gateway.call_on_disconnect(socket, reason),
+            )
         };
         if running.is_empty() && queue.is_empty() && on_disconnect.is_none() {
             return None;
@@ -534,7 +536,9 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
     let (call, ack) = match job {
         Job::Connected => {
             let called = own.clone();
-            let connected = guard("connect", socket, move || gateway.call_on_connect(called))?;
+            let connected = guard(ByteString::from_static("connect"), socket, move || {
+                gateway.call_on_connect(called)
+            })?;
             let call = connected.map(move |outcome| {
                 if let Some(Err(err)) = &outcome {
                     log::error!("on_connect of {} failed: {err}", own.namespace());
@@ -548,7 +552,9 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
         }
         Job::Moved => {
             let called = own.clone();
-            let moved = guard("move", socket, move || gateway.call_on_move(called))?;
+            let moved = guard(ByteString::from_static("move"), socket, move || {
+                gateway.call_on_move(called)
+            })?;
             let call = moved.map(move |outcome| {
                 if let Some(Err(err)) = &outcome {
                     log::error!("on_move of {} failed: {err}", own.namespace());
@@ -559,7 +565,7 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
         }
         Job::Event { event, ack } => {
             let name = event.name.clone();
-            let handled = guard(&name, socket, move || gateway.call_on_event(own, event))?;
+            let handled = guard(name, socket, move || gateway.call_on_event(own, event))?;
             let call =
                 handled.map(|outcome| outcome.unwrap_or_else(|| Err(HandlerError::failed())));
             (call.boxed_local(), ack)
@@ -576,11 +582,10 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
 
 /// Makes a call whose panic, in the closure or in its future, ends nothing but the call: it becomes `None`.
 fn guard<T: 'static>(
-    what: &str,
+    what: ByteString,
     socket: &SocketRef,
     call: impl FnOnce() -> Option<LocalBoxFuture<'static, T>>,
 ) -> Option<LocalBoxFuture<'static, Option<T>>> {
-    let what = what.to_owned();
     let namespace = socket.namespace().clone();
     let future = match std::panic::catch_unwind(AssertUnwindSafe(call)) {
         Ok(future) => future?,
