@@ -11,9 +11,11 @@ use std::{
 use env_logger::{Builder, Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+mod about;
 mod repeats;
 mod short;
 
+pub(crate) use self::about::About;
 use self::repeats::{MAX_LINES, Repeats, SPAN, Verdict};
 pub(crate) use self::short::short;
 
@@ -23,7 +25,7 @@ const MAX_LINE_BYTES: usize = 4096;
 /// Bytes that are told of what a panic said.
 const MAX_PANIC_BYTES: usize = 1024;
 
-/// Sends log lines that pass `filter` to standard error. Warnings and errors that come from one line of code more often than 20
+/// Sends log lines that pass `filter` to standard error. Warnings and errors that come from one line of code, in the name of one handler, more often than 20
 /// times in 10 s are left out, and it is said that they are; of each, 4 KiB are written. Panics are errors, too, whoever catches them: from now on they are told in
 /// the log, where they happened and the first KiB of what they said, with a backtrace if `RUST_BACKTRACE` asks for one. Those that
 /// `filter` leaves out go to standard error all the same, as bare lines. A second call in one process does nothing, nor does one where
@@ -139,10 +141,10 @@ impl Log for Sparing {
     }
 }
 
-/// Returns where a record comes from. What `tracing` passes on has a file, though no static one.
+/// Returns where a record comes from, and in whose name. What `tracing` passes on has a file, though no static one.
 fn place<'a>(record: &'a Record<'_>) -> repeats::Place<'a> {
     let name = record.file().unwrap_or_else(|| record.target());
-    (name, record.line().unwrap_or_default())
+    (name, record.line().unwrap_or_default(), About::current())
 }
 
 /// Returns an error's text with those of its causes, in one line.
@@ -196,9 +198,9 @@ mod tests {
     fn every_record_has_a_place() {
         let mut builder = Record::builder();
         let builder = builder.target("t").line(Some(7));
-        assert_eq!(place(&builder.build()), ("t", 7));
+        assert_eq!(place(&builder.build()), ("t", 7, About::default()));
         let passed_on = builder.file(Some("a.rs")).build();
         assert_eq!(passed_on.file_static(), None);
-        assert_eq!(place(&passed_on), ("a.rs", 7));
+        assert_eq!(place(&passed_on), ("a.rs", 7, About::default()));
     }
 }

@@ -165,6 +165,10 @@ impl Handler<ServerEvent> for ServerSide {
         let Some(gateway) = self.gateways.get(&namespace) else {
             return;
         };
+        let Some(handler) = gateway.server_handler(&name) else {
+            return;
+        };
+        let about = handler.about;
         let event = Event {
             name: name.clone(),
             args,
@@ -173,20 +177,19 @@ impl Handler<ServerEvent> for ServerSide {
             namespace: namespace.clone(),
             hub: self.hub.clone(),
         };
-        let call = AssertUnwindSafe(|| gateway.call_on_server(own, event));
-        let call = std::panic::catch_unwind(call);
-        let call = match call {
-            Ok(Some(call)) => call,
-            Ok(None) => return,
-            Err(panic) => return log_panic(&name, &namespace, &*panic),
-        };
-        actix_rt::spawn(async move {
+        let call = AssertUnwindSafe(|| handler.call(own, event));
+        let call = about.during(|| {
+            std::panic::catch_unwind(call)
+                .inspect_err(|panic| log_panic(&name, &namespace, &**panic))
+        });
+        let Ok(call) = call else { return };
+        actix_rt::spawn(about.scope(async move {
             match AssertUnwindSafe(call).catch_unwind().await {
                 Ok(outcome) => reply(outcome, answers),
                 Err(panic) => log_panic(&name, &namespace, &*panic),
             }
             drop(load);
-        });
+        }));
     }
 }
 

@@ -149,6 +149,27 @@ async fn handlers_that_panic_do_not_flood_the_log() {
     }
 }
 
+/// A bug: whatever went wrong in one handler kept the log from telling what went wrong in others, since all tell it at one line of ours.
+#[actix_rt::test]
+async fn a_handler_that_fails_often_does_not_silence_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start_example("churn", dir.path(), &[]);
+    let (mut client, _) = WebSocket::join(program.addr, "/", "{}").await;
+    for (id, event) in (0..).zip([&["fail"; 100][..], &["fail-too"]].concat()) {
+        client.send(&format!(r#"42{id}["{event}"]"#)).await;
+        let ack = client.message().await;
+        assert!(ack.starts_with(&format!(r#"43{id}[{{"error":"#)), "{ack}");
+    }
+    program.signal("-TERM");
+    let (_, log) = program.wait();
+    let told = |event: &str| {
+        let text = format!(" a handler failed: {event} was asked for");
+        log.lines().filter(|line| line.contains(&text)).count()
+    };
+    assert!((20..=40).contains(&told("fail")), "{log}");
+    assert_eq!(told("fail-too"), 1, "{log}");
+}
+
 #[actix_rt::test]
 async fn sigterm_tells_the_clients_and_ends_in_good_order() {
     let dir = tempfile::tempdir().unwrap();
