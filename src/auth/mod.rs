@@ -267,8 +267,7 @@ impl Accounts {
 
     /// Lets a caller in, who is counted until what is returned is dropped.
     fn ask(&self) -> Result<SemaphorePermit<'_>, AuthError> {
-        let permit = self.inner.asking.try_acquire();
-        permit.or_else(|_| Err(password::busy()))
+        self.inner.asking.try_acquire().or(Err(password::busy()))
     }
 
     /// Returns what verifies this instance's tokens, and those of all instances on the same store.

@@ -51,7 +51,8 @@ pub(super) fn busy() -> AuthError {
 }
 
 /// A place among those who wait for a hash, or have one and are not done, and among those of its address.
-pub(super) struct Place(Arc<(OwnedSemaphorePermit, Slot)>);
+/// The share is free first: whoever finds a place finds that as it is.
+pub(super) struct Place(Arc<(Slot, OwnedSemaphorePermit)>);
 
 /// Hashes and compares passwords. Cheap to clone; clones share the bounds.
 #[derive(Clone)]
@@ -109,12 +110,12 @@ impl Passwords {
     /// `Busy` when none is free, or none for this address.
     pub(super) fn place(&self, address: Option<IpAddr>) -> Result<Place, AuthError> {
         let slot = match address {
-            Some(address) => self.inner.shares.take(address).or_else(|_| Err(busy()))?,
+            Some(address) => self.inner.shares.take(address).or(Err(busy()))?,
             None => Slot::default(),
         };
         let place = Arc::clone(&self.inner.places).try_acquire_owned();
         place
-            .map(|place| Place(Arc::new((place, slot))))
+            .map(|place| Place(Arc::new((slot, place))))
             .map_err(|err| match err {
                 TryAcquireError::NoPermits => busy(),
                 // Never closed; if it were, nothing would be hashed any more.
@@ -414,7 +415,8 @@ mod tests {
     #[actix_rt::test]
     async fn an_address_has_a_quarter_of_the_places_until_its_hashes_are_done() {
         let passwords = cheap(1, 15);
-        let one = Some(IpAddr::from([1, 2, 3, 4]));
+        let address = IpAddr::from([1, 2, 3, 4]);
+        let one = Some(address);
         let is_busy = |address| matches!(passwords.place(address), Err(AuthError::Busy { .. }));
         let (release, gate) = mpsc::channel::<()>();
         let (began, running) = tokio::sync::oneshot::channel();
@@ -455,7 +457,7 @@ mod tests {
         assert!(!is_busy(one));
         let few = cheap(1, 0);
         drop(few.place(one).unwrap());
-        assert_eq!(few.inner.shares.take(one.unwrap()).map(drop), Ok(()));
+        assert_eq!(few.inner.shares.take(address).map(drop), Ok(()));
     }
 
     #[actix_rt::test]

@@ -524,11 +524,11 @@ impl Membership {
             if tokio::time::timeout(timeout, rest).await.is_err() {
                 log_cut_off(socket.namespace());
             }
-            if let Some(on_disconnect) = on_disconnect {
-                if tokio::time::timeout(timeout, on_disconnect).await.is_err() {
-                    let namespace = socket.namespace();
-                    log::warn!("the disconnect handler of {namespace} was cut off");
-                }
+            if let Some(on_disconnect) = on_disconnect
+                && tokio::time::timeout(timeout, on_disconnect).await.is_err()
+            {
+                let namespace = socket.namespace();
+                log::warn!("the disconnect handler of {namespace} was cut off");
             }
             drop(work);
         }))
