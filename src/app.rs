@@ -60,6 +60,7 @@ use crate::{
         self, Audience, BridgeStats, BusStatus, HubDoor, Listener, RedisBridge, bus::BusError,
     },
     relay::Relay,
+    slots::Slots,
     socket::{
         acks::AckIds,
         actor::Services,
@@ -69,7 +70,6 @@ use crate::{
         messages::Stop,
         recovery::Recovery,
         sessions::Sessions,
-        slots::Slots,
         work::WorkCount,
     },
     socket_io::{ids::Namespace, parser::Parser, recovery::Epoch},
@@ -490,7 +490,7 @@ fn start_hub(
     ServerSide::create(|ctx| {
         let server_side = ctx.address().recipient();
         let (mut hub, interest) = State::new(parser, Arc::clone(ack_ids), server_side);
-        hub.limit(max_rooms, Arc::clone(&counters));
+        hub.limit(max_rooms, counters);
         if let Some(recovery) = recovery {
             hub.recover(recovery);
         }
@@ -499,7 +499,7 @@ fn start_hub(
         }
         let hub = HubRef::start(hub, &arbiter.handle());
         started = Some((hub.clone(), interest));
-        ServerSide::new(gateways.clone(), hub, counters)
+        ServerSide::new(gateways.clone(), hub)
     });
     started.expect("create calls its closure")
 }

@@ -77,6 +77,9 @@ pub mod env {
         /// Sessions of one address; 0 is no limit. Default [`super::DEFAULT_MAX_CONNECTIONS_PER_ADDRESS`] for addresses of the open
         /// internet, and none for others; see [`super::Limits::max_connections_per_address`].
         MAX_CONNECTIONS_PER_ADDRESS,
+        /// Accounts that one address may make in an hour; 0 is no limit. Default [`super::DEFAULT_MAX_REGISTRATIONS_PER_ADDRESS`] for
+        /// addresses of the open internet, and none for others; see [`super::Limits::max_registrations_per_address`].
+        MAX_REGISTRATIONS_PER_ADDRESS,
         /// Comma-separated addresses or networks of the balancers in front. Default none; see [`super::Limits::trusted_proxies`].
         TRUSTED_PROXIES,
         /// Rooms that one socket may be in. Default [`super::DEFAULT_MAX_ROOMS_PER_SOCKET`].
@@ -153,6 +156,8 @@ const DEFAULT_TOTAL_BACKLOGS: usize = 4;
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 /// Default of [`env::MAX_CONNECTIONS_PER_ADDRESS`], of addresses that are of no private network.
 pub const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: usize = 10_000;
+/// Default of [`env::MAX_REGISTRATIONS_PER_ADDRESS`], of addresses that are of no private network.
+pub const DEFAULT_MAX_REGISTRATIONS_PER_ADDRESS: u32 = 1000;
 /// Default of [`env::MAX_EVENT_RATE`].
 pub const DEFAULT_MAX_EVENT_RATE: u32 = 10_000;
 /// Default of [`env::MAX_ROOMS_PER_SOCKET`].
@@ -359,6 +364,10 @@ pub struct Limits {
     /// the open internet, and no limit for those of private networks (loopback, RFC 1918, 100.64.0.0/10, link-local, `fc00::/7`): those are as
     /// a rule balancers', and behind one all clients have its address, unless [`Self::trusted_proxies`] names it.
     pub max_connections_per_address: Option<usize>,
+    /// Accounts that one address may make in an hour, here: each instance counts for itself. They come back evenly; the next one gets 429
+    /// `too_many_registrations`. 0 is no limit. `None`, the default, is 1,000 for addresses of the open internet, and no limit for those of
+    /// private networks, which are the same as above.
+    pub max_registrations_per_address: Option<u32>,
     /// The balancers in front. For what comes from them, the address that counts is the last one in `X-Forwarded-For` that is not
     /// a balancer's. Whoever else sends that header is not believed. Default none.
     pub trusted_proxies: TrustedProxies,
@@ -385,6 +394,7 @@ impl Default for Limits {
         Self {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             max_connections_per_address: None,
+            max_registrations_per_address: None,
             trusted_proxies: TrustedProxies::default(),
             max_rooms_per_socket: DEFAULT_MAX_ROOMS_PER_SOCKET,
             max_dynamic_namespaces: DEFAULT_MAX_DYNAMIC_NAMESPACES,
@@ -872,6 +882,12 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
                 MAX_COUNT,
                 "",
             ),
+            max_registrations_per_address: self.optional_number(
+                env::MAX_REGISTRATIONS_PER_ADDRESS,
+                0,
+                MAX_COUNT,
+                " an hour",
+            ),
             trusted_proxies: self
                 .parsed(env::TRUSTED_PROXIES, TrustedProxies::from_str)
                 .unwrap_or_default(),
@@ -1071,6 +1087,7 @@ mod tests {
         assert_eq!(config.engine.body_timeout, Duration::from_secs(30));
         assert_eq!(config.limits.max_connections, 100_000);
         assert_eq!(config.limits.max_connections_per_address, None);
+        assert_eq!(config.limits.max_registrations_per_address, None);
         assert_eq!(config.limits.max_rooms_per_socket, 10_000);
         assert_eq!(config.limits.max_dynamic_namespaces, 10_000);
         assert_eq!(config.limits.head_timeout, Duration::from_secs(10));

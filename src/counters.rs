@@ -37,16 +37,18 @@ pub enum Limit {
     Rooms,
     /// A client could not join a namespace that nobody is in: `MAX_DYNAMIC_NAMESPACES`.
     Namespaces,
-    /// An event of another server was not handled: too many are, or with too much.
+    /// An event of another server was not handled: too many are, or wait for it, or with too much.
     ServerEvents,
     /// A command or question, of another server or our own, would have kept the hub busy for too long.
     HubWork,
     /// A command was not published, or a body not passed on to the instance of its session, because too much was on its way already.
     BridgeBehind,
+    /// An account was not made: `MAX_REGISTRATIONS_PER_ADDRESS`.
+    Registrations,
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 16] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::Connections, "connections"),
         (Self::ConnectionsPerAddress, "connections_per_address"),
         (
@@ -66,6 +68,7 @@ impl Limit {
         (Self::ServerEvents, "server_events"),
         (Self::HubWork, "hub_work"),
         (Self::BridgeBehind, "bridge_behind"),
+        (Self::Registrations, "registrations"),
     ];
 }
 

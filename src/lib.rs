@@ -28,6 +28,7 @@
 //! | [`peers`] | the other instances, as they tell of themselves |
 //! | [`relay`] | requests for sessions of other instances, and how a session moves |
 //! | [`auth`] | accounts, passwords, tokens |
+//! | [`slots`] | how much of something each address holds |
 //! | [`open_files`] | how many connections the system allows |
 //! | [`telemetry`] | the log: where it goes, how a line looks |
 //! | [`healthcheck`] | what the program asks a running instance, for images that hold no other client |
@@ -51,6 +52,7 @@
 pub mod adapter;
 pub mod app;
 pub mod auth;
+mod bucket;
 mod changes;
 pub mod config;
 pub mod counters;
@@ -68,6 +70,7 @@ pub mod redis_bridge;
 pub mod redis_endpoint;
 pub mod relay;
 mod shrink;
+pub mod slots;
 pub mod socket;
 pub mod socket_io;
 pub mod telemetry;

@@ -3,7 +3,7 @@
 //! Only names the cases: `http::auth` says which status and which sentence each becomes, a gateway says which
 //! CONNECT_ERROR. Causes are for the log; the peer never sees them.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{
     rules::FieldErrors,
@@ -23,10 +23,25 @@ pub enum AuthError {
     /// There is no such user, or the password is wrong: one answer for both, so that nobody learns who has an account.
     #[error("username or password is wrong")]
     InvalidCredentials,
-    /// Too many passwords are waiting to be hashed.
-    #[error("too many passwords are waiting to be hashed")]
+    /// Too many passwords are waiting to be hashed, or too many callers for the store.
+    #[error("too many are registering or logging in")]
     Busy {
         /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The address has made as many accounts as it may in an hour.
+    #[error(
+        "{address} has registered {limit} accounts, and may make no more within the hour: if it is your balancer, name it in \
+         {proxies}; if not, {name} says how many may come from one address",
+        proxies = env::TRUSTED_PROXIES,
+        name = env::MAX_REGISTRATIONS_PER_ADDRESS
+    )]
+    TooManyRegistrations {
+        /// What counts as its address.
+        address: IpAddr,
+        /// How many it may make in an hour.
+        limit: u32,
+        /// When it may make one more.
         retry_after: Duration,
     },
     /// The store cannot be asked now.

@@ -9,10 +9,15 @@
 //! ```
 //! Verifying asks no store: it costs microseconds, and an outage of Redis ends no session.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     config::{Config, Secret},
@@ -21,6 +26,7 @@ use crate::{
 
 mod error;
 mod password;
+mod registrations;
 mod rules;
 mod secret;
 pub mod store;
@@ -34,6 +40,7 @@ pub use rules::{
 pub use token::{ISSUER, Identity, MAX_TOKEN_BYTES};
 
 use password::Passwords;
+use registrations::{Registrations, Spent};
 use secret::KeyRing;
 use store::{
     Account, AccountStore, StoreError,
@@ -44,6 +51,10 @@ use token::TokenKey;
 
 /// When a caller that met an unreachable store should come back.
 pub const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Callers that may register or log in at a time, those included that wait for the store: it is asked in front of the hash, too, which
+/// has fewer places. Beyond them: [`AuthError::Busy`].
+pub const MAX_ASKING: usize = 1024;
 
 /// Random bytes in a user's id; 15 of them are 20 characters of base64url.
 const USER_ID_BYTES: usize = 15;
@@ -62,6 +73,8 @@ impl std::fmt::Debug for Accounts {
 
 struct Inner {
     store: Box<dyn AccountStore>,
+    asking: Semaphore,
+    registrations: Registrations,
     passwords: Passwords,
     keys: Arc<KeyRing>,
     expires_in: Duration,
@@ -124,29 +137,70 @@ impl Accounts {
                 Box::new(store)
             }
         };
+        Self::on(store, keys, config)
+    }
+
+    fn on(store: Box<dyn AccountStore>, keys: KeyRing, config: &Config) -> Result<Self, OpenError> {
         Ok(Self {
             inner: Arc::new(Inner {
                 store,
-                passwords: Passwords::new().map_err(OpenError::Random)?,
+                asking: Semaphore::new(MAX_ASKING),
+                registrations: Registrations::new(config.limits.max_registrations_per_address),
+                passwords: Passwords::new(config.limits.max_connections_per_address)
+                    .map_err(OpenError::Random)?,
                 keys: Arc::new(keys),
                 expires_in: config.jwt.expires_in,
             }),
         })
     }
 
-    /// Makes an account and returns a token for it.
+    /// Makes an account and returns a token for it. `address` is what counts as the caller's, if it has one: each has a share.
     ///
     /// The password is hashed before the name is known to be free or taken: one `create` decides that for all
     /// instances, and the time of the answer tells nothing more than the answer.
     ///
     /// # Errors
-    /// `Fields`, `Taken`, `Busy`, `Unavailable`, or a fault of ours.
-    pub async fn register(&self, username: &str, password: &str) -> Result<Grant, AuthError> {
+    /// `Fields`, `Taken`, `TooManyRegistrations`, `Busy`, `Unavailable`, or a fault of ours.
+    pub async fn register(
+        &self,
+        username: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Grant, AuthError> {
         let key = rules::judge_registration(username, password).map_err(AuthError::Fields)?;
+        let _asking = self.ask()?;
+        let token = address.map(|address| {
+            let taken = self.inner.registrations.take(address, Instant::now());
+            taken.map_err(
+                |Spent { limit, retry_after }| AuthError::TooManyRegistrations {
+                    address,
+                    limit,
+                    retry_after,
+                },
+            )
+        });
+        let token = token.transpose()?;
+        let registered = self.make(key, username, password, address).await;
+        if let (Some(token), Err(AuthError::Busy { .. } | AuthError::Unavailable { .. })) =
+            (token, &registered)
+        {
+            self.inner.registrations.put_back(token);
+        }
+        registered
+    }
+
+    /// Makes the account of a registration that is sound and counted.
+    async fn make(
+        &self,
+        key: UsernameKey,
+        username: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Grant, AuthError> {
         // First, since it is cheap: an account whose owner gets no token would only be in the way of the next try.
         let token_key = self.token_key().await?;
         // Kept until the account is stored.
-        let place = self.inner.passwords.place()?;
+        let place = self.inner.passwords.place(address)?;
         let password_hash = (self.inner.passwords)
             .hash(&place, password.to_owned())
             .await?;
@@ -164,13 +218,19 @@ impl Accounts {
         self.grant(&token_key, user)
     }
 
-    /// Returns a token for an account.
+    /// Returns a token for an account. `address` is as in [`Self::register`].
     ///
     /// # Errors
     /// `InvalidCredentials`, the same and as late whether the user is unknown or the password wrong; `Fields` for what
     /// is missing or larger than any account's; `Busy`, `Unavailable`, `Corrupt`, or a fault of ours.
-    pub async fn login(&self, username: &str, password: &str) -> Result<Grant, AuthError> {
+    pub async fn login(
+        &self,
+        username: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Grant, AuthError> {
         let key = rules::judge_login(username, password).map_err(AuthError::Fields)?;
+        let _asking = self.ask()?;
         // A name that no account can have costs the question all the same: its answer must not come sooner.
         let account = match &key {
             Some(key) => self.inner.store.find(key).await?,
@@ -184,7 +244,7 @@ impl Accounts {
         let stored = account
             .as_ref()
             .map(|account| account.password_hash.clone());
-        let place = self.inner.passwords.place()?;
+        let place = self.inner.passwords.place(address)?;
         let matches = self
             .inner
             .passwords
@@ -203,6 +263,11 @@ impl Accounts {
             }
             _ => Err(AuthError::InvalidCredentials),
         }
+    }
+
+    /// Lets a caller in, who is counted until what is returned is dropped.
+    fn ask(&self) -> Result<SemaphorePermit<'_>, AuthError> {
+        self.inner.asking.try_acquire().or(Err(password::busy()))
     }
 
     /// Returns what verifies this instance's tokens, and those of all instances on the same store.
@@ -306,6 +371,8 @@ fn random_id() -> Result<String, getrandom::Error> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{FutureExt as _, future::BoxFuture};
+
     use super::{store::StoreKind, *};
     use crate::{
         config::{DEFAULT_REDIS_PREFIX, RedisConfig},
@@ -344,7 +411,7 @@ mod tests {
     async fn who_registers_is_admitted_and_can_log_in() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
-        let grant = accounts.register("Alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("Alice", PASSWORD, None).await.unwrap();
         assert_eq!(
             (grant.user.username.as_str(), grant.expires_in),
             ("Alice", 3600)
@@ -358,7 +425,7 @@ mod tests {
             (&grant.user.id, &grant.user.username)
         );
 
-        let again = accounts.login("aLICE", PASSWORD).await.unwrap();
+        let again = accounts.login("aLICE", PASSWORD, None).await.unwrap();
         assert_eq!(
             again.user, grant.user,
             "the name as registered, whatever was typed"
@@ -375,7 +442,7 @@ mod tests {
     async fn the_answer_is_the_documented_one() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
-        let grant = accounts.register("Alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("Alice", PASSWORD, None).await.unwrap();
         assert_eq!(
             serde_json::to_value(&grant).unwrap(),
             serde_json::json!({
@@ -392,14 +459,14 @@ mod tests {
     async fn an_unknown_user_and_a_wrong_password_get_one_answer() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = Accounts::open(&on_file(&dir)).unwrap();
-        accounts.register("alice", PASSWORD).await.unwrap();
+        accounts.register("alice", PASSWORD, None).await.unwrap();
         for (username, password) in [
             ("alice", "wrong horse"),
             ("bob", PASSWORD),
             ("al\u{456}ce", PASSWORD),
             ("alice", "x"),
         ] {
-            let result = accounts.login(username, password).await;
+            let result = accounts.login(username, password, None).await;
             assert!(
                 matches!(result, Err(AuthError::InvalidCredentials)),
                 "{username:?} {password:?}: {result:?}"
@@ -412,7 +479,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = on_file(&dir);
         let accounts = Accounts::open(&config).unwrap();
-        let grant = accounts.register("alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("alice", PASSWORD, None).await.unwrap();
         drop(accounts);
 
         let accounts = Accounts::open(&config).unwrap();
@@ -423,7 +490,7 @@ mod tests {
                 .is_ok()
         );
         assert_eq!(
-            accounts.login("alice", PASSWORD).await.unwrap().user,
+            accounts.login("alice", PASSWORD, None).await.unwrap().user,
             grant.user
         );
     }
@@ -434,7 +501,7 @@ mod tests {
         let mut config = on_file(&dir);
         config.jwt.secret = Some(Secret::new("0123456789abcdef0123456789abcdef"));
         let accounts = Accounts::open(&config).unwrap();
-        let grant = accounts.register("alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("alice", PASSWORD, None).await.unwrap();
         drop(accounts);
         config.jwt.secret = None;
         let accounts = Accounts::open(&config).unwrap();
@@ -456,6 +523,78 @@ mod tests {
         assert!(matches!(err, OpenError::Corrupt { .. }), "{err:?}");
     }
 
+    /// A store that never answers.
+    struct Hanging;
+
+    impl AccountStore for Hanging {
+        fn create<'a>(
+            &'a self,
+            _: &'a UsernameKey,
+            _: Account,
+        ) -> BoxFuture<'a, Result<(), StoreError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn find<'a>(
+            &'a self,
+            _: &'a UsernameKey,
+        ) -> BoxFuture<'a, Result<Option<Account>, StoreError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn shared_secret(&self, _: Secret) -> BoxFuture<'_, Result<Secret, StoreError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// A bug: whoever waited for the store in front of the hash had no place, and any number could.
+    #[actix_rt::test]
+    async fn only_so_many_wait_for_the_store() {
+        let accounts = Accounts::on(
+            Box::new(Hanging),
+            KeyRing::offering(secret::generate().unwrap()),
+            &Config::default(),
+        );
+        let accounts = accounts.unwrap();
+        let begin = |at: usize| match at % 2 {
+            0 => accounts.login("alice", PASSWORD, None).boxed(),
+            _ => accounts.register("alice", PASSWORD, None).boxed(),
+        };
+        let mut waiting: Vec<_> = (0..MAX_ASKING).map(begin).collect();
+        for asks in &mut waiting {
+            assert!(asks.now_or_never().is_none());
+        }
+        for at in 0..2 {
+            let refused = begin(at).now_or_never();
+            assert!(matches!(refused, Some(Err(AuthError::Busy { .. }))));
+        }
+        waiting.pop();
+        assert!(begin(0).now_or_never().is_none());
+    }
+
+    #[actix_rt::test]
+    async fn a_registration_that_we_fail_does_not_count() {
+        let mut server = RedisServer::start();
+        server.kill();
+        let mut config = on_redis(&server);
+        config.limits.max_registrations_per_address = Some(1);
+        let accounts = Accounts::open(&config).unwrap();
+        let address = Some([1, 2, 3, 4].into());
+        for _ in 0..2 {
+            let failed = accounts.register("alice", PASSWORD, address).await;
+            let is_unavailable = matches!(failed, Err(AuthError::Unavailable { .. }));
+            assert!(is_unavailable, "{failed:?}");
+        }
+        server.restart_on_same_port();
+        let registered = accounts.register("alice", PASSWORD, address).await;
+        assert!(registered.is_ok(), "{registered:?}");
+        let refused = accounts.register("bob", PASSWORD, address).await;
+        let is_spent = matches!(refused, Err(AuthError::TooManyRegistrations { .. }));
+        assert!(is_spent, "{refused:?}");
+        let nobodys = accounts.register("bob", PASSWORD, None).await;
+        assert!(nobodys.is_ok(), "{nobodys:?}");
+    }
+
     #[actix_rt::test]
     async fn who_registers_at_one_instance_logs_in_at_the_other() {
         let server = RedisServer::start();
@@ -463,7 +602,7 @@ mod tests {
             Accounts::open(&on_redis(&server)).unwrap(),
             Accounts::open(&on_redis(&server)).unwrap(),
         );
-        let grant = one.register("alice", PASSWORD).await.unwrap();
+        let grant = one.register("alice", PASSWORD, None).await.unwrap();
         // `other` has not met Redis yet.
         let token = grant.access_token.expose();
         assert_eq!(
@@ -476,7 +615,7 @@ mod tests {
             grant.user.id
         );
 
-        let grant = other.login("alice", PASSWORD).await.unwrap();
+        let grant = other.login("alice", PASSWORD, None).await.unwrap();
         assert!(one.verifier().verify(grant.access_token.expose()).is_ok());
     }
 
@@ -488,8 +627,8 @@ mod tests {
             Accounts::open(&on_redis(&server)).unwrap(),
         );
         let (first, second) = tokio::join!(
-            one.register("alice", PASSWORD),
-            other.register("ALICE", PASSWORD)
+            one.register("alice", PASSWORD, None),
+            other.register("ALICE", PASSWORD, None)
         );
         let (winner, loser) = match (first, second) {
             (Ok(winner), Err(loser)) | (Err(loser), Ok(winner)) => (winner, loser),
@@ -497,7 +636,7 @@ mod tests {
         };
         assert!(matches!(loser, AuthError::Taken), "{loser:?}");
         assert_eq!(
-            one.login("alice", PASSWORD).await.unwrap().user,
+            one.login("alice", PASSWORD, None).await.unwrap().user,
             winner.user
         );
         assert!(
@@ -519,8 +658,8 @@ mod tests {
             Err(TokenError::KeyUnavailable)
         );
         for result in [
-            accounts.register("alice", PASSWORD).await,
-            accounts.login("alice", PASSWORD).await,
+            accounts.register("alice", PASSWORD, None).await,
+            accounts.login("alice", PASSWORD, None).await,
         ] {
             assert!(
                 matches!(
@@ -537,7 +676,7 @@ mod tests {
 
         server.restart_on_same_port();
         // The key is fetched on the way, without the bridge.
-        let grant = accounts.register("alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("alice", PASSWORD, None).await.unwrap();
         assert!(
             accounts
                 .verifier()
@@ -550,7 +689,7 @@ mod tests {
     async fn tokens_outlive_a_redis_that_came_back_empty() {
         let mut server = RedisServer::start();
         let accounts = Accounts::open(&on_redis(&server)).unwrap();
-        let grant = accounts.register("alice", PASSWORD).await.unwrap();
+        let grant = accounts.register("alice", PASSWORD, None).await.unwrap();
         let token = grant.access_token.expose();
         server.kill();
         assert!(
@@ -577,7 +716,7 @@ mod tests {
         server.kill();
         server.restart_on_same_port();
         let new = Accounts::open(&on_redis(&server)).unwrap();
-        let grant = new.register("alice", PASSWORD).await.unwrap();
+        let grant = new.register("alice", PASSWORD, None).await.unwrap();
         let token = grant.access_token.expose();
         assert_eq!(old.verifier().verify(token), Err(TokenError::Invalid));
         old.refresh_key().await.unwrap();

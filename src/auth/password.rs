@@ -1,13 +1,13 @@
 //! Password hashing: argon2id, off the arbiters, a bounded number at a time.
 //!
 //! Does not know accounts. A hash costs 19 MiB and tens of milliseconds of a core, so that a flood of registrations
-//! or guesses is a cheap attack on the events: half of the cores hash, [`MAX_WAITING`] more callers wait for that or for the store, all
-//! further ones are told to come back.
+//! or guesses is a cheap attack on the events: half of the cores hash, [`MAX_WAITING`] more callers wait for that or for what they do
+//! with it, all further ones are told to come back. One address has at most a quarter of these places.
 //!
 //! Source: OWASP Password Storage Cheat Sheet, Argon2id, its second choice of equal strength.
 //! Limits: [`MAX_WAITING`]; memory is 19 MiB for each running hash.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -16,6 +16,7 @@ use argon2::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::error::{AuthError, HashFault};
+use crate::slots::{Slot, Slots};
 
 /// Memory of one hash, in KiB.
 pub(super) const MEMORY_KIB: u32 = 19 * 1024;
@@ -23,8 +24,12 @@ pub(super) const MEMORY_KIB: u32 = 19 * 1024;
 pub(super) const PASSES: u32 = 2;
 /// Lanes of one hash; more would not make it faster, since it runs on one thread.
 pub(super) const LANES: u32 = 1;
-/// Callers that may wait beside those that hash: for a hash to begin, or for the store. Beyond them: [`AuthError::Busy`].
+/// Callers that may wait beside those that hash: for a hash to begin, or for an account to be stored. Beyond them: [`AuthError::Busy`].
 pub(super) const MAX_WAITING: usize = 32;
+/// What part of the places one address may have: a quarter, so that whoever fills them keeps out no others.
+const SHARES: usize = 4;
+/// Places that one address may have in any case.
+const MIN_SHARE: usize = 2;
 /// When a caller that found no place should come back: about what a full queue takes on one slow core.
 pub(super) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -38,8 +43,16 @@ const PARAMS: Params = match Params::new(MEMORY_KIB, PASSES, LANES, None) {
     Err(_) => panic!("the constants above are out of argon2's range"),
 };
 
-/// A place among those who wait for a hash, or have one and are not done.
-pub(super) struct Place(Arc<OwnedSemaphorePermit>);
+/// Returns what a caller is told for whom there is no place.
+pub(super) fn busy() -> AuthError {
+    AuthError::Busy {
+        retry_after: BUSY_RETRY_AFTER,
+    }
+}
+
+/// A place among those who wait for a hash, or have one and are not done, and among those of its address.
+/// The share is free first: whoever finds a place finds that as it is.
+pub(super) struct Place(Arc<(Slot, OwnedSemaphorePermit)>);
 
 /// Hashes and compares passwords. Cheap to clone; clones share the bounds.
 #[derive(Clone)]
@@ -51,6 +64,8 @@ struct Inner {
     argon2: Argon2<'static>,
     /// A place for each running and each waiting caller, and for each that goes on with what it got.
     places: Arc<Semaphore>,
+    /// Those that each address may have.
+    shares: Arc<Slots>,
     /// A turn for each running one.
     turns: Arc<Semaphore>,
     /// Compared with when there is no account: same cost, never equal.
@@ -58,21 +73,30 @@ struct Inner {
 }
 
 impl Passwords {
-    /// Prepares hashing on half of the cores, at least one.
+    /// Prepares hashing on half of the cores, at least one. `per_address` is `MAX_CONNECTIONS_PER_ADDRESS`, which says what addresses
+    /// are counted.
     ///
     /// # Errors
     /// The random source failed.
-    pub(super) fn new() -> Result<Self, getrandom::Error> {
+    pub(super) fn new(per_address: Option<usize>) -> Result<Self, getrandom::Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with(PARAMS, (cores / 2).max(1), MAX_WAITING)
+        Self::with(PARAMS, (cores / 2).max(1), MAX_WAITING, per_address)
     }
 
-    fn with(params: Params, running: usize, waiting: usize) -> Result<Self, getrandom::Error> {
+    fn with(
+        params: Params,
+        running: usize,
+        waiting: usize,
+        per_address: Option<usize>,
+    ) -> Result<Self, getrandom::Error> {
         let dummy = dummy_hash(&params)?;
+        let num_places = running.saturating_add(waiting);
+        let share = (num_places / SHARES).max(MIN_SHARE);
         Ok(Self {
             inner: Arc::new(Inner {
                 argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
-                places: Arc::new(Semaphore::new(running.saturating_add(waiting))),
+                places: Arc::new(Semaphore::new(num_places)),
+                shares: Slots::of_each(share, per_address),
                 turns: Arc::new(Semaphore::new(running)),
                 dummy,
             }),
@@ -80,18 +104,20 @@ impl Passwords {
     }
 
     /// Takes a place, for as long as a caller has anything to do with the hash: an account is stored in it, too, or more would wait for
-    /// a slow disk than for a core.
+    /// a slow disk than for a core. `address` is what counts as the caller's, if it has one.
     ///
     /// # Errors
-    /// `Busy` when none is free.
-    pub(super) fn place(&self) -> Result<Place, AuthError> {
+    /// `Busy` when none is free, or none for this address.
+    pub(super) fn place(&self, address: Option<IpAddr>) -> Result<Place, AuthError> {
+        let slot = match address {
+            Some(address) => self.inner.shares.take(address).or(Err(busy()))?,
+            None => Slot::default(),
+        };
         let place = Arc::clone(&self.inner.places).try_acquire_owned();
         place
-            .map(|place| Place(Arc::new(place)))
+            .map(|place| Place(Arc::new((slot, place))))
             .map_err(|err| match err {
-                TryAcquireError::NoPermits => AuthError::Busy {
-                    retry_after: BUSY_RETRY_AFTER,
-                },
+                TryAcquireError::NoPermits => busy(),
                 // Never closed; if it were, nothing would be hashed any more.
                 TryAcquireError::Closed => AuthError::Hash(HashFault::CutShort),
             })
@@ -212,16 +238,16 @@ mod tests {
 
     /// A real argon2id that costs nothing.
     fn cheap(running: usize, waiting: usize) -> Passwords {
-        Passwords::with(Params::new(8, 1, 1, None).unwrap(), running, waiting).unwrap()
+        Passwords::with(Params::new(8, 1, 1, None).unwrap(), running, waiting, None).unwrap()
     }
 
     fn place(passwords: &Passwords) -> Place {
-        passwords.place().unwrap()
+        passwords.place(None).unwrap()
     }
 
     #[actix_rt::test]
     async fn a_password_matches_its_own_hash_alone() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = Passwords::new(None).unwrap();
         let hash = passwords
             .hash(&place(&passwords), "correct horse".into())
             .await
@@ -344,14 +370,14 @@ mod tests {
             second.as_mut().poll(&mut context).is_pending(),
             "one may wait"
         );
-        assert!(matches!(passwords.place(), Err(AuthError::Busy { .. })));
+        assert!(matches!(passwords.place(None), Err(AuthError::Busy { .. })));
 
         release.send(()).unwrap();
         first.await.unwrap().unwrap();
         second.await.unwrap();
         // Whoever has its hash goes on with it, and keeps its place.
         let _first = place(&passwords);
-        assert!(matches!(passwords.place(), Err(AuthError::Busy { .. })));
+        assert!(matches!(passwords.place(None), Err(AuthError::Busy { .. })));
         drop(waiting);
         _ = place(&passwords);
     }
@@ -377,12 +403,61 @@ mod tests {
         running.await.unwrap();
         caller.abort();
         assert!(caller.await.unwrap_err().is_cancelled());
-        assert!(matches!(passwords.place(), Err(AuthError::Busy { .. })));
+        assert!(matches!(passwords.place(None), Err(AuthError::Busy { .. })));
         release.send(()).unwrap();
         let _place = Arc::clone(&passwords.inner.places)
             .acquire_owned()
             .await
             .unwrap();
+    }
+
+    /// A bug: whoever sent as many as there are places kept everybody from logging in.
+    #[actix_rt::test]
+    async fn an_address_has_a_quarter_of_the_places_until_its_hashes_are_done() {
+        let passwords = cheap(1, 15);
+        let address = IpAddr::from([1, 2, 3, 4]);
+        let one = Some(address);
+        let is_busy = |address| matches!(passwords.place(address), Err(AuthError::Busy { .. }));
+        let (release, gate) = mpsc::channel::<()>();
+        let (began, running) = tokio::sync::oneshot::channel();
+        let gone = actix_rt::spawn({
+            let passwords = passwords.clone();
+            async move {
+                let place = passwords.place(one).unwrap();
+                let work = move |_: &Inner| {
+                    began.send(()).unwrap();
+                    _ = gate.recv();
+                    Ok(())
+                };
+                passwords.run(&place, work).await
+            }
+        });
+        running.await.unwrap();
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        let mut held: Vec<_> = (0..3).map(|_| passwords.place(one).unwrap()).collect();
+        assert!(is_busy(one), "one still hashes");
+        for other in [
+            None,
+            Some([5, 6, 7, 8].into()),
+            Some([10, 0, 0, 1].into()),
+            Some([10, 0, 0, 1].into()),
+            Some([10, 0, 0, 1].into()),
+            Some([10, 0, 0, 1].into()),
+            Some([10, 0, 0, 1].into()),
+        ] {
+            held.push(passwords.place(other).unwrap());
+        }
+        drop(release);
+        let all = Arc::clone(&passwords.inner.places).acquire_many_owned(6);
+        drop(all.await.unwrap());
+        held.push(passwords.place(one).unwrap());
+        assert!(is_busy(one));
+        held.remove(0);
+        assert!(!is_busy(one));
+        let few = cheap(1, 0);
+        drop(few.place(one).unwrap());
+        assert_eq!(few.inner.shares.take(address).map(drop), Ok(()));
     }
 
     #[actix_rt::test]

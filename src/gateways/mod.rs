@@ -58,7 +58,7 @@ pub use self::{
     socket_ref::{AckError, Gone, SocketRef, VolatileSocket},
     stateful::StatefulGateway,
 };
-use crate::{socket::disconnect::DisconnectReason, socket_io::ids::Namespace};
+use crate::{socket::disconnect::DisconnectReason, socket_io::ids::Namespace, telemetry::About};
 
 type Authorize =
     Arc<dyn Fn(ConnectRequest) -> LocalBoxFuture<'static, Result<Value, Refusal>> + Send + Sync>;
@@ -83,18 +83,27 @@ type Middleware = Arc<
 
 type SameIdentity = Arc<dyn Fn(&Value, &Value) -> bool + Send + Sync>;
 
+/// A handler, and in whose name it speaks to the log.
+#[derive(Clone)]
+pub(crate) struct Named<F> {
+    pub(crate) about: About,
+    call: F,
+}
+
 /// One namespace, or all those of a pattern: who may connect, and what its events do.
 #[derive(Clone)]
 #[must_use = "a gateway does nothing before it is added to an App"]
 pub struct Gateway {
     names: Names,
+    /// In whose name its handlers speak to the log.
+    about: About,
     authorize: Vec<Authorize>,
     on_connect: Option<OnConnect>,
     on_move: Option<OnConnect>,
     on_disconnect: Option<OnDisconnect>,
-    on: HashMap<ByteString, OnEvent>,
-    on_other: Option<OnEvent>,
-    on_server: HashMap<ByteString, OnServer>,
+    on: HashMap<ByteString, Named<OnEvent>>,
+    on_other: Option<Named<OnEvent>>,
+    on_server: HashMap<ByteString, Named<OnServer>>,
     middleware: Vec<Middleware>,
     concurrency: NonZeroUsize,
     same_identity: Option<SameIdentity>,
@@ -159,6 +168,7 @@ impl Gateway {
 
     fn of(names: Names) -> Self {
         Self {
+            about: About::default().and(&format!("{names:?}")),
             names,
             authorize: Vec::new(),
             on_connect: None,
@@ -286,7 +296,11 @@ impl Gateway {
         F: Fn(SocketRef, T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: IntoReply> + 'static,
     {
-        self.on.insert(ByteString::from(name), handler(handle));
+        let handler = Named {
+            about: self.about("event").and(name),
+            call: handler(handle),
+        };
+        self.on.insert(ByteString::from(name), handler);
         self
     }
 
@@ -298,7 +312,10 @@ impl Gateway {
         F: Fn(SocketRef, T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: IntoReply> + 'static,
     {
-        self.on_other = Some(handler(handle));
+        self.on_other = Some(Named {
+            about: self.about("other"),
+            call: handler(handle),
+        });
         self
     }
 
@@ -326,7 +343,11 @@ impl Gateway {
                 .boxed_local(),
             Err(err) => std::future::ready(Err(err)).boxed_local(),
         });
-        self.on_server.insert(ByteString::from(name), handle);
+        let handler = Named {
+            about: self.about("server").and(name),
+            call: handle,
+        };
+        self.on_server.insert(ByteString::from(name), handler);
         self
     }
 
@@ -392,6 +413,11 @@ impl Gateway {
         }
     }
 
+    /// Returns in whose name the log is told of what `what` names: `authorize`, `connect`, `move` or `disconnect`.
+    pub(crate) fn about(&self, what: &str) -> About {
+        self.about.and(what)
+    }
+
     /// Asks every `authorize` in turn. Returns the socket's data.
     pub(crate) async fn call_authorize(
         &self,
@@ -427,37 +453,46 @@ impl Gateway {
         self.on_disconnect.as_ref().map(|call| call(socket, reason))
     }
 
+    /// Returns the handler of an event, if there is one.
+    pub(crate) fn handler(&self, event: &str) -> Option<&Named<OnEvent>> {
+        self.on.get(event).or(self.on_other.as_ref())
+    }
+
+    /// Calls the handler of an event, middleware first.
     pub(crate) fn call_on_event(
         &self,
+        handler: &Named<OnEvent>,
         socket: SocketRef,
         event: Event,
-    ) -> Option<LocalBoxFuture<'static, Result<Reply, HandlerError>>> {
-        let handle = self.on.get(&event.name).or(self.on_other.as_ref())?;
+    ) -> LocalBoxFuture<'static, Result<Reply, HandlerError>> {
         if self.middleware.is_empty() {
-            return Some(handle(socket, event));
+            return (handler.call)(socket, event);
         }
-        let (middleware, handle) = (self.middleware.clone(), Arc::clone(handle));
-        Some(
-            async move {
-                let mut event = event;
-                for check in middleware {
-                    event = check(socket.clone(), event).await?;
-                }
-                handle(socket, event).await
+        let (middleware, handle) = (self.middleware.clone(), Arc::clone(&handler.call));
+        async move {
+            let mut event = event;
+            for check in middleware {
+                event = check(socket.clone(), event).await?;
             }
-            .boxed_local(),
-        )
+            handle(socket, event).await
+        }
+        .boxed_local()
+    }
+
+    /// Returns the handler of an event that another server sent, if there is one.
+    pub(crate) fn server_handler(&self, event: &str) -> Option<&Named<OnServer>> {
+        self.on_server.get(event)
     }
 }
 
-impl Gateway {
-    pub(crate) fn call_on_server(
+impl Named<OnServer> {
+    /// Calls the handler of an event that another server sent.
+    pub(crate) fn call(
         &self,
         namespace: NamespaceRef,
         event: Event,
-    ) -> Option<LocalBoxFuture<'static, Result<Reply, HandlerError>>> {
-        let handle = self.on_server.get(&event.name)?;
-        Some(handle(namespace, event))
+    ) -> LocalBoxFuture<'static, Result<Reply, HandlerError>> {
+        (self.call)(namespace, event)
     }
 }
 

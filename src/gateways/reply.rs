@@ -12,9 +12,12 @@ use super::{
     Binary, binary,
     socket_ref::{AckError, Gone},
 };
-use crate::socket_io::{
-    args::Args,
-    ids::{Namespace, Room, SocketId},
+use crate::{
+    socket_io::{
+        args::Args,
+        ids::{Namespace, Room, SocketId},
+    },
+    telemetry,
 };
 
 /// The arguments of an event or an ack.
@@ -235,14 +238,7 @@ const MAX_ERROR_BYTES: usize = 200;
 
 /// Returns what is told of values that do not fit JSON, or JSON that does not fit a type.
 pub(super) fn short_text(err: &serde_json::Error) -> String {
-    let mut text = err.to_string();
-    if text.len() > MAX_ERROR_BYTES {
-        let mut ends = (0..=MAX_ERROR_BYTES).rev();
-        let end = ends.find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text
+    telemetry::short(err, MAX_ERROR_BYTES)
 }
 
 impl From<serde_json::Error> for HandlerError {

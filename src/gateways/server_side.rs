@@ -1,27 +1,33 @@
 //! Events between servers: runs the handlers that gateways have for what other servers of the cluster emit.
 //!
 //! One actor per instance. Handlers run on its arbiter, which no client and no hub uses; they may await, and must not block.
-//! Up to [`MAX_UNDER_WAY`] run at a time, with up to [`MAX_BYTES_UNDER_WAY`] of arguments; an event beyond that is dropped and counted,
-//! since nobody can be held back: it came from Redis. Source: Socket.IO server API (`serverSideEmit`); wire.md 3.3 (type 6).
+//! Up to [`MAX_UNDER_WAY`] events are on their way to a handler or in one at a time, with up to [`MAX_BYTES_UNDER_WAY`] of arguments; one
+//! beyond that is dropped by its sender, the hub, and counted: nobody can be held back, since it came from Redis, and a mailbox has no bound.
+//! Source: Socket.IO server API (`serverSideEmit`); wire.md 3.3 (type 6).
 
-use std::{any::Any, cell::Cell, panic::AssertUnwindSafe, rc::Rc, sync::Arc};
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use actix::{Actor, Context, Handler, Message};
+use actix::{Actor, Context, Handler, Message, Recipient};
 use futures_util::future::FutureExt as _;
 
 use super::{Event, Gateways, HandlerError, NamespaceRef, Reply};
 use crate::{
-    counters::{Counters, Limit},
     hub::{
         hub_ref::HubRef,
         question::{Answer, Answers},
     },
-    socket::work::WorkCount,
     socket_io::{args::Args, decoder, ids::Namespace},
     telemetry,
 };
 
-/// Handlers that may run at a time.
+/// Events that may be on their way, or in handlers, at a time.
 pub const MAX_UNDER_WAY: usize = 1024;
 
 /// Bytes of their arguments: 64 MiB. One event alone may exceed it.
@@ -37,6 +43,91 @@ pub struct ServerEvent {
     pub args: Args,
     /// Where the reply goes, if the other server wants one.
     pub answers: Option<Answers>,
+    /// What it counts for until its handler has ended.
+    load: Load,
+}
+
+/// The event is too much beside those that are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMuch;
+
+/// The hub's way to a [`ServerSide`].
+#[derive(Debug)]
+pub struct Door {
+    actor: Recipient<ServerEvent>,
+    under_way: Arc<UnderWay>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    num: AtomicUsize,
+    num_bytes: AtomicUsize,
+}
+
+/// One event, which counts until this is dropped.
+#[derive(Debug)]
+struct Load {
+    of: Arc<UnderWay>,
+    num_bytes: usize,
+}
+
+impl Door {
+    /// Returns a way that nobody has gone yet.
+    pub fn new(actor: Recipient<ServerEvent>) -> Self {
+        Self {
+            actor,
+            under_way: Arc::default(),
+        }
+    }
+
+    /// Has an event handled; what its handler returns goes to `answers`.
+    ///
+    /// # Errors
+    /// Too many are under way, or with too much: this one is dropped.
+    pub fn send(
+        &self,
+        namespace: Namespace,
+        args: Args,
+        answers: Option<Answers>,
+    ) -> Result<(), TooMuch> {
+        let load = self.load(args.len_bytes()).ok_or(TooMuch)?;
+        self.actor.do_send(ServerEvent {
+            namespace,
+            args,
+            answers,
+            load,
+        });
+        Ok(())
+    }
+
+    fn load(&self, num_bytes: usize) -> Option<Load> {
+        let UnderWay {
+            num,
+            num_bytes: all_bytes,
+        } = &*self.under_way;
+        // Only whoever has the hub's turn adds, so nothing comes between.
+        let before = all_bytes.load(Ordering::Relaxed);
+        if num.load(Ordering::Relaxed) >= MAX_UNDER_WAY
+            || (before > 0 && before + num_bytes > MAX_BYTES_UNDER_WAY)
+        {
+            return None;
+        }
+        num.fetch_add(1, Ordering::Relaxed);
+        all_bytes.fetch_add(num_bytes, Ordering::Relaxed);
+        Some(Load {
+            of: Arc::clone(&self.under_way),
+            num_bytes,
+        })
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.of.num.fetch_sub(1, Ordering::Relaxed);
+        self.of
+            .num_bytes
+            .fetch_sub(self.num_bytes, Ordering::Relaxed);
+    }
 }
 
 /// Runs server-side handlers.
@@ -44,28 +135,12 @@ pub struct ServerEvent {
 pub struct ServerSide {
     gateways: Gateways,
     hub: HubRef,
-    counters: Arc<Counters>,
-    under_way: WorkCount,
-    bytes_under_way: Rc<Cell<usize>>,
 }
 
 impl ServerSide {
-    /// Returns an actor for the handlers of `gateways`, which send to clients by `hub`; what is dropped is counted in `counters`.
-    pub fn new(gateways: Gateways, hub: HubRef, counters: Arc<Counters>) -> Self {
-        Self {
-            gateways,
-            hub,
-            counters,
-            under_way: WorkCount::default(),
-            bytes_under_way: Rc::default(),
-        }
-    }
-
-    /// Returns whether an event must not be handled beside those that are.
-    fn is_too_much(&self, args: &Args) -> bool {
-        let num_bytes = self.bytes_under_way.get();
-        *self.under_way.watch().borrow() >= MAX_UNDER_WAY
-            || (num_bytes > 0 && num_bytes + args.len_bytes() > MAX_BYTES_UNDER_WAY)
+    /// Returns an actor for the handlers of `gateways`, which send to clients by `hub`.
+    pub fn new(gateways: Gateways, hub: HubRef) -> Self {
+        Self { gateways, hub }
     }
 }
 
@@ -81,6 +156,7 @@ impl Handler<ServerEvent> for ServerSide {
             namespace,
             args,
             answers,
+            load,
         } = message;
         let name = match decoder::event_name(args.first().unwrap_or_default()) {
             Ok(name) => name,
@@ -89,14 +165,10 @@ impl Handler<ServerEvent> for ServerSide {
         let Some(gateway) = self.gateways.get(&namespace) else {
             return;
         };
-        if self.is_too_much(&args) {
-            self.counters.count(Limit::ServerEvents);
-            // Without its name, which whoever floods us has chosen.
-            return log::warn!(
-                "too many handlers of server events run, or with too much: one of {namespace} is dropped"
-            );
-        }
-        let num_bytes = args.len_bytes();
+        let Some(handler) = gateway.server_handler(&name) else {
+            return;
+        };
+        let about = handler.about;
         let event = Event {
             name: name.clone(),
             args,
@@ -105,24 +177,19 @@ impl Handler<ServerEvent> for ServerSide {
             namespace: namespace.clone(),
             hub: self.hub.clone(),
         };
-        let call = AssertUnwindSafe(|| gateway.call_on_server(own, event));
-        let call = std::panic::catch_unwind(call);
-        let call = match call {
-            Ok(Some(call)) => call,
-            Ok(None) => return,
-            Err(panic) => return log_panic(&name, &namespace, &*panic),
-        };
-        let work = self.under_way.begin();
-        let bytes_under_way = Rc::clone(&self.bytes_under_way);
-        bytes_under_way.set(bytes_under_way.get() + num_bytes);
-        actix_rt::spawn(async move {
+        let call = AssertUnwindSafe(|| handler.call(own, event));
+        let call = about.during(|| {
+            std::panic::catch_unwind(call)
+                .inspect_err(|panic| log_panic(&name, &namespace, &**panic))
+        });
+        let Ok(call) = call else { return };
+        actix_rt::spawn(about.scope(async move {
             match AssertUnwindSafe(call).catch_unwind().await {
                 Ok(outcome) => reply(outcome, answers),
                 Err(panic) => log_panic(&name, &namespace, &*panic),
             }
-            bytes_under_way.set(bytes_under_way.get() - num_bytes);
-            drop(work);
-        });
+            drop(load);
+        }));
     }
 }
 
@@ -140,24 +207,50 @@ fn log_panic(name: &str, namespace: &Namespace, panic: &(dyn Any + Send)) {
 
 #[cfg(test)]
 mod tests {
-    use actix::Arbiter;
-    use tokio::sync::mpsc;
+    use actix::{Arbiter, AsyncContext as _};
+    use tokio::sync::{Semaphore, mpsc};
 
     use super::*;
     use crate::{
+        counters::{Counters, Limit},
         gateways::{Ack, Gateway},
-        hub::{state::State, testing::probe},
+        hub::{
+            command::Command,
+            messages::{Answering, Reinject},
+            question::Question,
+            state::State,
+            testing::probe,
+        },
         socket_io::parser::Parser,
     };
+
+    /// Starts a hub whose server-side handlers are those of `/a`.
+    fn start(arbiter: &Arbiter, gateway: Gateway) -> (HubRef, Arc<Counters>) {
+        let mut gateways = Gateways::default();
+        gateways.add(gateway);
+        let counters = Arc::new(Counters::default());
+        let mut started = None;
+        ServerSide::create(|ctx| {
+            let server_side = ctx.address().recipient();
+            let (mut state, _) = State::new(Parser::Json, Arc::default(), server_side);
+            state.limit(1, Arc::clone(&counters));
+            let hub = HubRef::start(state, &arbiter.handle());
+            started = Some(hub.clone());
+            ServerSide::new(gateways, hub)
+        });
+        (started.unwrap(), counters)
+    }
+
+    fn event(name: &str, num_bytes: usize) -> Args {
+        let json = format!(r#"["{name}","{}"]"#, "x".repeat(num_bytes));
+        Args::from_parts(json.into(), Vec::new())
+    }
 
     /// A bug: what handlers hold was bounded in number alone.
     #[actix::test]
     async fn events_beyond_what_handlers_may_hold_are_dropped_and_counted() {
         let arbiter = Arbiter::new();
-        let (server_side, _) = probe();
-        let (state, _) = State::new(Parser::Json, Arc::default(), server_side);
-        let hub = HubRef::start(state, &arbiter.handle());
-        let release = Arc::new(tokio::sync::Semaphore::new(0));
+        let release = Arc::new(Semaphore::new(0));
         let gateway = Gateway::new("/a").on_server("wait", {
             let release = Arc::clone(&release);
             move |_, _: Event| {
@@ -168,19 +261,19 @@ mod tests {
                 }
             }
         });
-        let mut gateways = Gateways::default();
-        gateways.add(gateway);
-        let counters = Arc::new(Counters::default());
-        let actor = ServerSide::new(gateways, hub, Arc::clone(&counters)).start();
+        let (hub, counters) = start(&arbiter, gateway);
         let (answers, mut replies) = mpsc::unbounded_channel();
         let send = async |num_bytes: usize| {
-            let json = format!(r#"["wait","{}"]"#, "x".repeat(num_bytes));
-            let event = ServerEvent {
-                namespace: "/a".into(),
-                args: Args::from_parts(json.into(), Vec::new()),
-                answers: Some(answers.clone()),
+            let question = Question::ServerEvent {
+                args: event("wait", num_bytes),
             };
-            actor.send(event).await.unwrap();
+            let asked = Answering {
+                namespace: "/a".into(),
+                question,
+                answers: answers.clone(),
+                from: None,
+            };
+            hub.send(asked).await.unwrap();
             counters.get(Limit::ServerEvents)
         };
         assert_eq!(send(MAX_BYTES_UNDER_WAY + 1).await, 0, "alone it may");
@@ -194,6 +287,72 @@ mod tests {
         replies.recv().await.unwrap();
         replies.recv().await.unwrap();
         assert_eq!(send(MAX_BYTES_UNDER_WAY).await, 2);
+        arbiter.stop();
+    }
+
+    /// A bug: whatever came while handlers kept their thread waited before all bounds.
+    #[actix::test]
+    async fn events_that_wait_for_the_actor_count_like_those_in_handlers() {
+        let arbiter = Arbiter::new();
+        let counters = Arc::new(Counters::default());
+        let (server_side, mut waiting) = probe();
+        let (mut state, _) = State::new(Parser::Json, Arc::default(), server_side);
+        state.limit(1, Arc::clone(&counters));
+        let hub = HubRef::start(state, &arbiter.handle());
+        let send = async || {
+            let command = Command::ServerEvent {
+                namespace: "/a".into(),
+                args: event("any", 1),
+            };
+            hub.send(Reinject {
+                command,
+                from: None,
+            })
+            .await
+            .unwrap();
+            counters.get(Limit::ServerEvents)
+        };
+        for _ in 0..MAX_UNDER_WAY {
+            assert_eq!(send().await, 0);
+        }
+        assert_eq!(send().await, 1);
+        assert_eq!(send().await, 2);
+        drop(waiting.recv().await.unwrap());
+        assert_eq!(send().await, 2);
+        assert_eq!(send().await, 3);
+        arbiter.stop();
+    }
+
+    fn fail() {
+        panic!("a test wants this");
+    }
+
+    #[actix::test]
+    async fn whoever_panics_or_is_nobodys_counts_no_more() {
+        let arbiter = Arbiter::new();
+        let (unused, _) = probe();
+        let (state, _) = State::new(Parser::Json, Arc::default(), unused);
+        let hub = HubRef::start(state, &arbiter.handle());
+        let mut gateways = Gateways::default();
+        gateways.add(
+            Gateway::new("/a")
+                .on_server("panic", |_, _: Event| async { fail() })
+                .on_server("panic-at-once", |_, _: Event| -> std::future::Ready<()> {
+                    panic!("a test wants this")
+                })
+                .on_server("last", |_, _: Event| async { Ack(1) }),
+        );
+        let door = Door::new(ServerSide::new(gateways, hub).start().recipient());
+        let (answers, mut replies) = mpsc::unbounded_channel();
+        for name in ["panic", "panic-at-once", "of-nobody"] {
+            let last = Some(answers.clone());
+            door.send("/a".into(), event(name, 100), None).unwrap();
+            door.send("/a".into(), event("last", 100), last).unwrap();
+            assert_eq!(door.under_way.num.load(Ordering::Relaxed), 2);
+            replies.recv().await.unwrap();
+            assert_eq!(door.under_way.num.load(Ordering::Relaxed), 0, "{name}");
+            assert_eq!(door.under_way.num_bytes.load(Ordering::Relaxed), 0);
+        }
         arbiter.stop();
     }
 }

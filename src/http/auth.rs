@@ -5,7 +5,7 @@
 //!
 //! Limits: [`MAX_BODY_BYTES`] within [`FORM_TIMEOUT`], counted while the body arrives.
 
-use std::time::Duration;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
@@ -17,9 +17,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use serde_json::Value;
 
-use super::{body_deadline, error::ApiError};
+use super::{
+    body_deadline,
+    engine_io::Head as _,
+    error::ApiError,
+    proxies::{self, TrustedProxies},
+};
 use crate::{
     auth::{Accounts, AuthError, FieldErrors, FieldFault, Grant, store::StoreKind},
+    counters::{Counters, Limit},
     telemetry,
 };
 
@@ -28,9 +34,17 @@ pub const MAX_BODY_BYTES: usize = 4096;
 /// How long a body may take to arrive. `BODY_TIMEOUT`, which every body has, may be shorter.
 pub const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Adds the routes. Expects `web::Data<Accounts>` in the application.
-pub fn configure(config: &mut web::ServiceConfig) {
+/// Adds the routes to `accounts`. Whose request it is `trusted_proxies` say; who has made too many accounts is counted in `counters`.
+pub fn configure(
+    config: &mut web::ServiceConfig,
+    accounts: &Accounts,
+    trusted_proxies: &TrustedProxies,
+    counters: &Arc<Counters>,
+) {
     config
+        .app_data(web::Data::from(Arc::clone(counters)))
+        .app_data(web::Data::new(accounts.clone()))
+        .app_data(web::Data::new(trusted_proxies.clone()))
         .service(
             web::resource("/auth/register")
                 .route(web::post().to(register))
@@ -45,26 +59,43 @@ pub fn configure(config: &mut web::ServiceConfig) {
 
 async fn register(
     accounts: web::Data<Accounts>,
+    trusted_proxies: web::Data<TrustedProxies>,
+    counters: web::Data<Counters>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let form = read_form(&request, payload).await?;
-    let outcome = accounts.register(&form.username, &form.password).await;
+    let address = address(&request, &trusted_proxies);
+    let outcome = accounts.register(&form.username, &form.password, address);
     outcome
+        .await
         .map(|grant| answer(StatusCode::CREATED, &grant))
-        .map_err(|err| refusal(&err))
+        .map_err(|err| {
+            if matches!(err, AuthError::TooManyRegistrations { .. }) {
+                counters.count(Limit::Registrations);
+            }
+            refusal(&err)
+        })
 }
 
 async fn login(
     accounts: web::Data<Accounts>,
+    trusted_proxies: web::Data<TrustedProxies>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let form = read_form(&request, payload).await?;
-    let outcome = accounts.login(&form.username, &form.password).await;
+    let address = address(&request, &trusted_proxies);
+    let outcome = accounts.login(&form.username, &form.password, address);
     outcome
+        .await
         .map(|grant| answer(StatusCode::OK, &grant))
         .map_err(|err| refusal(&err))
+}
+
+/// Returns what counts as the address of whoever sent a request.
+fn address(request: &HttpRequest, trusted_proxies: &TrustedProxies) -> Option<IpAddr> {
+    request.client(trusted_proxies).map(proxies::counted)
 }
 
 async fn method_not_allowed() -> Result<HttpResponse, ApiError> {
@@ -90,6 +121,7 @@ fn refusal(err: &AuthError) -> ApiError {
         }
         // A line of its own: whoever floods us must not hide that the store is away.
         AuthError::Busy { .. } => log::warn!("[Auth] refused: {err}"),
+        AuthError::TooManyRegistrations { .. } => log::warn!("[Auth] refused: {err}"),
         AuthError::Unavailable { .. } => log::warn!("[Auth] {}", telemetry::with_causes(err)),
         AuthError::Corrupt(_) | AuthError::Hash(_) | AuthError::Sign(_) | AuthError::Random(_) => {
             log::error!("[Auth] {}", telemetry::with_causes(err))
@@ -111,6 +143,12 @@ fn refusal(err: &AuthError) -> ApiError {
             StatusCode::TOO_MANY_REQUESTS,
             "busy",
             "Too many people are registering or logging in right now: try again in a few seconds.",
+        )
+        .with_retry_after(*retry_after),
+        AuthError::TooManyRegistrations { limit, retry_after, .. } => ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_registrations",
+            format!("No more than {limit} accounts can be registered from one address in an hour: log in if you have one, or come back later."),
         )
         .with_retry_after(*retry_after),
         AuthError::Unavailable { store, retry_after, .. } => ApiError::new(
@@ -307,9 +345,15 @@ mod tests {
         .unwrap()
     }
 
+    /// Behind a proxy at 9.9.9.9.
+    fn routes(accounts: &Accounts) -> impl Fn(&mut web::ServiceConfig) {
+        let trusted_proxies = "9.9.9.9".parse().unwrap();
+        let counters = Arc::default();
+        move |config| configure(config, accounts, &trusted_proxies, &counters)
+    }
+
     async fn send(accounts: &Accounts, request: TestRequest) -> Answer {
-        let data = web::Data::new(accounts.clone());
-        let app = init_service(App::new().app_data(data).configure(configure)).await;
+        let app = init_service(App::new().configure(routes(accounts))).await;
         Answer::of(call_service(&app, request.to_request()).await).await
     }
 
@@ -568,8 +612,7 @@ mod tests {
     async fn a_flood_is_429_with_a_time_to_come_back_and_passes() {
         let dir = tempfile::tempdir().unwrap();
         let accounts = accounts(&dir);
-        let data = web::Data::new(accounts.clone());
-        let app = init_service(App::new().app_data(data).configure(configure)).await;
+        let app = init_service(App::new().configure(routes(&accounts))).await;
         let num_at_once = 200;
         let calls = (0..num_at_once).map(|n| {
             let request = TestRequest::post()
@@ -596,6 +639,73 @@ mod tests {
         );
         let answer = post(&accounts, "/auth/register", form("later", "correct horse")).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
+    }
+
+    /// A bug: a single address kept all others from logging in.
+    #[actix_web::test]
+    async fn a_flood_of_one_address_leaves_others_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let accounts = accounts(&dir);
+        let app = init_service(App::new().configure(routes(&accounts))).await;
+        let call = |n: u32, client: &str| {
+            let request = TestRequest::post()
+                .uri("/auth/register")
+                .peer_addr("9.9.9.9:1".parse().unwrap())
+                .insert_header(("x-forwarded-for", client))
+                .insert_header((header::CONTENT_TYPE, "application/json"))
+                .set_payload(form(&format!("user{n}"), "correct horse"));
+            let call = call_service(&app, request.to_request());
+            async { Answer::of(call.await).await }
+        };
+        let flood = (0..100).map(|n| call(n, &format!("2001:db8::{n}")));
+        let flood = futures_util::future::join_all(flood);
+        let (flood, other) = tokio::join!(flood, call(100, "1.2.3.4"));
+        assert_eq!(other.status, 201, "{}", other.body);
+        let mut num_busy = 0;
+        for answer in flood.iter().filter(|answer| answer.status != 201) {
+            answer.assert_error(429, "busy");
+            assert_eq!(answer.header(header::RETRY_AFTER), Some("2"));
+            num_busy += 1;
+        }
+        assert!((50..100).contains(&num_busy), "{num_busy}");
+    }
+
+    #[actix_web::test]
+    async fn who_registers_too_many_is_told_when_to_come_back_and_can_log_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config {
+            data_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
+        config.limits.max_registrations_per_address = Some(2);
+        let accounts = Accounts::open(&config).unwrap();
+        let (trusted, counters) = (TrustedProxies::default(), Arc::default());
+        let routes = |routes: &mut _| configure(routes, &accounts, &trusted, &counters);
+        let app = init_service(App::new().configure(routes)).await;
+        let call = async |path: &str, name: &str, peer: &str| {
+            let request = TestRequest::post()
+                .uri(path)
+                .peer_addr(peer.parse().unwrap())
+                .insert_header((header::CONTENT_TYPE, "application/json"))
+                .set_payload(form(name, "correct horse"));
+            Answer::of(call_service(&app, request.to_request()).await).await
+        };
+        let (one, other) = ("10.0.0.1:1", "10.0.0.2:1");
+        // Faults of the form are no registrations, names that are taken are: they cost a hash, too.
+        let answer = call("/auth/register", "a", one).await;
+        answer.assert_error(400, "invalid_fields");
+        assert_eq!(call("/auth/register", "alice", one).await.status, 201);
+        assert_eq!(call("/auth/register", "alice", one).await.status, 409);
+        for num_counted in 1..=2 {
+            let answer = call("/auth/register", "bob", one).await;
+            answer.assert_error(429, "too_many_registrations");
+            let retry_after = answer.header(header::RETRY_AFTER).unwrap();
+            let retry_after: u64 = retry_after.parse().unwrap();
+            assert!((1700..=1800).contains(&retry_after), "{retry_after}");
+            assert_eq!(counters.get(Limit::Registrations), num_counted);
+        }
+        assert_eq!(call("/auth/login", "alice", one).await.status, 200);
+        assert_eq!(call("/auth/register", "bob", other).await.status, 201);
     }
 
     #[test]

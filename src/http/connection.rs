@@ -39,7 +39,7 @@ use tokio::{
 use super::{body_deadline, body_end::BodyEnd, head_end::HeadEnd};
 use crate::{
     counters::{Counters, Limit},
-    socket::slots::Slot,
+    slots::Slot,
 };
 
 /// How actix-http's answer to a first head begins that took too long.

@@ -4,6 +4,7 @@
 //! Source: wire.md 1.1 (checks), 1.4 (answers).
 
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -19,7 +20,11 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
-    body_deadline, client_bundle, connection::claimed_len, error::ApiError, held_body, proxies,
+    body_deadline, client_bundle,
+    connection::claimed_len,
+    error::ApiError,
+    held_body,
+    proxies::{self, TrustedProxies},
     whose::Whose,
 };
 use crate::{
@@ -33,6 +38,7 @@ use crate::{
         sid::Sid,
     },
     relay::{Answer, Relay},
+    slots::Slot,
     socket::{
         actor::{Services, Socket},
         backlogs::{Held, HeldBody, Share},
@@ -40,7 +46,6 @@ use crate::{
         handshake::Handshake,
         messages::{Body, Poll, PollAnswer, Post, PostAnswer},
         sessions::Session,
-        slots::Slot,
     },
 };
 
@@ -139,6 +144,15 @@ pub(super) trait Head {
     fn headers(&self) -> &header::HeaderMap;
     fn target(&self) -> String;
     fn peer(&self) -> Option<std::net::SocketAddr>;
+
+    /// Returns whose request it is; [`proxies::counted`] says what of it is one address.
+    fn client(&self, trusted_proxies: &TrustedProxies) -> Option<IpAddr> {
+        let forwarded_for = self.headers().get_all("x-forwarded-for");
+        let forwarded_for: Vec<_> = forwarded_for
+            .map(|value| value.to_str().unwrap_or_default())
+            .collect();
+        Some(trusted_proxies.client(self.peer()?, forwarded_for.into_iter()))
+    }
 
     /// Returns what a session keeps of the request that opened it.
     fn handshake(&self, query: &Query) -> Handshake {
@@ -250,14 +264,11 @@ pub(super) fn may_open(services: &Services, request: &impl Head) -> Result<Slot,
             "This instance has as many clients as it takes; connect to another one, or try again later.",
         ));
     }
-    let Some(peer) = request.peer().filter(|_| services.by_address.is_limited()) else {
+    let is_counted = services.by_address.is_limited();
+    let client = is_counted.then(|| request.client(trusted_proxies));
+    let Some(client) = client.flatten() else {
         return Ok(Slot::default());
     };
-    let forwarded_for = request.headers().get_all("x-forwarded-for");
-    let forwarded_for: Vec<_> = forwarded_for
-        .map(|value| value.to_str().unwrap_or_default())
-        .collect();
-    let client = trusted_proxies.client(peer, forwarded_for.into_iter());
     services
         .by_address
         .take(proxies::counted(client))

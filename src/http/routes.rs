@@ -72,9 +72,9 @@ pub fn configure(config: &mut web::ServiceConfig, shared: &Shared) {
         .configure(health::configure)
         .default_service(web::to(nothing_here));
     if let Some(accounts) = &shared.accounts {
-        config
-            .app_data(web::Data::new(accounts.clone()))
-            .configure(auth::configure);
+        let trusted_proxies = &shared.services.limits.trusted_proxies;
+        let counters = &shared.services.counters;
+        config.configure(|config| auth::configure(config, accounts, trusted_proxies, counters));
     }
     for own in &shared.own_routes.0 {
         config.configure(|config| own(config));

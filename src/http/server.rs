@@ -27,10 +27,8 @@ use super::{
 };
 use crate::{
     counters::{Counters, Limit},
-    socket::{
-        actor::Services,
-        slots::{Slot, Slots},
-    },
+    slots::{Slot, Slots},
+    socket::actor::Services,
 };
 
 /// Connections that may wait to be accepted.

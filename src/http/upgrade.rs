@@ -24,13 +24,13 @@ use super::{
 use crate::{
     engine_io::handshake::{HandshakeError, Query, TransportName, verify},
     relay::adopt::{Ready, Unready},
+    slots::Slot,
     socket::{
         actor::{Services, Socket},
         endpoint::{Endpoint, Layer, SOCKET_IO_PATH},
         messages::Upgrade,
         outbox::Outbox,
         sessions::{Expected, Session},
-        slots::Slot,
     },
     websocket::{
         close::CloseFrame,

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     counters::{Counters, Limit},
-    gateways::server_side::ServerEvent,
+    gateways::server_side::{Door, ServerEvent, TooMuch},
     redis_bridge::messages::{AskOthers, ForBridge},
     socket::{
         acks::AckIds,
@@ -44,6 +44,7 @@ use crate::{
         record::{JoinId, Record},
     },
     socket_io::{
+        args::Args,
         encode,
         ids::{Namespace, Room},
         parser::Parser,
@@ -95,7 +96,7 @@ pub struct State {
     /// Present if clients may recover.
     pub(super) recovery: Option<Box<Recovery>>,
     ack_ids: Arc<AckIds>,
-    server_side: Recipient<ServerEvent>,
+    server_side: Door,
     bridge: Option<Recipient<ForBridge>>,
     counters: Arc<Counters>,
     /// What is on its way to the bridge.
@@ -127,7 +128,7 @@ impl State {
             parser,
             recovery: None,
             ack_ids,
-            server_side,
+            server_side: Door::new(server_side),
             bridge: None,
             counters: Arc::default(),
             freight: Freight::default(),
@@ -306,11 +307,21 @@ impl State {
                     member.handle().tell(What::Disconnect { whole_connection });
                 });
             }
-            Command::ServerEvent { namespace, args } => self.server_side.do_send(ServerEvent {
-                namespace: namespace.clone(),
-                args: args.clone(),
-                answers: None,
-            }),
+            Command::ServerEvent { namespace, args } => {
+                self.tell_server_side(namespace, args.clone(), None);
+            }
+        }
+    }
+
+    /// Has an event of another server handled. One that is too much is dropped: whoever awaits a reply hears none.
+    fn tell_server_side(&self, namespace: &Namespace, args: Args, answers: Option<Answers>) {
+        let sent = self.server_side.send(namespace.clone(), args, answers);
+        if sent == Err(TooMuch) {
+            self.counters.count(Limit::ServerEvents);
+            // Without its name, which whoever floods us has chosen.
+            log::warn!(
+                "too many events of other servers wait for handlers or are in them, or with too much: one of {namespace} is dropped"
+            );
         }
     }
 
@@ -435,11 +446,7 @@ impl State {
             }
             Question::Broadcast { .. } => Answer::NumClients(num_clients),
             Question::ServerEvent { args } => {
-                return self.server_side.do_send(ServerEvent {
-                    namespace: namespace.clone(),
-                    args,
-                    answers: Some(answers.clone()),
-                });
+                return self.tell_server_side(namespace, args, Some(answers.clone()));
             }
         };
         _ = answers.send(answer);

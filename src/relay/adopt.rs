@@ -13,12 +13,12 @@ use crate::{
     counters::Limit,
     engine_io::{dialect::Dialect, handshake::HandshakeError, sid::Sid},
     hub::messages::{Expect, GiveUp},
+    slots::Slot,
     socket::{
         actor::{Admittance, Newcomer, NotAdmitted, Services, Socket},
         disconnect::CloseReason,
         endpoint::Layer,
         portable::Portable,
-        slots::Slot,
         websocket_transport::{Probe, ProbeEvent},
     },
     socket_io::ids::Namespace,

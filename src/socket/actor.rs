@@ -54,7 +54,6 @@ use super::{
     record::{JoinId, Record, Recoverable},
     recovery::{self, Attempt, Back, Recovery, Restored, Standing},
     sessions::{Session, Sessions},
-    slots::{Slot, Slots},
     websocket_transport::{FromWebSocket, NOOP_INTERVAL, Probe, ProbeEvent, WebSocketTransport},
     work::WorkCount,
 };
@@ -80,6 +79,7 @@ use crate::{
         recovery::{EmitToOne, Note, Resume},
     },
     relay::Relay,
+    slots::{Slot, Slots},
     socket_io::{
         args::Args,
         decoder::{Decoder, Packet as SioPacket},

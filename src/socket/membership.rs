@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytestring::ByteString;
-use futures_util::future::{FutureExt as _, LocalBoxFuture};
+use futures_util::future::{Either, FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -37,7 +37,7 @@ use crate::{
         decoder::AckId,
         ids::{Namespace, Room},
     },
-    telemetry,
+    telemetry::{self, About},
 };
 
 /// Events of one client that may wait in one namespace before no more are read.
@@ -100,25 +100,27 @@ impl Admission {
         let judging = {
             let namespace = entered.namespace.clone();
             let gateway = Arc::clone(&gateway);
-            async move {
-                if let Some(before) = before {
-                    // However it ended, it is over.
-                    _ = before.rest.await;
-                }
-                let authorized = judged.await.unwrap_or_else(|panic| {
-                    log_panic("authorize", &namespace, &*panic);
-                    Err(Refusal::internal())
-                })?;
-                let restored = match attempt {
-                    Some(attempt) => attempt.restore(&gateway, &authorized).await,
-                    None => None,
-                };
-                Ok(Admitted {
-                    authorized,
-                    restored: restored.map(Box::new),
+            let about = gateway.about("authorize");
+            about
+                .scope(async move {
+                    if let Some(before) = before {
+                        // However it ended, it is over.
+                        _ = before.rest.await;
+                    }
+                    let authorized = judged.await.unwrap_or_else(|panic| {
+                        log_panic("authorize", &namespace, &*panic);
+                        Err(Refusal::internal())
+                    })?;
+                    let restored = match attempt {
+                        Some(attempt) => attempt.restore(&gateway, &authorized).await,
+                        None => None,
+                    };
+                    Ok(Admitted {
+                        authorized,
+                        restored: restored.map(Box::new),
+                    })
                 })
-            }
-            .boxed_local()
+                .boxed_local()
         };
         Self {
             entered,
@@ -492,11 +494,21 @@ impl Membership {
             DisconnectReason::ClientNamespaceDisconnect | DisconnectReason::Closed(_) => {}
         }
         let on_disconnect = {
-            let gateway = Arc::clone(&gateway);
-            let socket = socket.clone();
-            guard("disconnect", &socket.clone(), move || {
-                gateway.call_on_disconnect(socket, reason)
-            })
+            let (called, namespace) = (socket.clone(), socket.namespace().clone());
+            guard(
+                (
+                    gateway.about("disconnect"),
+                    ByteString::from_static("disconnect"),
+                ),
+                &socket,
+                || gateway.call_on_disconnect(called, reason),
+                move |outcome| {
+                    // Of a panic the log knows already.
+                    if let Some(Err(err)) = outcome {
+                        log::error!("on_disconnect of {namespace} failed: {err}");
+                    }
+                },
+            )
         };
         if running.is_empty() && queue.is_empty() && on_disconnect.is_none() {
             return None;
@@ -513,14 +525,11 @@ impl Membership {
             if tokio::time::timeout(timeout, rest).await.is_err() {
                 log_cut_off(socket.namespace());
             }
-            if let Some(on_disconnect) = on_disconnect {
+            if let Some(on_disconnect) = on_disconnect
+                && tokio::time::timeout(timeout, on_disconnect).await.is_err()
+            {
                 let namespace = socket.namespace();
-                match tokio::time::timeout(timeout, on_disconnect).await {
-                    Ok(Some(Err(err))) => log::error!("on_disconnect of {namespace} failed: {err}"),
-                    // Of a panic the log knows already.
-                    Ok(Some(Ok(())) | None) => {}
-                    Err(_) => log::warn!("the disconnect handler of {namespace} was cut off"),
-                }
+                log::warn!("the disconnect handler of {namespace} was cut off");
             }
             drop(work);
         }))
@@ -528,42 +537,52 @@ impl Membership {
 }
 
 /// Calls the handler of a job. `None` if there is none.
-fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running> {
-    let gateway = Arc::clone(gateway);
+fn start(gateway: &Gateway, socket: &SocketRef, job: Job) -> Option<Running> {
     let own = socket.clone();
     let held_bytes = job.held_bytes();
     let (call, ack) = match job {
         Job::Connected => {
             let called = own.clone();
-            let connected = guard("connect", socket, move || gateway.call_on_connect(called))?;
-            let call = connected.map(move |outcome| {
-                if let Some(Err(err)) = &outcome {
-                    log::error!("on_connect of {} failed: {err}", own.namespace());
-                }
-                if !matches!(outcome, Some(Ok(()))) {
-                    own.disconnect(false);
-                }
-                Ok(Reply::empty())
-            });
-            (call.boxed_local(), None)
+            let connected = guard(
+                (gateway.about("connect"), ByteString::from_static("connect")),
+                socket,
+                || gateway.call_on_connect(called),
+                move |outcome| {
+                    if let Some(Err(err)) = &outcome {
+                        log::error!("on_connect of {} failed: {err}", own.namespace());
+                    }
+                    if !matches!(outcome, Some(Ok(()))) {
+                        own.disconnect(false);
+                    }
+                    Ok(Reply::empty())
+                },
+            );
+            (connected?, None)
         }
         Job::Moved => {
             let called = own.clone();
-            let moved = guard("move", socket, move || gateway.call_on_move(called))?;
-            let call = moved.map(move |outcome| {
-                if let Some(Err(err)) = &outcome {
-                    log::error!("on_move of {} failed: {err}", own.namespace());
-                }
-                Ok(Reply::empty())
-            });
-            (call.boxed_local(), None)
+            let moved = guard(
+                (gateway.about("move"), ByteString::from_static("move")),
+                socket,
+                || gateway.call_on_move(called),
+                move |outcome| {
+                    if let Some(Err(err)) = &outcome {
+                        log::error!("on_move of {} failed: {err}", own.namespace());
+                    }
+                    Ok(Reply::empty())
+                },
+            );
+            (moved?, None)
         }
         Job::Event { event, ack } => {
-            let name = event.name.clone();
-            let handled = guard(&name, socket, move || gateway.call_on_event(own, event))?;
-            let call =
-                handled.map(|outcome| outcome.unwrap_or_else(|| Err(HandlerError::failed())));
-            (call.boxed_local(), ack)
+            let handler = gateway.handler(&event.name)?;
+            let handled = guard(
+                (handler.about, event.name.clone()),
+                socket,
+                || Some(gateway.call_on_event(handler, own, event)),
+                |outcome| outcome.unwrap_or_else(|| Err(HandlerError::failed())),
+            );
+            (handled?, ack)
         }
     };
     Some(Running {
@@ -575,31 +594,25 @@ fn start(gateway: &Arc<Gateway>, socket: &SocketRef, job: Job) -> Option<Running
     })
 }
 
-/// Makes a call whose panic, in the closure or in its future, ends nothing but the call: it becomes `None`.
-fn guard<T: 'static>(
-    what: &str,
+/// Makes a call whose panic, in the closure or in its future, ends nothing but the call: `end` is given `None` then, else what it came to.
+/// `about` and `what` are for the log: in whose name it is spoken to, and what it is told of a panic.
+fn guard<T: 'static, U: 'static>(
+    (about, what): (About, ByteString),
     socket: &SocketRef,
     call: impl FnOnce() -> Option<LocalBoxFuture<'static, T>>,
-) -> Option<LocalBoxFuture<'static, Option<T>>> {
-    let what = what.to_owned();
+    end: impl FnOnce(Option<T>) -> U + 'static,
+) -> Option<LocalBoxFuture<'static, U>> {
     let namespace = socket.namespace().clone();
-    let future = match std::panic::catch_unwind(AssertUnwindSafe(call)) {
-        Ok(future) => future?,
-        Err(panic) => {
-            log_panic(&what, &namespace, &*panic);
-            return Some(std::future::ready(None).boxed_local());
-        }
+    let begun = about.during(|| std::panic::catch_unwind(AssertUnwindSafe(call)));
+    let future = match begun {
+        Ok(future) => Either::Left(AssertUnwindSafe(future?).catch_unwind()),
+        Err(panic) => Either::Right(std::future::ready(Err(panic))),
     };
-    Some(
-        AssertUnwindSafe(future)
-            .catch_unwind()
-            .map(move |outcome| {
-                outcome
-                    .map_err(|panic| log_panic(&what, &namespace, &*panic))
-                    .ok()
-            })
-            .boxed_local(),
-    )
+    let ended = future.map(move |outcome| {
+        let outcome = outcome.map_err(|panic| log_panic(&what, &namespace, &*panic));
+        end(outcome.ok())
+    });
+    Some(about.scope(ended).boxed_local())
 }
 
 fn log_cut_off(namespace: &Namespace) {

@@ -4,7 +4,7 @@
 //! `lane` (the way past it), `actor` (the session's life), `polling` and `websocket_transport` (the two transports),
 //! `membership` (the namespaces it joined), `running` (the handlers that run), `acks` (those that it owes), `clock` (heartbeat and
 //! deadlines), `rate` (how many events it may send), `outbox` (what waits to be written), `backlogs` (what waits for all together),
-//! `disconnect` (every way to end), `sessions` (who is here), `slots` (how many of each address), `handshake` (what is kept of the first request), `record` (one
+//! `disconnect` (every way to end), `sessions` (who is here), `handshake` (what is kept of the first request), `record` (one
 //! socket of one namespace), `snapshot` (a socket as other servers see it), `portable` and `departure` (a session that moves to
 //! another instance), `recovery` (how a client comes back to its sockets), `endpoint` (the paths that speak Engine.IO), `work`
 //! (what goes on after a client left), `give_way` (how a task that could go on lets others).
@@ -35,7 +35,6 @@ pub mod record;
 pub mod recovery;
 mod running;
 pub mod sessions;
-pub mod slots;
 pub mod snapshot;
 pub(crate) mod websocket_transport;
 pub mod work;

@@ -1,4 +1,4 @@
-//! How many events one client may send: a token bucket, and the patience with who goes on when it is empty.
+//! How many events one client may send: a token bucket ([`crate::bucket`]), and the patience with who goes on when it is empty.
 //!
 //! Plain struct: it is told the time and the limit and says what is to become of an event; the actor does it. Two moments are all
 //! that it knows, since every session has one.
@@ -12,27 +12,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bucket::Bucket;
+
 /// How many seconds of its rate a client may send at once.
 const BURST_SECONDS: u32 = 2;
 
 /// How much slower patience comes back than the allowance.
 const PATIENCE_FACTOR: u32 = 10;
-
-/// A bucket that is full at first: when it would be full again, if nothing more is taken. That says how many tokens there are.
-#[derive(Debug)]
-struct Bucket(Instant);
-
-impl Bucket {
-    /// Takes a token, if there is one of the `num` that fit, and that come back one every `interval`.
-    fn take(&mut self, now: Instant, interval: Duration, num: u32) -> bool {
-        let full_at = self.0.max(now) + interval;
-        let has_one = full_at <= now + interval * num;
-        if has_one {
-            self.0 = full_at;
-        }
-        has_one
-    }
-}
 
 /// What is to become of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +42,8 @@ impl Rate {
     /// Returns the rate of a client that has sent nothing yet.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            allowance: Bucket(now),
-            patience: Bucket(now),
+            allowance: Bucket::new(now),
+            patience: Bucket::new(now),
         }
     }
 

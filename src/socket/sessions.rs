@@ -14,11 +14,7 @@ use std::{
 use actix::Addr;
 use tokio::sync::watch;
 
-use super::{
-    actor::SocketActor,
-    inbox::InboxRef,
-    slots::{self, Slot},
-};
+use super::{actor::SocketActor, inbox::InboxRef};
 use crate::{
     engine_io::{
         dialect::Revision,
@@ -26,6 +22,7 @@ use crate::{
         sid::Sid,
     },
     shrink::shrink,
+    slots::{self, Slot},
 };
 
 /// A session, as the HTTP layer sees it.

@@ -30,7 +30,7 @@ use super::{
     close::CloseFrame,
     decoder::{Decoder, Incoming, ProtocolError},
 };
-use crate::socket::{outbox::Outbox, slots::Slot};
+use crate::{slots::Slot, socket::outbox::Outbox};
 
 /// Most bytes that one read takes, and with them the most that can wait undecoded.
 const PORTION_BYTES: usize = 64 * 1024;

@@ -121,6 +121,55 @@ async fn what_strangers_can_repeat_does_not_flood_the_log() {
     );
 }
 
+/// A bug: Rust wrote each panic of a handler by itself, past the log, and a client may repeat one as fast as it sends.
+#[actix_rt::test]
+async fn handlers_that_panic_do_not_flood_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    // A filter that knows nothing of panics keeps none back: the program might die of one.
+    for settings in [&[][..], &[("RUST_LOG", "churn=info")]] {
+        let program = Program::start_example("churn", dir.path(), settings);
+        let (mut client, _) = WebSocket::join(program.addr, "/", "{}").await;
+        for id in 0..1000 {
+            client.send(&format!(r#"42{id}["panic"]"#)).await;
+            let ack = client.message().await;
+            assert!(ack.starts_with(&format!(r#"43{id}[{{"error":"#)), "{ack}");
+        }
+        program.signal("-TERM");
+        let (_, log) = program.wait();
+        let where_it_was = "panicked at test/support/churn_server.rs:";
+        let lines: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains(where_it_was))
+            .collect();
+        // Twice as many if it takes more than the ten seconds that are looked at.
+        assert!((20..=40).contains(&lines.len()), "{settings:?}: {log}");
+        assert!(log.lines().count() <= 100, "{settings:?}: {log}");
+        assert!(lines[0].ends_with(": a test wants this"), "{}", lines[0]);
+        assert!(lines[19].contains("more are left out"), "{}", lines[19]);
+    }
+}
+
+/// A bug: whatever went wrong in one handler kept the log from telling what went wrong in others, since all tell it at one line of ours.
+#[actix_rt::test]
+async fn a_handler_that_fails_often_does_not_silence_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start_example("churn", dir.path(), &[]);
+    let (mut client, _) = WebSocket::join(program.addr, "/", "{}").await;
+    for (id, event) in (0..).zip([&["fail"; 100][..], &["fail-too"]].concat()) {
+        client.send(&format!(r#"42{id}["{event}"]"#)).await;
+        let ack = client.message().await;
+        assert!(ack.starts_with(&format!(r#"43{id}[{{"error":"#)), "{ack}");
+    }
+    program.signal("-TERM");
+    let (_, log) = program.wait();
+    let told = |event: &str| {
+        let text = format!(" a handler failed: {event} was asked for");
+        log.lines().filter(|line| line.contains(&text)).count()
+    };
+    assert!((20..=40).contains(&told("fail")), "{log}");
+    assert_eq!(told("fail-too"), 1, "{log}");
+}
+
 #[actix_rt::test]
 async fn sigterm_tells_the_clients_and_ends_in_good_order() {
     let dir = tempfile::tempdir().unwrap();

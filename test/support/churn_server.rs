@@ -16,6 +16,7 @@
 //! | `ask` | | asks the client `question` and waits for a second |
 //! | `slow` | any | acked after 50 ms |
 //! | `never` | any | its handler does not end |
+//! | `panic`, `fail`, `fail-too` | | its handler panics, or fails in an internal way |
 //! | `kick`, `kick-all` | | the server ends this membership, or the whole connection |
 //! | `count` | | the ack has the numbers of sockets and of rooms, those that ids name included |
 //!
@@ -80,6 +81,15 @@ async fn count(socket: SocketRef, (): ()) -> Result<Ack<(usize, usize)>, Handler
     Ok(Ack((num_sockets, namespace.all_rooms().await?.len())))
 }
 
+async fn panic(_: SocketRef, (): ()) {
+    panic!("a test wants this");
+}
+
+async fn fail(_: SocketRef, event: Event) -> Result<(), HandlerError> {
+    let name = event.name();
+    Err(HandlerError::internal(format!("{name} was asked for")))
+}
+
 fn gateway() -> Gateway {
     Gateway::new("/")
         .on("echo", |_, event: Event| async move {
@@ -118,6 +128,9 @@ fn gateway() -> Gateway {
             Reply::args(event.payload())
         })
         .on("never", |_, _: Event| std::future::pending::<()>())
+        .on("panic", panic)
+        .on("fail", fail)
+        .on("fail-too", fail)
         .on("kick", |socket: SocketRef, (): ()| async move {
             socket.disconnect(false);
         })

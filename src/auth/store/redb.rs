@@ -1,15 +1,16 @@
 //! Accounts of a single instance: `accounts.redb` in `DATA_DIR`.
 //!
 //! Opened once, before anything is bound; from then on every call runs on a blocking thread, one that writes and two that
-//! read: whoever waits for a slow disk waits for its turn and takes no thread. A commit is on the disk
-//! before it is answered, so that a `kill -9` or a power cut loses no account that a client was told of. One process
-//! has the file open at a time.
+//! read: whoever waits for a slow disk waits for its turn and takes no thread, and is told after [`ANSWER_TIMEOUT`] that the file is
+//! unavailable. A commit is on the disk before it is answered, so that a `kill -9` or a power cut loses no account that a client was told
+//! of. One process has the file open at a time.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -30,6 +31,10 @@ pub const FILE_NAME: &str = "accounts.redb";
 
 /// Memory for pages: an instance reads one account at a time, and redb's default is 1 GiB.
 const CACHE_BYTES: usize = 4 << 20;
+/// How long a caller waits, for its turn and for the disk. What it asked for goes on behind that, and keeps its turn.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long nothing is written behind a write that failed, or behind the opening after it; longer if to open the file takes longer.
+const MIN_REST: Duration = Duration::from_secs(2);
 /// Calls that may read at a time.
 const NUM_LOOKING: usize = 2;
 /// Key of an account → its JSON.
@@ -45,14 +50,23 @@ pub struct RedbStore {
     file: Arc<AccountsFile>,
     writing: Arc<Semaphore>,
     looking: Arc<Semaphore>,
+    timeout: Duration,
 }
 
 struct AccountsFile {
     open: Opener,
+    current: Mutex<Current>,
+    /// Until when nothing is written; present from a write that failed to one that does not. Locked for a moment.
+    rests_until: Mutex<Option<Instant>>,
+}
+
+struct Current {
     /// `None` after an error of the disk: redb then refuses all further work (`PreviousIo`) until the file is opened
     /// again, which the next call does. Locked on blocking threads only: never while reading or writing, but while it is opened, which
     /// takes as long as to read all of it.
-    database: Mutex<Option<Arc<Database>>>,
+    database: Option<Arc<Database>>,
+    /// How long that took when it was opened last.
+    opening: Duration,
 }
 
 /// Opens the file; a test puts a failing disk in its place.
@@ -64,6 +78,7 @@ impl From<AccountsFile> for RedbStore {
             file: Arc::new(file),
             writing: Arc::new(Semaphore::new(1)),
             looking: Arc::new(Semaphore::new(NUM_LOOKING)),
+            timeout: ANSWER_TIMEOUT,
         }
     }
 }
@@ -113,30 +128,36 @@ impl RedbStore {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub fn shared_secret_blocking(&self, candidate: &Secret) -> Result<Secret, StoreError> {
-        let kept = self.file.with(|database| secret_or(database, candidate));
+        let kept = self.file.read(|database| secret_or(database, candidate));
         checked_secret(&kept.map_err(|fault| fault.of(Item::Key))?)
     }
 
-    /// Runs `work` where it may block, when one of `turns` is free.
+    /// Runs `work` where it may block, when one of `turns` is free. Whether that happened is open if it took too long.
     async fn blocking<T: Send + 'static>(
         &self,
         turns: &Arc<Semaphore>,
         item: Item,
-        work: impl FnOnce(&Database) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&AccountsFile) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let storage = |err: BoxError| Fault::Storage(err).of(item);
-        let turn = Arc::clone(turns).acquire_owned().await;
-        let turn = turn.map_err(|err| storage(err.into()))?;
-        let file = Arc::clone(&self.file);
-        let work = move || {
-            let result = file.with(work);
-            // Held by the work, not by the caller: one that goes away frees no thread.
-            drop(turn);
-            result
+        let done = async {
+            let turn = Arc::clone(turns).acquire_owned().await?;
+            let file = Arc::clone(&self.file);
+            let work = move || {
+                let result = work(&file);
+                // Held by the work, not by the caller: one that goes away frees no thread.
+                drop(turn);
+                result
+            };
+            Ok::<_, BoxError>(tokio::task::spawn_blocking(work).await?)
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result.map_err(|fault| fault.of(item)),
-            Err(err) => Err(storage(err.into())),
+        match tokio::time::timeout(self.timeout, done).await {
+            Ok(Ok(result)) => result.map_err(|fault| fault.of(item)),
+            Ok(Err(err)) => Err(storage(err)),
+            Err(_) => {
+                let text = format!("the disk has not answered within {:?}", self.timeout);
+                Err(storage(text.into()))
+            }
         }
     }
 }
@@ -149,25 +170,59 @@ enum OpenFault {
 impl AccountsFile {
     /// Opens the file and makes the tables, so that a reader always finds them. That also proves that it can be written.
     fn open(open: Opener) -> Result<Self, OpenFault> {
+        let begin = Instant::now();
         let database = open().map_err(OpenFault::Open)?;
+        let opening = begin.elapsed();
         create_tables(&database).map_err(OpenFault::Tables)?;
+        let current = Current {
+            database: Some(Arc::new(database)),
+            opening,
+        };
         Ok(Self {
             open,
-            database: Mutex::new(Some(Arc::new(database))),
+            current: Mutex::new(current),
+            rests_until: Mutex::default(),
         })
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rests_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.rests_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what writes. Not for a while behind a write that failed, on a full disk for one: that breaks the database, and all of the
+    /// file is read before anybody reads an account of it again. So at most half of the time is spent with that.
+    fn write<T>(&self, work: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
+        if self
+            .rests_until()
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return Err(Fault::Storage(
+                "the disk refused a write a moment ago".into(),
+            ));
+        }
+        let result = self.read(work);
+        *self.rests_until() = match &result {
+            Err(Fault::Storage(_)) => Some(Instant::now() + MIN_REST.max(self.current().opening)),
+            Err(Fault::Corrupt(_)) | Ok(_) => None,
+        };
+        result
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
         let database = self.database()?;
         let result = work(&database);
         if matches!(result, Err(Fault::Storage(_))) {
-            let mut current = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut current = self.current();
             // Unless another call has opened it again already.
-            if current
-                .as_ref()
-                .is_some_and(|current| Arc::ptr_eq(current, &database))
-            {
-                *current = None;
+            let is_current = |current: &Arc<Database>| Arc::ptr_eq(current, &database);
+            if current.database.as_ref().is_some_and(is_current) {
+                current.database = None;
             }
         }
         result
@@ -176,13 +231,18 @@ impl AccountsFile {
     /// Returns the open database. Opens it again if it broke; while an earlier call still holds the broken one, that
     /// fails, and the next call tries again.
     fn database(&self) -> Result<Arc<Database>, Fault> {
-        let mut current = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = current.as_ref() {
+        let mut current = self.current();
+        if let Some(database) = &current.database {
             return Ok(Arc::clone(database));
         }
+        let begin = Instant::now();
         let database = Arc::new((self.open)().map_err(|err| Fault::Storage(Box::new(err)))?);
         log::info!("[Auth] the accounts file is open again after an error of the disk");
-        Ok(Arc::clone(current.insert(database)))
+        current.opening = begin.elapsed();
+        if let Some(until) = &mut *self.rests_until() {
+            *until = Instant::now() + MIN_REST.max(current.opening);
+        }
+        Ok(Arc::clone(current.database.insert(database)))
     }
 }
 
@@ -272,15 +332,12 @@ impl AccountStore for RedbStore {
         Box::pin(async move {
             let json = account.to_json()?;
             let key = key.clone();
-            let is_free = self
-                .blocking(&self.writing, Item::Account, move |database| {
-                    insert_account(database, &key, &json)
-                })
-                .await?;
-            if is_free {
-                Ok(())
-            } else {
-                Err(StoreError::Taken)
+            let insert = move |file: &AccountsFile| {
+                file.write(|database| insert_account(database, &key, &json))
+            };
+            match self.blocking(&self.writing, Item::Account, insert).await? {
+                true => Ok(()),
+                false => Err(StoreError::Taken),
             }
         })
     }
@@ -292,8 +349,8 @@ impl AccountStore for RedbStore {
         Box::pin(async move {
             let asked = key.clone();
             let json = self
-                .blocking(&self.looking, Item::Account, move |database| {
-                    find_account(database, &asked)
+                .blocking(&self.looking, Item::Account, move |file| {
+                    file.read(|database| find_account(database, &asked))
                 })
                 .await?;
             json.map(|json| Account::from_json(&json, key)).transpose()
@@ -303,8 +360,8 @@ impl AccountStore for RedbStore {
     fn shared_secret(&self, candidate: Secret) -> BoxFuture<'_, Result<Secret, StoreError>> {
         Box::pin(async move {
             let kept = self
-                .blocking(&self.looking, Item::Key, move |database| {
-                    secret_or(database, &candidate)
+                .blocking(&self.looking, Item::Key, move |file| {
+                    file.read(|database| secret_or(database, &candidate))
                 })
                 .await?;
             checked_secret(&kept)
@@ -402,7 +459,7 @@ fn create_file(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use futures_util::FutureExt as _;
     use redb::{StorageBackend, backends::FileBackend};
@@ -512,42 +569,45 @@ mod tests {
         }
     }
 
-    #[actix_rt::test]
-    async fn a_disk_that_was_full_serves_again_once_it_has_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
-        let is_full = Arc::new(AtomicBool::new(false));
-        let open = {
-            let is_full = Arc::clone(&is_full);
-            Box::new(move || {
-                create_file(&path)?;
-                let file = OpenOptions::new().read(true).write(true).open(&path)?;
-                let file = FileBackend::new(file)?;
-                builder().create_with_backend(Disk {
-                    file,
-                    is_full: Arc::clone(&is_full),
-                })
+    /// Returns a store on a disk that is as full as the first says; the second counts how often the file is opened.
+    fn on_disk(dir: &Path, is_full: &Arc<AtomicBool>, num_opened: &Arc<AtomicUsize>) -> RedbStore {
+        let path = dir.join(FILE_NAME);
+        let (is_full, num_opened) = (Arc::clone(is_full), Arc::clone(num_opened));
+        let open = Box::new(move || {
+            num_opened.fetch_add(1, Ordering::SeqCst);
+            create_file(&path)?;
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let file = FileBackend::new(file)?;
+            builder().create_with_backend(Disk {
+                file,
+                is_full: Arc::clone(&is_full),
             })
-        };
+        });
         let Ok(file) = AccountsFile::open(open) else {
             panic!("cannot be opened")
         };
-        let store = RedbStore::from(file);
+        RedbStore::from(file)
+    }
+
+    fn assert_unavailable(result: Result<(), StoreError>) {
+        let store = StoreKind::File;
+        let is_unavailable =
+            matches!(&result, Err(StoreError::Unavailable { store: of, .. }) if *of == store);
+        assert!(is_unavailable, "{result:?}");
+    }
+
+    #[actix_rt::test]
+    async fn a_disk_that_was_full_serves_again_once_it_has_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let is_full = Arc::new(AtomicBool::new(false));
+        let store = on_disk(dir.path(), &is_full, &Arc::default());
+        let let_it_rest = || *store.file.rests_until() = None;
         store.create(&key("alice"), account("alice")).await.unwrap();
 
         is_full.store(true, Ordering::SeqCst);
         for _ in 0..2 {
-            let result = store.create(&key("bob"), account("bob")).await;
-            assert!(
-                matches!(
-                    result,
-                    Err(StoreError::Unavailable {
-                        store: StoreKind::File,
-                        ..
-                    })
-                ),
-                "{result:?}"
-            );
+            assert_unavailable(store.create(&key("bob"), account("bob")).await);
+            let_it_rest();
         }
 
         is_full.store(false, Ordering::SeqCst);
@@ -557,6 +617,43 @@ mod tests {
         );
         store.create(&key("bob"), account("bob")).await.unwrap();
         assert_eq!(store.find(&key("bob")).await.unwrap(), Some(account("bob")));
+    }
+
+    /// A bug: with a full disk all of the file was read for each who wanted to register, and nobody could log in meanwhile.
+    #[actix_rt::test]
+    async fn behind_a_write_that_failed_the_file_is_left_alone_for_as_long_as_to_open_it_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (is_full, num_opened) = (Arc::default(), Arc::default());
+        let store = on_disk(dir.path(), &is_full, &num_opened);
+        store.create(&key("alice"), account("alice")).await.unwrap();
+        let begin = Instant::now();
+        is_full.store(true, Ordering::SeqCst);
+        assert_unavailable(store.create(&key("bob"), account("bob")).await);
+        is_full.store(false, Ordering::SeqCst);
+        for _ in 0..3 {
+            let before = num_opened.load(Ordering::SeqCst);
+            assert_unavailable(store.create(&key("bob"), account("bob")).await);
+            assert_eq!(num_opened.load(Ordering::SeqCst), before);
+            let found = store.find(&key("alice")).await.unwrap();
+            assert_eq!(found, Some(account("alice")), "others read");
+        }
+        assert_eq!(num_opened.load(Ordering::SeqCst), 2);
+        let rests_for = || store.file.rests_until().unwrap() - begin;
+        assert!(rests_for() >= MIN_REST);
+        // One that takes long to be opened rests for as long.
+        *store.file.rests_until() = None;
+        store.file.current().opening = 10 * MIN_REST;
+        is_full.store(true, Ordering::SeqCst);
+        assert_unavailable(store.create(&key("bob"), account("bob")).await);
+        assert!(rests_for() >= 10 * MIN_REST);
+        // From its opening on, which may have taken all of that.
+        *store.file.rests_until() = Some(begin);
+        is_full.store(false, Ordering::SeqCst);
+        store.find(&key("alice")).await.unwrap();
+        assert!(rests_for() >= MIN_REST);
+        *store.file.rests_until() = Some(begin);
+        store.create(&key("bob"), account("bob")).await.unwrap();
+        assert!(store.file.rests_until().is_none());
     }
 
     #[cfg(unix)]
@@ -644,7 +741,7 @@ mod tests {
         let slow = actix_rt::spawn({
             let store = store.clone();
             async move {
-                let work = move |_: &Database| {
+                let work = move |_: &AccountsFile| {
                     began.send(()).unwrap();
                     gate.recv().unwrap();
                     Ok(())
@@ -662,6 +759,27 @@ mod tests {
         slow.await.unwrap().unwrap();
         assert!(store.find(&key("bob")).await.unwrap().is_none());
         store.create(&key("bob"), account("bob")).await.unwrap();
+    }
+
+    /// A bug: with a disk that hung, everybody waited for ever.
+    #[actix_rt::test]
+    async fn a_disk_that_hangs_is_unavailable_and_keeps_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = RedbStore::open(dir.path()).unwrap();
+        store.timeout = Duration::from_millis(20);
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let hangs = move |_: &AccountsFile| {
+            _ = gate.recv();
+            Ok(())
+        };
+        assert_unavailable(store.blocking(&store.writing, Item::Account, hangs).await);
+        assert_eq!(store.writing.available_permits(), 0);
+        let bob = key("bob");
+        assert_unavailable(store.create(&bob, account("bob")).await);
+        store.timeout = ANSWER_TIMEOUT;
+        assert_eq!(store.find(&bob).await.unwrap(), None, "others read");
+        drop(release);
+        store.create(&bob, account("bob")).await.unwrap();
     }
 
     #[actix_rt::test]

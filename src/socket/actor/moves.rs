@@ -43,7 +43,6 @@ use super::{
         portable::{Portable, PortableMembership, Undelivered},
         record::{JoinId, Record, Recoverable},
         recovery::Standing,
-        slots::Slot,
         websocket_transport::{NOOP_INTERVAL, Probe},
         work::Work,
     },
@@ -59,6 +58,7 @@ use crate::{
         leave::Leave,
         wire::{pack, unpack},
     },
+    slots::Slot,
     socket_io::{
         args::Args,
         decoder::{AckId, Decoder},

@@ -35,12 +35,12 @@ struct Num {
 }
 
 /// Returns whether there is none left of `limit`, or of twice that for all, those included that wind down.
-pub(super) fn are_all_held(live: usize, winding_down: usize, limit: usize) -> bool {
+pub(crate) fn are_all_held(live: usize, winding_down: usize, limit: usize) -> bool {
     live >= limit || live + winding_down >= limit.saturating_mul(2)
 }
 
 /// Returns whether an address is of no use outside of its own network: as a rule a balancer's, or somebody's of the house.
-fn is_private(address: IpAddr) -> bool {
+pub(crate) fn is_private(address: IpAddr) -> bool {
     match address {
         // 100.64.0.0/10 is between carriers and their customers (RFC 6598), and where some clusters have their pods.
         IpAddr::V4(v4) => {
@@ -66,8 +66,14 @@ impl Slots {
     /// it is the default, and private addresses have none.
     pub fn new(setting: Option<usize>, times: usize) -> Arc<Self> {
         let limit = setting.unwrap_or(DEFAULT_MAX_CONNECTIONS_PER_ADDRESS);
+        Self::of_each(limit.saturating_mul(times), setting)
+    }
+
+    /// Returns slots for at most `limit` of each address that is counted, which is for `MAX_CONNECTIONS_PER_ADDRESS` to say: none if
+    /// it is 0, only those that are not private if it says nothing.
+    pub fn of_each(limit: usize, setting: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
-            limit: (limit > 0).then_some(limit.saturating_mul(times)),
+            limit: (setting != Some(0)).then_some(limit),
             spares_private: setting.is_none(),
             held: Mutex::default(),
         })
@@ -115,7 +121,7 @@ pub struct Slot {
 
 impl Slot {
     /// Counts what holds it among what winds down, from now on.
-    pub(super) fn wind_down(&self) {
+    pub(crate) fn wind_down(&self) {
         if self.is_winding_down.swap(true, Relaxed) {
             return;
         }
@@ -128,7 +134,7 @@ impl Slot {
     }
 
     /// Returns whether what holds it winds down.
-    pub(super) fn is_winding_down(&self) -> bool {
+    pub(crate) fn is_winding_down(&self) -> bool {
         self.is_winding_down.load(Relaxed)
     }
 }
