@@ -3,13 +3,13 @@
 //! does it mind a client that never reads its answer.
 //!
 //! Nor does it mind how many requests come before the first is answered: it reads all that fits 128 KiB, which may be thousands, and keeps
-//! seven kilobytes for each. It reads as much of a body that nobody asked for. And what comes behind an answer that did not wait for the
-//! end of a body in chunks has no deadline at all.
+//! seven kilobytes for each. It reads as much of a body that nobody asked for. Of a head that comes byte by byte it looks at all anew
+//! with each. And what comes behind an answer that did not wait for the end of a body in chunks has no deadline at all.
 //!
-//! The stream notes when bytes come while no request is under way, and when none can be written. It hands out no more than one head, and
-//! then of its body what is asked for; what is left of the body when the request is over goes before the next head, to nowhere. The
-//! middleware notes when a request is under way, and gives its body to [`body_deadline`], which asks for it. Of heads and bodies it knows
-//! where they end, and of routes nothing.
+//! The stream notes when bytes come while no request is under way, and when none can be written. It hands out no more than one head, in
+//! few portions however it comes, and then of its body what is asked for; what is left of the body when the request is over goes before
+//! the next head, to nowhere. The middleware notes when a request is under way, and gives its body to [`body_deadline`], which asks for
+//! it. Of heads and bodies it knows where they end, and of routes nothing.
 
 use std::{
     cell::{Cell, RefCell},
@@ -36,7 +36,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{body_deadline, body_end::BodyEnd, head_end::HeadEnd};
+use super::{body_deadline, body_end::BodyEnd, head_end::HeadEnd, held_head::HeldHead};
 use crate::{
     counters::{Counters, Limit},
     slots::Slot,
@@ -54,7 +54,7 @@ const PORTION_BYTES: usize = 1024;
 /// for all that it could have read.
 const BODY_PORTION_BYTES: usize = 16 * 1024;
 
-/// Most bytes of a head. actix-http would take 128 KiB, and looks at all of it anew with every read. One that opens a session may have
+/// Most bytes of a head. actix-http would take 128 KiB, and looks at all of it anew whenever more is handed out. One that opens a session may have
 /// less, see `engine_io`.
 const MAX_HEAD_BYTES: u64 = 24 * 1024;
 
@@ -151,6 +151,8 @@ pub struct Watched {
     is_enough: bool,
     /// Where in a head what was handed out last ends.
     head_end: HeadEnd,
+    /// What of a head is not handed out yet, so that it is not looked at anew with every byte.
+    held: HeldHead,
     /// What was read behind a head and is still to be handed out.
     rest: Vec<u8>,
     /// Its place among those of its address.
@@ -175,6 +177,7 @@ impl Watched {
             write_timer: None,
             is_enough: false,
             head_end: HeadEnd::default(),
+            held: HeldHead::default(),
             rest: Vec::new(),
             _slot: slot,
         }
@@ -187,7 +190,9 @@ impl Watched {
 
     /// Returns the bare stream, what was read of it and not handed out, and its place among those of its address.
     pub fn into_parts(self) -> (TcpStream, Vec<u8>, Slot) {
-        (self.io, self.rest, self._slot)
+        let mut behind = self.held.into_bytes();
+        behind.extend(self.rest);
+        (self.io, behind, self._slot)
     }
 
     /// Counts a first head that did not come in time. actix-http says so by a 408 to its client, and not to us; nobody else writes
@@ -226,42 +231,72 @@ impl Watched {
         }
         let limit =
             usize::try_from(limit).map_or(buf.remaining(), |limit| limit.min(buf.remaining()));
-        let mut portion = ReadBuf::new(buf.initialize_unfilled_to(limit));
-        if self.rest.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut portion))?;
-            // Of a body there is no more before it is asked for.
-            self.is_enough = !is_busy && portion.filled().len() == PORTION_BYTES;
-        } else {
-            let len = limit.min(self.rest.len());
-            portion.put_slice(self.rest.get(..len).unwrap_or_default());
-            self.rest.drain(..len);
-            if self.rest.is_empty() {
-                // It keeps no memory beyond that.
-                self.rest = Vec::new();
+        loop {
+            if is_busy || self.shared.body.get() != BodyEnd::OVER {
+                // What comes next is no part of a head, and whatever is held comes before it.
+                self.held.release();
             }
+            if self.held.is_due() {
+                let len = self.held.hand_out(buf);
+                self.is_enough = !is_busy && !self.held.is_due();
+                return Poll::Ready(Ok(len));
+            }
+            let mut portion = ReadBuf::new(buf.initialize_unfilled_to(limit));
+            ready!(self.poll_next(cx, &mut portion))?;
+            let filled = portion.filled();
+            if filled.is_empty() && self.held.release() {
+                continue;
+            }
+            let mut body = self.shared.body.get();
+            let body_len = body.pass(filled);
+            self.shared.body.set(body);
+            if is_busy {
+                self.put_back(filled, body_len);
+                let budget = &self.shared.budget;
+                budget.set(budget.get() - body_len as u64);
+                buf.advance(body_len);
+                return Poll::Ready(Ok(body_len));
+            }
+            let head = filled.get(body_len..).unwrap_or_default();
+            let end = self.head_end.find(head);
+            let head = head.get(..end.unwrap_or(head.len())).unwrap_or_default();
+            let len = body_len + head.len();
+            self.put_back(filled, len);
+            self.note_next(body_len, head.len())?;
+            // Of one that begins behind a body, nothing is.
+            if self.held.keep(head, end.is_some()) {
+                continue;
+            }
+            // Of a body there is no more before it is asked for.
+            self.is_enough = end.is_some() || filled.len() == PORTION_BYTES;
+            buf.advance(len);
+            return Poll::Ready(Ok(len));
         }
-        let filled = portion.filled();
-        let mut body = self.shared.body.get();
-        let body_len = body.pass(filled);
-        self.shared.body.set(body);
-        let mut len = filled.len();
-        if is_busy {
-            len = body_len;
-        } else if let Some(end) = (filled.get(body_len..)).and_then(|head| self.head_end.find(head))
-        {
-            self.is_enough = true;
-            len = body_len + end;
-        }
-        let behind = filled.get(len..).unwrap_or_default();
+    }
+
+    /// Keeps what was read behind so many bytes for later.
+    fn put_back(&mut self, read: &[u8], len: usize) {
+        let behind = read.get(len..).unwrap_or_default();
         self.rest.splice(..0, behind.iter().copied());
-        buf.advance(len);
-        if is_busy {
-            let budget = &self.shared.budget;
-            budget.set(budget.get() - len as u64);
-        } else {
-            self.note_next(body_len, len - body_len)?;
+    }
+
+    /// Reads what comes next, or takes it from what was read before.
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        portion: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.rest.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, portion);
         }
-        Poll::Ready(Ok(len))
+        let len = portion.remaining().min(self.rest.len());
+        portion.put_slice(self.rest.get(..len).unwrap_or_default());
+        self.rest.drain(..len);
+        if self.rest.is_empty() {
+            // It keeps no memory beyond that.
+            self.rest = Vec::new();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Notes what was read behind a request: so many bytes that were left of its body, and then so many of the next head.
@@ -293,7 +328,7 @@ impl Watched {
 
     /// Finds out whether the client has gone, and leaves what it sends where it is: behind that its going is not seen.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.rest.is_empty() {
+        if self.held.is_due() || !self.rest.is_empty() {
             self.shared.waker.replace(Some(cx.waker().clone()));
             return Poll::Pending;
         }
@@ -564,6 +599,63 @@ mod tests {
             .unwrap();
         let left = ["\r\n\n\n\r\n0\r\n\r\n", head].concat();
         assert_eq!(read(&mut watched).await, left);
+    }
+
+    /// A bug: each byte was, and actix-http looked at all of the head anew for it.
+    #[actix_rt::test]
+    async fn a_head_that_trickles_is_handed_out_in_few_portions() {
+        let (io, mut client) = connected();
+        let mut watched = watched(io);
+        let head = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(1000));
+        for num_heads in 1..=2 {
+            let (mut got, mut num_portions) = (Vec::new(), 0);
+            for (byte, left) in head.bytes().zip((0..MAX_HEAD_BYTES).rev()) {
+                client.write_all(&[byte]).unwrap();
+                let mut bytes = [0; 4096];
+                std::future::poll_fn(|cx| {
+                    let mut buf = ReadBuf::new(&mut bytes);
+                    if let Poll::Ready(read) = Pin::new(&mut watched).poll_read(cx, &mut buf) {
+                        read.unwrap();
+                        num_portions += 1;
+                        got.extend_from_slice(buf.filled());
+                    }
+                    match watched.shared.head_room.get() == left {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    }
+                })
+                .await;
+            }
+            assert_eq!(String::from_utf8(got).unwrap(), head, "{num_heads}");
+            assert!(num_portions <= 12, "{num_portions} portions");
+            watched.shared.begin(BodyEnd::OVER);
+            watched.shared.end();
+        }
+    }
+
+    #[actix_rt::test]
+    async fn of_a_head_that_breaks_off_all_is_handed_out_before_the_end() {
+        let (io, mut client) = connected();
+        let mut watched = watched(io);
+        let parts = ["GET / HTTP", "/", "1.1"];
+        client.write_all(parts[0].as_bytes()).unwrap();
+        assert_eq!(read(&mut watched).await, parts[0]);
+        for part in &parts[1..] {
+            client.write_all(part.as_bytes()).unwrap();
+            let left = watched.shared.head_room.get() - part.len() as u64;
+            std::future::poll_fn(|cx| {
+                let read = Pin::new(&mut watched).poll_read(cx, &mut ReadBuf::new(&mut [0; 10]));
+                assert!(read.is_pending(), "{part} is handed out");
+                match watched.shared.head_room.get() == left {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            })
+            .await;
+        }
+        drop(client);
+        assert_eq!(read(&mut watched).await, parts[1..].concat());
+        assert_eq!(read(&mut watched).await, "");
     }
 
     #[actix_rt::test]

@@ -17,6 +17,7 @@ pub mod error;
 pub mod head_end;
 pub mod health;
 mod held_body;
+mod held_head;
 pub mod origin;
 pub mod page;
 pub mod proxies;
