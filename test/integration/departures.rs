@@ -19,8 +19,7 @@ use crate::{
     moves::{Coming, adopt, asked_for, moved as moving, sent_to},
     relay::Stranger,
     support::{
-        PATIENCE,
-        cut_line::CutLine,
+        PATIENCE, cut_line,
         http::{self, Answer, Poller},
         redis_server::RedisServer,
         server::TestServer,
@@ -270,8 +269,9 @@ async fn who_is_given_up_where_it_was_to_come_has_left_where_it_was() {
 async fn assert_told_once_if_cut_behind(word: &'static str, namespace: &str) {
     let redis = RedisServer::start();
     let one = instance(&redis).await;
-    let line = CutLine::lay(redis.port(), word);
-    let two = TestServer::on_redis_by(AdapterKind::Classic, &line.url(), with_brakes);
+    let line = cut_line::lay(redis.port(), word);
+    let url = format!("redis://127.0.0.1:{}", line.port());
+    let two = TestServer::on_redis_by(AdapterKind::Classic, &url, with_brakes);
     await_redis(&two, "up").await;
     let poller = joined(&one, &[namespace]).await;
     let mut websocket = moving(&poller, two.addr).await;

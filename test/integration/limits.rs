@@ -838,17 +838,26 @@ pub(crate) fn flooding(gateway: Gateway) -> Gateway {
         )
 }
 
+/// Has a client flooded that reads nothing, until it is thrown out as a slow reader; returns what its close frame says.
+pub(crate) async fn flood(
+    websocket: &mut WebSocket,
+    reasons: &mut mpsc::UnboundedReceiver<DisconnectReason>,
+) -> String {
+    websocket.send(r#"42/a,["flood",400]"#).await;
+    let reason = within("the end", reasons.recv()).await.unwrap();
+    assert_eq!(reason.as_str(), "slow reader");
+    let (code, text) = websocket.closed().await;
+    assert_eq!(code, Some(1008));
+    text
+}
+
 #[actix_rt::test]
 async fn a_slow_reader_is_disconnected_by_a_reason_of_its_own() {
     let (gateway, mut reasons) = telling();
     let change = |config: &mut Config| config.engine.max_backlog = Some(1_000_000);
     let server = TestServer::of(change, |app| app.gateway(flooding(gateway)));
     let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
-    websocket.send(r#"42/a,["flood",400]"#).await;
-    let reason = within("the end", reasons.recv()).await.unwrap();
-    assert_eq!(reason.as_str(), "slow reader");
-    let (code, text) = websocket.closed().await;
-    assert_eq!(code, Some(1008));
+    let text = flood(&mut websocket, &mut reasons).await;
     let len = text
         .strip_prefix("backlog of ")
         .and_then(|rest| rest.strip_suffix(" bytes exceeds the limit of 1000000 bytes"));

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     cluster::{await_peers, await_redis},
-    limits::{backlog_bytes, flooding, num_met, telling},
+    limits::{backlog_bytes, flood, flooding, num_met, telling},
     support::{
         http::{Pending, Poller, request},
         redis_server::RedisServer,
@@ -86,11 +86,7 @@ async fn who_has_more_than_is_left_for_all_is_told_so() {
     let poller = poller(server.addr).await;
     poller.ok(r#"42/a,1["flood",8]"#).await;
     let (mut websocket, _) = WebSocket::join(server.addr, "/a", "").await;
-    websocket.send(r#"42/a,["flood",400]"#).await;
-    let reason = within("the end", reasons.recv()).await.unwrap();
-    assert_eq!(reason.as_str(), "slow reader");
-    let (code, text) = websocket.closed().await;
-    assert_eq!(code, Some(1008));
+    let text = flood(&mut websocket, &mut reasons).await;
     let numbers = text
         .strip_prefix("backlog of ")
         .and_then(|rest| rest.strip_suffix(" bytes that are left for all clients"))

@@ -1,7 +1,7 @@
 //! Accounts of a single instance: `accounts.redb` in `DATA_DIR`.
 //!
 //! Opened once, before anything is bound; from then on every call runs on a blocking thread, one that writes and two that
-//! read: whoever waits for a slow disk waits for its turn and takes no thread, and is told after [`ANSWER_TIMEOUT`] that the file is
+//! read: whoever waits for a slow disk waits for its turn and takes no thread, and is told after four seconds that the file is
 //! unavailable. A commit is on the disk before it is answered, so that a `kill -9` or a power cut loses no account that a client was told
 //! of. One process has the file open at a time.
 

@@ -1,10 +1,8 @@
-//! A line to a port that is cut once, right behind a text that goes there: whoever sent it hears no answer. TCP through this process.
-//!
-//! Later connections stand. Gone when dropped; connections that stand go on until either end closes them.
+//! A [`Line`] that is cut once, right behind a text that goes to its end: whoever sent it hears no answer. Later connections stand.
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -12,14 +10,7 @@ use std::{
     thread,
 };
 
-/// Bytes that are carried at a time.
-const CHUNK_BYTES: usize = 64 << 10;
-
-/// The line.
-pub(crate) struct CutLine {
-    port: u16,
-    is_gone: Arc<AtomicBool>,
-}
+use super::line::{CHUNK_BYTES, Line};
 
 /// Where it is cut, and whether it was.
 struct Cut {
@@ -27,46 +18,14 @@ struct Cut {
     is_done: AtomicBool,
 }
 
-impl CutLine {
-    /// Lays a line to a port of 127.0.0.1, from a free one there.
-    pub(crate) fn lay(end: u16, behind: &'static str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let line = Self {
-            port: listener.local_addr().unwrap().port(),
-            is_gone: Arc::default(),
-        };
-        let is_gone = Arc::clone(&line.is_gone);
-        let cut = Arc::new(Cut {
-            behind: behind.as_bytes(),
-            is_done: AtomicBool::new(false),
-        });
-        thread::spawn(move || {
-            for near in listener.incoming() {
-                if is_gone.load(Relaxed) {
-                    break;
-                }
-                let Ok(near) = near else { continue };
-                // Otherwise nobody listens there, and whoever called sees the end.
-                if let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, end)) {
-                    join(near, far, Arc::clone(&cut));
-                }
-            }
-        });
-        line
-    }
-
-    /// Returns the address of the Redis at its end.
-    pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for CutLine {
-    fn drop(&mut self) {
-        self.is_gone.store(true, Relaxed);
-        // Wakes whoever waits for callers.
-        _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-    }
+/// Lays one to a port of 127.0.0.1.
+pub(crate) fn lay(end: u16, behind: &'static str) -> Line {
+    let cut = Arc::new(Cut {
+        behind: behind.as_bytes(),
+        is_done: AtomicBool::new(false),
+    });
+    let join = move |near, far| join(near, far, Arc::clone(&cut));
+    Line::lay(|| end, join).0
 }
 
 /// Carries bytes between both ends until one of them closes, or the line is cut.

@@ -13,6 +13,7 @@ pub(crate) mod chat;
 pub(crate) mod conformance;
 pub(crate) mod cut_line;
 pub(crate) mod http;
+pub(crate) mod line;
 pub(crate) mod open_files;
 pub(crate) mod program;
 pub(crate) mod redis_cluster;

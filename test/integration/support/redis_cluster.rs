@@ -10,8 +10,9 @@ use std::{
 };
 
 use super::{
+    line::Line,
     redis_server::{RedisServer, free_port},
-    slow_line::SlowLine,
+    slow_line,
 };
 
 /// How many slots a cluster has.
@@ -40,7 +41,7 @@ struct Node {
     /// Where the others find its end of the bus of the cluster.
     bus_port: u16,
     /// What leads there, if that is not the node itself.
-    _line: Option<SlowLine>,
+    _line: Option<Line>,
     is_dead: bool,
 }
 
@@ -49,12 +50,12 @@ impl Node {
     fn start(tls: Option<&Path>, delay: Option<Duration>) -> Self {
         let (line, own_bus_port) = match delay {
             Some(delay) => {
-                let (line, port) = SlowLine::lay(delay, free_port);
+                let (line, port) = slow_line::lay(delay, free_port);
                 (Some(line), port)
             }
             None => (None, free_port()),
         };
-        let bus_port = line.as_ref().map_or(own_bus_port, SlowLine::port);
+        let bus_port = line.as_ref().map_or(own_bus_port, Line::port);
         let (own_bus, bus) = (own_bus_port.to_string(), bus_port.to_string());
         let args = [
             "--cluster-enabled",

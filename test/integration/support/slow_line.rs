@@ -1,68 +1,21 @@
-//! A line to a port on which everything arrives late in both directions, in its order: TCP through this process.
-//!
-//! Gone when dropped; connections that stand go on until either end closes them.
+//! A [`Line`] on which everything arrives late in both directions, in its order.
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc,
-    },
+    net::{Shutdown, TcpStream},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-/// Bytes that one chunk may hold.
-const CHUNK_BYTES: usize = 64 << 10;
+use super::line::{CHUNK_BYTES, Line};
+
 /// Chunks that may be on their way.
 const MAX_CHUNKS: usize = 1024;
 
-/// The line.
-pub(crate) struct SlowLine {
-    port: u16,
-    is_gone: Arc<AtomicBool>,
-}
-
-impl SlowLine {
-    /// Lays a line that begins at a free port of 127.0.0.1, and leads to another that `find` returns then.
-    pub(crate) fn lay(delay: Duration, find: impl FnOnce() -> u16) -> (Self, u16) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let line = Self {
-            port: listener.local_addr().unwrap().port(),
-            is_gone: Arc::default(),
-        };
-        // Not before: it could be the one that the line has.
-        let end = find();
-        let is_gone = Arc::clone(&line.is_gone);
-        thread::spawn(move || {
-            for near in listener.incoming() {
-                if is_gone.load(Relaxed) {
-                    break;
-                }
-                let Ok(near) = near else { continue };
-                // Otherwise nobody listens there, and whoever called sees the end.
-                if let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, end)) {
-                    join(&near, &far, delay);
-                }
-            }
-        });
-        (line, end)
-    }
-
-    /// Returns where it begins.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl Drop for SlowLine {
-    fn drop(&mut self) {
-        self.is_gone.store(true, Relaxed);
-        // Wakes whoever waits for callers.
-        _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-    }
+/// Lays one as [`Line::lay`] does.
+pub(crate) fn lay(delay: Duration, find: impl FnOnce() -> u16) -> (Line, u16) {
+    Line::lay(find, move |near, far| join(&near, &far, delay))
 }
 
 /// Carries bytes between both ends until one of them closes.
