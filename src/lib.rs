@@ -66,6 +66,7 @@ pub mod hub;
 pub mod msgpack;
 pub mod open_files;
 pub mod peers;
+mod per_address;
 pub mod redis_bridge;
 pub mod redis_endpoint;
 pub mod relay;

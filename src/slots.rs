@@ -4,9 +4,6 @@
 //! Plain struct: no actor, no clock, no requests. An address is known only while it holds anything, so nothing is kept of
 //! those that have left. Shared by the workers; the lock is held for one look-up,
 //! and seldom for the table to give its room back.
-//!
-//! Where nobody says how many, only addresses of the open internet are counted: one of a private network is as a rule a balancer's,
-//! and all clients behind it would be one.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -17,7 +14,7 @@ use std::{
     },
 };
 
-use crate::{config::DEFAULT_MAX_CONNECTIONS_PER_ADDRESS, shrink::shrink};
+use crate::{config::DEFAULT_MAX_CONNECTIONS_PER_ADDRESS, per_address::PerAddress, shrink::shrink};
 
 /// The address holds as many as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,25 +36,10 @@ pub(crate) fn are_all_held(live: usize, winding_down: usize, limit: usize) -> bo
     live >= limit || live + winding_down >= limit.saturating_mul(2)
 }
 
-/// Returns whether an address is of no use outside of its own network: as a rule a balancer's, or somebody's of the house.
-pub(crate) fn is_private(address: IpAddr) -> bool {
-    match address {
-        // 100.64.0.0/10 is between carriers and their customers (RFC 6598), and where some clusters have their pods.
-        IpAddr::V4(v4) => {
-            let [first, second, ..] = v4.octets();
-            let is_shared = first == 100 && second & 0b1100_0000 == 64;
-            v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared
-        }
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback() || v6.is_unicast_link_local(),
-    }
-}
-
 /// Who holds how many.
 #[derive(Debug)]
 pub struct Slots {
-    /// `None` counts nothing.
-    limit: Option<usize>,
-    spares_private: bool,
+    limit: PerAddress<usize>,
     held: Mutex<HashMap<IpAddr, Num>>,
 }
 
@@ -72,9 +54,9 @@ impl Slots {
     /// Returns slots for at most `limit` of each address that is counted, which is for `MAX_CONNECTIONS_PER_ADDRESS` to say: none if
     /// it is 0, only those that are not private if it says nothing.
     pub fn of_each(limit: usize, setting: Option<usize>) -> Arc<Self> {
+        let limit = (setting != Some(0)).then_some(limit);
         Arc::new(Self {
-            limit: (setting != Some(0)).then_some(limit),
-            spares_private: setting.is_none(),
+            limit: PerAddress::new(limit, setting.is_some()),
             held: Mutex::default(),
         })
     }
@@ -86,7 +68,7 @@ impl Slots {
 
     /// Returns whether anything is counted at all.
     pub fn is_limited(&self) -> bool {
-        self.limit.is_some()
+        self.limit.is_limited()
     }
 
     /// Takes a slot of this address, which is free again when it is dropped.
@@ -94,8 +76,7 @@ impl Slots {
     /// # Errors
     /// There is none left.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Full> {
-        let limit = self.limit;
-        let Some(limit) = limit.filter(|_| !self.spares_private || !is_private(address)) else {
+        let Some(limit) = self.limit.of(address) else {
             return Ok(Slot::default());
         };
         let mut held = self.lock();

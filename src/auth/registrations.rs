@@ -4,7 +4,7 @@
 //! again as it had at first. Shared by the workers; the lock is held for one look-up, and seldom for the table to be looked through.
 //! Each instance counts for itself.
 //!
-//! Where nobody says how many, only addresses of the open internet are counted, as [`crate::slots`] does it.
+//! Whose are counted says [`PerAddress`].
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,8 @@ use std::{
 };
 
 use crate::{
-    bucket::Bucket, config::DEFAULT_MAX_REGISTRATIONS_PER_ADDRESS, shrink::shrink,
-    slots::is_private,
+    bucket::Bucket, config::DEFAULT_MAX_REGISTRATIONS_PER_ADDRESS, per_address::PerAddress,
+    shrink::shrink,
 };
 
 /// How long an address takes to have all its registrations again.
@@ -39,7 +39,7 @@ pub(super) struct Spent {
 /// What a registration has taken, for [`Registrations::put_back`].
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Token(Option<Of>);
+pub(super) struct Token(Option<(Of, Rate)>);
 
 /// Whose bucket it is.
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +52,11 @@ enum Of {
 /// Who may still make how many.
 #[derive(Debug)]
 pub(super) struct Registrations {
-    /// `None` counts nothing.
-    rate: Option<Rate>,
-    spares_private: bool,
+    rate: PerAddress<Rate>,
     table: Mutex<Table>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rate {
     limit: u32,
     interval: Duration,
@@ -106,9 +104,9 @@ impl Registrations {
     pub(super) fn new(setting: Option<u32>) -> Self {
         let limit = setting.unwrap_or(DEFAULT_MAX_REGISTRATIONS_PER_ADDRESS);
         let interval = SPAN.checked_div(limit);
+        let rate = interval.map(|interval| Rate { limit, interval });
         Self {
-            rate: interval.map(|interval| Rate { limit, interval }),
-            spares_private: setting.is_none(),
+            rate: PerAddress::new(rate, setting.is_some()),
             table: Mutex::default(),
         }
     }
@@ -118,15 +116,15 @@ impl Registrations {
     /// # Errors
     /// It has had as many as it may.
     pub(super) fn take(&self, address: IpAddr, now: Instant) -> Result<Token, Spent> {
-        let is_spared = self.spares_private && is_private(address);
-        let Some(Rate { limit, interval }) = self.rate.filter(|_| !is_spared) else {
+        let Some(rate) = self.rate.of(address) else {
             return Ok(Token(None));
         };
+        let Rate { limit, interval } = rate;
         // A table is never left half-changed, so a panic elsewhere does not spoil it.
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let (bucket, of) = table.bucket(address, now);
         match bucket.take(now, interval, limit) {
-            true => Ok(Token(Some(of))),
+            true => Ok(Token(Some((of, rate)))),
             false => Err(Spent {
                 limit,
                 retry_after: bucket.next(now, interval, limit),
@@ -136,7 +134,7 @@ impl Registrations {
 
     /// Takes back what has come to nothing through no fault of whoever wanted it.
     pub(super) fn put_back(&self, token: Token) {
-        let (Some(Rate { interval, .. }), Some(of)) = (self.rate, token.0) else {
+        let Some((of, Rate { interval, .. })) = token.0 else {
             return;
         };
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);

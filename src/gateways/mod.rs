@@ -30,6 +30,7 @@ mod calls;
 mod connect;
 mod event;
 pub mod events;
+pub(crate) mod guard;
 pub(crate) mod mail;
 mod names;
 mod remote_socket;

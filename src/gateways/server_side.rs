@@ -5,26 +5,16 @@
 //! beyond that is dropped by its sender, the hub, and counted: nobody can be held back, since it came from Redis, and a mailbox has no bound.
 //! Source: Socket.IO server API (`serverSideEmit`); wire.md 3.3 (type 6).
 
-use std::{
-    any::Any,
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-
 use actix::{Actor, Context, Handler, Message, Recipient};
-use futures_util::future::FutureExt as _;
 
-use super::{Event, Gateways, HandlerError, NamespaceRef, Reply};
+use super::{Event, Gateways, HandlerError, NamespaceRef, Reply, guard::guard};
 use crate::{
     hub::{
+        freight::{Freight, Load},
         hub_ref::HubRef,
         question::{Answer, Answers},
     },
     socket_io::{args::Args, decoder, ids::Namespace},
-    telemetry,
 };
 
 /// Events that may be on their way, or in handlers, at a time.
@@ -55,20 +45,7 @@ pub struct TooMuch;
 #[derive(Debug)]
 pub struct Door {
     actor: Recipient<ServerEvent>,
-    under_way: Arc<UnderWay>,
-}
-
-#[derive(Debug, Default)]
-struct UnderWay {
-    num: AtomicUsize,
-    num_bytes: AtomicUsize,
-}
-
-/// One event, which counts until this is dropped.
-#[derive(Debug)]
-struct Load {
-    of: Arc<UnderWay>,
-    num_bytes: usize,
+    under_way: Freight,
 }
 
 impl Door {
@@ -76,7 +53,7 @@ impl Door {
     pub fn new(actor: Recipient<ServerEvent>) -> Self {
         Self {
             actor,
-            under_way: Arc::default(),
+            under_way: Freight::new(MAX_BYTES_UNDER_WAY, MAX_UNDER_WAY),
         }
     }
 
@@ -90,7 +67,7 @@ impl Door {
         args: Args,
         answers: Option<Answers>,
     ) -> Result<(), TooMuch> {
-        let load = self.load(args.len_bytes()).ok_or(TooMuch)?;
+        let load = self.under_way.load(args.len_bytes()).ok_or(TooMuch)?;
         self.actor.do_send(ServerEvent {
             namespace,
             args,
@@ -98,35 +75,6 @@ impl Door {
             load,
         });
         Ok(())
-    }
-
-    fn load(&self, num_bytes: usize) -> Option<Load> {
-        let UnderWay {
-            num,
-            num_bytes: all_bytes,
-        } = &*self.under_way;
-        // Only whoever has the hub's turn adds, so nothing comes between.
-        let before = all_bytes.load(Ordering::Relaxed);
-        if num.load(Ordering::Relaxed) >= MAX_UNDER_WAY
-            || (before > 0 && before + num_bytes > MAX_BYTES_UNDER_WAY)
-        {
-            return None;
-        }
-        num.fetch_add(1, Ordering::Relaxed);
-        all_bytes.fetch_add(num_bytes, Ordering::Relaxed);
-        Some(Load {
-            of: Arc::clone(&self.under_way),
-            num_bytes,
-        })
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.of.num.fetch_sub(1, Ordering::Relaxed);
-        self.of
-            .num_bytes
-            .fetch_sub(self.num_bytes, Ordering::Relaxed);
     }
 }
 
@@ -168,7 +116,6 @@ impl Handler<ServerEvent> for ServerSide {
         let Some(handler) = gateway.server_handler(&name) else {
             return;
         };
-        let about = handler.about;
         let event = Event {
             name: name.clone(),
             args,
@@ -177,19 +124,22 @@ impl Handler<ServerEvent> for ServerSide {
             namespace: namespace.clone(),
             hub: self.hub.clone(),
         };
-        let call = AssertUnwindSafe(|| handler.call(own, event));
-        let call = about.during(|| {
-            std::panic::catch_unwind(call)
-                .inspect_err(|panic| log_panic(&name, &namespace, &**panic))
-        });
-        let Ok(call) = call else { return };
-        actix_rt::spawn(about.scope(async move {
-            match AssertUnwindSafe(call).catch_unwind().await {
-                Ok(outcome) => reply(outcome, answers),
-                Err(panic) => log_panic(&name, &namespace, &*panic),
-            }
-            drop(load);
-        }));
+        let handled = guard(
+            handler.about,
+            || Some(handler.call(own, event)),
+            move |text| {
+                log::error!("server-side handler of {name:?} in {namespace} panicked: {text}");
+            },
+            move |outcome| {
+                if let Some(outcome) = outcome {
+                    reply(outcome, answers);
+                }
+                drop(load);
+            },
+        );
+        if let Some(handled) = handled {
+            actix_rt::spawn(handled);
+        }
     }
 }
 
@@ -200,13 +150,10 @@ fn reply(outcome: Result<Reply, HandlerError>, answers: Option<Answers>) {
     _ = answers.send(Answer::ServerReply(args));
 }
 
-fn log_panic(name: &str, namespace: &Namespace, panic: &(dyn Any + Send)) {
-    let text = telemetry::panic_text(panic);
-    log::error!("server-side handler of {name:?} in {namespace} panicked: {text}");
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use actix::{Arbiter, AsyncContext as _};
     use tokio::sync::{Semaphore, mpsc};
 
@@ -348,10 +295,10 @@ mod tests {
             let last = Some(answers.clone());
             door.send("/a".into(), event(name, 100), None).unwrap();
             door.send("/a".into(), event("last", 100), last).unwrap();
-            assert_eq!(door.under_way.num.load(Ordering::Relaxed), 2);
+            assert_eq!(door.under_way.num(), 2);
             replies.recv().await.unwrap();
-            assert_eq!(door.under_way.num.load(Ordering::Relaxed), 0, "{name}");
-            assert_eq!(door.under_way.num_bytes.load(Ordering::Relaxed), 0);
+            assert_eq!(door.under_way.num(), 0, "{name}");
+            assert_eq!(door.under_way.bytes(), 0);
         }
         arbiter.stop();
     }

@@ -1,7 +1,8 @@
-//! What is on its way from the hub to the bridge, bounded in bytes; and how many those are.
+//! What is on its way from the hub to another actor, bounded in bytes and number; and how many bytes commands and questions are.
 //!
 //! Plain counter: no actor. Mailboxes have no bound, and a hub that hands out broadcasts is faster than a bridge that writes each
-//! of them for the others. The bridge's own queue is behind its mailbox, so it cannot bound what lies before.
+//! of them for the others, or than handlers of what other servers say. The bridge's own queue is behind its mailbox, so it cannot bound
+//! what lies before.
 
 use std::sync::{
     Arc,
@@ -11,7 +12,7 @@ use std::sync::{
 use super::{broadcast::Target, command::Command, question::Question};
 use crate::socket_io::ids::Room;
 
-/// Bytes that may be on their way; as much again may wait at the bridge.
+/// Bytes that may be on their way to the bridge; as much again may wait at the bridge.
 pub const MAX_BYTES: usize = 16 << 20;
 
 /// What a command takes beside its own bytes, about: its place in the mailbox and some allocations.
@@ -21,10 +22,15 @@ const OVERHEAD: usize = 256;
 const ROOM_BYTES: usize = 64;
 
 /// How much is on its way.
-#[derive(Debug, Default)]
-pub struct Freight(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub struct Freight {
+    max_bytes: usize,
+    max_num: usize,
+    /// Shared with each that is on its way.
+    bytes: Arc<AtomicUsize>,
+}
 
-/// A command on its way: it counts until this is dropped. The default counts nothing.
+/// One that is on its way: it counts until this is dropped. The default counts nothing.
 #[derive(Debug, Default)]
 pub struct Load {
     of: Arc<AtomicUsize>,
@@ -32,17 +38,35 @@ pub struct Load {
 }
 
 impl Freight {
-    /// Lets a command set out, or not, if too much is on its way already. One alone may be of any size.
-    pub fn load(&self, command: &Command) -> Option<Load> {
-        let bytes = OVERHEAD + len_bytes(command);
-        // Only whoever has the hub's turn adds, so nothing comes between the two.
-        let before = self.0.load(Ordering::Relaxed);
-        if before > 0 && before + bytes > MAX_BYTES {
+    /// Returns an empty way for so many bytes and so many pieces at a time.
+    pub fn new(max_bytes: usize, max_num: usize) -> Self {
+        Self {
+            max_bytes,
+            max_num,
+            bytes: Arc::default(),
+        }
+    }
+
+    /// Returns how many pieces are on their way.
+    pub fn num(&self) -> usize {
+        Arc::strong_count(&self.bytes) - 1
+    }
+
+    /// Returns how many bytes are.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Lets a piece set out, or not, if too much is on its way already. One alone may be of any size.
+    pub fn load(&self, bytes: usize) -> Option<Load> {
+        // Only whoever has the hub's turn adds, so nothing comes between.
+        let before = self.bytes();
+        if self.num() >= self.max_num || (before > 0 && before + bytes > self.max_bytes) {
             return None;
         }
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Some(Load {
-            of: Arc::clone(&self.0),
+            of: Arc::clone(&self.bytes),
             bytes,
         })
     }
@@ -52,6 +76,11 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.of.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// Returns how many bytes a command takes on its way to the bridge.
+pub(super) fn freight_bytes(command: &Command) -> usize {
+    OVERHEAD + len_bytes(command)
 }
 
 /// Returns how many bytes a command takes.
@@ -99,17 +128,17 @@ mod tests {
 
     #[test]
     fn no_more_sets_out_than_may_be_on_its_way_and_what_arrives_makes_room() {
-        let freight = Freight::default();
-        let megabyte = command(1 << 20);
-        let mut loads: Vec<_> = std::iter::from_fn(|| freight.load(&megabyte)).collect();
+        let freight = Freight::new(MAX_BYTES, usize::MAX);
+        let load = |len| freight.load(freight_bytes(&command(len)));
+        let mut loads: Vec<_> = std::iter::from_fn(|| load(1 << 20)).collect();
         assert_eq!(loads.len(), 15);
         loads.pop();
-        loads.extend(freight.load(&megabyte));
+        loads.extend(load(1 << 20));
         assert_eq!(loads.len(), 15);
         drop(loads);
-        assert_eq!(freight.0.load(Ordering::Relaxed), 0);
-        let large = freight.load(&command(2 * MAX_BYTES));
+        assert_eq!(freight.bytes(), 0);
+        let large = load(2 * MAX_BYTES);
         assert!(large.is_some(), "one alone");
-        assert!(freight.load(&command(1)).is_none());
+        assert!(load(1).is_none());
     }
 }

@@ -21,7 +21,7 @@ use super::{
     arrivals::{Arrivals, Origin},
     broadcast::{Broadcast, Target},
     command::Command,
-    freight::Freight,
+    freight::{self, Freight},
     interest::Interest,
     messages::{
         Answering, Ask, ConnectBridge, Emit, Forward, Join, Leave, Originate, Register, Reinject,
@@ -131,7 +131,7 @@ impl State {
             server_side: Door::new(server_side),
             bridge: None,
             counters: Arc::default(),
-            freight: Freight::default(),
+            freight: Freight::new(freight::MAX_BYTES, usize::MAX),
             has_told_behind: Cell::default(),
             arrivals: Arrivals::default(),
             gone: Gone::default(),
@@ -194,7 +194,7 @@ impl State {
         if self.bridge.is_none() {
             return;
         }
-        match self.freight.load(&command) {
+        match self.freight.load(freight::freight_bytes(&command)) {
             Some(load) => self.tell_bridge(|| ForBridge::Publish(Arc::new(command), load)),
             None => {
                 self.counters.count(Limit::BridgeBehind);

@@ -5,7 +5,6 @@
 //! [`MAX_QUEUED_BYTES`]: a client whose handlers are behind is not read from until they caught up.
 
 use std::{
-    any::Any,
     collections::{HashSet, VecDeque},
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -14,7 +13,7 @@ use std::{
 };
 
 use bytestring::ByteString;
-use futures_util::future::{Either, FutureExt as _, LocalBoxFuture};
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -30,6 +29,7 @@ use super::{
 use crate::{
     gateways::{
         ConnectRequest, Event, Gateway, HandlerError, Refusal, Reply, SocketRef,
+        guard::guard,
         mail::{self, Sent},
     },
     socket_io::{
@@ -37,7 +37,7 @@ use crate::{
         decoder::AckId,
         ids::{Namespace, Room},
     },
-    telemetry::{self, About},
+    telemetry,
 };
 
 /// Events of one client that may wait in one namespace before no more are read.
@@ -108,7 +108,7 @@ impl Admission {
                         _ = before.rest.await;
                     }
                     let authorized = judged.await.unwrap_or_else(|panic| {
-                        log_panic("authorize", &namespace, &*panic);
+                        log_panic("authorize", &namespace, telemetry::panic_text(&*panic));
                         Err(Refusal::internal())
                     })?;
                     let restored = match attempt {
@@ -493,23 +493,8 @@ impl Membership {
             | DisconnectReason::Closed(CloseKind::ForcedServerClose) => queue.clear(),
             DisconnectReason::ClientNamespaceDisconnect | DisconnectReason::Closed(_) => {}
         }
-        let on_disconnect = {
-            let (called, namespace) = (socket.clone(), socket.namespace().clone());
-            guard(
-                (
-                    gateway.about("disconnect"),
-                    ByteString::from_static("disconnect"),
-                ),
-                &socket,
-                || gateway.call_on_disconnect(called, reason),
-                move |outcome| {
-                    // Of a panic the log knows already.
-                    if let Some(Err(err)) = outcome {
-                        log::error!("on_disconnect of {namespace} failed: {err}");
-                    }
-                },
-            )
-        };
+        let call = |socket| gateway.call_on_disconnect(socket, reason);
+        let on_disconnect = on("disconnect", &gateway, &socket, call, drop);
         if running.is_empty() && queue.is_empty() && on_disconnect.is_none() {
             return None;
         }
@@ -542,44 +527,27 @@ fn start(gateway: &Gateway, socket: &SocketRef, job: Job) -> Option<Running> {
     let held_bytes = job.held_bytes();
     let (call, ack) = match job {
         Job::Connected => {
-            let called = own.clone();
-            let connected = guard(
-                (gateway.about("connect"), ByteString::from_static("connect")),
-                socket,
-                || gateway.call_on_connect(called),
-                move |outcome| {
-                    if let Some(Err(err)) = &outcome {
-                        log::error!("on_connect of {} failed: {err}", own.namespace());
-                    }
-                    if !matches!(outcome, Some(Ok(()))) {
-                        own.disconnect(false);
-                    }
-                    Ok(Reply::empty())
-                },
-            );
+            let call = |socket| gateway.call_on_connect(socket);
+            let connected = on("connect", gateway, socket, call, move |is_done| {
+                if !is_done {
+                    own.disconnect(false);
+                }
+                Ok(Reply::empty())
+            });
             (connected?, None)
         }
         Job::Moved => {
-            let called = own.clone();
-            let moved = guard(
-                (gateway.about("move"), ByteString::from_static("move")),
-                socket,
-                || gateway.call_on_move(called),
-                move |outcome| {
-                    if let Some(Err(err)) = &outcome {
-                        log::error!("on_move of {} failed: {err}", own.namespace());
-                    }
-                    Ok(Reply::empty())
-                },
-            );
+            let call = |socket| gateway.call_on_move(socket);
+            let moved = on("move", gateway, socket, call, |_| Ok(Reply::empty()));
             (moved?, None)
         }
         Job::Event { event, ack } => {
             let handler = gateway.handler(&event.name)?;
+            let panicked = on_panic(event.name.clone(), socket);
             let handled = guard(
-                (handler.about, event.name.clone()),
-                socket,
+                handler.about,
                 || Some(gateway.call_on_event(handler, own, event)),
+                panicked,
                 |outcome| outcome.unwrap_or_else(|| Err(HandlerError::failed())),
             );
             (handled?, ack)
@@ -594,33 +562,41 @@ fn start(gateway: &Gateway, socket: &SocketRef, job: Job) -> Option<Running> {
     })
 }
 
-/// Makes a call whose panic, in the closure or in its future, ends nothing but the call: `end` is given `None` then, else what it came to.
-/// `about` and `what` are for the log: in whose name it is spoken to, and what it is told of a panic.
-fn guard<T: 'static, U: 'static>(
-    (about, what): (About, ByteString),
+/// Calls what the gateway has for something that happens to a socket: `what` is `connect`, `move` or `disconnect`. The log is told if it
+/// failed; `end` is told whether it did not.
+fn on<T: 'static>(
+    what: &'static str,
+    gateway: &Gateway,
     socket: &SocketRef,
-    call: impl FnOnce() -> Option<LocalBoxFuture<'static, T>>,
-    end: impl FnOnce(Option<T>) -> U + 'static,
-) -> Option<LocalBoxFuture<'static, U>> {
+    call: impl FnOnce(SocketRef) -> Option<LocalBoxFuture<'static, Result<(), String>>>,
+    end: impl FnOnce(bool) -> T + 'static,
+) -> Option<LocalBoxFuture<'static, T>> {
     let namespace = socket.namespace().clone();
-    let begun = about.during(|| std::panic::catch_unwind(AssertUnwindSafe(call)));
-    let future = match begun {
-        Ok(future) => Either::Left(AssertUnwindSafe(future?).catch_unwind()),
-        Err(panic) => Either::Right(std::future::ready(Err(panic))),
-    };
-    let ended = future.map(move |outcome| {
-        let outcome = outcome.map_err(|panic| log_panic(&what, &namespace, &*panic));
-        end(outcome.ok())
-    });
-    Some(about.scope(ended).boxed_local())
+    guard(
+        gateway.about(what),
+        || call(socket.clone()),
+        on_panic(ByteString::from_static(what), socket),
+        move |outcome| {
+            // Of a panic the log knows already.
+            if let Some(Err(err)) = &outcome {
+                log::error!("on_{what} of {namespace} failed: {err}");
+            }
+            end(matches!(outcome, Some(Ok(()))))
+        },
+    )
+}
+
+/// Returns what is done about the panic of a handler.
+fn on_panic(what: ByteString, socket: &SocketRef) -> impl FnOnce(&str) + 'static {
+    let namespace = socket.namespace().clone();
+    move |text| log_panic(&what, &namespace, text)
 }
 
 fn log_cut_off(namespace: &Namespace) {
     log::warn!("handlers of a client that left {namespace} were cut off");
 }
 
-fn log_panic(what: &str, namespace: &Namespace, panic: &(dyn Any + Send)) {
-    let text = telemetry::panic_text(panic);
+fn log_panic(what: &str, namespace: &Namespace, text: &str) {
     log::error!("handler of {what:?} in {namespace} panicked: {text}");
 }
 

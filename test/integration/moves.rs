@@ -289,13 +289,26 @@ async fn a_session_moves_to_the_instance_of_its_websocket() {
     }
 }
 
+/// Starts an instance that has room for one dynamic namespace.
+fn narrow(redis: &RedisServer) -> TestServer {
+    let change = |config: &mut Config| config.limits.max_dynamic_namespaces = 1;
+    TestServer::on_redis_as(&redis.url(), change, with_moves)
+}
+
+/// Opens a session by polling that is in `/rooms/1`.
+async fn in_room_one(server: &TestServer) -> Poller {
+    let poller = Poller::open(server.addr).await;
+    poller.ok("40/rooms/1,").await;
+    poller.payload().await;
+    poller
+}
+
 /// A bug: there it was found out that there was no room only once its client had left polling. It was thrown out, came back, and again.
 #[actix_rt::test]
 async fn a_session_stays_where_it_is_if_it_could_not_be_in_its_namespace_elsewhere() {
     let redis = RedisServer::start();
     let one = third(&redis).await;
-    let narrow = |config: &mut Config| config.limits.max_dynamic_namespaces = 1;
-    let two = TestServer::on_redis_as(&redis.url(), narrow, with_moves);
+    let two = narrow(&redis);
     // Of an older release, say.
     let other = TestServer::on_redis(&redis.url());
     for server in [&two, &other] {
@@ -303,9 +316,7 @@ async fn a_session_stays_where_it_is_if_it_could_not_be_in_its_namespace_elsewhe
     }
     let (mut before, _) = WebSocket::join(two.addr, "/rooms/0", "").await;
     for elsewhere in [two.addr, other.addr] {
-        let poller = Poller::open(one.addr).await;
-        poller.ok("40/rooms/1,").await;
-        poller.payload().await;
+        let poller = in_room_one(&one).await;
         let mut websocket = WebSocket::connect(elsewhere, &poller.upgrade_target()).await;
         websocket.send("2probe").await;
         let answer = websocket.next().await;
@@ -321,9 +332,7 @@ async fn a_session_stays_where_it_is_if_it_could_not_be_in_its_namespace_elsewhe
     }
     assert_eq!(num_met(two.addr, "namespaces").await, 1);
     // Once there is room, it can move.
-    let poller = Poller::open(one.addr).await;
-    poller.ok("40/rooms/1,").await;
-    poller.payload().await;
+    let poller = in_room_one(&one).await;
     before.send("41/rooms/0,").await;
     let mut websocket = probing_again(&poller, two.addr).await;
     websocket.send("5").await;
@@ -336,12 +345,9 @@ async fn a_session_stays_where_it_is_if_it_could_not_be_in_its_namespace_elsewhe
 async fn a_session_that_joins_one_namespace_too_many_while_it_moves_does_not_come() {
     let redis = RedisServer::start();
     let one = third(&redis).await;
-    let narrow = |config: &mut Config| config.limits.max_dynamic_namespaces = 1;
-    let two = TestServer::on_redis_as(&redis.url(), narrow, with_moves);
+    let two = narrow(&redis);
     await_redis(&two, "up").await;
-    let poller = Poller::open(one.addr).await;
-    poller.ok("40/rooms/1,").await;
-    poller.payload().await;
+    let poller = in_room_one(&one).await;
     let mut websocket = probing(&poller, two.addr).await;
     // It is in use by the session that is to come.
     let mut stranger = WebSocket::open(two.addr).await;
@@ -579,9 +585,7 @@ async fn a_wish_that_is_not_judged_yet_is_judged_where_the_session_is() {
 async fn namespaces_that_come_and_go_are_listened_to_before_a_session_comes() {
     let redis = RedisServer::start();
     let (one, two) = pair(&redis).await;
-    let poller = Poller::open(one.addr).await;
-    poller.ok("40/rooms/1,").await;
-    poller.payload().await;
+    let poller = in_room_one(&one).await;
     let mut websocket = probing(&poller, two.addr).await;
     // Of this one the other instance learns late.
     poller.ok("40/rooms/2,").await;

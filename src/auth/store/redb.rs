@@ -167,6 +167,13 @@ enum OpenFault {
     Tables(Fault),
 }
 
+impl Current {
+    /// Returns until when nothing is to be written, if it begins now.
+    fn end_of_rest(&self) -> Instant {
+        Instant::now() + MIN_REST.max(self.opening)
+    }
+}
+
 impl AccountsFile {
     /// Opens the file and makes the tables, so that a reader always finds them. That also proves that it can be written.
     fn open(open: Opener) -> Result<Self, OpenFault> {
@@ -208,7 +215,7 @@ impl AccountsFile {
         }
         let result = self.read(work);
         *self.rests_until() = match &result {
-            Err(Fault::Storage(_)) => Some(Instant::now() + MIN_REST.max(self.current().opening)),
+            Err(Fault::Storage(_)) => Some(self.current().end_of_rest()),
             Err(Fault::Corrupt(_)) | Ok(_) => None,
         };
         result
@@ -240,7 +247,7 @@ impl AccountsFile {
         log::info!("[Auth] the accounts file is open again after an error of the disk");
         current.opening = begin.elapsed();
         if let Some(until) = &mut *self.rests_until() {
-            *until = Instant::now() + MIN_REST.max(current.opening);
+            *until = current.end_of_rest();
         }
         Ok(Arc::clone(current.database.insert(database)))
     }
